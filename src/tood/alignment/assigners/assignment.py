@@ -1,0 +1,136 @@
+"""What an assigner is given (padded ground truth) and what it gives (an `Assignment`), for a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from tood.structures import Targets
+
+
+@dataclass(frozen=True)
+class PaddedTargets:
+    """The ground truths of a batch in one tensor each; crowds are left out, they are never positives.
+
+    Attributes:
+        boxes: [B, G, 4] x1 y1 x2 y2 in input pixels, G the largest number of objects in one image.
+        labels: [B, G] int64 class index.
+        present: [B, G] bool, False on padding.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    present: Tensor
+
+    @staticmethod
+    def of(targets: Sequence[Targets]) -> PaddedTargets:
+        """Pads the images' single objects to the largest number among them."""
+        single = [target.without_crowd() for target in targets]
+        boxes = pad_sequence([target.boxes.float() for target in single], batch_first=True)
+        labels = pad_sequence([target.labels for target in single], batch_first=True)
+        counts = torch.tensor([len(target) for target in single], device=boxes.device)
+        present = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
+        return PaddedTargets(boxes, labels, present)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """For every ground truth, the K priors that might become its positives.
+
+    Attributes:
+        index: [B, G, K] int64 prior index, distinct within one ground truth.
+        iou: [B, G, K] overlap with the ground truth.
+        metric: [B, G, K] the value that ranked them.
+        eligible: [B, G, K] bool, whether the candidate passed every test.
+    """
+
+    index: Tensor
+    iou: Tensor
+    metric: Tensor
+    eligible: Tensor
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which ground truth each prior answers for.
+
+    Attributes:
+        gt_index: [B, N] int64, index of the ground truth among the image's single objects, -1 on negatives.
+        labels: [B, N] int64 class of that ground truth, -1 on negatives.
+        boxes: [B, N, 4] its box in input pixels, 0 on negatives.
+        iou: [B, N] overlap with it, 0 on negatives.
+        metric: [B, N] alignment metric t (TAL) or IoU (ATSS) with it, 0 on negatives.
+        target_scores: [B, N] the normalised metric that the class score shall reach (TAL), 1 on positives (ATSS);
+            0 on negatives.
+    """
+
+    gt_index: Tensor
+    labels: Tensor
+    boxes: Tensor
+    iou: Tensor
+    metric: Tensor
+    target_scores: Tensor
+
+    @property
+    def positive(self) -> Tensor:
+        """[B, N] bool."""
+        return self.gt_index >= 0
+
+
+def settle_conflicts(candidates: Candidates, priors: int) -> tuple[Tensor, Tensor]:
+    """Gives a prior that several ground truths claim to the one of highest IoU, among equals to the first.
+
+    Returns:
+        gt_index: [B, N] int64, -1 where no ground truth claims the prior.
+        won: [B, G, K] bool, whether the candidate is a positive of its ground truth. Memory grows with B * G * K.
+    """
+    batch, truths, _ = candidates.index.shape
+    index = candidates.index.flatten(1)  # [B, G*K]
+    claim = torch.where(candidates.eligible, candidates.iou, -1.0).flatten(1)
+    best = claim.new_full((batch, priors), -1.0).scatter_reduce(1, index, claim, "amax")  # [B, N]
+    claims_best = candidates.eligible.flatten(1) & (claim == best.gather(1, index))
+    number = torch.arange(truths, device=index.device)[None, :, None].expand_as(candidates.index).flatten(1)
+    nobody = torch.full_like(best, truths, dtype=torch.long)
+    owner = nobody.scatter_reduce(1, index, torch.where(claims_best, number, truths), "amin")  # [B, N]
+    won = claims_best & (owner.gather(1, index) == number)
+    return torch.where(owner < truths, owner, -1), won.view_as(candidates.eligible)
+
+
+def build_assignment(
+    truth: PaddedTargets, gt_index: Tensor, won: Tensor, candidates: Candidates, candidate_scores: Tensor
+) -> Assignment:
+    """Spreads the winning candidates' figures over the priors.
+
+    Args:
+        truth: the padded ground truth, G >= 1.
+        gt_index: [B, N]; won: [B, G, K] from `settle_conflicts`.
+        candidates: the candidates that were settled.
+        candidate_scores: [B, G, K] target score of each candidate if it won.
+    """
+
+    def spread(values: Tensor) -> Tensor:  # [B, G, K] -> [B, N]; at most one winner a prior, all others add 0
+        won_values = torch.where(won, values, 0).flatten(1)
+        return values.new_zeros(gt_index.shape).scatter_reduce(1, candidates.index.flatten(1), won_values, "amax")
+
+    positive = gt_index >= 0
+    owner = gt_index.clamp(min=0)
+    boxes = truth.boxes.gather(1, owner[..., None].expand(-1, -1, 4))  # [B, N, 4]
+    return Assignment(
+        gt_index=gt_index,
+        labels=torch.where(positive, truth.labels.gather(1, owner), -1),
+        boxes=torch.where(positive[..., None], boxes, 0),
+        iou=spread(candidates.iou),
+        metric=spread(candidates.metric),
+        target_scores=spread(candidate_scores),
+    )
+
+
+def empty_assignment(batch: int, priors: int, device: torch.device) -> Assignment:
+    """All negatives: what a batch without a single object gets."""
+    zeros = torch.zeros(batch, priors, device=device)
+    nothing = torch.full((batch, priors), -1, dtype=torch.long, device=device)
+    return Assignment(nothing, nothing, torch.zeros(batch, priors, 4, device=device), zeros, zeros, zeros)

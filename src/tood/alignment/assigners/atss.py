@@ -1,0 +1,86 @@
+"""Adaptive training sample selection (ATSS, Zhang et al. 2020, algorithm 1): TOOD's assignment in its first epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tood.alignment.assigners.assignment import (
+    Assignment,
+    Candidates,
+    PaddedTargets,
+    build_assignment,
+    empty_assignment,
+    settle_conflicts,
+)
+from tood.boxes import inside_distance, iou_pairs
+from tood.structures import Priors, Targets
+
+# As in TAL: bounds the table of distances to 2 Mi elements whatever the number of objects.
+BLOCK = 1 << 21
+
+
+@dataclass(frozen=True)
+class ATSSAssigner:
+    """Takes, for each ground truth, the `topk` anchors nearest to its centre on every level; those whose IoU reaches
+    the mean plus the standard deviation of all candidates' IoU and whose centre is inside the box are positives.
+
+    Attributes:
+        topk: candidates for each ground truth and level.
+        margin: an anchor is inside where its centre is farther than this from every side, in input pixels.
+    """
+
+    topk: int = 9
+    margin: float = 0.01
+
+    @torch.no_grad()
+    def __call__(self, priors: Priors, targets: Sequence[Targets], valid: Tensor | None = None) -> Assignment:
+        """Assigns a batch by geometry alone.
+
+        Args:
+            priors: the N places with their square anchors, in input pixels.
+            targets: B ground truths in input pixels; crowds take no part.
+            valid: [B, N] bool, False on priors that may not be assigned (padding); None for all valid.
+
+        Returns:
+            The assignment, `metric` being the IoU and `target_scores` 1 on positives. Conflicts as in TAL.
+            Extra memory: O(B * G * levels * topk + B * N), plus blocks of 8 MiB.
+        """
+        truth = PaddedTargets.of(targets)
+        count = len(priors.centres)
+        if truth.boxes.shape[1] == 0:
+            return empty_assignment(len(targets), count, priors.centres.device)
+        index, near = self._nearest(priors, truth, valid)  # [B, G, K]
+        iou = iou_pairs(priors.boxes[index], truth.boxes[:, :, None])
+        number = near.sum(dim=2, keepdim=True)
+        mean = torch.where(near, iou, 0).sum(dim=2, keepdim=True) / number.clamp(min=1)
+        variance = torch.where(near, iou - mean, 0).square().sum(dim=2, keepdim=True) / (number - 1).clamp(min=1)
+        inside = inside_distance(priors.centres[index], truth.boxes[:, :, None]) > self.margin
+        eligible = near & (iou >= mean + variance.sqrt()) & inside & truth.present[..., None]
+        candidates = Candidates(index, iou, iou, eligible)
+        gt_index, won = settle_conflicts(candidates, count)
+        return build_assignment(truth, gt_index, won, candidates, torch.ones_like(iou))
+
+    def _nearest(self, priors: Priors, truth: PaddedTargets, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[B, G, K] index of the anchors nearest to each ground truth on every level, and whether each is a valid one."""
+        centres = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2  # [B, G, 2]
+        block = max(1, BLOCK // (len(centres) * len(priors.centres)))
+        parts = [self._nearest_on_levels(priors, part, valid) for part in centres.split(block, dim=1)]
+        return torch.cat([index for index, _ in parts], dim=1), torch.cat([near for _, near in parts], dim=1)
+
+    def _nearest_on_levels(self, priors: Priors, centres: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+        indices, nears = [], []
+        start = 0
+        for size in priors.level_sizes:
+            offset = centres[:, :, None] - priors.centres[start : start + size]  # [B, g, n, 2]
+            distance = offset.square().sum(dim=-1).sqrt()
+            if valid is not None:
+                distance = distance.masked_fill(~valid[:, None, start : start + size], torch.inf)
+            nearest, index = distance.topk(min(self.topk, size), dim=2, largest=False)  # [B, g, k]
+            indices.append(index + start)
+            nears.append(nearest < torch.inf)
+            start += size
+        return torch.cat(indices, dim=2), torch.cat(nears, dim=2)

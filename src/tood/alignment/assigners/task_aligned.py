@@ -1,0 +1,120 @@
+"""Task-aligned assignment (TOOD, section 3.2.1): positives are the priors whose score and box agree best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tood.alignment.assigners.assignment import (
+    Assignment,
+    Candidates,
+    PaddedTargets,
+    build_assignment,
+    empty_assignment,
+    settle_conflicts,
+)
+from tood.alignment.metric import alignment_metric
+from tood.boxes import inside_distance, iou_matrix
+from tood.structures import Targets
+
+# Ground truths are taken in blocks of so many (image, ground truth, prior) triples: 2 Mi, 8 MiB each temporary.
+# It bounds memory whatever the number of objects; the loop runs over blocks, not over ground truths.
+BLOCK = 1 << 21
+
+
+@dataclass(frozen=True)
+class TaskAlignedAssigner:
+    """Assigns to each ground truth the `topk` priors of largest t = score^alpha * IoU^beta.
+
+    Usable in any training loop::
+
+        assigner = TaskAlignedAssigner(topk=13)
+        assignment = assigner(scores, boxes, centres, targets)
+        positives = assignment.positive            # [B, N]
+        wanted = assignment.target_scores          # [B, N], what the assigned class's score shall become
+
+    Attributes:
+        topk: candidates for each ground truth, over all levels together.
+        alpha, beta: exponents of score and IoU in t (equation 3).
+        inside: whether priors outside a ground truth leave "before" the top-k is taken (YOLOv8, PP-YOLOE) or "after"
+            it (TOOD).
+        margin: a prior is inside where its centre is farther than this from every side, in input pixels.
+        epsilon: added to the largest t of a ground truth when its own are normalised.
+    """
+
+    topk: int = 13
+    alpha: float = 1.0
+    beta: float = 6.0
+    inside: Literal["before", "after"] = "after"
+    margin: float = 0.01
+    epsilon: float = 1e-7
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        scores: Tensor,
+        boxes: Tensor,
+        centres: Tensor,
+        targets: Sequence[Targets],
+        valid: Tensor | None = None,
+    ) -> Assignment:
+        """Assigns a batch.
+
+        Args:
+            scores: [B, N, C] predicted probabilities.
+            boxes: [B, N, 4] predicted boxes, x1 y1 x2 y2 in input pixels.
+            centres: [N, 2] prior centres x, y in input pixels.
+            targets: B ground truths in input pixels; crowds take no part.
+            valid: [B, N] bool, False on priors that may not be assigned (padding); None for all valid.
+
+        Returns:
+            The assignment. A prior that several ground truths claim goes to the one of highest IoU, among equals to
+            the first. `target_scores` is t / (max t + epsilon) * max IoU, the maxima over the ground truth's positives.
+            Extra memory: O(B * G * topk + B * N), plus blocks of 8 MiB.
+        """
+        truth = PaddedTargets.of(targets)
+        batch, priors, _ = scores.shape
+        if truth.boxes.shape[1] == 0:
+            return empty_assignment(batch, priors, scores.device)
+        candidates = self._candidates(scores.float(), boxes.float(), centres, truth, valid)
+        gt_index, won = settle_conflicts(candidates, priors)
+        largest_metric = torch.where(won, candidates.metric, 0).amax(dim=2, keepdim=True)  # [B, G, 1]
+        largest_iou = torch.where(won, candidates.iou, 0).amax(dim=2, keepdim=True)
+        normalised = candidates.metric / (largest_metric + self.epsilon) * largest_iou
+        return build_assignment(truth, gt_index, won, candidates, normalised)
+
+    def _candidates(
+        self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None
+    ) -> Candidates:
+        batch, priors, _ = scores.shape
+        by_class = scores.transpose(1, 2)  # [B, C, N]
+        image = torch.arange(batch, device=scores.device)[:, None]
+        block = max(1, BLOCK // (batch * priors))
+        parts = []
+        for start in range(0, truth.boxes.shape[1], block):
+            gt_boxes = truth.boxes[:, start : start + block]  # [B, g, 4]
+            present = truth.present[:, start : start + block, None]  # [B, g, 1]
+            score = by_class[image, truth.labels[:, start : start + block]]  # [B, g, N]
+            iou = iou_matrix(gt_boxes, boxes)  # [B, g, N]
+            metric = alignment_metric(score, iou, self.alpha, self.beta)
+            if valid is not None:
+                metric = metric.masked_fill(~valid[:, None], 0)
+            if self.inside == "before":
+                inside = inside_distance(centres, gt_boxes[:, :, None]) > self.margin  # [B, g, N]
+                metric = metric.masked_fill(~inside, 0)
+            metric, index = metric.topk(min(self.topk, priors), dim=2)  # [B, g, K]
+            inside = inside_distance(centres[index], gt_boxes[:, :, None]) > self.margin  # [B, g, K]
+            eligible = (metric > 0) & inside & present
+            parts.append(Candidates(index, iou.gather(2, index), metric, eligible))
+        if len(parts) == 1:
+            return parts[0]
+        return Candidates(
+            index=torch.cat([part.index for part in parts], dim=1),
+            iou=torch.cat([part.iou for part in parts], dim=1),
+            metric=torch.cat([part.metric for part in parts], dim=1),
+            eligible=torch.cat([part.eligible for part in parts], dim=1),
+        )

@@ -1,0 +1,21 @@
+"""Networks: shared parts, one folder a family, named models and their weight files."""
+
+from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
+from tood.models.common import DenseDetector, InputConfig, PostprocessConfig, normalise, padded_sizes
+from tood.models.weight_files import load_weights, save_weights
+
+__all__ = [
+    "AnyDetector",
+    "AnyModelConfig",
+    "DenseDetector",
+    "InputConfig",
+    "NamedModel",
+    "PostprocessConfig",
+    "build_model",
+    "load_weights",
+    "named_model",
+    "named_models",
+    "normalise",
+    "padded_sizes",
+    "save_weights",
+]

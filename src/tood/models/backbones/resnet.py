@@ -1,0 +1,172 @@
+"""ResNet (He et al. 2015) and ResNeXt (Xie et al. 2016) with torchvision's layer names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Shape of the backbone; the defaults are ResNet-50 as the published recipes train it.
+
+    Attributes:
+        block: "basic" (two 3x3 convolutions, ResNet-18/34) or "bottleneck" (1x1, 3x3 with the stride, 1x1).
+        blocks: residual blocks in each stage.
+        width: channels of the first stage; each later stage has twice as many (four times that after a bottleneck).
+        stem_width: channels of the 7x7 stem.
+        groups, width_per_group: of the bottleneck's 3x3 convolution; ResNeXt-101 64x4d has 64 and 4. With one group
+            the bottleneck is as wide as its stage.
+        frozen_stages: the stem and so many stages do not learn; 0 freezes the stem alone, -1 nothing.
+        norm_eval: BatchNorms keep their running statistics while training (their affine weights learn).
+        outputs: stages whose maps are given, 0 being C2.
+    """
+
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+    stem_width: int = 64
+    groups: int = 1
+    width_per_group: int = 64
+    frozen_stages: int = 1
+    norm_eval: bool = True
+    outputs: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def expansion(self) -> int:
+        """Output channels of a block over its stage's width."""
+        return 4 if self.block == "bottleneck" else 1
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each output map."""
+        return tuple(self.width * 2**stage * self.expansion for stage in self.outputs)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each output map."""
+        return tuple(4 * 2**stage for stage in self.outputs)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, inputs: int, planes: int, stride: int, config: ResNetConfig) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, planes, H / stride, W / stride]."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out)) + (x if self.downsample is None else self.downsample(x))
+        return self.relu(out)  # type: ignore[no-any-return]
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm whose output joins the identity."""
+        return self.bn2
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 beside the identity; the stride sits on the 3x3 ("pytorch" style)."""
+
+    def __init__(self, inputs: int, planes: int, stride: int, config: ResNetConfig) -> None:
+        super().__init__()
+        middle = planes if config.groups == 1 else planes * config.width_per_group // config.width * config.groups
+        outputs = planes * config.expansion
+        self.conv1 = nn.Conv2d(inputs, middle, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(middle)
+        self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, groups=config.groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(middle)
+        self.conv3 = nn.Conv2d(middle, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, 4 * planes, H / stride, W / stride]."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x))
+        return self.relu(out)  # type: ignore[no-any-return]
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm whose output joins the identity."""
+        return self.bn3
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class ResNet(nn.Module):
+    """Feature maps of an image at strides 4, 8, 16, 32."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.conv1 = nn.Conv2d(3, config.stem_width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(config.stem_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        block = Bottleneck if config.block == "bottleneck" else BasicBlock
+        inputs = config.stem_width
+        self.stage_names = [f"layer{stage + 1}" for stage in range(len(config.blocks))]
+        for stage, (name, count) in enumerate(zip(self.stage_names, config.blocks, strict=True)):
+            planes = config.width * 2**stage
+            layers: list[nn.Module] = []
+            for i in range(count):
+                layers.append(block(inputs, planes, 2 if stage > 0 and i == 0 else 1, config))
+                inputs = planes * config.expansion
+            self.add_module(name, nn.Sequential(*layers))
+        self._initialise()
+        self._freeze()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] normalised -> the configured stages' maps [B, C, H / stride, W / stride]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for stage, name in enumerate(self.stage_names):
+            x = getattr(self, name)(x)
+            if stage in self.config.outputs:
+                maps.append(x)
+        return maps
+
+    def train(self, mode: bool = True) -> ResNet:
+        """As `nn.Module.train`, but frozen parts stay in evaluation mode, and all BatchNorms where so configured."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        if self.config.norm_eval:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.config.frozen_stages < 0:
+            return []
+        stages = [getattr(self, name) for name in self.stage_names[: self.config.frozen_stages]]
+        return [self.conv1, self.bn1, *stages]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck | BasicBlock):
+                # Each block starts as the identity (Goyal et al. 2017).
+                nn.init.zeros_(module.last_norm.weight)

@@ -1,0 +1,54 @@
+"""Backbone, neck and head in a row: what every family's model is."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from tood.models.common.input import InputConfig
+from tood.models.common.postprocess_config import PostprocessConfig
+from tood.structures import DensePredictions
+
+
+class ModelConfig(Protocol):
+    """What the rooms outside of `models` may ask any family's configuration."""
+
+    @property
+    def family(self) -> str:
+        """Name of the family's folder."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def input(self) -> InputConfig:
+        """Size and colours of the input image."""
+
+    @property
+    def postprocess(self) -> PostprocessConfig:
+        """How predictions become detections."""
+
+
+ConfigT = TypeVar("ConfigT", bound=ModelConfig)
+
+
+class DenseDetector(nn.Module, Generic[ConfigT]):
+    """An image's way to dense predictions.
+
+    Attributes:
+        config: everything that the three parts were built from.
+    """
+
+    def __init__(self, config: ConfigT, backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+
+    def forward(self, images: Tensor) -> DensePredictions:
+        """[B, 3, H, W] normalised images, H and W multiples of the input's divisor -> predictions in their pixels."""
+        predictions: DensePredictions = self.head(self.neck(self.backbone(images)))
+        return predictions

@@ -1,0 +1,34 @@
+"""Where a dense head predicts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tood.structures import Priors
+
+
+def grid_priors(maps: Sequence[Tensor], strides: Sequence[int], anchor_scale: float) -> Priors:
+    """One prior a cell, at (x * stride, y * stride): the cell's corner, without half-cell offset, as TOOD's are.
+
+    Args:
+        maps: one feature map [B, C, h, w] a level.
+        strides: input pixels a cell, one a level.
+        anchor_scale: side of the square anchors, in strides.
+
+    Returns:
+        N = sum of h * w priors in input pixels, row by row, level by level.
+    """
+    centres, strides_of = [], []
+    for features, stride in zip(maps, strides, strict=True):
+        height, width = features.shape[2:]
+        y = torch.arange(height, device=features.device, dtype=torch.float32) * stride
+        x = torch.arange(width, device=features.device, dtype=torch.float32) * stride
+        rows, columns = torch.meshgrid(y, x, indexing="ij")
+        centres.append(torch.stack([columns, rows], dim=-1).reshape(-1, 2))
+        strides_of.append(torch.full((height * width,), float(stride), device=features.device))
+    stride_values = torch.cat(strides_of)
+    shapes = tuple((features.shape[2], features.shape[3]) for features in maps)
+    return Priors(torch.cat(centres), stride_values * anchor_scale, stride_values, shapes)

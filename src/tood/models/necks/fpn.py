@@ -1,0 +1,50 @@
+"""Feature pyramid network (Lin et al. 2017) with extra levels on its own output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    """Shape of the pyramid.
+
+    Attributes:
+        width: channels of every level.
+        levels: levels given; those beyond the backbone's maps are made by 3x3 convolutions of stride 2, the first on
+            the coarsest output (P6 on P5), each further one on the one before, without an activation between.
+    """
+
+    width: int = 256
+    levels: int = 5
+
+
+class FPN(nn.Module):
+    """Carries the coarse maps' meaning down to the fine ones."""
+
+    def __init__(self, config: FPNConfig, channels: Sequence[int]) -> None:
+        super().__init__()
+        extra = config.levels - len(channels)
+        self.laterals = nn.ModuleList(nn.Conv2d(inputs, config.width, 1) for inputs in channels)
+        self.outputs = nn.ModuleList(nn.Conv2d(config.width, config.width, 3, padding=1) for _ in channels)
+        self.extras = nn.ModuleList(nn.Conv2d(config.width, config.width, 3, 2, padding=1) for _ in range(extra))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's maps, fine to coarse -> `levels` maps of `width` channels."""
+        merged = [lateral(features) for lateral, features in zip(self.laterals, maps, strict=True)]
+        for fine in range(len(merged) - 2, -1, -1):
+            coarse = F.interpolate(merged[fine + 1], size=merged[fine].shape[2:], mode="nearest")
+            merged[fine] = merged[fine] + coarse
+        pyramid = [output(features) for output, features in zip(self.outputs, merged, strict=True)]
+        for extra in self.extras:
+            pyramid.append(extra(pyramid[-1]))
+        return pyramid

@@ -1,0 +1,185 @@
+"""The task-aligned head (TOOD, section 3.1): one trunk, two tasks that look at all of it, and their alignment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tood.boxes import decode_deltas, decode_distances
+from tood.models.common.layers import ConvNormReLU, init_normal
+from tood.models.common.priors import grid_priors
+from tood.structures import DensePredictions, Priors
+
+# Rare classes start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
+PRIOR_BIAS = -math.log(99)
+DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
+
+
+@dataclass(frozen=True)
+class THeadConfig:
+    """Shape of the head; the defaults are the paper's.
+
+    Attributes:
+        width: channels of every interactive layer.
+        interactive_layers: 3x3 convolutions of the common trunk.
+        norm_groups: groups of every GroupNorm.
+        attention_reduction: the layer attention has `width` divided by this hidden channels (32).
+        alignment_reduction: both alignment branches have `width` divided by this hidden channels (64).
+        anchor: "free" predicts distances from a point, "based" deltas of a square anchor.
+        anchor_scale: side of the anchors, in strides.
+    """
+
+    width: int = 256
+    interactive_layers: int = 6
+    norm_groups: int = 32
+    attention_reduction: int = 8
+    alignment_reduction: int = 4
+    anchor: Literal["free", "based"] = "free"
+    anchor_scale: float = 8.0
+
+
+class TaskDecomposition(nn.Module):
+    """What one task takes from the trunk: the layers weighted by attention, then reduced (section 3.1, equation 1-2)."""
+
+    def __init__(self, config: THeadConfig) -> None:
+        super().__init__()
+        self.layers = config.interactive_layers
+        channels = config.width * config.interactive_layers
+        hidden = config.width // config.attention_reduction
+        self.attention = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, self.layers, 1), nn.Sigmoid()
+        )
+        self.reduction = nn.Conv2d(channels, config.width, 1, bias=False)
+        self.norm = nn.GroupNorm(config.norm_groups, config.width)
+
+    def forward(self, trunk: Tensor, average: Tensor) -> Tensor:
+        """Trunk [B, L * C, H, W] and its spatial average [B, L * C, 1, 1] -> [B, C, H, W]."""
+        batch, channels, height, width = trunk.shape
+        attention = self.attention(average).view(batch, 1, self.layers, 1)  # [B, 1, L, 1]
+        # One weight a layer, folded into the reduction's weights: they are far smaller than the trunk.
+        weight = self.reduction.weight.view(1, -1, self.layers, channels // self.layers) * attention  # [B, C, L, C]
+        flat = trunk.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # [B, HW, LC]
+        reduced = torch.bmm(flat, weight.flatten(2).transpose(1, 2))  # [B, HW, C]
+        reduced = reduced.view(batch, height, width, -1).permute(0, 3, 1, 2)  # [B, C, H, W], channels last
+        return F.relu(self.norm(reduced))
+
+
+class THead(nn.Module):
+    """Dense predictions from the pyramid's levels; all weights but the box scales are shared by the levels."""
+
+    def __init__(self, config: THeadConfig, classes: int, inputs: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        self.config = config
+        self.strides = tuple(strides)
+        trunk = config.width * config.interactive_layers
+        widths = [inputs] + [config.width] * (config.interactive_layers - 1)
+        self.interactive = nn.ModuleList(ConvNormReLU(w, config.width, 3, config.norm_groups) for w in widths)
+        self.classification_decomposition = TaskDecomposition(config)
+        self.regression_decomposition = TaskDecomposition(config)
+        self.classifier = nn.Conv2d(config.width, classes, 3, padding=1)
+        self.regressor = nn.Conv2d(config.width, 4, 3, padding=1)
+        hidden = config.width // config.alignment_reduction
+        self.classification_alignment = _alignment_branch(trunk, hidden, 1)
+        self.regression_alignment = _alignment_branch(trunk, hidden, 4 * 2)
+        self.scales = nn.ParameterList(nn.Parameter(torch.tensor(1.0)) for _ in self.strides)
+        self._initialise()
+
+    def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
+        """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores are probabilities."""
+        priors = grid_priors(maps, self.strides, self.config.anchor_scale)
+        scores, boxes = [], []
+        start = 0
+        for level, features in enumerate(maps):
+            end = start + features.shape[2] * features.shape[3]
+            level_scores, level_boxes = self._level(features, level, _slice(priors, start, end))
+            scores.append(level_scores.flatten(2))
+            boxes.append(level_boxes.flatten(2))
+            start = end
+        # [B, C, N] -> [B, N, C]
+        return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
+
+    def _level(self, features: Tensor, level: int, priors: Priors) -> tuple[Tensor, Tensor]:
+        """Scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
+        layers = []
+        for interactive in self.interactive:
+            features = interactive(features)
+            layers.append(features)
+        trunk = torch.cat(layers, dim=1)  # [B, L * C, h, w]
+        average = trunk.mean(dim=(2, 3), keepdim=True)
+        logits = self.classifier(self.classification_decomposition(trunk, average))
+        scores = aligned_scores(logits, self.classification_alignment(trunk))
+        regression = self.regressor(self.regression_decomposition(trunk, average))
+        offsets = self.regression_alignment(trunk)
+        with torch.autocast(features.device.type, enabled=False):  # coordinates need all of fp32's bits
+            boxes = self._decode(regression.float(), self.scales[level].float(), priors)
+            return scores, aligned_boxes(boxes, offsets.float()) * self.strides[level]
+
+    def _decode(self, regression: Tensor, scale: Tensor, priors: Priors) -> Tensor:
+        """[B, 4, h, w] regression and the level's scale -> boxes x1 y1 x2 y2 in strides."""
+        batch, _, height, width = regression.shape
+        flat = regression.permute(0, 2, 3, 1).reshape(batch, -1, 4)  # [B, hw, 4]
+        strides = priors.strides[:, None]
+        if self.config.anchor == "free":
+            boxes = decode_distances(priors.centres / strides, scale * flat.exp())
+        else:
+            boxes = decode_deltas(priors.boxes / strides, scale * flat, DELTA_STDS)
+        return boxes.view(batch, height, width, 4).permute(0, 3, 1, 2)
+
+    def _initialise(self) -> None:
+        init_normal(self, std=0.01)
+        for decomposition in (self.classification_decomposition, self.regression_decomposition):
+            init_normal(decomposition.attention, std=0.001)
+        init_normal(self.regression_alignment, std=0.001)
+        for predictor in (self.classifier, self.classification_alignment[2]):
+            assert isinstance(predictor, nn.Conv2d)
+            assert predictor.bias is not None
+            nn.init.constant_(predictor.bias, PRIOR_BIAS)
+
+
+def aligned_scores(logits: Tensor, alignment: Tensor) -> Tensor:
+    """sqrt(sigmoid(logits) * sigmoid(M)) (equation 4): [B, C, h, w] logits, [B, 1, h, w] M -> [B, C, h, w] fp32.
+
+    As the exponential of the mean log-sigmoid: neither the product nor the square root's gradient can vanish or blow up.
+    """
+    return ((F.logsigmoid(logits.float()) + F.logsigmoid(alignment.float())) / 2).exp()
+
+
+def aligned_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
+    """Every edge of a box read from a neighbouring place that knows it better (equation 5).
+
+    Args:
+        boxes: [B, 4, h, w] x1 y1 x2 y2, in strides.
+        offsets: [B, 8, h, w] a (dy, dx) pair in cells for each of the four edges.
+
+    Returns:
+        [B, 4, h, w]: each edge sampled bilinearly at (y + dy, x + dx), zeros outside the map. A box that the sampling
+        turned inside out is left as it was: its GIoU would be negative.
+    """
+    batch, _, height, width = boxes.shape
+    rows = torch.arange(height, device=boxes.device, dtype=boxes.dtype)[:, None]
+    columns = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+    dy, dx = offsets.reshape(batch * 4, 2, height, width).unbind(1)  # [4B, h, w] each
+    # grid_sample's coordinates: -1 and 1 are the map's outer edges, cells lie at (2 i + 1) / size - 1.
+    grid = torch.stack([(2 * (columns + dx) + 1) / width - 1, (2 * (rows + dy) + 1) / height - 1], dim=-1)
+    edges = boxes.reshape(batch * 4, 1, height, width)
+    sampled = F.grid_sample(edges, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    sampled = sampled.view(batch, 4, height, width)
+    inverted = (sampled[:, :2] > sampled[:, 2:]).any(dim=1, keepdim=True)
+    return torch.where(inverted, boxes, sampled)
+
+
+def _alignment_branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, padding=1)
+    )
+
+
+def _slice(priors: Priors, start: int, end: int) -> Priors:
+    """One level's priors."""
+    return Priors(priors.centres[start:end], priors.sizes[start:end], priors.strides[start:end], ())
