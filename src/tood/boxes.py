@@ -52,7 +52,7 @@ def _intersection(a: Tensor, b: Tensor) -> Tensor:
 
 
 def inside_distance(points: Tensor, boxes: Tensor) -> Tensor:
-    """Distance of a point to the nearest side of a box, negative outside: [..., 2], [..., 4] -> [...] (broadcasting)."""
+    """Distance of a point to a box's nearest side, negative outside: [..., 2], [..., 4] -> [...] (broadcasting)."""
     x, y = points[..., 0], points[..., 1]
     horizontal = torch.minimum(x - boxes[..., 0], boxes[..., 2] - x)
     vertical = torch.minimum(y - boxes[..., 1], boxes[..., 3] - y)

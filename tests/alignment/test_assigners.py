@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_values import golden, targets_of
 from torch import Tensor
 
+from golden_values import golden, targets_of
 from tood.alignment import ATSSAssigner, TaskAlignedAssigner
 from tood.structures import Priors
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden_values import NARROW, golden, narrow_model, targets_of
 from torch import Tensor
 
+from golden_values import NARROW, golden, narrow_model, targets_of
 from tood.alignment import TaskAlignedCriterion
 from tood.models import padded_sizes
 from tood.models.tood.weights import our_name

@@ -19,7 +19,7 @@ def focal_loss(probabilities: Tensor, targets: Tensor, alpha: float = 0.25, gamm
 
 
 def quality_focal_loss(probabilities: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
-    """|target - p|^beta * BCE(p, target) (TOOD, equation 6) of probabilities [...] against soft targets [...] -> [...]."""
+    """|target - p|^beta * BCE(p, target) (TOOD, equation 6) against soft targets: [...], [...] -> [...]."""
     distance = (targets - probabilities).abs().pow(beta)
     return distance * F.binary_cross_entropy(probabilities, targets, reduction="none")
 

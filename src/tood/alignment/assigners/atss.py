@@ -65,10 +65,10 @@ class ATSSAssigner:
         return build_assignment(truth, gt_index, won, candidates, torch.ones_like(iou))
 
     def _nearest(self, priors: Priors, truth: PaddedTargets, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, G, K] index of the anchors nearest to each ground truth on every level, and whether each is a valid one."""
+        """[B, G, K] index of each ground truth's nearest anchors, level by level, and whether each is a valid one."""
         centres = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2  # [B, G, 2]
         block = max(1, BLOCK // (len(centres) * len(priors.centres)))
-        parts = [self._nearest_on_levels(priors, part, valid) for part in centres.split(block, dim=1)]
+        parts = [self._nearest_on_levels(priors, part, valid) for part in torch.split(centres, block, dim=1)]
         return torch.cat([index for index, _ in parts], dim=1), torch.cat([near for _, near in parts], dim=1)
 
     def _nearest_on_levels(self, priors: Priors, centres: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

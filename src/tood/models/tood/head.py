@@ -45,7 +45,7 @@ class THeadConfig:
 
 
 class TaskDecomposition(nn.Module):
-    """What one task takes from the trunk: the layers weighted by attention, then reduced (section 3.1, equation 1-2)."""
+    """What one task takes from the trunk: its layers weighted by attention, then reduced (equations 1 and 2)."""
 
     def __init__(self, config: THeadConfig) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class THead(nn.Module):
 def aligned_scores(logits: Tensor, alignment: Tensor) -> Tensor:
     """sqrt(sigmoid(logits) * sigmoid(M)) (equation 4): [B, C, h, w] logits, [B, 1, h, w] M -> [B, C, h, w] fp32.
 
-    As the exponential of the mean log-sigmoid: neither the product nor the square root's gradient can vanish or blow up.
+    As the exponential of the mean log-sigmoid, so that the square root's gradient cannot blow up near 0.
     """
     return ((F.logsigmoid(logits.float()) + F.logsigmoid(alignment.float())) / 2).exp()
 
@@ -175,9 +175,7 @@ def aligned_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _alignment_branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, padding=1)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, padding=1))
 
 
 def _slice(priors: Priors, start: int, end: int) -> Priors:

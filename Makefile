@@ -1,0 +1,37 @@
+# `make demo` and `make test` set themselves up: a virtual environment here, with the tested versions of everything.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types format clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## Set up .venv with the tested versions (demo and test do this by themselves)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed ## Train on handwriting for 3 minutes, evaluate, and show the detections
+	$(BIN)/tood demo
+
+test: lint types ## Lint, check types, run all tests with coverage
+	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under=85
+
+lint: $(VENV)/.installed ## Check the style
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+types: $(VENV)/.installed ## Check the types
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## Put the code into the house's style
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,0 +1,197 @@
+"""TAL and ATSS against their definitions, written once more with loops over ground truths and priors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriterion
+from tood.alignment.assigners import atss, task_aligned
+from tood.boxes import iou_matrix
+from tood.models.common.priors import grid_priors
+from tood.structures import DensePredictions, Priors, Targets
+
+CLASSES = 4
+PRIORS = grid_priors([torch.zeros(1, 1, 8, 10), torch.zeros(1, 1, 4, 5), torch.zeros(1, 1, 2, 3)], (8, 16, 32), 8.0)
+
+
+def scene(seed: int, truths: int) -> tuple[Tensor, Tensor, Targets]:
+    """Scores [N, C] and boxes [N, 4] of one image and its ground truths, some inside one another."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(PRIORS.centres)
+    scores = torch.rand(count, CLASSES, generator=generator)
+    reach = torch.rand(count, 4, generator=generator) * 24 + 1
+    boxes = torch.cat([PRIORS.centres - reach[:, :2], PRIORS.centres + reach[:, 2:]], 1)
+    corner = torch.rand(truths, 2, generator=generator) * torch.tensor([60.0, 44.0])
+    size = torch.rand(truths, 2, generator=generator) * 40 + 3
+    labels = torch.randint(0, CLASSES, (truths,), generator=generator)
+    return scores, boxes, Targets(torch.cat([corner, corner + size], 1), labels, torch.zeros(truths, dtype=torch.bool))
+
+
+def is_inside(point: list[float], box: list[float], margin: float = 0.01) -> bool:
+    return min(point[0] - box[0], point[1] - box[1], box[2] - point[0], box[3] - point[1]) > margin
+
+
+def settle(claims: dict[int, list[tuple[float, int]]]) -> dict[int, int]:
+    """Prior -> the claiming ground truth of highest IoU, the first among equals."""
+    return {prior: min(rivals, key=lambda claim: (-claim[0], claim[1]))[1] for prior, rivals in claims.items()}
+
+
+def slow_tal(scores: Tensor, boxes: Tensor, truth: Targets, assigner: TaskAlignedAssigner) -> dict[int, int]:
+    ious = iou_matrix(truth.boxes, boxes)
+    centres = PRIORS.centres.tolist()
+    claims: dict[int, list[tuple[float, int]]] = {}
+    for g, box in enumerate(truth.boxes.tolist()):
+        metric = (scores[:, truth.labels[g]] ** assigner.alpha * ious[g] ** assigner.beta).tolist()
+        inside = [is_inside(centre, box) for centre in centres]
+        if assigner.inside == "before":
+            metric = [t if ok else 0.0 for t, ok in zip(metric, inside, strict=True)]
+        best = sorted(range(len(metric)), key=lambda n: -metric[n])[: assigner.topk]
+        for prior in best:
+            if metric[prior] > 0 and inside[prior]:
+                claims.setdefault(prior, []).append((ious[g, prior].item(), g))
+    return settle(claims)
+
+
+def slow_atss(truth: Targets, topk: int) -> dict[int, int]:
+    ious = iou_matrix(truth.boxes, PRIORS.boxes)
+    claims: dict[int, list[tuple[float, int]]] = {}
+    for g, box in enumerate(truth.boxes):
+        candidates, start = [], 0
+        for size in PRIORS.level_sizes:
+            distance = (PRIORS.centres[start : start + size] - (box[:2] + box[2:]) / 2).norm(dim=1)
+            candidates += [start + int(i) for i in distance.argsort(stable=True)[:topk]]
+            start += size
+        values = ious[g, candidates]
+        threshold = values.mean() + values.std()
+        for prior in candidates:
+            if ious[g, prior] >= threshold and is_inside(PRIORS.centres[prior].tolist(), box.tolist()):
+                claims.setdefault(prior, []).append((ious[g, prior].item(), g))
+    return settle(claims)
+
+
+def as_dict(gt_index: Tensor) -> dict[int, int]:
+    return {n: int(g) for n, g in enumerate(gt_index.tolist()) if g >= 0}
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.sampled_from(["before", "after"]), st.sampled_from([1, 5, 13]))
+def test_tal_is_its_definition(seed: int, truths: int, inside: str, topk: int) -> None:
+    scores, boxes, truth = scene(seed, truths)
+    assigner = TaskAlignedAssigner(topk=topk, alpha=1.0, beta=6.0, inside=inside)  # type: ignore[arg-type]
+    given_assignment = assigner(scores[None], boxes[None], PRIORS.centres, [truth])
+    assert as_dict(given_assignment.gt_index[0]) == slow_tal(scores, boxes, truth, assigner)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_atss_is_its_definition(seed: int, truths: int) -> None:
+    _, _, truth = scene(seed, truths)
+    assert as_dict(ATSSAssigner(topk=5)(PRIORS, [truth]).gt_index[0]) == slow_atss(truth, topk=5)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_target_scores_peak_at_the_best_overlap(seed: int, truths: int) -> None:
+    scores, boxes, truth = scene(seed, truths)
+    result = TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth])
+    assert ((result.target_scores > 0) <= result.positive).all()
+    for g in range(truths):
+        mine = result.gt_index[0] == g
+        if mine.any():
+            largest = result.metric[0][mine].max()
+            wanted = result.metric[0][mine] / (largest + 1e-7) * result.iou[0][mine].max()
+            torch.testing.assert_close(result.target_scores[0][mine], wanted)
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 9), min_size=1, max_size=4))
+def test_a_batch_is_its_images(seed: int, counts: list[int]) -> None:
+    scenes = [scene(seed + i, count) for i, count in enumerate(counts)]
+    scores, boxes = torch.stack([s for s, _, _ in scenes]), torch.stack([b for _, b, _ in scenes])
+    truths = [t for _, _, t in scenes]
+    together = TaskAlignedAssigner()(scores, boxes, PRIORS.centres, truths)
+    geometric = ATSSAssigner()(PRIORS, truths)
+    for i, truth in enumerate(truths):
+        alone = TaskAlignedAssigner()(scores[i : i + 1], boxes[i : i + 1], PRIORS.centres, [truth])
+        assert torch.equal(together.gt_index[i], alone.gt_index[0])
+        torch.testing.assert_close(together.target_scores[i], alone.target_scores[0])
+        assert torch.equal(geometric.gt_index[i], ATSSAssigner()(PRIORS, [truth]).gt_index[0])
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, boxes, truth = scene(5, 12)
+    whole = TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth])
+    geometric = ATSSAssigner()(PRIORS, [truth])
+    for module in (task_aligned, atss):
+        monkeypatch.setattr(module, "BLOCK", 5 * len(PRIORS.centres))
+    assert torch.equal(
+        TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth]).gt_index, whole.gt_index
+    )
+    assert torch.equal(ATSSAssigner()(PRIORS, [truth]).gt_index, geometric.gt_index)
+
+
+def test_crowds_and_invalid_places_are_never_positive() -> None:
+    scores, boxes, truth = scene(1, 6)
+    crowd = Targets(truth.boxes, truth.labels, torch.ones(6, dtype=torch.bool))
+    assert not TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [crowd]).positive.any()
+    assert not ATSSAssigner()(PRIORS, [crowd]).positive.any()
+    valid = torch.rand(1, len(boxes), generator=torch.Generator().manual_seed(0)) > 0.5
+    for result in (
+        TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth], valid),
+        ATSSAssigner()(PRIORS, [truth], valid),
+    ):
+        assert result.positive.any()
+        assert not (result.positive & ~valid).any()
+
+
+def test_a_tie_of_two_equal_objects_goes_to_the_first() -> None:
+    scores, boxes, _ = scene(2, 0)
+    box = torch.tensor([[8.0, 8.0, 40.0, 40.0]]).repeat(2, 1)
+    twins = Targets(box, torch.tensor([1, 1]), torch.zeros(2, dtype=torch.bool))
+    assert set(
+        as_dict(TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [twins]).gt_index[0]).values()
+    ) == {0}
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+@pytest.mark.parametrize("counts", [[0, 0], [0, 3]])
+def test_losses_without_objects_are_finite(warm_up: bool, counts: list[int]) -> None:
+    scenes = [scene(i, count) for i, count in enumerate(counts)]
+    scores = torch.stack([s for s, _, _ in scenes]).requires_grad_()
+    boxes = torch.stack([b for _, b, _ in scenes]).requires_grad_()
+    predictions = DensePredictions(scores, boxes, PRIORS)
+    losses = TaskAlignedCriterion()(predictions, [t for _, _, t in scenes], None, warm_up)
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert losses.classification > 0
+    assert scores.grad is not None
+    assert torch.isfinite(scores.grad).all()
+    assert boxes.grad is not None
+    assert (boxes.grad[0] == 0).all()
+    assert (losses.box > 0) == (sum(counts) > 0)
+
+
+def test_infinite_boxes_of_negatives_do_not_poison_the_gradient() -> None:
+    scores, boxes, truth = scene(3, 2)
+    far = ~TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth]).positive[0]
+    boxes[far.nonzero()[0]] = torch.tensor([-torch.inf, -torch.inf, torch.inf, torch.inf])
+    boxes.requires_grad_()
+    losses = TaskAlignedCriterion()(DensePredictions(scores[None], boxes[None], PRIORS), [truth])
+    losses.total.backward()
+    assert boxes.grad is not None
+    assert torch.isfinite(boxes.grad).all()
+
+
+def test_ten_thousand_objects_fit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    priors = grid_priors([torch.zeros(1, 1, 64, 64)], (8,), 8.0)
+    corner = torch.rand(10_000, 2, generator=generator) * 500
+    truth = Targets(
+        torch.cat([corner, corner + 12], 1),
+        torch.zeros(10_000, dtype=torch.long),
+        torch.zeros(10_000, dtype=torch.bool),
+    )
+    scores, boxes = torch.rand(1, 4096, 1, generator=generator), priors.boxes[None] * 0.99
+    assert TaskAlignedAssigner()(scores, boxes, priors.centres, [truth]).positive.any()
+    assert ATSSAssigner()(Priors(priors.centres, priors.sizes, priors.strides, priors.shapes), [truth]).positive.any()
