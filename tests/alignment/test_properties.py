@@ -12,7 +12,7 @@ from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriteri
 from tood.alignment.assigners import atss, task_aligned
 from tood.boxes import iou_matrix
 from tood.models.common.priors import grid_priors
-from tood.structures import DensePredictions, Priors, Targets
+from tood.structures import DensePredictions, Targets
 
 CLASSES = 4
 PRIORS = grid_priors([torch.zeros(1, 1, 8, 10), torch.zeros(1, 1, 4, 5), torch.zeros(1, 1, 2, 3)], (8, 16, 32), 8.0)
@@ -187,11 +187,8 @@ def test_ten_thousand_objects_fit() -> None:
     generator = torch.Generator().manual_seed(0)
     priors = grid_priors([torch.zeros(1, 1, 64, 64)], (8,), 8.0)
     corner = torch.rand(10_000, 2, generator=generator) * 500
-    truth = Targets(
-        torch.cat([corner, corner + 12], 1),
-        torch.zeros(10_000, dtype=torch.long),
-        torch.zeros(10_000, dtype=torch.bool),
-    )
+    zeros = torch.zeros(10_000, dtype=torch.long)
+    truth = Targets(torch.cat([corner, corner + 12], 1), zeros, zeros.bool())
     scores, boxes = torch.rand(1, 4096, 1, generator=generator), priors.boxes[None] * 0.99
     assert TaskAlignedAssigner()(scores, boxes, priors.centres, [truth]).positive.any()
-    assert ATSSAssigner()(Priors(priors.centres, priors.sizes, priors.strides, priors.shapes), [truth]).positive.any()
+    assert ATSSAssigner()(priors, [truth]).positive.any()

@@ -116,9 +116,9 @@ class THead(nn.Module):
         scores = aligned_scores(logits, self.classification_alignment(trunk))
         regression = self.regressor(self.regression_decomposition(trunk, average))
         offsets = self.regression_alignment(trunk)
-        with torch.autocast(features.device.type, enabled=False):  # coordinates need all of fp32's bits
-            boxes = self._decode(regression.float(), self.scales[level].float(), priors)
-            return scores, aligned_boxes(boxes, offsets.float()) * self.strides[level]
+        # Coordinates need all of fp32's bits; none of the operations from here on is one that autocast would lower.
+        boxes = self._decode(regression.float(), self.scales[level], priors)
+        return scores, aligned_boxes(boxes, offsets.float()) * self.strides[level]
 
     def _decode(self, regression: Tensor, scale: Tensor, priors: Priors) -> Tensor:
         """[B, 4, h, w] regression and the level's scale -> boxes x1 y1 x2 y2 in strides."""
