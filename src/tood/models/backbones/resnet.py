@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tood.models.common.deform_conv import DeformConv2d
+
 
 @dataclass(frozen=True)
 class ResNetConfig:
@@ -22,6 +24,7 @@ class ResNetConfig:
         frozen_stages: the stem and so many stages do not learn; 0 freezes the stem alone, -1 nothing.
         norm_eval: BatchNorms keep their running statistics while training (their affine weights learn).
         outputs: stages whose maps are given, 0 being C2.
+        deformable_stages: stages whose bottlenecks have a deformable 3x3 convolution (DCNv2).
     """
 
     block: Literal["basic", "bottleneck"] = "bottleneck"
@@ -33,6 +36,7 @@ class ResNetConfig:
     frozen_stages: int = 1
     norm_eval: bool = True
     outputs: tuple[int, ...] = (1, 2, 3)
+    deformable_stages: tuple[int, ...] = ()
 
     @property
     def expansion(self) -> int:
@@ -53,8 +57,9 @@ class ResNetConfig:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
-    def __init__(self, inputs: int, planes: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, deformable: bool, config: ResNetConfig) -> None:
         super().__init__()
+        assert not deformable, "only bottlenecks are deformable"
         self.conv1 = nn.Conv2d(inputs, planes, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
@@ -77,13 +82,17 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 beside the identity; the stride sits on the 3x3 ("pytorch" style)."""
 
-    def __init__(self, inputs: int, planes: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, deformable: bool, config: ResNetConfig) -> None:
         super().__init__()
         middle = planes if config.groups == 1 else planes * config.width_per_group // config.width * config.groups
         outputs = planes * config.expansion
         self.conv1 = nn.Conv2d(inputs, middle, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
-        self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, groups=config.groups, bias=False)
+        self.conv2: nn.Conv2d
+        if deformable:
+            self.conv2 = DeformConv2d(middle, middle, stride, config.groups)
+        else:
+            self.conv2 = nn.Conv2d(middle, middle, 3, stride, padding=1, groups=config.groups, bias=False)
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv3 = nn.Conv2d(middle, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -126,7 +135,8 @@ class ResNet(nn.Module):
             planes = config.width * 2**stage
             layers: list[nn.Module] = []
             for i in range(count):
-                layers.append(block(inputs, planes, 2 if stage > 0 and i == 0 else 1, config))
+                stride = 2 if stage > 0 and i == 0 else 1
+                layers.append(block(inputs, planes, stride, stage in config.deformable_stages, config))
                 inputs = planes * config.expansion
             self.add_module(name, nn.Sequential(*layers))
         self._initialise()
@@ -170,3 +180,6 @@ class ResNet(nn.Module):
             elif isinstance(module, Bottleneck | BasicBlock):
                 # Each block starts as the identity (Goyal et al. 2017).
                 nn.init.zeros_(module.last_norm.weight)
+        for module in self.modules():
+            if isinstance(module, DeformConv2d):
+                nn.init.zeros_(module.offset.weight)

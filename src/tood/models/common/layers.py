@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tood.models.common.deform_conv import DeformConv2d
+
 
 class ConvNormReLU(nn.Module):
-    """Convolution without bias, GroupNorm, ReLU."""
+    """3x3 convolution without bias, deformable where `deform_groups` > 0, then GroupNorm of `groups`, ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int) -> None:
+    def __init__(self, inputs: int, outputs: int, groups: int, deform_groups: int = 0) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.conv: nn.Conv2d
+        if deform_groups:
+            self.conv = DeformConv2d(inputs, outputs, deform_groups=deform_groups)
+        else:
+            self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.norm = nn.GroupNorm(groups, outputs)
         self.relu = nn.ReLU(inplace=True)
 
@@ -21,9 +27,10 @@ class ConvNormReLU(nn.Module):
 
 
 def init_normal(module: nn.Module, std: float = 0.01, bias: float = 0.0) -> None:
-    """Every convolution within `module`: weights normal with `std`, biases at `bias`."""
+    """Every convolution within `module`: weights normal with `std`, biases at `bias`; DCNv2's offsets stay at zero."""
+    offsets = {layer.offset for layer in module.modules() if isinstance(layer, DeformConv2d)}
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and layer not in offsets:
             nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.constant_(layer.bias, bias)

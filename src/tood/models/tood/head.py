@@ -31,6 +31,8 @@ class THeadConfig:
         norm_groups: groups of every GroupNorm.
         attention_reduction: the layer attention has `width` divided by this hidden channels (32).
         alignment_reduction: both alignment branches have `width` divided by this hidden channels (64).
+        deformable_layers: so many of the first interactive layers are deformable (DCNv2).
+        deform_groups: their deformable groups.
         anchor: "free" predicts distances from a point, "based" deltas of a square anchor.
         anchor_scale: side of the anchors, in strides.
     """
@@ -40,6 +42,8 @@ class THeadConfig:
     norm_groups: int = 32
     attention_reduction: int = 8
     alignment_reduction: int = 4
+    deformable_layers: int = 0
+    deform_groups: int = 4
     anchor: Literal["free", "based"] = "free"
     anchor_scale: float = 8.0
 
@@ -78,8 +82,15 @@ class THead(nn.Module):
         self.config = config
         self.strides = tuple(strides)
         trunk = config.width * config.interactive_layers
-        widths = [inputs] + [config.width] * (config.interactive_layers - 1)
-        self.interactive = nn.ModuleList(ConvNormReLU(w, config.width, 3, config.norm_groups) for w in widths)
+        self.interactive = nn.ModuleList(
+            ConvNormReLU(
+                inputs if layer == 0 else config.width,
+                config.width,
+                config.norm_groups,
+                config.deform_groups if layer < config.deformable_layers else 0,
+            )
+            for layer in range(config.interactive_layers)
+        )
         self.classification_decomposition = TaskDecomposition(config)
         self.regression_decomposition = TaskDecomposition(config)
         self.classifier = nn.Conv2d(config.width, classes, 3, padding=1)

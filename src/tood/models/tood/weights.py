@@ -7,10 +7,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-# (published, ours): the first pattern that matches a published name's start is replaced.
+# (published, ours): the first pattern that matches is replaced.
 _RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), ours)
     for pattern, ours in (
+        (r"(backbone\..+)\.conv_offset\.", r"\1.offset."),
+        (r"bbox_head\.inter_convs\.(\d+)\.conv\.conv_offset\.", r"head.interactive.\1.conv.offset."),
         (r"neck\.lateral_convs\.(\d+)\.conv\.", r"neck.laterals.\1."),
         (r"neck\.fpn_convs\.(\d+)\.conv\.", r"neck.outputs.\1."),
         (r"bbox_head\.inter_convs\.(\d+)\.conv\.", r"head.interactive.\1.conv."),
