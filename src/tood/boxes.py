@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Same guard as the reference: two empty boxes overlap by 0, not by NaN.
 EPSILON = 1e-6
 # A predicted side is at most 1000/16 times its anchor's side: exp() stays finite.
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
-# Elements of one block of an all-against-all comparison in NMS: 4 Mi elements, 16 MiB each temporary.
-NMS_BLOCK = 1 << 22
+# Pairs of boxes that NMS measures at once: 16 MiB each temporary.
+NMS_BLOCK = 1 << 20
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -95,30 +97,63 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> 
     among equal scores the box of lower index counts as the higher one.
 
     Args:
-        boxes: [K, 4]; scores: [K]; labels: [K] int64.
-        iou_threshold: IoU above which the lower of two boxes goes.
+        boxes: [K, 4] finite; scores: [K]; labels: [K] int64, from 0.
+        iou_threshold: IoU in 0..1 above which the lower of two boxes goes.
 
     Returns:
-        [M] int64, indices of the kept boxes, best first. Memory: K * K / 8 * 8 bits for the overlap table, in blocks.
+        [M] int64, indices of the kept boxes, best first. Time and memory grow with the number of overlapping pairs.
     """
-    order = scores.argsort(descending=True, stable=True)
-    boxes, labels = boxes[order], labels[order]
-    count = len(order)
-    if count == 0:
-        return order
-    suppresses = boxes.new_zeros((count, count), dtype=torch.bool)  # [K, K]: row suppresses column
-    rows = max(1, NMS_BLOCK // count)
-    for start in range(0, count, rows):
-        # Only later boxes can be suppressed by these rows.
-        block = slice(start, start + rows)
-        overlap = iou_matrix(boxes[block], boxes[start:]) > iou_threshold
-        overlap &= labels[block, None] == labels[None, start:]
-        suppresses[block, start:] = overlap.triu(1)
+    # In numpy, whatever the device: many small steps, which PyTorch's threads slow down where cores are shared.
+    corners = boxes.detach().float().cpu().numpy()
+    order = scores.detach().float().neg().cpu().numpy().argsort(kind="stable")
+    better, worse = _overlapping_pairs(corners[order], labels.cpu().numpy()[order], iou_threshold)
     # Greedy NMS is the only fixed point of "kept = suppressed by no kept box": after i rounds all boxes that are i
     # suppressions deep are right, so the loop ends after the longest chain of suppressions, typically 3 to 6.
-    kept = torch.ones(count, dtype=torch.bool, device=boxes.device)
+    kept = np.ones(len(order), np.bool_)
     while True:
-        updated = ~(suppresses & kept[:, None]).any(dim=0)
-        if torch.equal(updated, kept):
-            return order[kept]
+        updated = np.ones_like(kept)
+        updated[worse[kept[better]]] = False
+        if np.array_equal(updated, kept):
+            return torch.from_numpy(order[kept]).to(boxes.device)
         kept = updated
+
+
+def _overlapping_pairs(
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], iou_threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of one class with IoU above the threshold: the lower and the higher index of each, [E] and [E].
+
+    A sweep from left to right: an IoU above t needs more than t of both widths in common, so the partner that begins
+    further right begins within the first 1 - t of the other's width. Few pairs are left to measure.
+    """
+    count = len(boxes)
+    left = boxes[:, 0].copy()
+    sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
+    areas = sides[:, 0] * sides[:, 1]
+    # The slack keeps rounding from losing a pair; the IoU itself decides.
+    reach = left + (1 - iou_threshold + 1e-3) * sides[:, 0] + 1e-5 * np.abs(left)
+    ascending = np.sort(left)
+    # Integer keys that order by class, then by left side.
+    begin = labels * (count + 1) + ascending.searchsorted(left)
+    end = labels * (count + 1) + ascending.searchsorted(reach, side="right")
+    sweep = begin.argsort(kind="stable")
+    # [K] the number of boxes right behind each in sweep order that begin within its reach.
+    partners = (begin[sweep].searchsorted(end[sweep]) - np.arange(count) - 1).clip(min=0)
+    pairs_up_to = partners.cumsum()
+    budgets = np.arange(NMS_BLOCK, partners.sum() + NMS_BLOCK, NMS_BLOCK)
+    stops = (pairs_up_to.searchsorted(budgets) + 1).clip(max=count).tolist()
+    lower, higher = [], []
+    start = 0
+    for stop in [*stops, count]:
+        block = slice(start, max(stop, start))
+        start = block.stop
+        number = partners[block]
+        first = np.arange(block.start, block.stop).repeat(number)
+        step = np.arange(len(first)) - (number.cumsum() - number).repeat(number)
+        a, b = sweep[first], sweep[first + 1 + step]
+        meeting = np.minimum(boxes[a, 2:], boxes[b, 2:]) - np.maximum(boxes[a, :2], boxes[b, :2])
+        overlap = meeting.clip(min=0).prod(axis=1)
+        over = overlap / np.maximum(areas[a] + areas[b] - overlap, np.float32(EPSILON)) > iou_threshold
+        lower.append(np.minimum(a, b)[over])
+        higher.append(np.maximum(a, b)[over])
+    return np.concatenate(lower), np.concatenate(higher)

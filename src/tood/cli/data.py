@@ -1,0 +1,223 @@
+"""`tood data list | check | convert`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tood.data import CheckReport, Problem
+    from tood.data.dataset import Severity
+
+app = typer.Typer(help="Look at, check and convert datasets.", no_args_is_help=True, rich_markup_mode="rich")
+
+ERRORS_FOUND = 1
+_SHOWN = 20
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+Data = Annotated[Path, typer.Argument(help="COCO, YOLO or VOC folder, or a COCO json or YOLO yaml.", metavar="DATA")]
+
+
+class Format(str, Enum):
+    """A dataset format that can be written."""
+
+    COCO = "coco"
+    YOLO = "yolo"
+    VOC = "voc"
+
+
+class Images(str, Enum):
+    """How image files get into the new folder."""
+
+    HARDLINK = "hardlink"
+    COPY = "copy"
+    SYMLINK = "symlink"
+
+
+@app.command(name="list")
+def list_splits(data: Data) -> None:
+    """Show the splits of a dataset: images, boxes, classes, and which are trained and evaluated on."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tood.data import available_splits, load_dataset, pick_splits
+    from tood.errors import ToodError
+
+    splits = available_splits(data)
+    loaded = {name: load_dataset(data, name, images_required=False) for name in splits}
+    table = Table(title=f"{data} ({next(iter(loaded.values())).format})")
+    for column in ("split", "images", "boxes", "classes", "from"):
+        table.add_column(column, justify="right" if column in ("images", "boxes", "classes") else "left")
+    for name, dataset in loaded.items():
+        boxes = f"{dataset.box_count:,}" if dataset.annotated else "no annotations"
+        table.add_row(name, f"{len(dataset):,}", boxes, str(len(dataset.categories)), str(splits[name].source))
+    console = Console()
+    console.print(table)
+    try:
+        picked = pick_splits(data)
+    except ToodError:
+        return
+    console.print(
+        f"trained on: {picked.train}, validated on: {picked.val or 'nothing'}, evaluated on: {picked.evaluation}"
+    )
+    if picked.note:
+        console.print(picked.note, highlight=False)
+
+
+@app.command()
+def check(
+    data: Data,
+    split: Annotated[str | None, typer.Option(help="Only this split; all of them if not named.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the whole report here.", metavar="FILE")
+    ] = None,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"List everything, not the first {_SHOWN} of each kind.")
+    ] = False,
+) -> None:
+    """Read everything, decode every image, and tell every problem with its file and id.
+
+    Exit code 0: no errors (warnings and notes are none); 1: errors found; 2: nothing could be read at all.
+    """
+    from rich.console import Console
+
+    from tood.data import check_dataset
+
+    names = [split] if split is not None else _splits_to_check(data)
+    console = Console()
+    reports = []
+    for name in names:
+        with _progress(f"checking {name}") as advance:
+            report = check_dataset(data, name, progress=advance)
+        _show(report, console, show_all)
+        reports.append(report)
+    if json_file is not None:
+        _write_json(json_file, [report.to_dict() for report in reports])
+        console.print(f"report: {json_file}", highlight=False)
+    if not all(report.ok for report in reports):
+        raise typer.Exit(ERRORS_FOUND)
+
+
+@app.command()
+def convert(
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="Folder to write; appears whole or not at all.", metavar="OUT")],
+    to: Annotated[Format, typer.Option("--to", help="Format to write.")],
+    split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated).")] = None,
+    images: Annotated[
+        Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
+    ] = Images.HARDLINK,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is in OUT.")] = False,
+) -> None:
+    """Write a dataset in another format, and tell what that format cannot hold."""
+    from rich.console import Console
+
+    from tood.data import ImageTransfer, convert_dataset
+
+    with _progress("converting") as advance:
+        report = convert_dataset(
+            data,
+            out,
+            to.value,
+            splits=split or None,
+            transfer=ImageTransfer(images.value),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    console = Console()
+    for name, count in report.images.items():
+        console.print(f"{name}: {count:,} images, {report.boxes[name]:,} boxes", highlight=False)
+    for sentence in report.lost:
+        console.print(f"note: {sentence}", highlight=False, markup=False)
+    console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False)
+
+
+def _splits_to_check(data: Path) -> list[str]:
+    """All splits, but no image twice: `trainval` is train and val."""
+    from tood.data import available_splits
+
+    names = list(available_splits(data))
+    return [name for name in names if name != "trainval" or not {"train", "val"} <= set(names)]
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr, and the function that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show(report: CheckReport, console: Console, show_all: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"{report.root}: {report.split} ({report.format})"), show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for label, value in _figures(report):
+        table.add_row(label, value)
+    console.print(table)
+    used = [(name, count) for name, count in report.boxes_per_class if count]
+    if used:
+        told = ", ".join(f"{name} {count:,}" for name, count in sorted(used, key=lambda item: -item[1]))
+        console.print(
+            f"boxes by class ({len(used)} of {len(report.boxes_per_class)} classes): {told}",
+            markup=False,
+            highlight=False,
+        )
+    for severity, colour in zip(SEVERITIES, ("red", "yellow", "cyan"), strict=True):
+        kinds: dict[str, list[Problem]] = {}
+        for problem in report.problems:
+            if problem.severity == severity:
+                kinds.setdefault(problem.kind, []).append(problem)
+        for kind, problems in kinds.items():
+            console.print(f"[{colour}]{severity}[/{colour}] {kind}: {len(problems)}", highlight=False)
+            for problem in problems if show_all else problems[:_SHOWN]:
+                console.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+            if not show_all and len(problems) > _SHOWN:
+                console.print(f"  ... and {len(problems) - _SHOWN} more (--all lists them)", highlight=False)
+    counts = {severity: len(report.of(severity)) for severity in SEVERITIES}
+    told = ", ".join(f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in counts.items())
+    console.print(f"{report.split}: {told}", highlight=False, markup=False)
+
+
+def _figures(report: CheckReport) -> Iterator[tuple[str, str]]:
+    yield "images", f"{report.images:,}"
+    yield "  unreadable or missing", f"{report.unreadable:,}"
+    yield "  without an object", f"{report.empty:,}" if report.annotated else "no annotations"
+    yield "  grey", f"{report.grey:,}"
+    yield "  sizes", f"{report.smallest[0]}x{report.smallest[1]} to {report.largest[0]}x{report.largest[1]}"
+    yield "boxes", f"{report.boxes:,}"
+    yield "  crowds" if report.format != "voc" else "  difficult", f"{report.crowds:,}"
+    yield "  clipped", f"{report.clipped:,}"
+    yield "boxes dropped", f"{report.dropped:,}"
+    yield "classes", f"{len(report.boxes_per_class):,}"
+
+
+def _write_json(path: Path, content: object) -> None:
+    from tood.errors import ToodError
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(content, indent=2), encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ToodError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        part.unlink(missing_ok=True)

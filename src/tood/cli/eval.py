@@ -1,0 +1,162 @@
+"""`tood eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tood.data import DetectionDataset
+    from tood.evaluation import DetectionTable
+
+WHAT, HOW, FILES = "What to evaluate on what", "How", "Files"
+
+
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights: a .safetensors file, or the folder of a training run.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Dataset: a COCO, YOLO or Pascal VOC folder, or a COCO annotations json.",
+            rich_help_panel=WHAT,
+        ),
+    ] = "data/coco",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split to evaluate on. Left out: the annotated test split, else the one for validation.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            help="Evaluate this COCO results json instead of a model.", rich_help_panel=WHAT, show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", "--batch", min=1, help="Images computed at once.", rich_help_panel=HOW)
+    ] = 8,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that load images. Left out: as suits the machine.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda, cuda:1 or mps. Left out: a GPU where there is one.",
+            rich_help_panel=HOW,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for detections.json (as the COCO servers take it) and metrics.json.",
+            rich_help_panel=FILES,
+            show_default=False,
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="File for the figures alone.", rich_help_panel=FILES, show_default=False),
+    ] = None,
+) -> None:
+    """Measure a model, or detections, on a dataset: the 12 COCO figures, and AP of each class.
+
+    Examples:
+
+    tood eval --model runs/x/best.safetensors --data my_pictures --split test
+
+    tood eval --detections detections.json --data data/coco --split val2017
+    """
+    from rich.console import Console
+
+    from tood.errors import ToodError
+    from tood.evaluation import DetectionTable, evaluate_detections, result_table, save_result
+
+    if (model is None) == (detections is None):
+        raise ToodError("give either --model, the weights to evaluate, or --detections, a COCO results json")
+    console = Console()
+    dataset = _open(data, split, images_required=detections is None)
+    if not dataset.annotated and (out is None or detections is not None):
+        raise ToodError(
+            f"split '{dataset.split}' of {dataset.root} has no annotations to compare with: "
+            "with --model and --out its detections are written for a server to judge"
+        )
+    if detections is not None:
+        table = DetectionTable.read(detections)
+        console.print(f"{detections} on {_name(dataset)}", markup=False, highlight=False)
+    else:
+        table = _detect(str(model), dataset, batch_size, workers, device, console)
+        if out is not None:
+            table.save(out / "detections.json")
+            typer.echo(f"Detections: {out / 'detections.json'}")
+    if not dataset.annotated:
+        return
+    result = evaluate_detections(table, dataset)
+    console.print(result_table(result))
+    console.print(f"{result.images:,} images, {result.objects:,} objects, {result.detections:,} detections")
+    for path in (out / "metrics.json" if out is not None else None, json):
+        if path is not None:
+            save_result(result, path)
+            typer.echo(f"Figures: {path}")
+
+
+def _open(data: str, split: str | None, *, images_required: bool) -> DetectionDataset:
+    from tood.data import load_dataset, pick_splits
+
+    return load_dataset(data, split or pick_splits(data).evaluation, images_required=images_required)
+
+
+def _name(dataset: DetectionDataset) -> str:
+    return f"{dataset.root}, split {dataset.split} ({dataset.format}, {len(dataset.images):,} images)"
+
+
+def _detect(
+    model: str, dataset: DetectionDataset, batch_size: int, workers: int | None, device: str | None, console: Console
+) -> DetectionTable:
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tood.evaluation import detect
+    from tood.inference import check_device, load_model
+
+    place = check_device(device)
+    network, class_names = load_model(model)
+    console.print(f"{model} on {_name(dataset)}, {place}", markup=False, highlight=False)
+    begin = time.perf_counter()
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("images", total=len(dataset.images))
+        table = detect(
+            network,
+            dataset,
+            class_names,
+            batch_size=batch_size,
+            workers=workers,
+            device=place,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
+    seconds = time.perf_counter() - begin
+    console.print(f"{len(dataset.images) / seconds:.1f} images/s, loading included", highlight=False)
+    return table

@@ -1,0 +1,91 @@
+"""The `tood` command: its sub-commands, and what becomes of their errors.
+
+Everything heavy is imported inside the commands, so that `tood --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tood.cli.data import app as data_app
+from tood.cli.demo import demo
+from tood.cli.eval import evaluate
+from tood.cli.models import models
+from tood.cli.predict import predict
+from tood.cli.train import train
+from tood.errors import ToodError
+
+# Exit code of everything that the person can mend, wrong options included.
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class Commands(TyperGroup):
+    """Turns the errors that are meant for a person into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except ToodError as error:
+            typer.echo(f"tood: {error}", err=True)
+            raise typer.Exit(USER_ERROR) from error
+        except KeyboardInterrupt as error:
+            typer.echo("tood: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # Whoever read the output has seen enough; nothing more can be written, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            # A full disk, a folder that may not be written: mended outside of this program.
+            where = f": {error.filename}" if error.filename else ""
+            typer.echo(f"tood: {error.strerror or error}{where}", err=True)
+            raise typer.Exit(USER_ERROR) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="tood",
+    help="Task-aligned one-stage object detection: train, evaluate, predict.",
+    epilog="Begin with `tood demo`. Help of a command: `tood train --help`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import tood
+
+        typer.echo(f"tood {tood.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Task-aligned one-stage object detection: train, evaluate, predict."""
+
+
+app.command(no_args_is_help=False)(train)
+app.command(name="eval")(evaluate)
+app.command()(predict)
+app.add_typer(data_app, name="data")
+app.command()(models)
+app.command()(demo)
+
+
+def main() -> None:
+    """Entry point of the `tood` command."""
+    app()

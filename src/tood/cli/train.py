@@ -1,0 +1,264 @@
+"""`tood train`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tood.training import RunConfig, TrainResult
+
+DEFAULT_MODEL = "tood_r50_fpn_1x"
+
+WHAT, LENGTH, RECIPE, RUN = "What to train on what", "How long", "Recipe", "The run"
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the dataset: COCO, YOLO and Pascal VOC are recognised. Left out, data/coco is taken.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Name of a model (`tood models` lists them). Left out: {DEFAULT_MODEL}.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    train_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split to train on; left out, the one meant for it.", rich_help_panel=WHAT, show_default=False
+        ),
+    ] = None,
+    val_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split to evaluate on; left out, the one meant for it.", rich_help_panel=WHAT, show_default=False
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Passes over the training images; the schedule stretches along. Left out, the recipe's.",
+            rich_help_panel=LENGTH,
+            show_default=False,
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Train for so many minutes instead; the evaluation at the end is not counted.",
+            rich_help_panel=LENGTH,
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="1x or 2x (the paper's) or small (small models from scratch). Left out, the model's own.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images in a batch of one process; the paper's rate scales along. Left out, the recipe's.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate, taken as it is whatever the batch. Left out, the recipe's.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Short side of the network's input in pixels, the long side in the model's proportion. "
+            "Left out, the model's.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of a whole run, such as the config.yaml in a run's folder; the other options change it.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any key of the run's configuration, such as optimizer.weight_decay=0.01 or augment.flip=0. "
+            "May be repeated; the last word of all.",
+            rich_help_panel=RECIPE,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to. Left out: runs/MODEL-N with the next free N.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in --out (left out: the latest one in runs/) from its last checkpoint.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that load images; 0 loads them in the trainer itself. Left out: as suits the machine.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda or mps. Left out: a GPU where there is one.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, fp32, bf16 or fp16. Left out: bf16 where the hardware is made for it, else fp32.",
+            rich_help_panel=RUN,
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of everything random. Left out: 0.", rich_help_panel=RUN, show_default=False),
+    ] = None,
+) -> None:
+    """Train a detector; leaves OUT/best.safetensors.
+
+    OUT also gets last.safetensors, metrics.csv, tensorboard/ and config.yaml, which starts the same run again.
+
+    Ctrl-C ends a run with OUT/checkpoint.pt, from which --resume goes on.
+
+    Examples:
+
+    tood train --data my_pictures --model tood_tiny --minutes 15
+
+    tood train --data data/coco --model tood_r50_fpn_1x --batch-size 8 --out runs/r50
+
+    tood train --resume --out runs/r50
+    """
+    from rich.console import Console
+
+    from tood.configuration import apply_overrides, load
+    from tood.training import CONFIG, RunConfig, latest_run_folder, run_config
+    from tood.training import train as run
+
+    if resume:
+        folder = out or latest_run_folder()
+        base = load(folder / CONFIG, RunConfig)
+        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data)
+        out = folder
+    elif config is not None:
+        base = load(config, RunConfig)
+        _refuse_beside_config(model=model, recipe=recipe, size=size)
+        base = apply_overrides(base, ["out=null"])
+    else:
+        base = run_config(model or DEFAULT_MODEL, size, recipe)
+        if data is None and not any(setting.startswith("data.path") for setting in settings or []):
+            _require_default_data(base)
+    options = {
+        "data.path": data,
+        "data.train": train_split,
+        "data.val": val_split,
+        "data.workers": workers,
+        "batch_size": batch_size,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "out": out,
+    }
+    chosen = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
+    if lr is not None:
+        chosen += [f"optimizer.lr={lr}", "optimizer.lr_batch=null"]
+    if epochs is not None:
+        chosen += [f"epochs={epochs}", "minutes=null"]
+    if minutes is not None:
+        chosen += [f"minutes={minutes}"]
+    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), resume, Console())
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
+        _say_result(result)
+    if result.interrupted_by is not None:
+        raise typer.Exit(128 + result.interrupted_by)
+
+
+def _require_default_data(base: RunConfig) -> None:
+    from tood.errors import ToodError
+
+    if not Path(base.data.path).exists():
+        raise ToodError(f"no dataset was named and there is none in {base.data.path}: name yours with --data FOLDER")
+
+
+def _as_yaml(value: object) -> str:
+    return str(value) if isinstance(value, int) else json.dumps(str(value))
+
+
+def _say_result(result: TrainResult) -> None:
+    from tood.training.progress import duration
+
+    length = f"{result.epochs:.3g} epochs, {result.steps} steps, {duration(result.seconds)}"
+    if result.interrupted_by is not None:
+        typer.echo(f"Stopped after {length}. To go on: tood train --resume --out {result.out}")
+        return
+    typer.echo(f"Done: {length}.")
+    if result.ap is not None:
+        typer.echo(
+            f"AP {result.ap:.3f}, AP50 {result.ap50:.3f}, AP75 {result.ap75:.3f}; AP of the weights below: ", nl=False
+        )
+        typer.echo(f"{result.best_ap:.3f}.")
+    typer.echo(f"Weights: {result.best}")
+    typer.echo(f"To use them: tood predict --model {result.best} PICTURE")
+
+
+def _refuse(what: str, options: dict[str, object]) -> None:
+    from tood.errors import ToodError
+
+    for name, value in options.items():
+        if value is not None:
+            raise ToodError(f"--{name} cannot be given with {what}")
+
+
+def _refuse_on_resume(**options: object) -> None:
+    _refuse("--resume: the run keeps what it began with; start a new run in another --out", options)
+
+
+def _refuse_beside_config(**options: object) -> None:
+    _refuse("--config, which decides it: change the file, or use --set", options)

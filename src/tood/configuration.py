@@ -1,0 +1,363 @@
+"""Typed configuration: frozen dataclasses to and from plain dicts and YAML, every error naming the key.
+
+A configuration is a tree of frozen dataclasses whose leaves are bool, int, float, str, Path, None, Literal, tuples and
+string-keyed mappings. Where a field may hold one of several dataclasses, each of them has a `Literal` field of one
+common name (`kind`, `family`) with its own value, and that value decides.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import types
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from tood.errors import ToodError
+
+T = TypeVar("T")
+
+
+def load(path: Path | str, cls: type[T]) -> T:
+    """The configuration of type `cls` in a YAML file.
+
+    Raises:
+        ToodError: if the file is missing or no YAML, or a key is unknown, missing or of the wrong type.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise ToodError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ToodError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return from_dict(cls, {} if raw is None else raw, where=str(path))
+
+
+def save(config: Any, path: Path | str, comment: str = "") -> None:
+    """Writes a configuration as YAML that `load` reads back equal; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, width=120)
+    header = "".join(f"# {line}\n" for line in comment.splitlines())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(header + text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_dict(config: Any) -> Any:
+    """The configuration as dicts, lists and scalars, for YAML and JSON."""
+    if is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in fields(config) if f.init}
+    if isinstance(config, tuple | list):
+        return [to_dict(item) for item in config]
+    if isinstance(config, Mapping):
+        return {str(key): to_dict(value) for key, value in config.items()}
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_dict(cls: type[T], raw: Any, where: str = "") -> T:
+    """The configuration of type `cls` (a dataclass, or a union of them) from dicts, lists and scalars.
+
+    Args:
+        cls: what to build.
+        raw: as `to_dict` gives it; left-out keys take their defaults.
+        where: the file that `raw` came from, for the messages.
+
+    Raises:
+        ToodError: if a key is unknown, missing, or its value not of the field's type.
+    """
+    config: T = _convert(cls, raw, _Place(where))
+    return config
+
+
+def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") -> T:
+    """The configuration with keys replaced, as in `["model.head.width=64", "optimizer.kind=sgd"]`.
+
+    Values are written as in YAML. Setting the discriminator of a union (`optimizer.kind`) changes to that member,
+    whose fields keep the old values where names are shared and valid, and take their defaults elsewhere.
+
+    Raises:
+        ToodError: if a setting has no `=`, its key is unknown, or its value not of the field's type.
+    """
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        keys = key.strip().split(".")
+        if not equals or not all(keys):
+            raise ToodError(f"{where} '{setting}': expected key=value, as in optimizer.lr=0.01")
+        config = _set(type(config), config, keys, text.strip(), _Place(where))
+    return config
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a configuration a value stands, for messages."""
+
+    where: str = ""
+    key: str = ""
+
+    def __truediv__(self, key: str) -> _Place:
+        return _Place(self.where, f"{self.key}.{key}" if self.key else key)
+
+    def error(self, message: str) -> ToodError:
+        return ToodError(f"{self.where}: {message}" if self.where else message)
+
+    def wrong(self, value: Any, expected: str) -> ToodError:
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        return self.error(f"{self.key or 'the configuration'} is {shown}: expected {expected}")
+
+    def failed(self, error: Exception) -> ToodError:
+        """For what a dataclass's own checks say, which may name the key already."""
+        named = not self.key or str(error).startswith(self.key.partition(".")[0] + ".")
+        return self.error(str(error) if named else f"{self.key}: {error}")
+
+    def unknown(self, key: str, known: Iterable[str]) -> ToodError:
+        names = list(known)
+        close = get_close_matches(key, names, n=1, cutoff=0.5)
+        hint = f"did you mean '{(_Place(key=self.key) / close[0]).key}'?" if close else f"known are {', '.join(names)}"
+        return self.error(f"there is no key '{(self / key).key}': {hint}")
+
+
+def _convert(kind: Any, value: Any, place: _Place, text: str | None = None) -> Any:
+    """`value` as the type `kind`; `text` is how it was written on the command line, if it was."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return _convert_union(get_args(kind), value, place, text)
+    if origin is Literal:
+        return _convert_literal(get_args(kind), value, place)
+    if origin is tuple:
+        return _convert_tuple(get_args(kind), value, place)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise place.wrong(value, "a mapping of keys to values")
+        return {str(key): _convert(get_args(kind)[1], item, place / str(key)) for key, item in value.items()}
+    if is_dataclass(kind):
+        return _convert_dataclass(kind, value, place)
+    return _convert_scalar(kind, value, place, text)
+
+
+def _convert_scalar(kind: Any, value: Any, place: _Place, text: str | None) -> Any:
+    if kind is type(None) and value is None:
+        return None
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind is float:
+        number = _number(value)
+        if number is not None:
+            return number
+    if kind in (str, Path):
+        if isinstance(value, str):
+            return kind(value)
+        # On the command line, `data.train=2017` means the name, not the number.
+        if text is not None and value is not None:
+            return kind(text)
+    if kind not in _EXPECTED:
+        raise TypeError(f"{place.key}: the field's type {kind} cannot be configured")
+    raise place.wrong(value, _EXPECTED[kind])
+
+
+_EXPECTED = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text (in quotes, if it looks like something else)",
+    Path: "a path (in quotes, if it looks like something else)",
+}
+
+
+def _number(value: Any) -> float | None:
+    """A number, also in forms like 1e-4, which YAML 1.1 takes for text; nan is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def _convert_literal(choices: tuple[Any, ...], value: Any, place: _Place) -> Any:
+    for choice in choices:
+        if type(choice) is type(value) and choice == value:
+            return choice
+    close = get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise place.wrong(value, f"{_one_of(choices)}{hint}")
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: Any, place: _Place) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise place.wrong(value, "a list, as in [1, 2]")
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        raise place.wrong(value, f"a list of {len(arguments)} values")
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_convert(kind, item, place / str(i)) for i, (kind, item) in enumerate(pairs))
+
+
+def _convert_union(members: tuple[Any, ...], value: Any, place: _Place, text: str | None) -> Any:
+    if value is None and type(None) in members:
+        return None
+    members = tuple(member for member in members if member is not type(None))
+    if len(members) == 1:
+        return _convert(members[0], value, place, text)
+    if all(is_dataclass(member) for member in members):
+        if not isinstance(value, Mapping):
+            raise place.wrong(value, "a mapping of keys to values")
+        return _convert_dataclass(_member(members, value, place), value, place)
+    reasons = []
+    for member in members:
+        try:
+            return _convert(member, value, place, text)
+        except ToodError as error:
+            reasons.append(str(error).rpartition("expected ")[2])
+    raise place.wrong(value, " or ".join(reasons))
+
+
+def _member(members: tuple[Any, ...], value: Mapping[str, Any], place: _Place) -> Any:
+    """The dataclass of the union that the mapping's discriminator names."""
+    name, choices = _discriminator(members)
+    if name not in value:
+        raise place.error(f"{(place / name).key} is missing: expected {_one_of(tuple(choices))}")
+    return choices[_convert_literal(tuple(choices), value[name], place / name)]
+
+
+@lru_cache(maxsize=256)
+def _discriminator(members: tuple[Any, ...]) -> tuple[str, dict[Any, Any]]:
+    """Name of the field by which the dataclasses of a union differ, and which value stands for which."""
+    for field in fields(members[0]):
+        kinds = [_types(member).get(field.name) for member in members]
+        if all(get_origin(kind) is Literal for kind in kinds):
+            pairs = [(value, member) for member, kind in zip(members, kinds, strict=True) for value in get_args(kind)]
+            if len(dict(pairs)) == len(pairs):
+                return field.name, dict(pairs)
+    raise TypeError(f"{members} have no common Literal field that tells them apart")
+
+
+def _convert_dataclass(cls: Any, value: Any, place: _Place) -> Any:
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise place.wrong(value, "a mapping of keys to values")
+    kinds = _types(cls)
+    for key in value:
+        if key not in kinds:
+            raise place.unknown(str(key), kinds)
+    for field in fields(cls):
+        if field.init and field.name not in value and not _has_default(field):
+            raise place.error(f"{(place / field.name).key} is missing")
+    return _build(cls, {key: _convert(kinds[key], item, place / key) for key, item in value.items()}, place)
+
+
+def _build(cls: Any, values: dict[str, Any], place: _Place) -> Any:
+    """The dataclass; what its own checks say gets the place in front."""
+    try:
+        return cls(**values)
+    except (ToodError, ValueError) as error:
+        raise place.failed(error) from error
+
+
+@lru_cache(maxsize=256)
+def _types(cls: Any) -> dict[str, Any]:
+    """Type of every field that can be set."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in fields(cls) if field.init}
+
+
+def _has_default(field: Field[Any]) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> Any:
+    """`current`, which is of type `kind`, with the value at `keys` below it replaced."""
+    if not keys:
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            value = text
+        return _convert(kind, value, place, text)
+    key, *deeper = keys
+    if isinstance(current, tuple):
+        if not (key.isdigit() and int(key) < len(current)):
+            raise place.unknown(key, [str(i) for i in range(len(current))])
+        arguments = get_args(kind)
+        item_kind = arguments[0] if arguments[-1] is Ellipsis else arguments[int(key)]
+        items = list(current)
+        items[int(key)] = _set(item_kind, current[int(key)], deeper, text, place / key)
+        return tuple(items)
+    members = tuple(member for member in get_args(kind) if is_dataclass(member)) or (kind,)
+    if current is None and is_dataclass(members[0]):
+        current = _convert_dataclass(members[0], {}, place)
+    if not is_dataclass(current) or isinstance(current, type):
+        raise place.wrong(current, f"nothing below it: it has no key '{key}'")
+    if len(members) > 1 and not deeper and key == _discriminator(members)[0]:
+        return _switch(members, current, key, text, place)
+    kinds = _types(type(current))
+    if key not in kinds:
+        raise place.unknown(key, kinds)
+    value = _set(kinds[key], getattr(current, key), deeper, text, place / key)
+    try:
+        return replace(current, **{key: value})
+    except (ToodError, ValueError) as error:
+        raise (place / key).failed(error) from error
+
+
+def _switch(members: tuple[Any, ...], current: Any, key: str, text: str, place: _Place) -> Any:
+    """Another member of the union, with what it shares with the current one."""
+    chosen = _member(members, {key: text}, place)
+    if isinstance(current, chosen):
+        return current
+    values: dict[str, Any] = {}
+    for name, kind in _types(chosen).items():
+        if name != key and hasattr(current, name):
+            try:
+                values[name] = _convert(kind, to_dict(getattr(current, name)), place / name)
+            except ToodError:
+                continue
+    return _build(chosen, values, place)
+
+
+def _one_of(choices: tuple[Any, ...]) -> str:
+    names = [str(choice) for choice in choices]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"'{key.value}' stands twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists of scalars on one line."""
+
+
+def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flat = not any(isinstance(item, dict | list) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+
+_Dumper.add_representer(list, _represent_list)

@@ -1,0 +1,45 @@
+"""Dataset formats, safe decoding, checking, converting; transforms and loading; the built-in dataset `digits`."""
+
+from tood.data.check import CheckReport, check_dataset
+from tood.data.convert import ConversionReport, ImageTransfer, convert_dataset
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, require_same_categories
+from tood.data.digits import DigitsConfig, SceneConfig, write_digits
+from tood.data.formats import SplitInfo, write_coco
+from tood.data.images import image_size, read_image
+from tood.data.loading import Batch, Collate, ImageInfo, eval_loader, train_loader
+from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits
+from tood.data.transforms import AugmentConfig, Sample, published_1x, published_2x, small_model
+
+__all__ = [
+    "AugmentConfig",
+    "Batch",
+    "Category",
+    "CheckReport",
+    "Collate",
+    "ConversionReport",
+    "DetectionDataset",
+    "DigitsConfig",
+    "ImageInfo",
+    "ImageRecord",
+    "ImageTransfer",
+    "PickedSplits",
+    "Problem",
+    "Sample",
+    "SceneConfig",
+    "SplitInfo",
+    "available_splits",
+    "check_dataset",
+    "convert_dataset",
+    "eval_loader",
+    "image_size",
+    "load_dataset",
+    "pick_splits",
+    "published_1x",
+    "published_2x",
+    "read_image",
+    "require_same_categories",
+    "small_model",
+    "train_loader",
+    "write_coco",
+    "write_digits",
+]

@@ -1,0 +1,195 @@
+"""Look at everything in a dataset: annotations and every single image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.data.dataset import DetectionDataset, ImageRecord, Problem, Severity
+from tood.data.images import image_header, orientation, read_image
+from tood.data.splits import read_leniently, require_images
+from tood.errors import ToodError
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a split holds, and all that was found in it.
+
+    Attributes:
+        root, split, format, annotated: of the dataset.
+        images: number of images listed; unreadable, grey, empty: how many of them cannot be decoded, have no colour,
+            have no object.
+        boxes: number of usable boxes, crowds among them; crowds, clipped, dropped: how many boxes are crowds, were
+            clipped to their image, or were left out for having no area.
+        boxes_per_class: usable boxes by class name, in label order (crowds among them).
+        smallest, largest: (width, height) of the images of fewest and most pixels.
+        problems: everything found: errors first, then warnings, then notes.
+    """
+
+    root: Path
+    split: str
+    format: str
+    annotated: bool
+    images: int
+    unreadable: int
+    grey: int
+    empty: int
+    boxes: int
+    crowds: int
+    clipped: int
+    dropped: int
+    boxes_per_class: tuple[tuple[str, int], ...]
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    problems: tuple[Problem, ...]
+
+    def of(self, severity: Severity) -> tuple[Problem, ...]:
+        """The problems of one severity."""
+        return tuple(problem for problem in self.problems if problem.severity == severity)
+
+    @property
+    def ok(self) -> bool:
+        """Whether training and evaluation could run: there is no error."""
+        return not self.of("error")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for json."""
+        return {**asdict(self), "root": str(self.root), "ok": self.ok}
+
+
+def check_dataset(
+    root: str | Path,
+    split: str | None = None,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Read a split and decode every image of it.
+
+    Errors are what training or evaluation would stop at (unreadable or missing images, sizes that disagree, duplicate
+    or unknown ids), warnings what loading mends (boxes clipped or dropped), notes what is worth knowing (crowds, grey
+    pictures, images without an object, EXIF orientation, the same box twice).
+
+    Args:
+        root: a dataset as for `load_dataset`.
+        split: name of the split; None as for `load_dataset`.
+        workers: threads that decode images; None takes the machine's cores.
+        progress: called with the images done and their total.
+
+    Raises:
+        ToodError: if nothing can be read at all: no dataset, no such split, a broken json or yaml, no image.
+    """
+    dataset = read_leniently(root, split)
+    if not dataset.images and not dataset.problems:
+        require_images(dataset)
+    missing = {problem.image_id for problem in dataset.problems if problem.kind == "image_missing"}
+    present = [image for image in dataset.images if image.id not in missing]
+    found: list[list[Problem]] = []
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        for problems in pool.map(_check_image, present):
+            found.append(problems)
+            if progress is not None:
+                progress(len(found), len(present))
+    notes = [note for image in dataset.images for note in _annotation_notes(image, dataset)]
+    return _report(dataset, [*(problem for problems in found for problem in problems), *notes])
+
+
+def _check_image(image: ImageRecord) -> list[Problem]:
+    """What is to be said about the file of one image."""
+    file = str(image.path)
+    try:
+        data = image.path.read_bytes()
+        pixels = read_image(data, name=file)
+        header = image_header(data, name=file)
+    except ToodError as error:
+        return [Problem("image_unreadable", file, _without_name(str(error), file), image.id)]
+    except (OSError, ValueError) as error:
+        return [Problem("image_unreadable", file, f"cannot be read ({error})", image.id)]
+    problems = []
+    turned = orientation(data)
+    if (header.width, header.height) != (image.width, image.height):
+        message = f"is {header.width}x{header.height} pixels, but its annotations are for {image.width}x{image.height}"
+        if turned >= 5 and (header.height, header.width) == (image.width, image.height):
+            message += ": they were made on the picture as its EXIF orientation turns it"
+        problems.append(Problem("size_differs", file, message, image.id))
+    if turned != 1:
+        message = f"its EXIF orientation is {turned}: not applied, the pixels are used as stored"
+        problems.append(Problem("exif_orientation", file, message, image.id, severity="note"))
+    if _is_grey(pixels):
+        problems.append(Problem("grey", file, "is grey: it has no colour", image.id, severity="note"))
+    return problems
+
+
+def _is_grey(pixels: NDArray[np.uint8]) -> bool:
+    """Whether the three channels are equal everywhere; a few rows decide for most pictures."""
+    for part in (pixels[:: max(1, len(pixels) // 8)], pixels):
+        if not (np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 1], part[..., 2])):
+            return False
+    return True
+
+
+def _annotation_notes(image: ImageRecord, dataset: DetectionDataset) -> list[Problem]:
+    file = str(image.path)
+    if not len(image.boxes):
+        if not dataset.annotated:
+            return []
+        return [Problem("empty", file, "has no object", image.id, severity="note")]
+    notes = []
+    for row in np.flatnonzero(image.crowd).tolist():
+        name = dataset.categories[int(image.labels[row])].name
+        message = (
+            f"{name} box is {'difficult' if dataset.format == 'voc' else 'a crowd'}: ignored in training and evaluation"
+        )
+        notes.append(Problem("crowd", file, message, image.id, int(image.annotation_ids[row]), "note"))
+    rows = np.concatenate([image.boxes, image.labels[:, None].astype(np.float32)], axis=1)
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    firsts = first[inverse.reshape(-1)]
+    for row in np.flatnonzero(firsts != np.arange(len(rows))).tolist():
+        name = dataset.categories[int(image.labels[row])].name
+        message = f"{name} box is there twice, also as annotation {image.annotation_ids[firsts[row]]}"
+        notes.append(Problem("duplicate_box", file, message, image.id, int(image.annotation_ids[row]), "note"))
+    return notes
+
+
+def _report(dataset: DetectionDataset, found: list[Problem]) -> CheckReport:
+    rank = {"error": 0, "warning": 1, "note": 2}
+    problems = tuple(sorted([*dataset.problems, *found], key=lambda problem: rank[problem.severity]))
+
+    def count(*kinds: str) -> int:
+        return sum(problem.kind in kinds for problem in problems)
+
+    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in dataset.images)])
+    per_class = np.bincount(labels, minlength=len(dataset.categories)).tolist()
+    sizes = sorted(
+        {(image.width, image.height) for image in dataset.images}, key=lambda size: (size[0] * size[1], size)
+    )
+    return CheckReport(
+        root=dataset.root,
+        split=dataset.split,
+        format=dataset.format,
+        annotated=dataset.annotated,
+        images=len(dataset.images),
+        unreadable=count("image_unreadable", "image_missing"),
+        grey=count("grey"),
+        empty=count("empty"),
+        boxes=dataset.box_count,
+        crowds=sum(int(image.crowd.sum()) for image in dataset.images),
+        clipped=count("box_clipped"),
+        dropped=count("box_dropped"),
+        boxes_per_class=tuple(zip(dataset.class_names, per_class, strict=True)),
+        smallest=sizes[0] if sizes else (0, 0),
+        largest=sizes[-1] if sizes else (0, 0),
+        problems=problems,
+    )
+
+
+def _without_name(sentence: str, name: str) -> str:
+    """A sentence of `read_image` without the file in front, which a `Problem` tells apart."""
+    return sentence.removeprefix(f"{name}: ")

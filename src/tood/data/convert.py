@@ -1,0 +1,348 @@
+"""Write a dataset in another format: all or nothing, and with everything told that the new format cannot hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_same_categories
+from tood.data.formats import open_folder, write_coco
+from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
+from tood.data.formats.yolo import label_path
+from tood.data.splits import load_split, resolve_split
+from tood.errors import ToodError
+
+FORMATS = ("coco", "yolo", "voc")
+
+
+class ImageTransfer(str, Enum):
+    """How image files get into the new folder: hard links (copies where that cannot be), copies, or symlinks."""
+
+    HARDLINK = "hardlink"
+    COPY = "copy"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was written.
+
+    Attributes:
+        out: the new folder.
+        format: `coco`, `yolo` or `voc`.
+        images: number of images by split.
+        boxes: number of boxes written by split.
+        lost: a sentence for each thing that the new format could not hold or that was mended.
+    """
+
+    out: Path
+    format: str
+    images: dict[str, int]
+    boxes: dict[str, int]
+    lost: tuple[str, ...]
+
+
+def convert_dataset(
+    root: str | Path,
+    out: str | Path,
+    to: str,
+    *,
+    splits: Sequence[str] | None = None,
+    transfer: ImageTransfer = ImageTransfer.HARDLINK,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConversionReport:
+    """Convert a dataset; `out` appears whole or not at all.
+
+    Written are, for coco: `annotations/instances_<split>.json`, `<split>/`; yolo: `data.yaml`, `images/<split>/`,
+    `labels/<split>/`; voc: `Annotations/`, `JPEGImages/`, `ImageSets/Main/<split>.txt`.
+
+    Args:
+        root: the dataset, as for `load_dataset`.
+        out: folder to write; must not exist, be empty, or (with `overwrite`) hold a dataset, which it then replaces.
+        to: `coco`, `yolo` or `voc`.
+        splits: which ones; None takes all (but a `trainval` that is only train and val together goes to VOC alone).
+        transfer: how the image files get there.
+        overwrite: replace a dataset that is in `out`.
+        progress: called with the images done and their total.
+
+    Raises:
+        ToodError: if the dataset does not load, `out` is not free, or cannot be written.
+    """
+    if to not in FORMATS:
+        raise ToodError(f"there is no dataset format {to!r}; there are {', '.join(FORMATS)}")
+    source, target = Path(root), Path(out)
+    _require_free(source, target, overwrite)
+    datasets, lost = _load(source, splits, to)
+    paths = [image.path for dataset in datasets for image in dataset.images]
+    total = len(set(paths) if to == "voc" else paths)  # a VOC image may be in several lists
+    done = 0
+
+    def place(image: ImageRecord, path: Path) -> None:
+        nonlocal done
+        _transfer(image.path, path, transfer)
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    try:
+        with _whole_folder(target) as folder:
+            writer = {"coco": _write_coco, "yolo": _write_yolo, "voc": _write_voc}[to]
+            lost += writer(folder, datasets, place)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ToodError(f"{target}: cannot be written ({why}); nothing is left there") from error
+    counted = {dataset.split: _written_boxes(dataset, to) for dataset in datasets}
+    images = {dataset.split: len(dataset.images) for dataset in datasets}
+    return ConversionReport(target, to, images, counted, tuple(lost))
+
+
+def _load(root: Path, splits: Sequence[str] | None, to: str) -> tuple[list[DetectionDataset], list[str]]:
+    """The splits to write, and what is lost by loading and choosing them."""
+    folder = open_folder(root)
+    names = [resolve_split(folder, split) for split in splits] if splits else list(folder.splits)
+    datasets = [load_split(folder, name) for name in dict.fromkeys(names)]
+    if not any(dataset.annotated for dataset in datasets):
+        raise ToodError(f"{root}: has no annotations to convert")
+    lost = []
+    if splits is None and to != "voc":
+        by_name = {dataset.split: {image.path for image in dataset.images} for dataset in datasets}
+        if {"train", "val", "trainval"} <= by_name.keys() and by_name["trainval"] <= by_name["train"] | by_name["val"]:
+            datasets = [dataset for dataset in datasets if dataset.split != "trainval"]
+            lost.append("split trainval is left out: it is train and val together (name it with --split to have it)")
+    for dataset in datasets:
+        if to != "coco" and dataset.annotated:
+            require_same_categories(next(d for d in datasets if d.annotated), dataset)
+        counts = dataset.problem_counts()
+        for kind, what in (("box_dropped", "without area left out"), ("box_clipped", "clipped to their image")):
+            if counts.get(kind):
+                lost.append(f"{dataset.split}: {counts[kind]} boxes {what}")
+    return datasets, lost
+
+
+def _written_boxes(dataset: DetectionDataset, to: str) -> int:
+    if to == "yolo":
+        return sum(int((~image.crowd).sum()) for image in dataset.images)
+    if to == "voc":
+        return sum(int(voc_holds(image).sum()) for image in dataset.images)
+    return dataset.box_count
+
+
+Place = Callable[[ImageRecord, Path], None]
+
+
+def _write_coco(folder: Path, datasets: Sequence[DetectionDataset], place: Place) -> list[str]:
+    lost = []
+    for dataset in datasets:
+        names = _unique_names(dataset.images)
+        images = [replace(image, file_name=name) for image, name in zip(dataset.images, names, strict=True)]
+        for image in images:
+            place(image, folder / dataset.split / image.name)
+        if not dataset.annotated:
+            if dataset.split != "test":
+                raise ToodError(f"{dataset.root}: split {dataset.split!r} has no annotations to convert")
+            continue
+        write_coco(folder / "annotations" / f"instances_{dataset.split}.json", dataset.categories, images)
+        if dataset.format == "coco":
+            lost.append(f"{dataset.split}: masks, licences and other fields besides boxes are not carried over")
+    return lost
+
+
+def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place) -> list[str]:
+    lost = []
+    categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
+    for dataset in datasets:
+        crowds = 0
+        # Labels are told from images by the suffix alone: a.jpg and a.png would share a.txt.
+        names = _unique_names(dataset.images, by_stem=True)
+        for image, name in zip(dataset.images, names, strict=True):
+            path = folder / "images" / dataset.split / name
+            place(image, path)
+            crowds += int(image.crowd.sum())
+            if dataset.annotated:
+                write_text(_yolo_label(folder, path), yolo_labels(image))
+        if crowds:
+            lost.append(f"{dataset.split}: {crowds} crowd boxes left out: YOLO has no crowd flag")
+    lost.extend(_lost_ids(categories, range(len(categories)), "image and annotation ids and areas"))
+    folders = {dataset.split: f"images/{dataset.split}" for dataset in datasets}
+    write_text(folder / "data.yaml", yolo_yaml(categories, folders))
+    return lost
+
+
+def _yolo_label(folder: Path, image: Path) -> Path:
+    """Label file of an image inside the folder; the reader's rule, applied below the folder alone."""
+    return folder / label_path(image.relative_to(folder))
+
+
+def _write_voc(folder: Path, datasets: Sequence[DetectionDataset], place: Place) -> list[str]:
+    lost: list[str] = []
+    taken: set[str] = set()
+    # An image that is in two lists (train and trainval) is one file.
+    keys: dict[Path, str] = {}
+    (folder / "ImageSets" / "Main").mkdir(parents=True)
+    (folder / "Annotations").mkdir()
+    (folder / "JPEGImages").mkdir()
+    categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
+    bad = [category.name for category in categories if not xml_can_hold(category.name)]
+    if bad:
+        raise ToodError(f"the class name {bad[0]!r} cannot be written in an xml file; rename it")
+    for dataset in datasets:
+        listed, thin = [], 0
+        for image in dataset.images:
+            path = image.path.resolve()
+            if path not in keys:
+                keys[path] = _flat_name(image, dataset.split, taken)
+                file_name = keys[path] + image.path.suffix
+                place(image, folder / "JPEGImages" / file_name)
+                held = voc_holds(image)
+                thin += int((~held).sum())
+                if dataset.annotated:
+                    xml = voc_xml(image.select(held), file_name, dataset.categories)
+                    (folder / "Annotations" / f"{keys[path]}.xml").write_bytes(xml)
+            listed.append(keys[path])
+        write_text(folder / "ImageSets" / "Main" / f"{dataset.split}.txt", "".join(f"{key}\n" for key in listed))
+        if thin:
+            lost.append(
+                f"{dataset.split}: {thin} boxes left out: in VOC one of at most a pixel's width or height has no area"
+            )
+    lost.extend(_lost_classes(datasets))
+    lost.extend(_lost_ids(categories, range(1, len(categories) + 1), "image and annotation ids and areas"))
+    return lost
+
+
+def _lost_ids(categories: Sequence[Category], new: range, more: str) -> list[str]:
+    lost = [f"{more} are not carried over"]
+    if [category.id for category in categories] != list(new) and categories:
+        ids = f"{categories[0].id} to {categories[-1].id}"
+        lost.append(f"category ids ({ids}) are not carried over: the classes are numbered anew")
+    return lost
+
+
+def _lost_classes(datasets: Sequence[DetectionDataset]) -> list[str]:
+    used: set[int] = set()
+    for dataset in datasets:
+        used.update(int(label) for image in dataset.images for label in np.unique(image.labels[voc_holds(image)]))
+    categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
+    unused = [category.name for label, category in enumerate(categories) if label not in used]
+    lost = []
+    if unused:
+        lost.append(f"classes without a box are lost, as VOC names classes in its boxes only: {', '.join(unused)}")
+    names = [category.name for category in categories]
+    if len(set(names)) < len(names):
+        lost.append("classes of the same name have become one")
+    elif names != sorted(names):
+        lost.append("the order of the classes becomes alphabetical")
+    return lost
+
+
+def _unique_names(images: Sequence[ImageRecord], by_stem: bool = False) -> list[str]:
+    """A safe relative file name for each image: sub-folders kept, never outside the folder, no two alike."""
+    taken: set[str] = set()
+    names = []
+    for image in images:
+        name = _safe_name(image)
+        key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
+        if key.casefold() in taken:
+            path = PurePosixPath(name)
+            name = str(path.with_name(f"{path.stem}_{image.id}{path.suffix}"))
+            key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
+            while key.casefold() in taken:
+                key, path = f"{key}_", PurePosixPath(name)
+                name = str(path.with_name(f"{path.stem}_{path.suffix}"))
+        taken.add(key.casefold())
+        names.append(name)
+    return names
+
+
+def _safe_name(image: ImageRecord) -> str:
+    name = PurePosixPath(image.name)
+    if not name.parts:
+        return image.path.name
+    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        return name.name if name.name not in ("", "..") else image.path.name
+    return str(name)
+
+
+def _flat_name(image: ImageRecord, split: str, taken: set[str]) -> str:
+    """Name without suffix or folders, unique over all splits."""
+    path = PurePosixPath(_safe_name(image))
+    stem = "_".join([*path.parts[:-1], path.stem])
+    # A VOC list may tell a flag after a blank; xml holds no control characters.
+    stem = "".join(letter if xml_can_hold(letter) else "_" for letter in stem)
+    candidates = [stem, f"{split}_{stem}", f"{split}_{stem}_{image.id}"]
+    name = next((candidate for candidate in candidates if candidate.casefold() not in taken), candidates[-1])
+    while name.casefold() in taken:
+        name += "_"
+    taken.add(name.casefold())
+    return name
+
+
+def _transfer(source: Path, target: Path, transfer: ImageTransfer) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    real = source.resolve()
+    if transfer is ImageTransfer.SYMLINK:
+        target.symlink_to(real)
+        return
+    if transfer is ImageTransfer.HARDLINK:
+        try:
+            os.link(real, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES, errno.ENOSYS):
+                raise
+    shutil.copyfile(real, target)
+
+
+def _require_free(root: Path, out: Path, overwrite: bool) -> None:
+    """Refuse an `out` that something would be lost in."""
+    real_root, real_out = root.resolve(), out.resolve()
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ToodError(f"{out}: is there already and is no folder; name another")
+    if (
+        real_out == real_root
+        or real_out in real_root.parents
+        or real_out in (Path.cwd().resolve(), *Path.cwd().resolve().parents)
+    ):
+        raise ToodError(f"{out}: holds the dataset that is to be converted, or the folder you work in; name another")
+    if real_root in real_out.parents and root.is_dir():
+        raise ToodError(f"{out}: lies inside the dataset that is to be converted; name a folder outside it")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ToodError(f"{out}: is not empty; name another folder, or replace the dataset in it with --overwrite")
+    try:
+        open_folder(out)
+    except ToodError:
+        raise ToodError(f"{out}: holds something that is no dataset: not overwritten; name another folder") from None
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to build in, which takes its place at the end, or vanishes if anything fails."""
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        if target.exists():
+            target.rename(old)
+        try:
+            part.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""What every dataset format is read into: categories, image records, and the problems met on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.errors import ToodError
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class: `id` is the number in the file (COCO's are not contiguous), `name` what people call it."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRecord:
+    """One image with its ground truth; the file itself is not open.
+
+    Attributes:
+        id: number of the image, unique in its split.
+        path: the image file.
+        width, height: pixels as stored in the file (EXIF orientation not applied).
+        boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of the stored image, inside it and of positive area.
+        labels: [G] int64, index into the dataset's `categories`.
+        crowd: [G] bool, True where the box stands for a group (in VOC: is `difficult`): ignored, never a positive.
+        areas: [G] float64, the annotation's area in square pixels (COCO's `area`, of the mask; else the box's).
+        annotation_ids: [G] int64, unique in the split.
+        file_name: name inside the split's image folder, with sub-folders; empty means `path.name`.
+    """
+
+    id: int
+    path: Path
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    annotation_ids: NDArray[np.int64]
+    file_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name inside the split's image folder, with sub-folders."""
+        return self.file_name or self.path.name
+
+    def select(self, keep: NDArray[np.bool_]) -> ImageRecord:
+        """The same image with only some of its boxes; `keep` is [G] bool."""
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            labels=self.labels[keep],
+            crowd=self.crowd[keep],
+            areas=self.areas[keep],
+            annotation_ids=self.annotation_ids[keep],
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something found in a dataset.
+
+    Attributes:
+        kind: short machine-readable name, such as `box_dropped`.
+        file: file in which it was found (annotation file or image).
+        message: one sentence for a person.
+        image_id, annotation_id: where it was found, if known.
+        severity: `error` (training or evaluating would stop at it), `warning` (mended while loading),
+            `note` (worth knowing, nothing wrong).
+    """
+
+    kind: str
+    file: str
+    message: str
+    image_id: int | None = None
+    annotation_id: int | None = None
+    severity: Severity = "error"
+
+    def __str__(self) -> str:
+        where = [self.file]
+        if self.image_id is not None:
+            where.append(f"image {self.image_id}")
+        if self.annotation_id is not None:
+            where.append(f"annotation {self.annotation_id}")
+        return f"{', '.join(where)}: {self.message}"
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionDataset:
+    """One split of a dataset.
+
+    Attributes:
+        root: the folder (or file) that was named.
+        split: name of the split, as `available_splits` lists it.
+        format: `coco`, `yolo` or `voc`.
+        categories: the classes; a label is an index into them.
+        images: the records, in the order of their ids or of the split's list.
+        problems: what was mended while loading (warnings).
+        annotated: False for a split that has images but no annotations (a test set).
+        source: file or folder that the split was read from.
+    """
+
+    root: Path
+    split: str
+    format: str
+    categories: tuple[Category, ...]
+    images: tuple[ImageRecord, ...]
+    problems: tuple[Problem, ...] = ()
+    annotated: bool = True
+    source: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of every class, indexed by label."""
+        return tuple(category.name for category in self.categories)
+
+    @property
+    def box_count(self) -> int:
+        """Number of boxes over all images, crowds among them."""
+        return sum(len(image.boxes) for image in self.images)
+
+    def problem_counts(self) -> dict[str, int]:
+        """How many problems of each kind, most frequent first."""
+        counts: dict[str, int] = {}
+        for problem in self.problems:
+            counts[problem.kind] = counts.get(problem.kind, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def require_same_categories(first: DetectionDataset, second: DetectionDataset) -> None:
+    """Make sure that a label means the same class in two splits.
+
+    Raises:
+        ToodError: if names or order of the classes differ.
+    """
+    if first.class_names == second.class_names:
+        return
+    missing = [name for name in first.class_names if name not in second.class_names]
+    added = [name for name in second.class_names if name not in first.class_names]
+    what = f"only in {first.split}: {missing[:5]}; only in {second.split}: {added[:5]}"
+    if not missing and not added:
+        what = "the same names in another order"
+    raise ToodError(
+        f"{second.root}: the classes of split {second.split!r} differ from those of {first.split!r} in {first.root} "
+        f"({what}); give both the same categories"
+    )

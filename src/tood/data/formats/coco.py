@@ -1,0 +1,186 @@
+"""COCO json folders: where the splits are, and the reading of one.
+
+Recognised layouts: `annotations/instances_train2017.json` with `train2017/` (COCO), `annotations/train.json` with
+`images/` or `train/`, `train/_annotations.coco.json` beside its images (Roboflow), and a path straight to a json.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.formats.coco_json import local_name, read_coco_json
+from tood.data.formats.folder import SplitInfo, canonical, empty_record, list_images
+from tood.data.images import image_size
+from tood.errors import ToodError
+
+_USUAL = ("train", "val", "trainval", "test", "test-dev")
+# COCO's other annotation files, which hold no object boxes of their own.
+_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_unlabeled")
+_BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json", "instances.json")
+_PROBED_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class CocoFolder:
+    """A COCO dataset; `splits` tell the json of each, or the image folder where a test split has none."""
+
+    root: Path
+    home: Path
+    splits: Mapping[str, SplitInfo]
+    format: str = "coco"
+
+    def read(self, split: str, images_required: bool) -> DetectionDataset:
+        """See `DatasetFolder.read`."""
+        info = self.splits[split]
+        if info.source.is_dir():
+            return self._read_bare(info)
+        parsed = read_coco_json(info.source, lambda names: image_folder(info.source, self.home, names))
+        missing = _missing_files(parsed.images, info.source) if images_required else []
+        return DetectionDataset(
+            self.root,
+            split,
+            "coco",
+            parsed.categories,
+            parsed.images,
+            (*parsed.problems, *missing),
+            parsed.annotated,
+            info.source,
+        )
+
+    def _read_bare(self, info: SplitInfo) -> DetectionDataset:
+        """A test split of images alone, with the categories of a split that has some."""
+        categories: tuple[Category, ...] = ()
+        for other in self.splits.values():
+            if other.source.is_file():
+                categories = read_coco_json(other.source, lambda _: self.root).categories
+                break
+        images, problems = bare_images(info.source)
+        return DetectionDataset(self.root, info.name, "coco", categories, images, problems, False, info.source)
+
+
+def find_coco(root: Path) -> CocoFolder | None:
+    """The COCO dataset in a folder or a json file; None if there is none."""
+    if root.is_file():
+        if root.suffix.lower() != ".json":
+            return None
+        name = canonical(root.parent.name if root.name in _BESIDE_IMAGES else root.stem)
+        home = root.parent.parent if root.parent.name == "annotations" else root.parent
+        return CocoFolder(root, home, {name: SplitInfo(name, root)})
+    sources = _json_sources(root / "annotations", usual_only=False) or _json_sources(root, usual_only=True)
+    if not sources:
+        sources = _jsons_beside_images(root)
+    if not sources:
+        return None
+    splits = {name: SplitInfo(name, path) for name, path in sources.items()}
+    for folder in _bare_test_folders(root):
+        name = canonical(folder.name)
+        splits.setdefault(name, SplitInfo(name, folder, annotated=False))
+    for name, info in list(splits.items()):
+        if info.source.name.startswith("image_info_"):
+            splits[name] = SplitInfo(name, info.source, annotated=False)
+    order = sorted(splits, key=lambda name: (_USUAL.index(name) if name in _USUAL else len(_USUAL), name))
+    return CocoFolder(root, root, {name: splits[name] for name in order})
+
+
+def _json_sources(folder: Path, usual_only: bool) -> dict[str, Path]:
+    """Annotation files of a folder by split name."""
+    if not folder.is_dir():
+        return {}
+    files = sorted(path for path in folder.glob("*.json") if not path.name.startswith((".", *_OTHER_TASKS)))
+    if any(path.name.startswith("instances_") for path in files):
+        files = [path for path in files if path.name.startswith(("instances_", "image_info_"))]
+    if usual_only:
+        files = [path for path in files if canonical(path.stem) in _USUAL]
+    names = [canonical(path.stem) for path in files]
+    # Two years of one split keep their years apart.
+    return {
+        name if names.count(name) == 1 else path.stem.removeprefix("instances_"): path
+        for name, path in zip(names, files, strict=True)
+    }
+
+
+def _jsons_beside_images(root: Path) -> dict[str, Path]:
+    """Roboflow's way: every split a folder with its json and images."""
+    found = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        for name in _BESIDE_IMAGES:
+            if (folder / name).is_file():
+                found[canonical(folder.name)] = folder / name
+                break
+    return found
+
+
+def _bare_test_folders(root: Path) -> list[Path]:
+    """Folders of test images that no json belongs to."""
+    places = [path for parent in (root, root / "images") if parent.is_dir() for path in parent.iterdir()]
+    return sorted(path for path in places if path.is_dir() and canonical(path.name) == "test" and list_images(path))
+
+
+def image_folder(source: Path, home: Path, file_names: Sequence[str]) -> Path:
+    """The folder that the file names of a json start from: the one that has most of the first few."""
+    stem = source.parent.name if source.name in _BESIDE_IMAGES else source.stem
+    for prefix in ("instances_", "image_info_", "annotations_", "instances-"):
+        stem = stem.removeprefix(prefix)
+    plain = canonical(stem)
+    names = dict.fromkeys((stem, plain, *(("valid", "validation") if plain == "val" else ())))
+    if plain == "test-dev":  # COCO's test-dev is part of its test2017 folder
+        names |= dict.fromkeys((stem.replace("test-dev", "test"), "test"))
+    split_folders = [home / parent / name for parent in ("", "images") for name in names]
+    places = [*split_folders, home / "images", home / "data", source.parent / "images", source.parent, home]
+    candidates = [place for place in dict.fromkeys(places) if place.is_dir()]
+    probed = file_names[:: max(1, len(file_names) // _PROBED_IMAGES)][:_PROBED_IMAGES]
+
+    def hits(place: Path) -> int:
+        return sum(_exists(place / local_name(name)) for name in probed)
+
+    best: Path = max(candidates, key=hits)
+    return best
+
+
+def _missing_files(images: tuple[ImageRecord, ...], source: Path) -> list[Problem]:
+    """An error for every image file that is not there; the folders are listed once, no file is opened."""
+    listings: dict[Path, frozenset[str]] = {}
+    problems = []
+    for image in images:
+        parent = image.path.parent
+        if parent not in listings:
+            listings[parent] = _listing(parent)
+        if image.path.name not in listings[parent]:
+            message = f"image file {image.file_name!r} is not in {parent}"
+            problems.append(Problem("image_missing", str(source), message, image.id))
+    return problems
+
+
+def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, ...]]:
+    """Records of a folder of images without annotations, numbered from 1 (or by their names, where all are numbers)."""
+    paths = list_images(folder)
+    numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1 for path in paths]
+    if min(numbers, default=-1) < 0 or len(set(numbers)) < len(numbers) or max(numbers) >= 1 << 62:
+        numbers = list(range(1, len(paths) + 1))
+    images, problems = [], []
+    for number, path in zip(numbers, paths, strict=True):
+        try:
+            size = image_size(path)
+        except ToodError as error:
+            problems.append(Problem("image_unreadable", str(path), str(error), number))
+            continue
+        images.append(empty_record(number, path, size, path.relative_to(folder).as_posix()))
+    return tuple(images), tuple(problems)
+
+
+def _listing(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208  (names alone are wanted)
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

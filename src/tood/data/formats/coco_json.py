@@ -1,0 +1,388 @@
+"""One COCO annotation json: read into records with every problem named, and written.
+
+Reading is by columns, so that the 118,000 images and 860,000 boxes of COCO take seconds; the slow look at single rows
+happens only where a whole column is not what it should be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+from tood.data.dataset import Category, ImageRecord, Problem
+from tood.data.formats.folder import box_areas, clean_boxes, clip_reason, drop_reason
+from tood.errors import ToodError
+
+_LARGEST_ID = (1 << 62) - 1
+_LARGEST_SIDE = 1 << 24
+
+
+class _Annotation(TypedDict, total=False):
+    id: Any
+    image_id: Any
+    category_id: Any
+    bbox: Any
+    area: Any
+    iscrowd: Any
+
+
+class _Image(TypedDict, total=False):
+    id: Any
+    file_name: Any
+    width: Any
+    height: Any
+
+
+class _File(TypedDict, total=False):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: Any
+
+
+# Parses only what is wanted: masks, which are nine tenths of the file, never become Python objects.
+_FILE = TypeAdapter(_File)
+
+
+@dataclass(frozen=True)
+class ParsedCoco:
+    """What a json holds; `annotated` is False where it has no `annotations` at all."""
+
+    categories: tuple[Category, ...]
+    images: tuple[ImageRecord, ...]
+    problems: tuple[Problem, ...]
+    annotated: bool
+
+
+def read_coco_json(path: Path, locate: Callable[[Sequence[str]], Path]) -> ParsedCoco:
+    """Read an annotation file.
+
+    Args:
+        path: the json.
+        locate: given the file names in it, tells the folder that they start from.
+
+    Returns:
+        Everything usable in it and every problem, errors among them.
+
+    Raises:
+        ToodError: if the file cannot be read, is no json, or no COCO dataset at all.
+    """
+    raw = _parse(path)
+    problems: list[Problem] = []
+    categories = _categories(raw.get("categories"), path, problems)
+    table = _images(_section(raw, "images", path, problems), path, problems)
+    annotated = raw.get("annotations") is not None
+    rows = _section(raw, "annotations", path, problems) if annotated else []
+    boxes = _annotations(rows, table, categories, path, problems)
+    images = _records(table, boxes, locate(table.names))
+    return ParsedCoco(categories, images, tuple(problems), annotated)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except FileNotFoundError:
+        raise ToodError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ToodError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data.strip():
+        raise ToodError(f"{path}: is empty, not a COCO json")
+    try:
+        return dict(_FILE.validate_json(data))
+    except ValidationError:
+        pass  # broken json, or something of a wrong type: the slow way tells which
+    try:
+        raw = from_json(data)
+    except ValueError as error:
+        raise ToodError(f"{path}: broken json: {error}") from None
+    if not isinstance(raw, dict):
+        raise ToodError(
+            f"{path}: is json, but no COCO dataset: an object with 'images', 'annotations' and 'categories'"
+        )
+    return raw
+
+
+def _section(raw: Mapping[str, Any], key: str, path: Path, problems: list[Problem]) -> list[dict[str, Any]]:
+    """The objects of a list; anything else in it is an error."""
+    rows = raw.get(key)
+    if not isinstance(rows, list):
+        what = "is missing" if key not in raw else f"is {_told(rows)}, not a list"
+        raise ToodError(f"{path}: not a COCO dataset: its {key!r} {what}")
+    if all(type(row) is dict for row in rows):
+        return rows
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            problems.append(Problem("wrong_type", str(path), f"{key}[{number}] is {_told(row)}, not an object"))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _categories(rows: Any, path: Path, problems: list[Problem]) -> tuple[Category, ...]:
+    """The classes, by their ids."""
+    if not isinstance(rows, list):
+        what = "is missing" if rows is None else f"is {_told(rows)}, not a list"
+        raise ToodError(f"{path}: not a COCO dataset: its 'categories' {what}")
+    found: dict[int, Category] = {}
+    names: set[str] = set()
+    for number, row in enumerate(rows):
+        where = f"categories[{number}]"
+        own, name = (row.get("id"), row.get("name")) if isinstance(row, dict) else (None, None)
+        if not isinstance(own, int) or not _is_id(own) or not isinstance(name, str) or not name.strip():
+            message = f"{where} is {_told(row)}, not an object with a whole number 'id' and a 'name'"
+            problems.append(Problem("wrong_type", str(path), message))
+        elif own in found:
+            problems.append(Problem("duplicate_category_id", str(path), f"category id {own} is there twice"))
+        else:
+            if name in names:
+                message = f"category name {name!r} is there twice, under different ids"
+                problems.append(Problem("duplicate_category_name", str(path), message, severity="warning"))
+            names.add(name)
+            found[own] = Category(own, name)
+    return tuple(found[number] for number in sorted(found))
+
+
+@dataclass(frozen=True)
+class _ImageTable:
+    """The images as columns, sorted by id: ids [I], names, sizes [I, 2] (width, height)."""
+
+    ids: NDArray[np.int64]
+    names: list[str]
+    sizes: NDArray[np.int64]
+
+
+def _images(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> _ImageTable:
+    def complaint(row: dict[str, Any]) -> str | None:
+        if not _is_id(row.get("id")):
+            return f"its id is {_told(row.get('id'))}, not a whole number"
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            return f"its file_name is {_told(name)}, not a name"
+        for side in ("width", "height"):
+            value = row.get(side)
+            if type(value) is not int or not 1 <= value <= _LARGEST_SIDE:
+                return f"its {side} is {_told(value)}, not a whole number of pixels"
+        return None
+
+    rows = _valid_rows(rows, complaint, "images", path, problems, "id")
+    ids = np.array([row["id"] for row in rows], np.int64).reshape(-1)
+    order = np.argsort(ids, kind="stable")
+    fresh = np.ones(len(ids), bool)
+    fresh[1:] = ids[order][1:] != ids[order][:-1]
+    for at in order[~fresh].tolist():
+        message = f"image id is there twice (again as {rows[at]['file_name']!r})"
+        problems.append(Problem("duplicate_image_id", str(path), message, rows[at]["id"]))
+    order = order[fresh]
+    sizes = np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2)
+    _note_repeated_files(rows, path, problems)
+    return _ImageTable(ids[order], [rows[at]["file_name"] for at in order.tolist()], sizes[order])
+
+
+def _note_repeated_files(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> None:
+    names = [row["file_name"] for row in rows]
+    if len(set(names)) == len(names):
+        return
+    seen: dict[str, int] = {}
+    for row in rows:
+        first = seen.setdefault(row["file_name"], row["id"])
+        if first != row["id"]:
+            message = f"image file {row['file_name']!r} is listed twice, also as image {first}"
+            problems.append(Problem("duplicate_file", str(path), message, row["id"], severity="warning"))
+
+
+@dataclass(frozen=True)
+class _BoxTable:
+    """The kept annotations as columns, grouped by image: `at` [A] is the row in the image table."""
+
+    at: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    ids: NDArray[np.int64]
+
+
+def _annotations(
+    rows: list[dict[str, Any]],
+    table: _ImageTable,
+    categories: Sequence[Category],
+    path: Path,
+    problems: list[Problem],
+) -> _BoxTable:
+    file = str(path)
+    rows = _valid_rows(rows, _annotation_complaint, "annotations", path, problems, "id", "image_id")
+    ids = np.array([row["id"] for row in rows], np.int64).reshape(-1)
+    image_ids = np.array([row["image_id"] for row in rows], np.int64).reshape(-1)
+    category_ids = np.array([row["category_id"] for row in rows], np.int64).reshape(-1)
+    at, image_known = _lookup(table.ids, image_ids)
+    labels, category_known = _lookup(np.array([c.id for c in categories], np.int64).reshape(-1), category_ids)
+    for row in np.flatnonzero(~category_known).tolist():
+        message = f"category id {category_ids[row]} is not among the categories"
+        problems.append(Problem("unknown_category", file, message, int(image_ids[row]), int(ids[row])))
+    for row in np.flatnonzero(~image_known).tolist():
+        message = "belongs to an image that is not in the file: dropped"
+        problems.append(Problem("unknown_image", file, message, int(image_ids[row]), int(ids[row]), "warning"))
+    order = np.argsort(ids, kind="stable")
+    for row in order[1:][ids[order][1:] == ids[order][:-1]].tolist():
+        problems.append(
+            Problem("duplicate_annotation_id", file, "annotation id is there twice", int(image_ids[row]), int(ids[row]))
+        )
+
+    use = np.flatnonzero(image_known & category_known)
+    corners = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)[use]  # x y w h
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners[:, 2:] += corners[:, :2]  # x1 y1 x2 y2
+    sizes = table.sizes[at[use]]
+    clean = clean_boxes(corners, sizes.astype(np.float64))
+    for row in np.flatnonzero(~clean.kept).tolist():
+        message = drop_reason(corners[row], bool(clean.outside[row]), (int(sizes[row, 0]), int(sizes[row, 1])))
+        where = use[row]
+        problems.append(Problem("box_dropped", file, message, int(image_ids[where]), int(ids[where]), "warning"))
+    for row in np.flatnonzero(clean.clipped).tolist():
+        message = clip_reason(corners[row], (int(sizes[row, 0]), int(sizes[row, 1])))
+        where = use[row]
+        problems.append(Problem("box_clipped", file, message, int(image_ids[where]), int(ids[where]), "warning"))
+
+    use, boxes = use[clean.kept], clean.boxes[clean.kept]
+    crowd = np.array([bool(row.get("iscrowd")) for row in rows], np.bool_).reshape(-1)
+    # A missing or senseless area is that of the box.
+    areas = np.array([np.nan if row.get("area") is None else row["area"] for row in rows], np.float64).reshape(-1)[use]
+    areas = np.where(np.isfinite(areas) & (areas >= 0), areas, box_areas(boxes))
+    grouped = np.argsort(at[use], kind="stable")
+    use = use[grouped]
+    return _BoxTable(at[use], boxes[grouped], labels[use], crowd[use], areas[grouped], ids[use])
+
+
+def _annotation_complaint(row: dict[str, Any]) -> str | None:
+    for key in ("id", "image_id", "category_id"):
+        if not _is_id(row.get(key)):
+            return f"its {key} is {_told(row.get(key))}, not a whole number"
+    box = row.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+        return f"its bbox is {_told(box)}, not four numbers x y width height"
+    area = row.get("area")
+    if area is not None and not _is_number(area):
+        return f"its area is {_told(area)}, not a number"
+    crowd = row.get("iscrowd")
+    if crowd is not None and crowd not in (0, 1):
+        return f"its iscrowd is {_told(crowd)}, not 0 or 1"
+    return None
+
+
+def _valid_rows(
+    rows: list[dict[str, Any]],
+    complaint: Callable[[dict[str, Any]], str | None],
+    section: str,
+    path: Path,
+    problems: list[Problem],
+    id_key: str,
+    image_key: str | None = None,
+) -> list[dict[str, Any]]:
+    """The rows that `complaint` says nothing about; an error for each other."""
+    if section == "annotations" and _columns_are_fine(rows):
+        return rows
+    kept = []
+    for number, row in enumerate(rows):
+        found = complaint(row)
+        if found is None:
+            kept.append(row)
+            continue
+        own = row.get(id_key)
+        image_id = row.get(image_key) if image_key else own
+        problems.append(
+            Problem(
+                "wrong_type",
+                str(path),
+                f"{section}[{number}]: {found}",
+                image_id if _is_id(image_id) else None,
+                own if image_key and _is_id(own) else None,
+            )
+        )
+    return kept
+
+
+def _columns_are_fine(rows: list[dict[str, Any]]) -> bool:
+    """Whether no annotation needs a closer look: the same as `_annotation_complaint` being silent, but by columns."""
+    try:
+        for key in ("id", "image_id", "category_id"):
+            column = [row[key] for row in rows]
+            if set(map(type, column)) - {int} or (column and max(map(abs, column)) > _LARGEST_ID):
+                return False
+        boxes = [row["bbox"] for row in rows]
+    except KeyError:
+        return False
+    if set(map(type, boxes)) - {list} or set(map(len, boxes)) - {4}:
+        return False
+    values = list(chain.from_iterable(boxes))
+    areas = [row["area"] for row in rows if "area" in row]
+    if set(map(type, chain(values, areas))) - {int, float} or not all(map(_is_number, values)):
+        return False
+    crowds = {
+        value
+        for value in (row.get("iscrowd", 0) for row in rows)
+        if type(value) is not list and type(value) is not dict
+    }
+    return (
+        crowds <= {0, 1}
+        and all(type(row.get("iscrowd", 0)) in (int, bool) for row in rows)
+        and all(map(_is_number, areas))
+    )
+
+
+def _lookup(table: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Row of each wanted id in a sorted table, and whether it is there."""
+    if not len(table):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
+    at = np.searchsorted(table, wanted).clip(max=len(table) - 1)
+    return at, table[at] == wanted
+
+
+def _records(table: _ImageTable, boxes: _BoxTable, folder: Path) -> tuple[ImageRecord, ...]:
+    edges = np.searchsorted(boxes.at, np.arange(len(table.ids) + 1)).tolist()
+    ids, sizes = table.ids.tolist(), table.sizes.tolist()
+    base = str(folder)
+    return tuple(
+        ImageRecord(
+            id=ids[row],
+            path=Path(os.path.join(base, local_name(table.names[row]))),  # noqa: PTH118  (quick for 118k of them)
+            width=sizes[row][0],
+            height=sizes[row][1],
+            boxes=boxes.boxes[start:end],
+            labels=boxes.labels[start:end],
+            crowd=boxes.crowd[start:end],
+            areas=boxes.areas[start:end],
+            annotation_ids=boxes.ids[start:end],
+            file_name=local_name(table.names[row]),
+        )
+        for row, (start, end) in enumerate(pairwise(edges))
+    )
+
+
+def local_name(file_name: str) -> str:
+    """A file name, perhaps written on Windows, with `/` between its folders."""
+    return file_name.replace("\\", "/")
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and abs(value) <= _LARGEST_ID
+
+
+def _is_number(value: Any) -> bool:
+    # Whole numbers too large for a float would raise an OverflowError later.
+    return type(value) is float or (type(value) is int and abs(value) <= _LARGEST_ID)
+
+
+def _told(value: Any) -> str:
+    """A value for a message, short."""
+    if value is None:
+        return "missing"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,165 @@
+"""What the three format readers share: the face they show, and the cleaning of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.data.dataset import DetectionDataset, ImageRecord
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".ppm", ".pgm")
+
+# Rounding in a file (COCO keeps 2 decimals, YOLO usually 6) moves an edge by less than this many pixels.
+ROUNDING = 0.5
+
+# The names that people give to the three usual splits.
+SYNONYMS = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split that a dataset offers: its name, the file or folder it comes from, whether it has ground truth."""
+
+    name: str
+    source: Path
+    annotated: bool = True
+
+
+class DatasetFolder(Protocol):
+    """A recognised dataset whose splits can be read one by one."""
+
+    @property
+    def root(self) -> Path:
+        """The folder or file that was named."""
+
+    @property
+    def format(self) -> str:
+        """`coco`, `yolo` or `voc`."""
+
+    @property
+    def splits(self) -> Mapping[str, SplitInfo]:
+        """The splits by name, in a steady order."""
+
+    def read(self, split: str, images_required: bool) -> DetectionDataset:
+        """Read a split of `splits`, with every problem in it, errors among them.
+
+        Records with an error (unreadable size, missing file) are still listed wherever their numbers are usable.
+        With `images_required` False a missing image file is no problem.
+        """
+
+
+@dataclass(frozen=True)
+class CleanBoxes:
+    """Boxes after clipping to their images; all arrays are as long as the input.
+
+    Attributes:
+        boxes: [A, 4] float32 clipped x1 y1 x2 y2.
+        kept: [A] bool, False where the box is not finite or has no area (left).
+        clipped: [A] bool, True where a kept box lost more than rounding.
+        outside: [A] bool, True where a dropped box had an area, but none of it inside its image.
+    """
+
+    boxes: NDArray[np.float32]
+    kept: NDArray[np.bool_]
+    clipped: NDArray[np.bool_]
+    outside: NDArray[np.bool_]
+
+
+def clean_boxes(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> CleanBoxes:
+    """Clip boxes to their images and find those of no use.
+
+    Args:
+        boxes: [A, 4] x1 y1 x2 y2 in pixels, of any value (NaN, negative, reversed).
+        sizes: [A, 2] width and height of the image that each lies in.
+    """
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
+    safe = np.where(finite[:, None], boxes, 0.0)
+    limits = np.concatenate([sizes, sizes], axis=1)
+    inside = np.clip(safe, 0.0, limits)
+    stored = inside.astype(np.float32)
+    had_area = finite & (safe[:, 2] > safe[:, 0]) & (safe[:, 3] > safe[:, 1])
+    # In float32, as it is stored: a box thinner than one float step has no area there either.
+    has_area = (stored[:, 2] > stored[:, 0]) & (stored[:, 3] > stored[:, 1])
+    kept = had_area & has_area
+    clipped = kept & (np.abs(inside - safe).max(axis=1, initial=0.0) > ROUNDING)
+    beyond = (safe[:, 0] >= sizes[:, 0]) | (safe[:, 1] >= sizes[:, 1]) | (safe[:, 2] <= 0) | (safe[:, 3] <= 0)
+    return CleanBoxes(stored, kept, clipped, had_area & ~has_area & beyond)
+
+
+def drop_reason(box: NDArray[np.float64], outside: bool, size: tuple[int, int]) -> str:
+    """Sentence for a dropped box: `box` is its x1 y1 x2 y2 as the file has it, `size` its image's width and height."""
+    x1, y1, x2, y2 = box.tolist()
+    told = f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]"
+    if not np.isfinite(box).all():
+        return f"box {told} (x1 y1 x2 y2) is not a number everywhere: dropped"
+    if outside:
+        return f"box {told} (x1 y1 x2 y2) lies wholly outside its {size[0]}x{size[1]} image: dropped"
+    if x2 < x1 or y2 < y1:
+        return f"box {told} (x1 y1 x2 y2) has a negative width or height: dropped"
+    return f"box {told} (x1 y1 x2 y2) has no area: dropped"
+
+
+def clip_reason(box: NDArray[np.float64], size: tuple[int, int]) -> str:
+    """Sentence for a clipped box: arguments as for `drop_reason`."""
+    x1, y1, x2, y2 = box.tolist()
+    told = f"[{x1:g}, {y1:g}, {x2:g}, {y2:g}]"
+    return f"box {told} (x1 y1 x2 y2) reaches outside its {size[0]}x{size[1]} image: clipped"
+
+
+def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """[G] area of [G, 4] boxes in square pixels."""
+    wide = boxes.astype(np.float64)
+    areas: NDArray[np.float64] = (wide[:, 2] - wide[:, 0]) * (wide[:, 3] - wide[:, 1])
+    return areas
+
+
+def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: str) -> ImageRecord:
+    """An image without ground truth; `size` is width and height."""
+    return ImageRecord(
+        id=image_id,
+        path=path,
+        width=size[0],
+        height=size[1],
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int64),
+        crowd=np.zeros(0, np.bool_),
+        areas=np.zeros(0, np.float64),
+        annotation_ids=np.zeros(0, np.int64),
+        file_name=file_name,
+    )
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Every image file under a folder and its sub-folders, sorted; hidden ones left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def find_name(wanted: str, names: Mapping[str, SplitInfo]) -> str | None:
+    """The split that `wanted` means: exact, another usual name for it, or with a COCO year (`train2017`, `valid`)."""
+    if wanted in names:
+        return wanted
+    plain = canonical(wanted)
+    if plain in names:
+        return plain
+    sources = {info.source.stem: name for name, info in names.items()}
+    sources |= {stem.removeprefix("instances_"): name for stem, name in sources.items()}
+    return sources.get(wanted)
+
+
+def canonical(name: str) -> str:
+    """The usual name of a split: `instances_train2017`, `training` and `train` are all `train`."""
+    plain = name.lower()
+    for prefix in ("instances_", "image_info_", "annotations_", "instances-"):
+        plain = plain.removeprefix(prefix)
+    if len(plain) > 4 and plain[-4:].isdigit():
+        plain = plain[:-4].rstrip("_-")
+    return SYNONYMS.get(plain, plain)

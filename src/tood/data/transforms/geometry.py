@@ -1,0 +1,198 @@
+"""Transforms that move pixels, and the boxes with them.
+
+Boxes are edges (0..W, 0..H), so a box over the whole image stays one under every transform here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.data.transforms.sample import Sample
+
+# The ImageNet mean: zero once normalised, as the padding of a batch is.
+MEAN_COLOUR = (124, 116, 104)
+
+
+def fit_scale(height: int, width: int, short: int, long: int) -> float:
+    """The factor that fits an image within `long` x `short`, whichever of its sides is the longer."""
+    return min(long / max(height, width), short / min(height, width))
+
+
+def resized_shape(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Height, width in whole pixels after scaling, rounded half up as the published recipes do; at least 1."""
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+
+
+def resize(sample: Sample, height: int, width: int) -> Sample:
+    """The sample at another size: bilinear, each axis of the boxes scaled by its own new / old."""
+    if (height, width) == (sample.height, sample.width):
+        return sample
+    image: NDArray[np.uint8] = cv2.resize(sample.image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return replace(sample, image=image, boxes=scale_boxes(sample.boxes, width / sample.width, height / sample.height))
+
+
+def scale_boxes(boxes: NDArray[np.float32], scale_x: float, scale_y: float) -> NDArray[np.float32]:
+    """[G, 4] boxes with each axis scaled; in double precision, so that a box at the border stays inside."""
+    return (boxes.astype(np.float64) * [scale_x, scale_y, scale_x, scale_y]).astype(np.float32)
+
+
+def clip_boxes(sample: Sample, min_visible: float, min_side: float) -> Sample:
+    """Boxes cut at the image's border; those of which too little is left are dropped.
+
+    Args:
+        sample: boxes may reach outside the image.
+        min_visible: least fraction of a box's area that must lie inside.
+        min_side: least width and height, in pixels, of what is left; a box of no width or height always goes.
+    """
+    limit = np.array([sample.width, sample.height] * 2, dtype=np.float32)
+    boxes = np.clip(sample.boxes, 0, limit)
+    sides, before = boxes[:, 2:] - boxes[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2]
+    keep = (sides > 0).all(axis=1) & (sides >= min_side).all(axis=1)
+    keep &= sides.prod(axis=1) >= min_visible * before.prod(axis=1)
+    return replace(sample, boxes=boxes[keep], labels=sample.labels[keep], crowd=sample.crowd[keep])
+
+
+def place(
+    sample: Sample,
+    height: int,
+    width: int,
+    top: int,
+    left: int,
+    fill: tuple[int, int, int],
+    min_visible: float,
+    min_side: float,
+) -> Sample:
+    """The sample laid on a canvas of `height` x `width` with its corner at (`top`, `left`), which may be negative.
+
+    What reaches over the canvas is cut off, what it leaves free is filled.
+    """
+    y1, x1 = max(top, 0), max(left, 0)
+    y2, x2 = min(top + sample.height, height), min(left + sample.width, width)
+    if (y1, x1, y2, x2) == (0, 0, height, width):
+        canvas = sample.image[-top : height - top, -left : width - left]
+    else:
+        canvas = np.empty((height, width, 3), dtype=np.uint8)
+        canvas[:] = fill
+        if y2 > y1 and x2 > x1:
+            canvas[y1:y2, x1:x2] = sample.image[y1 - top : y2 - top, x1 - left : x2 - left]
+    boxes = sample.boxes + np.array([left, top] * 2, dtype=np.float32)
+    return clip_boxes(replace(sample, image=canvas, boxes=boxes), min_visible, min_side)
+
+
+def random_offset(rng: np.random.Generator, side: int, canvas: int) -> int:
+    """Where an image of `side` pixels starts on a canvas: anywhere inside, or, if it is the larger, covering it."""
+    return int(rng.integers(min(0, canvas - side), max(0, canvas - side), endpoint=True))
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Scale to fit within `long` x `short` pixels, whichever side is the longer, keeping the ratio."""
+
+    short: int
+    long: int
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        scale = fit_scale(sample.height, sample.width, self.short, self.long)
+        return resize(sample, *resized_shape(sample.height, sample.width, scale))
+
+
+@dataclass(frozen=True)
+class MultiScaleResize:
+    """`Resize` whose short side is drawn for each image from `shortest`..`short`, both included ("MS train")."""
+
+    shortest: int
+    short: int
+    long: int
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return Resize(int(rng.integers(self.shortest, self.short, endpoint=True)), self.long)(sample, rng)
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirror left-right with probability `horizontal` and upside down with probability `vertical`."""
+
+    horizontal: float = 0.5
+    vertical: float = 0.0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        mirrored, upended = rng.random(2) < (self.horizontal, self.vertical)
+        if mirrored:
+            sample = flip(sample, horizontal=True)
+        return flip(sample, horizontal=False) if upended else sample
+
+
+def flip(sample: Sample, horizontal: bool) -> Sample:
+    """The mirrored sample: left-right if `horizontal`, else upside down."""
+    image: NDArray[np.uint8] = cv2.flip(sample.image, 1 if horizontal else 0)
+    low, high, side = (0, 2, sample.width) if horizontal else (1, 3, sample.height)
+    boxes = sample.boxes.copy()
+    boxes[:, low], boxes[:, high] = side - sample.boxes[:, high], side - sample.boxes[:, low]
+    return replace(sample, image=image, boxes=boxes)
+
+
+@dataclass(frozen=True)
+class ScaleJitter:
+    """Scale by a random factor and lay on a canvas of fixed size at a random place, cropping or padding.
+
+    Attributes:
+        height, width: of the canvas, pixels.
+        scale: smallest and largest factor, where 1 makes the image just fit the canvas; log-uniform between.
+        fill: RGB colour of what the image leaves free.
+        min_visible: a box goes when less than this fraction of its area stays on the canvas.
+        min_side: a box goes when a side of what stays is under this many pixels of the canvas.
+    """
+
+    height: int
+    width: int
+    scale: tuple[float, float] = (0.5, 1.5)
+    fill: tuple[int, int, int] = MEAN_COLOUR
+    min_visible: float = 0.3
+    min_side: float = 2.0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        fit = min(self.height / sample.height, self.width / sample.width)
+        factor = float(np.exp(rng.uniform(*np.log(self.scale))))
+        sample = resize(sample, *resized_shape(sample.height, sample.width, fit * factor))
+        top = random_offset(rng, sample.height, self.height)
+        left = random_offset(rng, sample.width, self.width)
+        return place(sample, self.height, self.width, top, left, self.fill, self.min_visible, self.min_side)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """With `probability`, keep a random window; each of its sides is drawn from `fraction` of the image's.
+
+    Boxes are cut at the window and dropped as in `ScaleJitter`.
+    """
+
+    probability: float = 0.5
+    fraction: tuple[float, float] = (0.5, 1.0)
+    min_visible: float = 0.3
+    min_side: float = 2.0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.probability:
+            return sample
+        height, width = (max(1, round(side * rng.uniform(*self.fraction))) for side in (sample.height, sample.width))
+        top = random_offset(rng, sample.height, height)
+        left = random_offset(rng, sample.width, width)
+        return place(sample, height, width, top, left, MEAN_COLOUR, self.min_visible, self.min_side)
+
+
+@dataclass(frozen=True)
+class RandomTranslate:
+    """Shift by up to `fraction` of each side, filling what comes free; boxes are treated as in `ScaleJitter`."""
+
+    fraction: float = 0.1
+    fill: tuple[int, int, int] = MEAN_COLOUR
+    min_visible: float = 0.3
+    min_side: float = 2.0
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        top, left = (round(rng.uniform(-self.fraction, self.fraction) * side) for side in (sample.height, sample.width))
+        return place(sample, sample.height, sample.width, top, left, self.fill, self.min_visible, self.min_side)

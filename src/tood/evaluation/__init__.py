@@ -1,0 +1,18 @@
+"""How good detections are: COCO's figures, as numbers, table and json."""
+
+from tood.evaluation.coco import CocoResult, evaluate_detections
+from tood.evaluation.detections import DetectionTable
+from tood.evaluation.ground_truth import GroundTruth
+from tood.evaluation.report import result_table, save_result
+from tood.evaluation.run import detect, evaluate
+
+__all__ = [
+    "CocoResult",
+    "DetectionTable",
+    "GroundTruth",
+    "detect",
+    "evaluate",
+    "evaluate_detections",
+    "result_table",
+    "save_result",
+]

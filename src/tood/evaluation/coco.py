@@ -1,0 +1,158 @@
+"""The COCO figures (AP and AR over IoU 0.50:0.95), computed by hotcoco, equal to pycocotools'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from tood.data import DetectionDataset
+from tood.errors import ToodError
+from tood.evaluation.detections import DetectionTable
+from tood.evaluation.ground_truth import GroundTruth
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """COCO's twelve figures, in 0..1; -1 where there is nothing to measure (no object of that size), as COCO says it.
+
+    Attributes:
+        ap: AP averaged over IoU 0.50, 0.55, ... 0.95 and over classes: "the" AP.
+        ap50, ap75: AP at IoU 0.50 and 0.75.
+        ap_small, ap_medium, ap_large: AP of objects up to 32^2, up to 96^2, above 96^2 pixels of annotated area.
+        ar1, ar10, ar100: average recall with at most so many detections an image.
+        ar_small, ar_medium, ar_large: average recall by size, with at most 100 detections an image.
+        per_class: AP by class name, in the dataset's order.
+        per_class_ap50: AP at IoU 0.50 by class name.
+        per_class_objects: number of annotated objects (crowds aside) by class name.
+        images: number of images evaluated.
+        detections: number of detections on them.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar1: float
+    ar10: float
+    ar100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    per_class: Mapping[str, float]
+    per_class_ap50: Mapping[str, float]
+    per_class_objects: Mapping[str, int]
+    images: int
+    detections: int
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The twelve figures by name, in COCO's order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[:12]}
+
+    @property
+    def objects(self) -> int:
+        """Number of annotated objects, crowds aside."""
+        return sum(self.per_class_objects.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for json."""
+        return asdict(self)
+
+
+def evaluate_detections(
+    detections: DetectionTable | Path | str, truth: DetectionDataset | GroundTruth | Path | str
+) -> CocoResult:
+    """Compares detections with the annotations, whatever made them.
+
+    Args:
+        detections: a table, or a COCO results json.
+        truth: a dataset, or a COCO annotations json. A dataset in COCO's format is compared by the boxes and areas of
+            its json as they stand there, so that the figures are pycocotools' on that file.
+
+    Raises:
+        ToodError: if a file is missing or broken, or a detection names an image or a category that the truth lacks.
+    """
+    source = "the detections" if isinstance(detections, DetectionTable) else str(detections)
+    table = detections if isinstance(detections, DetectionTable) else DetectionTable.read(detections)
+    ground_truth = _ground_truth(truth)
+    _check_ids(table, ground_truth, source)
+    annotated = hotcoco.COCO.from_arrays(
+        [{"id": int(i), "width": 1, "height": 1, "file_name": ""} for i in ground_truth.image_ids],
+        [{"id": i, "name": name} for i, name in ground_truth.categories.items()],
+        ground_truth.annotation_image_ids,
+        ground_truth.annotation_category_ids,
+        ground_truth.boxes,
+        area=ground_truth.areas,
+        iscrowd=ground_truth.crowd,
+    )
+    rows = np.column_stack([table.image_ids, table.boxes, table.scores, table.category_ids]).astype(np.float64)
+    evaluation = hotcoco.COCOeval(annotated, annotated.load_res(rows), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summary_lines()
+    return _result(evaluation, ground_truth, len(table))
+
+
+def _ground_truth(truth: DetectionDataset | GroundTruth | Path | str) -> GroundTruth:
+    if isinstance(truth, GroundTruth):
+        return truth
+    if isinstance(truth, DetectionDataset):
+        return GroundTruth.from_dataset(truth)
+    return GroundTruth.from_json(truth)
+
+
+def _check_ids(table: DetectionTable, truth: GroundTruth, source: str) -> None:
+    wanted = np.array(list(truth.categories), np.int64)
+    for kind, given, known in (
+        ("image_id", table.image_ids, truth.image_ids),
+        ("category_id", table.category_ids, wanted),
+    ):
+        unknown = ~np.isin(given, known)
+        if unknown.any():
+            raise ToodError(
+                f"{source}: {int(unknown.sum())} of {len(table)} detections have a {kind} that the annotations "
+                f"{truth.source} lack (first {given[unknown][0]}): are they of another split or dataset?"
+            )
+
+
+def _result(evaluation: Any, truth: GroundTruth, detections: int) -> CocoResult:
+    # [thresholds, recalls, classes, sizes, limits]: all sizes, at most 100 detections.
+    precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
+    order = [int(i) for i in evaluation.params.cat_ids]
+    over_all = {i: _mean(precision[:, :, k]) for k, i in enumerate(order)}
+    at_half = {i: _mean(precision[0, :, k]) for k, i in enumerate(order)}
+    objects = {i: int(((truth.annotation_category_ids == i) & ~truth.crowd).sum()) for i in order}
+    names = truth.unique_names
+    stats = [float(figure) for figure in evaluation.stats]
+    return CocoResult(
+        ap=stats[0],
+        ap50=stats[1],
+        ap75=stats[2],
+        ap_small=stats[3],
+        ap_medium=stats[4],
+        ap_large=stats[5],
+        ar1=stats[6],
+        ar10=stats[7],
+        ar100=stats[8],
+        ar_small=stats[9],
+        ar_medium=stats[10],
+        ar_large=stats[11],
+        per_class={name: over_all[i] for i, name in names.items()},
+        per_class_ap50={name: at_half[i] for i, name in names.items()},
+        per_class_objects={name: objects[i] for i, name in names.items()},
+        images=len(truth.image_ids),
+        detections=detections,
+    )
+
+
+def _mean(precision: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    """COCO's mean: -1 marks what could not be measured."""
+    measured = precision[precision > -1]
+    return float(measured.mean()) if measured.size else -1.0

@@ -1,0 +1,138 @@
+"""A dataset's detections as columns, and as the json that the COCO servers take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.errors import ToodError
+from tood.whole_file import whole_file
+
+# Decimals kept of coordinates (pixels) and of scores: COCO's full test set stays a small file, no figure moves.
+BOX_DECIMALS = 3
+SCORE_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class DetectionTable:
+    """All detections in a dataset, in any order.
+
+    Attributes:
+        image_ids: [D] int64, as in the annotations.
+        category_ids: [D] int64, as in the annotations (COCO's are not contiguous).
+        boxes: [D, 4] float64, x y width height in pixels of the original image.
+        scores: [D] float64 probabilities.
+    """
+
+    image_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @staticmethod
+    def empty() -> DetectionTable:
+        """Nothing was found anywhere."""
+        none = np.zeros(0, np.int64)
+        return DetectionTable(none, none, np.zeros((0, 4)), np.zeros(0))
+
+    @staticmethod
+    def from_corners(
+        image_ids: NDArray[np.int64],
+        category_ids: NDArray[np.int64],
+        boxes: NDArray[np.floating[Any]],
+        scores: NDArray[np.floating[Any]],
+    ) -> DetectionTable:
+        """From x1 y1 x2 y2 boxes [D, 4]; rounded as the json is, so that both give the same figures."""
+        corners = boxes.astype(np.float64)
+        sized = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        return DetectionTable(
+            image_ids.astype(np.int64),
+            category_ids.astype(np.int64),
+            sized.round(BOX_DECIMALS),
+            scores.astype(np.float64).round(SCORE_DECIMALS),
+        )
+
+    @staticmethod
+    def join(tables: Sequence[DetectionTable]) -> DetectionTable:
+        """One table after the other."""
+        tables = [*tables, DetectionTable.empty()]
+        return DetectionTable(
+            np.concatenate([table.image_ids for table in tables]),
+            np.concatenate([table.category_ids for table in tables]),
+            np.concatenate([table.boxes for table in tables]),
+            np.concatenate([table.scores for table in tables]),
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Writes a COCO results file; it appears whole or not at all."""
+        columns = (self.image_ids.tolist(), self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist())
+        rows = zip(*columns, strict=True)
+        text = json.dumps(
+            [
+                {"image_id": image, "category_id": category, "bbox": box, "score": score}
+                for image, category, box, score in rows
+            ],
+            separators=(",", ":"),
+        )
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    @staticmethod
+    def read(path: Path | str) -> DetectionTable:
+        """Reads a COCO results file: a list of {image_id, category_id, bbox: [x, y, width, height], score}.
+
+        Raises:
+            ToodError: if the file is missing or no such list; it names the first wrong entry.
+        """
+        path = Path(path)
+        try:
+            entries = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise ToodError(f"there is no detections file {path}: check the path") from error
+        except OSError as error:
+            raise ToodError(f"the detections file {path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ToodError(f"the detections file {path} is not valid json ({error}): write it again") from error
+        if not isinstance(entries, list):
+            raise ToodError(f"the detections file {path} holds no list of detections but a {type(entries).__name__}")
+        for i, entry in enumerate(entries):
+            problem = _problem(entry)
+            if problem:
+                raise ToodError(f"{path}, detection {i}: {problem}")
+        if not entries:
+            return DetectionTable.empty()
+        return DetectionTable(
+            np.array([entry["image_id"] for entry in entries], np.int64),
+            np.array([entry["category_id"] for entry in entries], np.int64),
+            np.array([entry["bbox"] for entry in entries], np.float64),
+            np.array([entry["score"] for entry in entries], np.float64),
+        )
+
+
+def _problem(entry: object) -> str | None:
+    if not isinstance(entry, dict):
+        return f"expected an object with image_id, category_id, bbox, score, found {entry!r:.60}"
+    for key in ("image_id", "category_id"):
+        value = entry.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**53:
+            return f"{key} must be a whole number, found {value!r:.60}"
+    box, score = entry.get("bbox"), entry.get("score")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
+        return f"bbox must be four numbers x, y, width, height, found {box!r:.60}"
+    if not _finite(score):
+        return f"score must be a number, found {score!r:.60}"
+    return None
+
+
+def _finite(value: object) -> bool:
+    # A whole number too large for a double is as useless as an infinite one.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300

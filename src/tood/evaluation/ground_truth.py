@@ -1,0 +1,134 @@
+"""The annotations that detections are measured against."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.data import DetectionDataset
+from tood.errors import ToodError
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Annotations as columns.
+
+    Attributes:
+        source: file or dataset they come from, for messages.
+        image_ids: [I] int64, the images that count.
+        categories: class name by category id.
+        annotation_image_ids, annotation_category_ids: [A] int64.
+        boxes: [A, 4] float64, x y width height in pixels of the original image.
+        areas: [A] float64, the annotation's area in square pixels (of the segment, where there is one): it decides
+            whether an object is small, medium or large.
+        crowd: [A] bool; detections on a crowd are neither right nor wrong.
+    """
+
+    source: str
+    image_ids: NDArray[np.int64]
+    categories: Mapping[int, str]
+    annotation_image_ids: NDArray[np.int64]
+    annotation_category_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+    @property
+    def unique_names(self) -> dict[int, str]:
+        """Class name by category id; a name that occurs twice carries its id."""
+        names = list(self.categories.values())
+        return {i: name if names.count(name) == 1 else f"{name} ({i})" for i, name in self.categories.items()}
+
+    @staticmethod
+    def from_dataset(dataset: DetectionDataset) -> GroundTruth:
+        """A dataset's annotations; of a COCO folder those of its json as they stand there, unclipped, none dropped."""
+        image_ids = np.array([image.id for image in dataset.images], np.int64)
+        if dataset.format == "coco" and dataset.source is not None and dataset.source.suffix == ".json":
+            return GroundTruth.from_json(dataset.source)._only(image_ids)
+        ids = np.array([category.id for category in dataset.categories], np.int64)
+        corners = _stack([image.boxes for image in dataset.images], (0, 4)).astype(np.float64)
+        labels = _stack([image.labels for image in dataset.images], (0,)).astype(np.int64)
+        return GroundTruth(
+            source=f"{dataset.root} ({dataset.split})",
+            image_ids=image_ids,
+            categories={category.id: category.name for category in dataset.categories},
+            annotation_image_ids=image_ids.repeat([len(image.labels) for image in dataset.images]),
+            annotation_category_ids=ids[labels] if len(ids) else labels,
+            boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
+            areas=_stack([image.areas for image in dataset.images], (0,)).astype(np.float64),
+            crowd=_stack([image.crowd for image in dataset.images], (0,)).astype(np.bool_),
+        )
+
+    @staticmethod
+    def from_json(path: Path | str) -> GroundTruth:
+        """A COCO annotations json.
+
+        Raises:
+            ToodError: if it is missing, no json, or lacks what an evaluation needs.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise ToodError(f"there is no annotations file {path}: check the path") from error
+        except OSError as error:
+            raise ToodError(f"the annotations file {path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ToodError(
+                f"the annotations file {path} is not valid json ({error}): get or write it again"
+            ) from error
+        try:
+            return _from_content(content, str(path))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ToodError(
+                f"the annotations file {path} is not in COCO's format ({type(error).__name__}: {error}): "
+                "`tood data check` says where"
+            ) from error
+
+    def _only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
+        """The same with these images alone."""
+        keep = np.isin(self.annotation_image_ids, image_ids)
+        return GroundTruth(
+            self.source,
+            image_ids,
+            self.categories,
+            self.annotation_image_ids[keep],
+            self.annotation_category_ids[keep],
+            self.boxes[keep],
+            self.areas[keep],
+            self.crowd[keep],
+        )
+
+
+def _from_content(content: dict[str, Any], source: str) -> GroundTruth:
+    categories = {int(category["id"]): str(category["name"]) for category in content["categories"]}
+    image_ids = np.array([image["id"] for image in content["images"]], np.int64)
+    # Annotations of an image or category that is not listed count for nobody, as in pycocotools.
+    listed = set(image_ids.tolist())
+    annotations = [
+        a
+        for a in content.get("annotations", [])
+        if a["image_id"] in listed and a["category_id"] in categories and "bbox" in a
+    ]
+    boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
+    default_areas = (boxes[:, 2] * boxes[:, 3]).tolist()
+    return GroundTruth(
+        source=source,
+        image_ids=image_ids,
+        categories=categories,
+        annotation_image_ids=np.array([a["image_id"] for a in annotations], np.int64),
+        annotation_category_ids=np.array([a["category_id"] for a in annotations], np.int64),
+        boxes=boxes,
+        areas=np.array([a.get("area", area) for a, area in zip(annotations, default_areas, strict=True)], np.float64),
+        crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], np.bool_),
+    )
+
+
+def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.zeros(empty)

@@ -1,0 +1,138 @@
+"""A model over a dataset: all its detections, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tood.data import Category, DetectionDataset, eval_loader
+from tood.errors import ToodError
+from tood.evaluation.coco import CocoResult, evaluate_detections
+from tood.evaluation.detections import DetectionTable
+from tood.inference import postprocess
+from tood.models import AnyDetector, normalise
+
+# Called with the number of images done and of all.
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    model: AnyDetector,
+    dataset: DetectionDataset,
+    class_names: Sequence[str] | None = None,
+    *,
+    batch_size: int = 8,
+    workers: int | None = None,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> CocoResult:
+    """Runs the model over every image and compares what it finds with the annotations.
+
+    Args and errors: as for `detect`.
+    """
+    found = detect(
+        model, dataset, class_names, batch_size=batch_size, workers=workers, device=device, progress=progress
+    )
+    return evaluate_detections(found, dataset)
+
+
+def detect(
+    model: AnyDetector,
+    dataset: DetectionDataset,
+    class_names: Sequence[str] | None = None,
+    *,
+    batch_size: int = 8,
+    workers: int | None = None,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> DetectionTable:
+    """Every detection of the model in the dataset, under the dataset's own image and category ids.
+
+    The model runs in evaluation mode and is left in the mode it was in.
+
+    Args:
+        model: any network of this package; its configuration says input size and thresholds.
+        dataset: images to look at.
+        class_names: what the model calls its classes, where they may differ from the dataset's: they are then matched
+            by name. None: they are the dataset's, in its order.
+        batch_size: images at once.
+        workers: processes that load images; 0 loads them in this one, None picks what suits the machine.
+        device: where to compute; None is where the model is.
+        progress: called after each batch.
+
+    Raises:
+        ToodError: if the classes cannot be matched or an image cannot be read.
+    """
+    config = model.config
+    matching = _match(config.classes, class_names, dataset)
+    place = torch.device(device) if device is not None else next(model.parameters()).device
+    size = (config.input.short, config.input.long)
+    loader = eval_loader(dataset, size, batch_size=batch_size, workers=workers, divisor=config.input.divisor)
+    was_training = model.training
+    model.to(place).eval()
+    tables = []
+    done = 0
+    try:
+        with torch.inference_mode():
+            for loaded in loader:
+                batch = loaded.to(place)
+                scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
+                predictions = model(normalise(batch.images, batch.sizes, config.input))
+                for info, found in zip(batch.infos, postprocess(predictions, scales, config.postprocess), strict=True):
+                    tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
+                done += len(batch.infos)
+                if progress is not None:
+                    progress(done, len(dataset.images))
+    finally:
+        model.train(was_training)
+    return DetectionTable.join(tables)
+
+
+@dataclass(frozen=True, eq=False)
+class _Matching:
+    """category_ids: [C] int64, the dataset's category of each class of the model; known: [C] whether it has one."""
+
+    category_ids: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+    def table(
+        self, image_id: int, boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int64]
+    ) -> DetectionTable:
+        keep = self.known[labels]
+        ids = self.category_ids[labels[keep]]
+        return DetectionTable.from_corners(np.full(len(ids), image_id, np.int64), ids, boxes[keep], scores[keep])
+
+
+def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDataset) -> _Matching:
+    where = f"{dataset.root} ({dataset.split})"
+    if class_names is None:
+        if classes != len(dataset.categories):
+            raise ToodError(
+                f"the model has {classes} classes and {where} has {len(dataset.categories)}: "
+                "give the names of the model's classes, or another dataset"
+            )
+        class_names = dataset.class_names
+    if tuple(class_names) == dataset.class_names:
+        ids = np.array([category.id for category in dataset.categories], np.int64)
+        return _Matching(ids, np.ones(len(ids), np.bool_))
+    by_name: dict[str, Category] = {category.name: category for category in dataset.categories}
+    annotated = {int(label) for image in dataset.images for label in np.unique(image.labels)}
+    missing = [
+        category.name
+        for label, category in enumerate(dataset.categories)
+        if label in annotated and category.name not in class_names
+    ]
+    if missing:
+        names = ", ".join(f"'{name}'" for name in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise ToodError(
+            f"the model does not know {len(missing)} of the {len(dataset.categories)} classes of {where}: {names}; "
+            f"its own are {', '.join(class_names[:5])}{', ...' if len(class_names) > 5 else ''}"
+        )
+    return _Matching(
+        np.array([by_name[name].id if name in by_name else -1 for name in class_names], np.int64),
+        np.array([name in by_name for name in class_names], np.bool_),
+    )

@@ -1,0 +1,17 @@
+"""From images to detections: `Detector` for pictures of any source, `postprocess` for dense predictions."""
+
+from tood.inference.detector import Detector, check_device, load_model
+from tood.inference.postprocess import Found, postprocess
+from tood.inference.sources import Source, SourceConfig, expand, is_url
+
+__all__ = [
+    "Detector",
+    "Found",
+    "Source",
+    "SourceConfig",
+    "check_device",
+    "expand",
+    "is_url",
+    "load_model",
+    "postprocess",
+]

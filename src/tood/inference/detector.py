@@ -1,0 +1,228 @@
+"""`Detector`: a trained model that takes images of any source and gives `Detections`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tood.data import Collate, ImageInfo
+from tood.data.transforms import Resize, Sample
+from tood.errors import ToodError
+from tood.inference.postprocess import postprocess
+from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
+from tood.models import AnyDetector, load_weights, named_models, normalise
+from tood.structures import Detections
+
+
+def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
+    """A trained model and its class names.
+
+    Args:
+        name_or_file: a .safetensors file, or the folder of a training run, whose best.safetensors is taken.
+
+    Raises:
+        ToodError: if there is none, or it is the name of a model whose weights are not at hand.
+    """
+    path = Path(name_or_file).expanduser()
+    if path.is_dir():
+        if not (path / "best.safetensors").is_file():
+            raise ToodError(f"there is no best.safetensors in the folder {path}: has its training finished an epoch?")
+        path = path / "best.safetensors"
+    elif not path.exists() and str(name_or_file) in named_models():
+        raise ToodError(
+            f"'{name_or_file}' names an architecture, which knows nothing before it is trained: train it with "
+            f"`tood train --model {name_or_file}` and give its best.safetensors"
+        )
+    return load_weights(path)
+
+
+def default_device() -> torch.device:
+    """The machine's accelerator if it has one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class Detector:
+    """Finds objects in images.
+
+        detector = Detector("runs/x/best.safetensors")
+        result = detector("photo.jpg")
+        result.boxes, result.scores, result.names
+
+    Attributes:
+        model: the network, in evaluation mode, on `device`.
+        class_names: name of every class, indexed by label.
+        device: where it computes.
+        config: thresholds and limits of the detections.
+        sources: how images are fetched and read.
+    """
+
+    def __init__(
+        self,
+        name_or_file: str | Path,
+        device: torch.device | str | None = None,
+        threshold: float | None = None,
+        *,
+        sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        """Loads a model.
+
+        Args:
+            name_or_file: a .safetensors file or the folder of a training run.
+            device: such as "cpu" or "cuda:1"; None picks the accelerator if there is one.
+            threshold: only detections of a higher score are given; None takes the model's own, which is low (0.05) as
+                evaluation wants it; pictures for people want about 0.3.
+            sources: how images are fetched and read.
+
+        Raises:
+            ToodError: if there is no such model or device.
+        """
+        model, class_names = load_model(name_or_file)
+        self._set_up(model, class_names, device, threshold, sources)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: AnyDetector,
+        class_names: Sequence[str],
+        device: torch.device | str | None = None,
+        threshold: float | None = None,
+        *,
+        sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
+    ) -> Detector:
+        """A detector of a model in memory, which it moves to `device` and puts into evaluation mode."""
+        detector = cls.__new__(cls)
+        detector._set_up(model, class_names, device, threshold, sources)
+        return detector
+
+    def _set_up(
+        self,
+        model: AnyDetector,
+        class_names: Sequence[str],
+        device: torch.device | str | None,
+        threshold: float | None,
+        sources: SourceConfig,
+    ) -> None:
+        self.device = check_device(device)
+        self.model = model.to(self.device).eval()
+        self.class_names = tuple(class_names)
+        self.config = model.config.postprocess
+        if threshold is not None:
+            if not 0 <= threshold <= 1:
+                raise ToodError(f"threshold is {threshold}: give a score from 0 to 1")
+            self.config = replace(self.config, score_threshold=threshold)
+        self.sources = sources
+
+    @overload
+    def __call__(self, source: Source, *, keep_image: bool = True, batch_size: int = 1) -> Detections: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(
+        self, source: Sequence[Source], *, keep_image: bool = True, batch_size: int = 1
+    ) -> list[Detections]: ...
+    def __call__(
+        self, source: Source | Sequence[Source], *, keep_image: bool = True, batch_size: int = 1
+    ) -> Detections | list[Detections]:
+        """The objects in one image, or in several.
+
+        Args:
+            source: an image file, a URL (http, https), bytes of an image file, a uint8 array [H, W, 3] RGB or [H, W]
+                grey, or a PIL image: one `Detections`. A folder (with its sub-folders), a glob pattern, or a list of
+                any of these: a list.
+            keep_image: carry the image in the result, as `plot` needs; turn off for very many images, or use `stream`.
+            batch_size: images computed at once.
+
+        Raises:
+            ToodError: at the first image that cannot be read.
+        """
+        results = list(self.stream(source, keep_image=keep_image, batch_size=batch_size))
+        several = isinstance(source, (list, tuple)) or is_many(source)
+        return results if several else results[0]
+
+    def stream(
+        self,
+        sources: Source | Iterable[Source],
+        *,
+        keep_image: bool = False,
+        batch_size: int = 1,
+        on_error: Callable[[str, ToodError], None] | None = None,
+    ) -> Iterator[Detections]:
+        """The same, one image after the other, holding no more than a batch in memory.
+
+        Args:
+            sources: as for calling the detector; any iterable will do.
+            keep_image, batch_size: as for calling the detector.
+            on_error: called with the image's name and the error for each image that cannot be read, which is then left
+                out; None raises the error.
+        """
+        if batch_size < 1:
+            raise ToodError(f"batch_size is {batch_size}: give at least 1")
+        batch: list[tuple[ImageSource, NDArray[np.uint8]]] = []
+        for source in expand_all(sources):
+            try:
+                batch.append((source, source.read(self.sources)))
+            except ToodError as error:
+                if on_error is None:
+                    raise
+                on_error(source.name, error)
+            if len(batch) == batch_size:
+                yield from self._detect(batch, keep_image)
+                batch = []
+        yield from self._detect(batch, keep_image)
+
+    def _detect(self, images: Sequence[tuple[ImageSource, NDArray[np.uint8]]], keep_image: bool) -> list[Detections]:
+        if not images:
+            return []
+        shape = self.model.config.input
+        resize, rng = Resize(shape.short, shape.long), np.random.default_rng(0)
+        items = []
+        for source, pixels in images:
+            sample = resize(_without_truth(pixels), rng)
+            height, width = pixels.shape[:2]
+            info = ImageInfo(0, source.name, height, width, sample.width / width, sample.height / height)
+            items.append((sample, info))
+        batch = Collate(shape.divisor)(items).to(self.device)
+        scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
+        with torch.inference_mode():
+            predictions = self.model(normalise(batch.images, batch.sizes, shape))
+            results = postprocess(predictions, scales, self.config)
+        return [
+            Detections(
+                # Copies made outside of inference mode are ordinary tensors.
+                boxes=found.boxes.cpu().clone(),
+                scores=found.scores.cpu().clone(),
+                labels=found.labels.cpu().clone(),
+                class_names=self.class_names,
+                path=source.path,
+                image=pixels if keep_image else None,
+            )
+            for (source, pixels), found in zip(images, results, strict=True)
+        ]
+
+
+def check_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name, or the default.
+
+    Raises:
+        ToodError: if this machine has no such device.
+    """
+    if device is None:
+        return default_device()
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # The first line is the reason, the rest a stack.
+        reason = str(error).partition("\n")[0]
+        raise ToodError(f"there is no device '{device}' here: {reason}") from error
+    return place
+
+
+def _without_truth(pixels: NDArray[np.uint8]) -> Sample:
+    return Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))

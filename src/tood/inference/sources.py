@@ -1,0 +1,205 @@
+"""Whatever a person may call an image, read as RGB pixels."""
+
+from __future__ import annotations
+
+import glob
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tood.data import read_image
+from tood.errors import ToodError
+
+Source: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
+
+# By these a folder's pictures are told from its other files; a file that is named itself may be called anything.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """How images are fetched and read.
+
+    Attributes:
+        exif: turn photographs as their EXIF orientation says; by default pixels are taken as stored, as COCO does.
+        url_timeout: seconds without an answer after which a download is given up.
+        url_max_bytes: a larger download is given up.
+    """
+
+    exif: bool = False
+    url_timeout: float = 20.0
+    url_max_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """One image that is not read yet.
+
+    Attributes:
+        name: path, URL, or a word for what has neither; for messages and results.
+        content: path, URL, bytes, array or picture.
+    """
+
+    name: str
+    content: Source
+
+    @property
+    def path(self) -> str | None:
+        """Path or URL, None for an image out of memory."""
+        return self.name if isinstance(self.content, (str, Path)) else None
+
+    def read(self, config: SourceConfig) -> NDArray[np.uint8]:
+        """[H, W, 3] uint8 RGB.
+
+        Raises:
+            ToodError: if it cannot be fetched, is no image, or an array of another kind.
+        """
+        content = self.content
+        if isinstance(content, np.ndarray):
+            return _from_array(content)
+        if isinstance(content, Image.Image):
+            return _from_picture(content, config.exif)
+        if isinstance(content, str) and is_url(content):
+            content = _download(content, config)
+        return read_image(content, exif=config.exif, name=self.name)
+
+
+def is_many(source: object) -> bool:
+    """Whether a source stands for any number of images: a folder or a glob pattern."""
+    if isinstance(source, str) and is_url(source):
+        return False
+    return isinstance(source, (str, Path)) and (Path(source).is_dir() or _is_pattern(source))
+
+
+def is_url(source: str) -> bool:
+    """Whether a text is a web address."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def expand(source: object) -> Iterator[ImageSource]:
+    """The images that a source stands for.
+
+    A folder stands for all images in it and in its sub-folders (hidden ones aside), told by their suffix, in order of
+    their paths; a glob pattern (`*`, `?`, `[..]`, `**` for any depth) for the files that it matches.
+
+    Raises:
+        ToodError: if there is no such thing, or no image in it.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        yield ImageSource("image from bytes", bytes(source))
+    elif isinstance(source, np.ndarray):
+        yield ImageSource("image from an array", source)
+    elif isinstance(source, Image.Image):
+        yield ImageSource("image from PIL", source)
+    elif isinstance(source, str) and is_url(source):
+        yield ImageSource(source, source)
+    elif isinstance(source, (str, Path)):
+        for path in _files(source):
+            yield ImageSource(str(path), path)
+    else:
+        raise ToodError(
+            f"an image cannot be read from a {type(source).__name__}: give a path, a URL, bytes, a uint8 array "
+            "[H, W, 3] or [H, W], or a PIL image"
+        )
+
+
+def expand_all(sources: object) -> Iterator[ImageSource]:
+    """The images of one source or of several."""
+    if isinstance(sources, (str, Path, bytes, bytearray, memoryview, np.ndarray, Image.Image)):
+        yield from expand(sources)
+    elif isinstance(sources, Iterable):
+        for source in sources:
+            yield from expand(source)
+    else:
+        yield from expand(sources)
+
+
+def _is_pattern(source: str | Path) -> bool:
+    # A file may have a bracket in its name.
+    return glob.has_magic(str(source)) and not Path(source).exists()
+
+
+def _files(source: str | Path) -> Iterator[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
+        )
+        if not found:
+            raise ToodError(f"there is no image in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        yield from found
+    elif _is_pattern(path):
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
+        files = [match for match in matches if match.is_file()]
+        if not files:
+            raise ToodError(f"no file matches {path}: check the pattern")
+        yield from files
+    elif path.exists():
+        yield path
+    else:
+        raise ToodError(f"there is no image file or folder {path}: check the path")
+
+
+def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8:
+        raise ToodError(f"the image array is {array.dtype}: give uint8, 0..255")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise ToodError(f"the image array has shape {list(array.shape)}: give [H, W, 3] RGB or [H, W] grey")
+    return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)
+
+
+def _from_picture(picture: Image.Image, exif: bool) -> NDArray[np.uint8]:
+    from PIL import ImageOps
+
+    try:
+        upright = ImageOps.exif_transpose(picture) if exif else picture
+        if upright.mode.startswith("I;16") or upright.mode == "I":
+            # Pillow's own conversion clips 16 bits to 255.
+            return _from_array((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        if upright.mode == "RGBA":
+            return np.ascontiguousarray(np.asarray(upright)[:, :, :3])
+        return _from_array(np.array(upright.convert("RGB")))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ToodError(f"the PIL image cannot be read: {error}") from error
+
+
+def _download(url: str, config: SourceConfig) -> bytes:
+    try:
+        complete = bool(urlsplit(url).hostname)
+    except ValueError:
+        complete = False
+    if not complete:
+        raise ToodError(f"{url} is not a complete web address")
+    request = urllib.request.Request(url, headers={"User-Agent": "tood", "Accept": "image/*,*/*;q=0.5"})
+    try:
+        with urllib.request.urlopen(request, timeout=config.url_timeout) as answer:
+            content: bytes = answer.read(config.url_max_bytes + 1)
+            missing = answer.length or 0
+    except urllib.error.HTTPError as error:
+        raise ToodError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
+    except TimeoutError as error:
+        raise ToodError(f"{url} cannot be fetched: no answer within {config.url_timeout:g} seconds") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        timed_out = isinstance(getattr(error, "reason", None), TimeoutError)
+        reason = f"no answer within {config.url_timeout:g} seconds" if timed_out else getattr(error, "reason", error)
+        raise ToodError(f"{url} cannot be fetched: {reason}") from error
+    if len(content) > config.url_max_bytes:
+        raise ToodError(f"{url} is larger than the limit of {config.url_max_bytes / 2**20:g} MiB")
+    if missing:
+        raise ToodError(f"{url} cannot be fetched: the connection ended {missing} bytes early")
+    return content

@@ -1,0 +1,17 @@
+"""Pictures: detections on an image, truth beside predictions, training curves."""
+
+from tood.plots.boxes import draw_boxes, draw_detections
+from tood.plots.curves import training_curves
+from tood.plots.palette import class_colour
+from tood.plots.sheet import SheetRow, contact_sheet
+from tood.plots.write import write_image
+
+__all__ = [
+    "SheetRow",
+    "class_colour",
+    "contact_sheet",
+    "draw_boxes",
+    "draw_detections",
+    "training_curves",
+    "write_image",
+]

@@ -1,0 +1,134 @@
+"""Boxes with their captions drawn on an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tood.plots.palette import RGB, class_colour, font, text_colour
+from tood.structures import Detections
+
+# Beyond so many boxes captions would hide the image.
+MAX_CAPTIONS = 200
+# Pixels under which nobody can read them.
+SMALLEST_LETTERS = 9
+
+
+def draw_detections(
+    image: NDArray[np.uint8], detections: Detections, *, show_scores: bool = True, show_names: bool = True
+) -> NDArray[np.uint8]:
+    """The image with each detection's box, name and score in per cent.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; it stays as it is.
+        detections: boxes in pixels of this image, best first: the best lie on top.
+        show_scores, show_names: what the captions say.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+    """
+    scores = detections.scores.tolist()
+    captions = [
+        " ".join(([name] if show_names else []) + ([f"{100 * score:.0f}%"] if show_scores else []))
+        for name, score in zip(detections.names, scores, strict=True)
+    ]
+    boxes = detections.boxes.cpu().numpy()
+    return draw_boxes(image, boxes, [class_colour(label) for label in detections.labels.tolist()], captions)
+
+
+def draw_boxes(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating[Any]],
+    colours: Sequence[RGB],
+    captions: Sequence[str] | None = None,
+) -> NDArray[np.uint8]:
+    """The image with boxes, and captions on chips of the box's colour.
+
+    Lines and letters grow with the image. A chip takes a place at its box, inside the image, that no chip of an
+    earlier box has; where there is none, or beyond 200 boxes, the box goes without.
+
+    Args:
+        image: [H, W, 3] uint8 RGB; it stays as it is.
+        boxes: [K, 4] x1 y1 x2 y2 in pixels of the image, the most important first.
+        colours: one for each box.
+        captions: one for each box, empty for none.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+    """
+    height, width = image.shape[:2]
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    draw = ImageDraw.Draw(picture)
+    limit = np.array([width - 1, height - 1, width - 1, height - 1])
+    corners = np.clip(np.nan_to_num(boxes.astype(np.float64)), 0, limit).round().astype(int)
+    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
+    line = line_width(height, width)
+    for box, colour in reversed(list(zip(corners.tolist(), colours, strict=True))):
+        _outline(draw, box, colour, line)
+    if captions is not None and len(captions) <= MAX_CAPTIONS:
+        _draw_captions(draw, (height, width), corners.tolist(), colours, captions)
+    pixels: NDArray[np.uint8] = np.array(picture)
+    return pixels
+
+
+def line_width(height: int, width: int) -> int:
+    """Pixels of a box's line: 1 in a thumbnail, 2 in a screen picture, more in a large photograph."""
+    return max(1, round(math.sqrt(height * width) / 260))
+
+
+def letter_size(height: int, width: int) -> int:
+    """Pixels of a caption's letters: never too small to read, never larger than a headline."""
+    return min(64, max(SMALLEST_LETTERS, round(math.sqrt(height * width) / 45)))
+
+
+def _outline(draw: ImageDraw.ImageDraw, box: list[int], colour: RGB, line: int) -> None:
+    x1, y1, x2, y2 = box
+    if line > 1:
+        # A dark rim keeps the colour apart from a picture of the same colour.
+        rim = max(1, line // 3)
+        draw.rectangle((x1 - rim, y1 - rim, x2 + rim, y2 + rim), outline=(20, 20, 20), width=line + 2 * rim)
+    draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+
+
+def _draw_captions(
+    draw: ImageDraw.ImageDraw,
+    shape: tuple[int, int],
+    corners: list[list[int]],
+    colours: Sequence[RGB],
+    captions: Sequence[str],
+) -> None:
+    height, width = shape
+    usual = letter_size(height, width)
+    chips = np.zeros((0, 4))
+    for (x1, y1, x2, y2), colour, caption in zip(corners, colours, captions, strict=True):
+        if not caption:
+            continue
+        # A small object gets small letters: its chip should not hide its neighbours.
+        size = usual if max(x2 - x1, y2 - y1) > 4 * usual else max(SMALLEST_LETTERS, round(0.8 * usual))
+        typeface, pad = font(size), max(2, size // 5)
+        tall, wide = size + 2 * pad, math.ceil(draw.textlength(caption, font=typeface)) + 2 * pad
+        # Above the box, inside at the top, below, inside at the bottom, beside; each at the left, then at the right.
+        tops = (y1 - tall, y1, y2 + 1, y2 - tall)
+        places = [(left, top) for top in tops for left in (x1, x2 - wide)] + [(x2 + 1, y1), (x1 - wide, y1)]
+        inside = [
+            (max(0, min(left, width - wide)), top) for left, top in places if top >= 0 and top + tall <= height
+        ] or [(max(0, min(x1, width - wide)), 0)]
+        free = [place for place in inside if not _overlaps(chips, (*place, place[0] + wide, place[1] + tall))]
+        if not free:
+            continue
+        left, top = free[0]
+        chips = np.vstack([chips, [left, top, left + wide, top + tall]])
+        draw.rectangle((left, top, left + wide - 1, top + tall - 1), fill=colour)
+        # Anchored at the middle: letters sit alike whatever their ascents.
+        draw.text((left + pad, top + tall / 2), caption, fill=text_colour(colour), font=typeface, anchor="lm")
+
+
+def _overlaps(chips: NDArray[np.float64], chip: tuple[int, int, int, int]) -> bool:
+    x1, y1, x2, y2 = chip
+    apart = (chips[:, 0] >= x2) | (chips[:, 2] <= x1) | (chips[:, 1] >= y2) | (chips[:, 3] <= y1)
+    return bool((~apart).any())

@@ -1,0 +1,121 @@
+"""A contact sheet: truth beside predictions for several images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tood.plots.boxes import draw_detections
+from tood.plots.palette import font
+from tood.plots.write import write_image
+from tood.structures import Detections
+
+_PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+_GAP = 16
+
+
+@dataclass(frozen=True, eq=False)
+class SheetRow:
+    """One image of a sheet.
+
+    Attributes:
+        image: [H, W, 3] uint8 RGB.
+        truth: what is there; scores are not shown.
+        predictions: what was found, in pixels of the same image.
+        title: such as the file's name.
+    """
+
+    image: NDArray[np.uint8]
+    truth: Detections
+    predictions: Detections
+    title: str = ""
+
+
+def contact_sheet(
+    rows: Sequence[SheetRow],
+    path: Path | str | None = None,
+    *,
+    title: str = "",
+    columns: int = 2,
+    side: int = 480,
+    threshold: float = 0.3,
+) -> NDArray[np.uint8]:
+    """Pairs of truth (left) and predictions (right), each image enlarged or reduced to fit a square.
+
+    Args:
+        rows: the images.
+        path: PNG to write; None writes none.
+        title: headline.
+        columns: pairs beside each other.
+        side: of the square, in pixels of the sheet.
+        threshold: least score of the predictions shown.
+
+    Returns:
+        [H, W, 3] uint8 RGB, the sheet.
+
+    Raises:
+        ValueError: if there is no image.
+        ToodError: if the file cannot be written.
+    """
+    if not rows:
+        raise ValueError("a contact sheet needs at least one image")
+    pairs = [_pair(row, side, threshold) for row in rows]
+    columns = min(columns, len(pairs))
+    lines = [pairs[start : start + columns] for start in range(0, len(pairs), columns)]
+    gap = 2 * _GAP
+    head = 58 if title else 0
+    tallest = [max(pair.height for pair in line) for line in lines]
+    wide = columns * pairs[0].width + (columns + 1) * gap
+    sheet = Image.new("RGB", (wide, head + sum(tallest) + (len(lines) + 1) * gap), _PAPER)
+    if title:
+        ImageDraw.Draw(sheet).text((gap, gap), title, fill=_INK, font=font(24))
+    top = head + gap
+    for line, height in zip(lines, tallest, strict=True):
+        for i, pair in enumerate(line):
+            sheet.paste(pair, (gap + i * (pair.width + gap), top))
+        top += height + gap
+    pixels: NDArray[np.uint8] = np.array(sheet)
+    if path is not None:
+        write_image(path, pixels)
+    return pixels
+
+
+def _pair(row: SheetRow, side: int, threshold: float) -> Image.Image:
+    shown = row.predictions.above(threshold)
+    height, width = row.image.shape[:2]
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = cv2.resize(row.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    factors = torch.tensor([size[0] / width, size[1] / height] * 2)
+    panels = [
+        ("truth", row.truth, draw_detections(image, _scaled(row.truth, factors), show_scores=False)),
+        ("predictions", shown, draw_detections(image, _scaled(shown, factors))),
+    ]
+    title_height, caption_height = (24 if row.title else 0), 24
+    pair = Image.new("RGB", (2 * side + _GAP, title_height + caption_height + size[1]), _PAPER)
+    draw = ImageDraw.Draw(pair)
+    if row.title:
+        draw.text((0, 0), _shortened(draw, row.title, pair.width), fill=_INK, font=font(15))
+    for i, (word, objects, panel) in enumerate(panels):
+        left = i * (side + _GAP)
+        draw.text((left, title_height), f"{word}: {len(objects)}", fill=_FAINT, font=font(14))
+        pair.paste(Image.fromarray(panel), (left, title_height + caption_height))
+    return pair
+
+
+def _scaled(detections: Detections, factors: torch.Tensor) -> Detections:
+    return replace(detections, boxes=detections.boxes.cpu() * factors)
+
+
+def _shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The end of a text that is too wide: of a path it says most."""
+    while len(text) > 2 and draw.textlength(text, font=font(15)) > width:
+        text = "…" + text[2:]
+    return text

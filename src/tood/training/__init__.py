@@ -1,0 +1,31 @@
+"""Training: configuration of a run, recipes, the loop."""
+
+from tood.training.config import DataConfig, RunConfig
+from tood.training.ema import EMA, EMAConfig
+from tood.training.optim import AdamWConfig, SGDConfig
+from tood.training.recipes import RECIPES, Recipe, run_config
+from tood.training.run import CONFIG, Datasets, latest_run_folder, next_run_folder, open_datasets, train
+from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, rate_factor
+from tood.training.state import TrainResult
+
+__all__ = [
+    "CONFIG",
+    "EMA",
+    "RECIPES",
+    "AdamWConfig",
+    "CosineScheduleConfig",
+    "DataConfig",
+    "Datasets",
+    "EMAConfig",
+    "Recipe",
+    "RunConfig",
+    "SGDConfig",
+    "StepScheduleConfig",
+    "TrainResult",
+    "latest_run_folder",
+    "next_run_folder",
+    "open_datasets",
+    "rate_factor",
+    "run_config",
+    "train",
+]

@@ -1,0 +1,133 @@
+"""Everything that decides a training run: one tree of frozen dataclasses, saved with the run as `config.yaml`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tood.alignment import TaskAlignedCriterionConfig
+from tood.data.transforms import AugmentConfig
+from tood.errors import ToodError
+from tood.models import AnyModelConfig
+from tood.models.tood import TOODConfig
+from tood.training.ema import EMAConfig
+from tood.training.optim import AdamWConfig, SGDConfig
+from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures are.
+
+    Attributes:
+        path: folder of the dataset; COCO, YOLO and Pascal VOC are recognised.
+        train, val: names of its splits; null takes the ones that are meant for it (`tood data check` lists them).
+        workers: processes that load and augment images, in each training process; 0 loads in the trainer itself,
+            null picks as suits the machine.
+        cache: keep decoded images in memory, so that each file is read once.
+    """
+
+    path: str = "data/coco"
+    train: str | None = None
+    val: str | None = None
+    workers: int | None = None
+    cache: bool = False
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run.
+
+    Attributes:
+        name: what the model is called in messages.
+        recipe: what the recipe was called, for messages; its parts are the fields below.
+        model: architecture, input size and post-processing; the dataset decides its number of classes.
+        criterion: assigners and losses.
+        data, augment: where the pictures are, and how they are varied.
+        optimizer, schedule, ema: how the weights move.
+        epochs: length of the run in passes over the training images.
+        minutes: length of the run in minutes instead, evaluations during the run among them, the one at its end not.
+        batch_size: images in a batch of one process.
+        accumulation: batches whose gradients are averaged into one step.
+        clip_gradient: largest norm of the gradient, null for no limit.
+        assigner_warm_up_epochs: epochs of the geometric assigner at the start (published: 4), null for no such limit.
+        assigner_warm_up_share: it ends at the latest after this share of the run.
+        evaluate_every: epochs between evaluations; the run's end is always evaluated.
+        evaluation_share: a run limited by `minutes` skips evaluations that would take more than this share of its time.
+        precision: of the network's arithmetic; losses and box decoding always are fp32. "auto" is bf16 where the GPU
+            has it, else fp32.
+        channels_last: memory layout of weights and images; faster on most CPUs and GPUs.
+        device: "auto" takes a GPU where there is one.
+        seed: of everything random; the same seed on the same machine gives the same run.
+        checkpoint_minutes: time between checkpoints; one more is written at the end and when the run is stopped.
+        keep: number of checkpoints kept, the newest ones.
+        log_every: steps between two rows of `metrics.csv`.
+        out: folder that the run is written to; null takes `runs/<name>-1`, or the next free number.
+    """
+
+    name: str = "tood"
+    recipe: str = "1x"
+    model: AnyModelConfig = field(default_factory=TOODConfig)
+    criterion: TaskAlignedCriterionConfig = field(default_factory=TaskAlignedCriterionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: SGDConfig | AdamWConfig = field(default_factory=SGDConfig)
+    schedule: StepScheduleConfig | CosineScheduleConfig = field(default_factory=StepScheduleConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    epochs: int = 12
+    minutes: float | None = None
+    batch_size: int = 16
+    accumulation: int = 1
+    clip_gradient: float | None = None
+    assigner_warm_up_epochs: int | None = 4
+    assigner_warm_up_share: float = 1 / 3
+    evaluate_every: int = 1
+    evaluation_share: float = 0.05
+    precision: Precision = "auto"
+    channels_last: bool = True
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    seed: int = 0
+    checkpoint_minutes: float = 5.0
+    keep: int = 1
+    log_every: int = 10
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulation", "evaluate_every", "keep", "log_every"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("data.workers", self.data.workers or 0, 0)
+        _at_least("seed", self.seed, 0)
+        _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
+        for name in ("minutes", "clip_gradient"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ToodError(f"{name} is {value}: expected a number above 0")
+        for name in ("assigner_warm_up_share", "evaluation_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ToodError(f"{name} is {getattr(self, name)}: expected a number from 0 to 1")
+
+    def warms_up_assigner(self, epoch: int, progress: float) -> bool:
+        """Whether the geometric assigner is still in force.
+
+        Args:
+            epoch: completed passes over the data.
+            progress: completed share of the run, 0..1.
+        """
+        within_epochs = self.assigner_warm_up_epochs is None or epoch < self.assigner_warm_up_epochs
+        return within_epochs and progress < self.assigner_warm_up_share - 1e-9
+
+    @property
+    def length(self) -> str:
+        """How long the run is, in words."""
+        if self.minutes is not None:
+            return f"{self.minutes:g} minutes"
+        return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+
+
+def _at_least(name: str, value: Any, smallest: int) -> None:
+    if value < smallest:
+        raise ToodError(f"{name} is {value}: expected {smallest} or more")

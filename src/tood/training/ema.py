@@ -1,0 +1,78 @@
+"""Exponential moving average of the weights: what is evaluated and saved."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tood.errors import ToodError
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """Averaging of weights.
+
+    Attributes:
+        enabled: whether the average is kept; else the weights themselves are evaluated and saved.
+        decay: share of the average that stays at each step, in the long run.
+        ramp: steps over which the decay grows towards that, so that the random start is forgotten.
+    """
+
+    enabled: bool = False
+    decay: float = 0.999
+    ramp: int = 500
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ToodError(f"ema.decay is {self.decay}: expected a number from 0 up to, but not, 1")
+        if self.ramp < 1:
+            raise ToodError(f"ema.ramp is {self.ramp}: expected 1 or more steps")
+
+    def decay_at(self, step: int) -> float:
+        """Decay after so many steps: decay * (1 - exp(-step / ramp))."""
+        return self.decay * (1 - math.exp(-step / self.ramp))
+
+
+class EMA(Generic[ModuleT]):
+    """The average of a module's parameters and floating-point buffers; other buffers are copied.
+
+    Attributes:
+        module: a copy of the module that holds the average, in evaluation mode.
+    """
+
+    def __init__(self, module: ModuleT, config: EMAConfig) -> None:
+        self.config = config
+        self.module: ModuleT = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Moves the average towards the module, `step` counted from 1."""
+        decay = self.config.decay_at(step)
+        averages, values = [], []
+        for average, value in zip(_tensors(self.module), _tensors(module), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by name."""
+        return self.module.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.module.load_state_dict(state)
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

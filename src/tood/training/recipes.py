@@ -1,0 +1,112 @@
+"""Recipes: what a run does besides its model, as functions that return the pieces of a `RunConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from tood.data.transforms import AugmentConfig, published_1x, published_2x, small_model
+from tood.errors import ToodError
+from tood.models import InputConfig, named_model
+from tood.training.config import RunConfig
+from tood.training.ema import EMAConfig
+from tood.training.optim import AdamWConfig, SGDConfig
+from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The fields of a `RunConfig` that a recipe decides, under their names there."""
+
+    augment: AugmentConfig
+    optimizer: SGDConfig | AdamWConfig
+    schedule: StepScheduleConfig | CosineScheduleConfig
+    ema: EMAConfig
+    epochs: int
+    batch_size: int
+    clip_gradient: float | None = None
+    assigner_warm_up_epochs: int | None = 4
+    assigner_warm_up_share: float = 1 / 3
+
+
+def recipe_1x(size: InputConfig) -> Recipe:
+    """The paper's "1x": 12 epochs of SGD, the rate divided by 10 after epochs 8 and 11."""
+    return Recipe(
+        augment=replace(published_1x(), size=(size.short, size.long)),
+        optimizer=SGDConfig(lr=0.01, lr_batch=16, momentum=0.9, weight_decay=1e-4),
+        schedule=StepScheduleConfig(milestones=(8, 11), of_epochs=12, warm_up_steps=500, warm_up_ratio=0.001),
+        ema=EMAConfig(enabled=False),
+        epochs=12,
+        batch_size=16,
+    )
+
+
+def recipe_2x(size: InputConfig) -> Recipe:
+    """The paper's "2x": 24 epochs, steps after 16 and 22, the short side drawn from 480..800 (in that proportion)."""
+    return replace(
+        recipe_1x(size),
+        augment=replace(published_2x(), size=(size.short, size.long), shortest=max(round(size.short * 0.6), 1)),
+        schedule=StepScheduleConfig(milestones=(16, 22), of_epochs=24, warm_up_steps=500, warm_up_ratio=0.001),
+        epochs=24,
+    )
+
+
+def recipe_small(size: InputConfig) -> Recipe:
+    """For small models from scratch: AdamW, one cosine, averaged weights, images scaled and cropped to a square."""
+    return Recipe(
+        augment=small_model(side=size.long),
+        optimizer=AdamWConfig(lr=1e-3, weight_decay=0.05),
+        schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),
+        ema=EMAConfig(enabled=True, decay=0.998, ramp=200),
+        epochs=100,
+        batch_size=8,
+        clip_gradient=10.0,
+        assigner_warm_up_epochs=None,
+    )
+
+
+RECIPES: Mapping[str, Callable[[InputConfig], Recipe]] = MappingProxyType(
+    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small}
+)
+
+
+def run_config(model: str, size: int | None = None, recipe: str | None = None) -> RunConfig:
+    """The run that a named model is meant for.
+
+    Args:
+        model: a name of `named_models()`.
+        size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
+        recipe: "1x", "2x" or "small" instead of the model's own.
+
+    Raises:
+        ToodError: if there is no such model or recipe, or the size is not positive.
+    """
+    named = named_model(model)
+    config = named.config()
+    if size is not None:
+        if size < config.input.divisor:
+            raise ToodError(f"size is {size}: expected {config.input.divisor} pixels or more")
+        long = round(size * config.input.long / config.input.short)
+        config = replace(config, input=replace(config.input, short=size, long=long))
+    name = recipe or named.recipe
+    if name not in RECIPES:
+        close = get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(RECIPES)}"
+        raise ToodError(f"there is no recipe '{name}': {hint}")
+    pieces = RECIPES[name](config.input)
+    return RunConfig(
+        name=model,
+        recipe=name,
+        model=config,
+        augment=pieces.augment,
+        optimizer=pieces.optimizer,
+        schedule=pieces.schedule,
+        ema=pieces.ema,
+        epochs=pieces.epochs,
+        batch_size=pieces.batch_size,
+        clip_gradient=pieces.clip_gradient,
+        assigner_warm_up_epochs=pieces.assigner_warm_up_epochs,
+        assigner_warm_up_share=pieces.assigner_warm_up_share,
+    )

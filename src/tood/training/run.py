@@ -1,0 +1,263 @@
+"""From a `RunConfig` to a trained model: opens the data, builds the network, says what it found, trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list, set_seed
+from rich.console import Console
+
+from tood import configuration
+from tood.data import DetectionDataset, load_dataset, pick_splits, require_same_categories, train_loader
+from tood.data.loading import default_workers
+from tood.errors import ToodError
+from tood.models import AnyDetector, build_model
+from tood.training.checkpoint import CHECKPOINT, read_checkpoint
+from tood.training.config import RunConfig
+from tood.training.loop import Trainer
+from tood.training.progress import TrainingDisplay
+from tood.training.state import Scores, TrainResult
+
+CONFIG = "config.yaml"
+
+
+def train(config: RunConfig, resume: bool = False, console: Console | None = None) -> TrainResult:
+    """Trains a detector; `best.safetensors` in the run's folder is what to use afterwards.
+
+    The folder also gets `last.safetensors`, `config.yaml` (the run as resolved, which starts the same run again),
+    `metrics.csv`, `tensorboard/` and `checkpoint.pt` (to resume from).
+
+    Args:
+        config: the run.
+        resume: go on from the checkpoint in `config.out`.
+        console: where progress is shown; None shows nothing.
+
+    Raises:
+        ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run, no
+            checkpoint to resume from, a loss that is not finite.
+    """
+    precision, why = choose_precision(config)
+    try:
+        mixed = "no" if precision == "fp32" else precision
+        accelerator = Accelerator(mixed_precision=mixed, cpu=config.device == "cpu")
+    except ValueError as error:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        raise ToodError(f"precision is '{precision}', which this machine cannot do ({error}): use auto") from error
+    try:
+        return _train(config, resume, console if accelerator.is_main_process else None, accelerator, precision, why)
+    finally:
+        # Accelerate remembers device and precision for the whole process: the next run may want others.
+        accelerator.free_memory()
+        if accelerator.num_processes == 1:
+            AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _train(
+    config: RunConfig, resume: bool, console: Console | None, accelerator: Accelerator, precision: str, why: str
+) -> TrainResult:
+    if config.device not in ("auto", "cpu") and accelerator.device.type != config.device:
+        raise ToodError(f"device is '{config.device}', but this machine has none: leave it out or use cpu")
+    out = _run_folder(config, resume, accelerator)
+    accelerator.wait_for_everyone()  # nobody makes the folder while another still looks
+    set_seed(config.seed)
+    display = TrainingDisplay(console)
+
+    datasets = open_datasets(config)
+    training, validation = datasets.training, datasets.validation
+    for dataset in (training, validation):
+        if dataset is not None:
+            display.say(describe(dataset))
+    if datasets.note:
+        display.say(datasets.note)
+    classes = len(training.categories)
+    if classes != config.model.classes:
+        display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
+    config = replace(config, out=out, model=replace(config.model, classes=classes))
+
+    model = build_model(config.model)
+    loader = train_loader(
+        training,
+        config.augment,
+        config.batch_size,
+        config.data.workers,
+        config.seed,
+        config.model.input.divisor,
+        cache=config.data.cache,
+    )
+    evaluate = None if validation is None else _evaluation(config, validation)
+    validation_images = 0 if validation is None else len(validation.images)
+    selects = not datasets.validates_on_test
+    trainer = Trainer(
+        config,
+        model,
+        training.class_names,
+        loader,
+        evaluate,
+        validation_images,
+        selects,
+        accelerator,
+        display,
+    )
+    _say_plan(display, trainer, model, precision, why)
+    if resume:
+        _resume(trainer, display)
+    if accelerator.is_main_process:
+        try:
+            configuration.save(config, out / CONFIG, comment=f"tood train --config {out / CONFIG} --out ANOTHER_FOLDER")
+        except OSError as error:
+            raise ToodError(f"cannot write to {out}: {error.strerror}; give another --out") from error
+    accelerator.wait_for_everyone()
+    return trainer.run()
+
+
+def choose_precision(config: RunConfig) -> tuple[str, str]:
+    """ "fp32", "bf16" or "fp16", and why."""
+    if config.precision != "auto":
+        return config.precision, "as configured"
+    if config.device in ("auto", "cuda") and torch.cuda.is_available():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", "the GPU has it"
+        return "fp32", "the GPU has no bf16"
+    if config.device in ("auto", "cpu") and not torch.backends.mps.is_available() and _cpu_multiplies_bf16():
+        return "bf16", "this CPU has instructions for it"
+    return "fp32", "no hardware for less"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for it; without them bf16 is slower than fp32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The splits of a run.
+
+    Attributes:
+        training: what is learned from.
+        validation: what AP is measured on, None if there is nothing for it.
+        validates_on_test: whether those are the images that the final test is made on: AP then is only shown and
+            chooses no weights.
+        note: what may surprise in the choice, else empty.
+    """
+
+    training: DetectionDataset
+    validation: DetectionDataset | None
+    validates_on_test: bool
+    note: str
+
+
+def open_datasets(config: RunConfig) -> Datasets:
+    """The training split and, if there is one, the validation split.
+
+    Raises:
+        ToodError: if a split cannot be read, has no boxes to learn from, or the two differ in their classes.
+    """
+    splits = pick_splits(config.data.path, train=config.data.train, val=config.data.val)
+    training = load_dataset(config.data.path, splits.train)
+    if training.box_count == 0:
+        raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from")
+    if splits.val is None:
+        return Datasets(training, None, False, f"{splits.note}: there will be no AP, and best.safetensors is the last")
+    validation = load_dataset(config.data.path, splits.val)
+    require_same_categories(training, validation)
+    if splits.val == splits.test and config.data.val is None:
+        note = f"{splits.note}; the AP is only shown: it does not choose the weights, best.safetensors is the last"
+        return Datasets(training, validation, True, note)
+    return Datasets(training, validation, False, splits.note)
+
+
+def describe(dataset: DetectionDataset) -> str:
+    """A split in one line, with what had to be mended while reading it."""
+    text = (
+        f"{dataset.split}: {len(dataset.images):,} images, {dataset.box_count:,} boxes, "
+        f"{len(dataset.categories)} classes ({dataset.format}, {dataset.root})"
+    )
+    counts = dataset.problem_counts()
+    if counts:
+        found = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in counts.items())
+        text += f"; mended: {found} (`tood data check {dataset.root}` lists them)"
+    return text
+
+
+def _evaluation(config: RunConfig, validation: DetectionDataset) -> Callable[[AnyDetector], Scores]:
+    from tood.evaluation import evaluate
+
+    workers = default_workers() if config.data.workers is None else config.data.workers
+    return partial(evaluate, dataset=validation, batch_size=config.batch_size, workers=workers)
+
+
+def _say_plan(display: TrainingDisplay, trainer: Trainer, model: AnyDetector, precision: str, why: str) -> None:
+    config, size = trainer.config, model.config.input
+    everything = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    processes = trainer.accelerator.num_processes
+    display.say(
+        f"model: {config.name}, {everything:,} parameters ({learning:,} learn), input {size.short} x {size.long}"
+    )
+    batch = f"batch {config.batch_size}"
+    batch += f" x {config.accumulation} accumulated" if config.accumulation > 1 else ""
+    batch += f" x {processes} processes" if processes > 1 else ""
+    rate = f"peak rate {trainer.peak_rate:.3g}"
+    if trainer.peak_rate != config.optimizer.lr:
+        rate += f" ({config.optimizer.lr:g} is for {config.optimizer.lr_batch} images a step, scaled linearly)"
+    display.say(
+        f"recipe: {config.recipe}, {config.length}, {config.optimizer.kind}, {config.schedule.kind} schedule, "
+        f"{batch}, {rate}"
+    )
+    display.say(f"device: {trainer.accelerator.device}, precision {precision} ({why}); files: {trainer.out}")
+
+
+# --- the run's folder ----------------------------------------------------------------------------------------------
+
+
+def next_run_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """`runs/<name>-1`, or the next number that is free."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+def latest_run_folder(parent: Path = Path("runs")) -> Path:
+    """The folder whose checkpoint is the newest.
+
+    Raises:
+        ToodError: if there is none.
+    """
+    checkpoints = sorted(parent.glob(f"*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
+        raise ToodError(f"there is no run to resume in {parent}/: name its folder with --out")
+    return checkpoints[-1].parent
+
+
+def _run_folder(config: RunConfig, resume: bool, accelerator: Accelerator) -> Path:
+    """The folder, the same in all processes; it is made when all else is in order."""
+    chosen = config.out if config.out is not None else next_run_folder(config.name)
+    out: Path = broadcast_object_list([chosen])[0] if accelerator.num_processes > 1 else chosen
+    if not resume and (out / CONFIG).exists():
+        raise ToodError(f"{out} already holds a run: add --resume to continue it, or give another --out")
+    return out
+
+
+def _resume(trainer: Trainer, display: TrainingDisplay) -> None:
+    config = trainer.config
+    if not (trainer.out / CHECKPOINT).exists() and (trainer.out / CONFIG).exists():
+        display.say(f"{trainer.out} stopped before its first checkpoint: it starts anew")
+        return
+    trainer.load_state_dict(read_checkpoint(trainer.out))
+    position = trainer.position
+    if trainer.finished:
+        raise ToodError(
+            f"the run in {trainer.out} is complete ({config.length}): give more --epochs or --minutes to go on with it"
+        )
+    display.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")

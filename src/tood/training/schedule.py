@@ -1,0 +1,141 @@
+"""Learning rate over the run, as a plain function of the step and of the completed share of the run.
+
+A run is limited by epochs or by minutes. In the first case its completed share, `progress`, is steps over all steps; in
+the second it is time over all time, so the rate depends on the machine's speed, but it always falls the whole way down
+by the end. Both grow monotonically, and so does the rate's way through its schedule.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from tood.errors import ToodError
+
+
+@dataclass(frozen=True)
+class StepScheduleConfig:
+    """The rate drops at milestones; the defaults are the published 1x's.
+
+    Attributes:
+        milestones: epochs after which the rate is multiplied by `gamma`, in a run of `of_epochs`; a shorter, longer or
+            timed run drops at the same shares of its length.
+        of_epochs: the length that the milestones are meant for.
+        warm_up_steps: steps of linear growth at the start.
+        warm_up_ratio: share of the peak rate that growth starts from.
+        warm_up_share: growth ends at the latest after this share of the run.
+    """
+
+    kind: Literal["step"] = "step"
+    milestones: tuple[int, ...] = (8, 11)
+    of_epochs: int = 12
+    gamma: float = 0.1
+    warm_up_steps: int = 500
+    warm_up_ratio: float = 0.001
+    warm_up_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_warm_up(self)
+        if self.of_epochs < 1 or list(self.milestones) != sorted(self.milestones):
+            raise ToodError(
+                f"schedule.milestones is {list(self.milestones)} of {self.of_epochs} epochs: expected growing epochs"
+            )
+        if not 0 < self.gamma <= 1:
+            raise ToodError(f"schedule.gamma is {self.gamma}: expected a number above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class CosineScheduleConfig:
+    """The rate falls along half a cosine.
+
+    Attributes:
+        final_ratio: share of the peak rate left at the end.
+        warm_up_steps, warm_up_ratio, warm_up_share: as in `StepScheduleConfig`.
+    """
+
+    kind: Literal["cosine"] = "cosine"
+    final_ratio: float = 0.01
+    warm_up_steps: int = 100
+    warm_up_ratio: float = 0.001
+    warm_up_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_warm_up(self)
+        if not 0 <= self.final_ratio <= 1:
+            raise ToodError(f"schedule.final_ratio is {self.final_ratio}: expected a number from 0 to 1")
+
+
+def _check_warm_up(config: StepScheduleConfig | CosineScheduleConfig) -> None:
+    if config.warm_up_steps < 0:
+        raise ToodError(f"schedule.warm_up_steps is {config.warm_up_steps}: expected 0 or more")
+    for name in ("warm_up_ratio", "warm_up_share"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ToodError(f"schedule.{name} is {getattr(config, name)}: expected a number from 0 to 1")
+
+
+def rate_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, progress: float) -> float:
+    """What the peak rate is multiplied by.
+
+    Args:
+        config: the schedule.
+        step: completed steps.
+        progress: completed share of the run, 0..1.
+    """
+    if isinstance(config, StepScheduleConfig):
+        # The small number keeps a milestone on its step despite the division's rounding.
+        epoch = progress * config.of_epochs + 1e-6
+        decay = config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+    else:
+        cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+        decay = config.final_ratio + (1 - config.final_ratio) * cosine
+    return decay * _warm_up_factor(config, step, progress)
+
+
+def _warm_up_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, progress: float) -> float:
+    if config.warm_up_steps == 0 or config.warm_up_share == 0:
+        return 1.0
+    grown = min(max(step / config.warm_up_steps, progress / config.warm_up_share), 1.0)
+    return config.warm_up_ratio + (1 - config.warm_up_ratio) * grown
+
+
+class Clock:
+    """How far a run has come, in time and as a share of its whole.
+
+    Attributes:
+        total_steps: length of a run that is limited by epochs.
+        minutes: length of a run that is limited by time, None for the other.
+    """
+
+    def __init__(self, total_steps: int, minutes: float | None, seconds: float = 0.0) -> None:
+        self.total_steps = total_steps
+        self.minutes = minutes
+        self._before = seconds
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Time runs from here, after the `seconds` of an earlier part of the run."""
+        self._started = time.monotonic()
+
+    def pause(self) -> None:
+        """Time stands still until the next `start`."""
+        self._before, self._started = self.seconds, None
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run so far."""
+        return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
+
+    def progress(self, step: int) -> float:
+        """Completed share of the run after so many steps, 0..1."""
+        if self.minutes is None:
+            return min(step / self.total_steps, 1.0)
+        return min(self.seconds / (self.minutes * 60), 1.0)
+
+    def seconds_left(self, step: int) -> float | None:
+        """Time to the run's end at the speed so far, None before there is any."""
+        progress = self.progress(step)
+        if self.minutes is not None:
+            return self.minutes * 60 * (1 - progress)
+        return None if progress == 0 else self.seconds * (1 - progress) / progress

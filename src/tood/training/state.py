@@ -1,0 +1,93 @@
+"""What a run knows of itself: its position, its recent figures, its result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class Scores(Protocol):
+    """What an evaluation gives, each in 0..1."""
+
+    @property
+    def ap(self) -> float:
+        """AP over IoU 0.50:0.95."""
+
+    @property
+    def ap50(self) -> float:
+        """AP at IoU 0.50."""
+
+    @property
+    def ap75(self) -> float:
+        """AP at IoU 0.75."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A run that ended.
+
+    Attributes:
+        out: its folder.
+        best: weights of the highest AP (the last ones where nothing was evaluated), None if interrupted before any.
+        last: weights at the end.
+        ap, ap50, ap75: of the last evaluation, 0..1; None without one.
+        best_ap: of `best`: the highest, or the last where validation images are those of the test.
+        epochs, steps, seconds: how far the run went.
+        interrupted_by: number of the signal that stopped it early, None at its proper end.
+    """
+
+    out: Path
+    best: Path | None
+    last: Path
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    best_ap: float | None
+    epochs: float
+    steps: int
+    seconds: float
+    interrupted_by: int | None
+
+
+@dataclass
+class Position:
+    """Where a run stands: with the weights and random states, all that resuming needs.
+
+    Attributes:
+        epoch: completed epochs.
+        batch: batches taken of the epoch under way.
+        step: completed optimiser steps.
+        evaluated_step: the step of the last evaluation.
+        ap, ap50, ap75: of the last evaluation.
+        best_ap: of `best.safetensors`.
+        evaluations, evaluation_seconds: how many there were, and the time spent on them.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    evaluated_step: int = -1
+    ap: float | None = None
+    ap50: float | None = None
+    ap75: float | None = None
+    best_ap: float | None = None
+    evaluations: int = 0
+    evaluation_seconds: float = 0.0
+
+
+@dataclass
+class Window:
+    """Sums since the last row of the log."""
+
+    started: float = field(default_factory=time.monotonic)
+    images: int = 0
+    steps: int = 0
+    classification: float = 0.0
+    box: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Speed, loading included."""
+        return self.images / max(time.monotonic() - self.started, 1e-9)

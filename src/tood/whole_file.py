@@ -1,0 +1,33 @@
+"""Files that appear when everything is in them, or never."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tood.errors import ToodError
+
+
+@contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; at the end it takes the place of `path`.
+
+    The folder is made if need be. If the body fails, `path` stays as it was and nothing is left behind.
+
+    Raises:
+        ToodError: if the file cannot be written.
+    """
+    path = Path(path)
+    # The suffix stays: image writers choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise ToodError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""The command line as a person meets it: help, exit codes, one sentence an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import tood
+from tood.cli import app
+from tood.errors import ToodError
+
+COMMANDS = ("train", "eval", "predict", "data", "models", "demo")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def subprocess_run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    source = str(Path(tood.__file__).parents[1])
+    command = ["-c", code] if code else ["-m", "tood", *arguments]
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": source, "COLUMNS": "100"},
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_answers_at_once() -> None:
+    started = time.monotonic()
+    done = subprocess_run("--help")
+    assert time.monotonic() - started < 5
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("imported", ["import tood", "import tood.cli", "import tood; tood.__version__; dir(tood)"])
+def test_importing_does_not_import_what_is_slow(imported: str) -> None:
+    code = f"{imported}\nimport sys\nprint([m for m in ('torch', 'cv2', 'numpy', 'matplotlib') if m in sys.modules])"
+    assert subprocess_run(code=code).stdout == "[]\n"
+
+
+def test_the_package_offers_what_it_names() -> None:
+    for name in tood.__all__:
+        assert getattr(tood, name) is not None
+    assert set(dir(tood)) >= {"Detector", "train", "evaluate"}
+    with pytest.raises(AttributeError, match="no attribute 'detector'"):
+        _ = tood.detector  # type: ignore[attr-defined]
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"tood {tood.__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_options(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.stdout) > 200
+
+
+def test_models_are_listed() -> None:
+    result = run("models")
+    assert result.exit_code == 0
+    line = next(line for line in result.stdout.splitlines() if line.startswith("tood_r50_fpn_1x"))
+    assert line.split()[1:] == ["32,200,494", "800", "x", "1333", "8..128", "1x", "42.5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["train"], "none in data/coco: name yours with --data"),
+        (["train", "--data", ".", "--model", "tood_tyni"], "did you mean 'tood_tiny'"),
+        (["train", "--data", ".", "--set", "optimiser.lr=1"], "did you mean 'optimizer'"),
+        (["train", "--data", ".", "--set", "epochs"], "expected key=value"),
+        (["train", "--data", ".", "--lr", "-1"], "optimizer.lr is -1.0"),
+        (["train", "--data", ".", "--minutes", "0"], "minutes is 0.0"),
+        (["train", "--data", ".", "--precision", "fp8"], "expected auto, fp32, bf16 or fp16"),
+        (["train", "--data", ".", "--recipe", "3x"], "no recipe '3x'"),
+        (["train", "--resume"], "no run to resume"),
+        (["train", "--resume", "--out", "empty"], "config.yaml"),
+        (["train", "--config", "none.yaml"], "none.yaml"),
+        (["train", "--config", "run.yaml", "--model", "tood_tiny"], "--model cannot be given with --config"),
+        (["train", "--resume", "--out", "there", "--size", "64"], "--size cannot be given with --resume"),
+        (["train", "--epochs", "x"], ""),
+        (["train", "--no-such-option"], ""),
+        (["trian"], ""),
+        (["demo", "--out", "there"], "already holds a run"),
+    ],
+)
+def test_what_the_person_can_mend_is_one_sentence_and_exit_code_2(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "there"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "there/config.yaml").touch()
+    (tmp_path / "run.yaml").touch()
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert part in result.stderr
+    assert "Traceback" not in result.output
+    if part:
+        assert result.stderr.startswith("tood: ")
+        assert result.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ToodError("the picture is missing"), 2, "tood: the picture is missing\n"),
+        (KeyboardInterrupt(), 130, "tood: interrupted\n"),
+        (OSError(28, "No space left on device", "x.pt"), 2, "tood: No space left on device: x.pt\n"),
+    ],
+)
+def test_errors_become_exit_codes(
+    error: BaseException, code: int, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import tood.models
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(tood.models, "named_models", fail)
+    result = run("models")
+    assert (result.exit_code, result.stderr) == (code, text)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tood.models
+
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(tood.models, "named_models", fail)
+    assert isinstance(run("models").exception, ValueError)

@@ -1,0 +1,265 @@
+"""The loop: what it leaves behind, that it learns, and that an interrupted run ends where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tood.alignment import Losses
+from tood.errors import ToodError
+from tood.models import AnyDetector, load_weights
+from tood.training.checkpoint import read_checkpoint
+from tood.training.config import RunConfig
+from tood.training.loop import Trainer
+from training.fakes import FakeScores, plain, squares_loader, tiny_run, tiny_trainer
+
+
+def weights(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.state_dict()["model"].items()}
+
+
+def stop_at(trainer: Trainer, step: int, number: int = signal.SIGTERM) -> None:
+    """Sends this process a signal while the given step is under way."""
+    normal = trainer._step
+
+    def step_and_kill(group: list, progress: float) -> None:  # type: ignore[type-arg]
+        if trainer.position.step + 1 == step:
+            os.kill(os.getpid(), number)
+        normal(group, progress)
+
+    trainer._step = step_and_kill  # type: ignore[method-assign]
+
+
+def test_a_run_leaves_weights_metrics_and_a_checkpoint(tmp_path: Path) -> None:
+    scores = iter([FakeScores(0.2), FakeScores(0.5), FakeScores(0.4)])
+    result = tiny_trainer(tiny_run(tmp_path), lambda model: next(scores)).run()
+    assert (result.epochs, result.steps, result.interrupted_by) == (3, 9, None)
+    assert (result.ap, result.best_ap) == (0.4, 0.5)
+    best, names = load_weights(tmp_path / "best.safetensors")
+    last, _ = load_weights(tmp_path / "last.safetensors")
+    assert names == ("a", "b")
+    pairs = zip(best.parameters(), last.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs), "best is of epoch 2, last of epoch 3"
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["AP"] for row in rows if row["AP"]] == ["0.2", "0.5", "0.4"]
+    assert [int(row["step"]) for row in rows if row["loss"]] == list(range(1, 10))
+    assert all(float(row["loss"]) > 0 and float(row["images_per_second"]) > 0 for row in rows if row["loss"])
+    assert any((tmp_path / "tensorboard").iterdir())
+    assert read_checkpoint(tmp_path)["position"]["epoch"] == 3
+
+
+def test_the_average_is_evaluated_and_saved_in_evaluation_mode(tmp_path: Path) -> None:
+    seen: list[AnyDetector] = []
+
+    def evaluate(model: AnyDetector) -> FakeScores:
+        assert not model.training
+        seen.append(model)
+        return FakeScores(0.5)
+
+    trainer = tiny_trainer(tiny_run(tmp_path), evaluate)
+    trainer.run()
+    assert trainer.ema is not None
+    assert seen[-1] is trainer.ema.module
+    saved, _ = load_weights(tmp_path / "last.safetensors")
+    for name, value in trainer.ema.state_dict().items():
+        assert torch.equal(saved.state_dict()[name], value)
+    assert any(not torch.equal(value, saved.state_dict()[name]) for name, value in weights(trainer).items())
+
+
+def test_the_test_split_chooses_no_weights(tmp_path: Path) -> None:
+    scores = iter([FakeScores(0.2), FakeScores(0.5), FakeScores(0.4)])
+    result = tiny_trainer(tiny_run(tmp_path), lambda model: next(scores), selects=False).run()
+    assert result.best_ap == 0.4
+    assert result.best is not None
+    best, last = load_weights(result.best)[0].state_dict(), load_weights(result.last)[0].state_dict()
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    config = replace(tiny_run(tmp_path), epochs=40, assigner_warm_up_share=0.0, optimizer=tiny_run(tmp_path).optimizer)
+    trainer = tiny_trainer(config)
+    trainer.run()
+    with (tmp_path / "metrics.csv").open() as file:
+        box = [float(row["loss_box"]) for row in csv.DictReader(file) if row["loss_box"]]
+    assert sum(box[-10:]) < 0.7 * sum(box[:10])
+
+
+def test_without_validation_the_last_weights_are_the_best(tmp_path: Path) -> None:
+    result = tiny_trainer(tiny_run(tmp_path)).run()
+    assert result.ap is None
+    assert result.best is not None
+    best, last = load_weights(result.best)[0].state_dict(), load_weights(result.last)[0].state_dict()
+    assert all(torch.equal(best[name], last[name]) for name in last)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 9])
+@pytest.mark.parametrize("change", [lambda config: config, plain], ids=["ema", "plain"])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tmp_path: Path, stop: int, change: Callable[[RunConfig], RunConfig]
+) -> None:
+    whole = tiny_trainer(change(tiny_run(tmp_path / "whole")), lambda model: FakeScores(0.5))
+    expected_result = whole.run()
+
+    config = change(tiny_run(tmp_path / "parts"))
+    first = tiny_trainer(config, lambda model: FakeScores(0.5))
+    stop_at(first, stop)
+    result = first.run()
+    assert result.interrupted_by == signal.SIGTERM
+    assert result.steps == stop, "the step under way is ended, no other is begun"
+    second = tiny_trainer(config, lambda model: FakeScores(0.5))
+    second.load_state_dict(read_checkpoint(tmp_path / "parts"))
+    torch.rand(7)  # whatever else drew numbers
+    result = second.run()
+
+    assert (result.epochs, result.steps) == (expected_result.epochs, expected_result.steps)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(second)[name]), name
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(value, second.averaged.state_dict()[name]), name
+    with (tmp_path / "parts/metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss"]]
+    assert steps == list(range(1, 10))
+
+
+def test_rows_after_the_checkpoint_are_dropped_on_resuming(tmp_path: Path) -> None:
+    first = tiny_trainer(tiny_run(tmp_path))
+    stop_at(first, 4)
+    first.run()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("2,5,9,1,1,1,1,1,,,\r\n2,6,9,1")  # as a run leaves it that was killed later on
+    second = tiny_trainer(tiny_run(tmp_path))
+    second.load_state_dict(read_checkpoint(tmp_path))
+    second.run()
+    with (tmp_path / "metrics.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss"]]
+    assert steps == list(range(1, 10))
+
+
+def test_the_second_interrupt_is_obeyed_at_once(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tiny_run(tmp_path))
+    stop_at(trainer, 2, signal.SIGINT)
+    normal = trainer._step
+
+    def twice(group: list, progress: float) -> None:  # type: ignore[type-arg]
+        normal(group, progress)
+        if trainer.position.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer._step = twice  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_timed_run_ends_on_time_and_reaches_the_schedules_end(tmp_path: Path) -> None:
+    config = replace(tiny_run(tmp_path), minutes=1.5 / 60, epochs=1)
+    calls: list[float] = []
+
+    def evaluate(model: AnyDetector) -> FakeScores:
+        calls.append(time.monotonic())
+        time.sleep(0.5)
+        return FakeScores(0.5)
+
+    result = tiny_trainer(config, evaluate).run()
+    assert result.epochs > 1, "minutes decide, not epochs"
+    assert 1.5 <= result.seconds < 2.5, "the final evaluation does not count"
+    assert len(calls) <= 2, "evaluations during the run may not take its time"
+    with (tmp_path / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+    assert rates[-1] < 0.1 * max(rates)
+    top = rates.index(max(rates))
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@pytest.mark.parametrize("where", ["output", "loss"])
+def test_what_is_not_finite_names_the_pictures_and_leaves_the_weights(tmp_path: Path, where: str) -> None:
+    trainer = tiny_trainer(plain(tiny_run(tmp_path)))
+    if where == "output":
+        with torch.no_grad():
+            next(p for p in trainer.model.parameters() if p.ndim == 4)[0, 0, 0, 0] = float("nan")
+    else:
+        criterion = trainer.criterion
+
+        def infinite(*arguments: object) -> Losses:
+            losses = criterion(*arguments)  # type: ignore[arg-type]
+            return replace(losses, box=losses.box * float("inf"))
+
+        trainer.criterion = infinite  # type: ignore[assignment]
+    before = [value.detach().clone() for value in trainer.model.parameters()]
+    with pytest.raises(ToodError, match=rf"{where} .*not finite at step 1, .* picture\d\.png, picture\d\.png"):
+        trainer.run()
+    after = list(trainer.model.parameters())
+    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, after, strict=True))
+
+
+def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
+    config = replace(tiny_run(tmp_path), accumulation=2, epochs=2)
+    trainer = tiny_trainer(config)
+    result = trainer.run()
+    assert trainer.steps_per_epoch == 2, "three batches: two and the one that is left"
+    assert result.steps == 4
+    assert result.epochs == 2
+
+
+def test_accumulation_averages_the_gradients_of_its_batches(tmp_path: Path) -> None:
+    config = replace(plain(tiny_run(tmp_path)), batch_size=3, accumulation=2)
+    trainer = tiny_trainer(config)
+    batches = list(trainer.loader)
+    trainer.model.eval()  # no batch statistics
+    expected = []
+    for batch in batches:
+        trainer.model.zero_grad()
+        trainer._losses(batch, warm_up=True).total.backward()
+        expected.append([p.grad.clone() for p in trainer.model.parameters() if p.grad is not None])
+    trainer.model.zero_grad()
+    seen: list[Tensor] = []
+    trainer.optimizer.step = lambda: seen.extend(
+        p.grad.clone() for p in trainer.model.parameters() if p.grad is not None
+    )
+    trainer._show = lambda rate, progress: None  # type: ignore[method-assign]
+    trainer._step(batches, 0.0)
+    for one, two, both in zip(*expected, seen, strict=True):
+        torch.testing.assert_close(both, (one + two) / 2)
+
+
+def test_the_gradients_norm_is_limited(tmp_path: Path) -> None:
+    trainer = tiny_trainer(replace(plain(tiny_run(tmp_path)), clip_gradient=1e-3))
+    norms: list[float] = []
+
+    def record() -> None:
+        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
+
+    trainer.optimizer.step = record
+    trainer.run()
+    assert max(norms) <= 1.001e-3
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    tiny_trainer(tiny_run(tmp_path)).run()
+    config = tiny_run(tmp_path)
+    other = tiny_trainer(replace(config, model=replace(config.model, classes=5)))
+    with pytest.raises(ToodError, match="another model"):
+        other.load_state_dict(read_checkpoint(tmp_path))
+
+
+def test_checkpoints_are_written_from_time_to_time(tmp_path: Path) -> None:
+    trainer = tiny_trainer(replace(tiny_run(tmp_path), checkpoint_minutes=0, keep=3, epochs=2))
+    trainer.run()
+    assert len(list(tmp_path.glob("checkpoint-*.pt"))) == 2
+    assert not list(tmp_path.glob(".*")), "no temporary file is left"
+
+
+def test_an_epoch_of_one_batch(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tiny_run(tmp_path), loader=squares_loader(2, 2))
+    assert trainer.run().steps == 3

@@ -1,0 +1,248 @@
+"""Averaging, optimisers, configuration of a run, recipes, checkpoints, the display."""
+
+from __future__ import annotations
+
+import io
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from tood import configuration
+from tood.errors import ToodError
+from tood.models import build_model, named_models
+from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, run_config
+from tood.training.checkpoint import random_states, read_checkpoint, set_random_states, write_checkpoint
+from tood.training.optim import build_optimizer, parameter_groups, scaled_rate
+from tood.training.progress import Status, TrainingDisplay, duration
+from training.fakes import tiny_model, tiny_run
+
+
+def test_the_average_follows_its_formula() -> None:
+    config = EMAConfig(enabled=True, decay=0.9, ramp=10)
+    module = nn.BatchNorm1d(1)
+    average = EMA(module, config)
+    weight, mean = 1.0, 0.0
+    for step in range(1, 6):
+        with torch.no_grad():
+            module.weight.fill_(step)
+            module.running_mean.fill_(10 * step)  # type: ignore[union-attr]
+            module.num_batches_tracked.fill_(step)  # type: ignore[union-attr]
+        average.update(module, step)
+        decay = 0.9 * (1 - math.exp(-step / 10))
+        weight, mean = decay * weight + (1 - decay) * step, decay * mean + (1 - decay) * 10 * step
+    assert average.module.weight.item() == pytest.approx(weight, rel=1e-5)
+    assert float(average.module.running_mean) == pytest.approx(mean, rel=1e-5)  # type: ignore[arg-type]
+    assert int(average.module.num_batches_tracked) == 5, "counters are copied"  # type: ignore[arg-type]
+    assert not average.module.training
+    assert module.weight.item() == 5, "the module itself is not touched"
+
+
+def test_only_what_learns_is_optimised_and_norms_and_biases_may_go_without_decay() -> None:
+    model = build_model(tiny_model())
+    model.backbone.requires_grad_(False)
+    learning = {id(p) for p in model.parameters() if p.requires_grad}
+    (everything,) = parameter_groups(model, 0.1, decay_norm_and_bias=True)
+    assert {id(p) for p in everything["params"]} == learning
+    decayed, free = parameter_groups(model, 0.1, decay_norm_and_bias=False)
+    assert {id(p) for p in decayed["params"]} | {id(p) for p in free["params"]} == learning
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert all(p.ndim > 1 for p in decayed["params"])
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(names[id(p)].endswith(("bias", "norm.weight")) or "scales" in names[id(p)] for p in free["params"])
+
+
+def test_the_rate_scales_linearly_with_the_batch_it_is_meant_for() -> None:
+    assert scaled_rate(SGDConfig(), 16) == 0.01
+    assert scaled_rate(SGDConfig(), 4) == pytest.approx(0.0025)
+    assert scaled_rate(SGDConfig(lr_batch=None), 4) == 0.01
+
+
+def test_the_optimisers_are_those_that_the_configuration_says() -> None:
+    model = build_model(tiny_model())
+    sgd = build_optimizer(SGDConfig(momentum=0.8, weight_decay=0.3), model, 0.5)
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"], sgd.param_groups[0]["weight_decay"]) == (
+        0.5,
+        0.8,
+        0.3,
+    )
+    adamw = build_optimizer(AdamWConfig(betas=(0.8, 0.9)), model, 0.5)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.param_groups[0]["betas"] == (0.8, 0.9)
+
+
+def test_the_geometric_assigner_rules_for_four_epochs_or_a_third_of_a_short_run() -> None:
+    run = RunConfig()
+    epochs = lambda total: [run.warms_up_assigner(e, e / total) for e in range(total)]  # noqa: E731
+    assert epochs(12) == [True] * 4 + [False] * 8
+    assert epochs(24) == [True] * 4 + [False] * 20
+    assert epochs(6) == [True] * 2 + [False] * 4
+    long_run = replace(run, assigner_warm_up_epochs=None)
+    assert long_run.warms_up_assigner(20, 0.3)
+    assert not long_run.warms_up_assigner(20, 0.34)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epochs=0", "epochs is 0: expected 1 or more"),
+        ("minutes=0", r"minutes is 0\.0: expected a number above 0"),
+        ("minutes=.inf", "minutes is inf"),
+        ("data.workers=-1", r"data\.workers is -1: expected 0 or more"),
+        ("optimizer.lr=-1", r"optimizer\.lr is -1\.0: expected a number above 0"),
+        ("optimizer.lr_batch=0", r"optimizer\.lr_batch is 0"),
+        ("optimizer.momentum=1", r"optimizer\.momentum is 1\.0"),
+        ("ema.decay=1", r"ema\.decay is 1\.0"),
+        ("assigner_warm_up_share=2", r"assigner_warm_up_share is 2\.0: expected a number from 0 to 1"),
+        ("augment.flip=2", r"augment\.flip is 2\.0: give a number"),
+        ("precision=fp64", r"precision is 'fp64': expected auto, fp32, bf16 or fp16"),
+        ("model.backbone.block=basik", r"model\.backbone\.block is 'basik'.* did you mean basic\?"),
+        ("criterion.assigner.top=3", r"criterion\.assigner\.top"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
+    with pytest.raises(ToodError, match=message):
+        configuration.apply_overrides(RunConfig(), [setting])
+
+
+@pytest.mark.parametrize("model", list(named_models()))
+def test_the_run_of_every_named_model_survives_its_file(tmp_path: Path, model: str) -> None:
+    run = replace(run_config(model), out=tmp_path / "x", minutes=1.5)
+    configuration.save(run, tmp_path / "config.yaml")
+    assert configuration.load(tmp_path / "config.yaml", RunConfig) == run
+
+
+def test_recipes_follow_the_model_and_its_size() -> None:
+    run = run_config("tood_r50_fpn_1x")
+    assert (run.recipe, run.epochs, run.batch_size, run.augment.size) == ("1x", 12, 16, (800, 1333))
+    assert run.optimizer == SGDConfig(lr=0.01, momentum=0.9, weight_decay=1e-4)
+    assert not run.ema.enabled
+    twice = run_config("tood_r50_fpn_1x", recipe="2x")
+    assert (twice.epochs, twice.augment.shortest) == (24, 480)
+    assert twice.schedule.milestones == (16, 22)  # type: ignore[union-attr]
+    small = run_config("tood_r50_fpn_1x", size=400)
+    assert small.augment.size == (400, 666)
+    assert (small.model.input.short, small.model.input.long) == (400, 666)
+    tiny = run_config("tood_tiny", size=256)
+    assert tiny.augment.canvas == 256
+    assert tiny.ema.enabled
+    with pytest.raises(ToodError, match="no recipe 'smal': did you mean 'small'"):
+        run_config("tood_tiny", recipe="smal")
+    with pytest.raises(ToodError, match="did you mean 'tood_tiny'"):
+        run_config("tood_tyni")
+    with pytest.raises(ToodError, match="size is 0"):
+        run_config("tood_tiny", size=0)
+
+
+def test_a_checkpoint_returns_what_was_written(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, {"a": torch.arange(3), "b": {"c": (1, "x", None)}})
+    state = read_checkpoint(tmp_path)
+    assert torch.equal(state["a"], torch.arange(3))
+    assert state["b"] == {"c": (1, "x", None)}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path, {"step": 1})
+
+    def full_disk(state: object, file: io.BufferedWriter) -> None:
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(ToodError, match=r"No space left on device.*the checkpoint before it is intact"):
+        write_checkpoint(tmp_path, {"step": 2}, keep=2)
+    assert read_checkpoint(tmp_path)["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_as_many_checkpoints_are_kept_as_asked(tmp_path: Path) -> None:
+    for step in range(5):
+        write_checkpoint(tmp_path, {"step": step}, keep=3)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["checkpoint-000003.pt", "checkpoint-000004.pt", "checkpoint.pt"]
+    assert read_checkpoint(tmp_path)["step"] == 4
+    (tmp_path / "checkpoint-000004.pt").replace(tmp_path / "checkpoint.pt")
+    assert read_checkpoint(tmp_path)["step"] == 3
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "hostile", "foreign"])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_checkpoint(tmp_path, {"a": torch.zeros(1000)})
+    if damage == "missing":
+        path.unlink()
+    elif damage == "hostile":
+        torch.save(Hostile(), path)
+    elif damage == "foreign":
+        torch.save({"state_dict": {}}, path)
+    else:
+        path.write_bytes({"empty": b"", "truncated": path.read_bytes()[:2000], "text": b"hello"}[damage])
+    with pytest.raises(ToodError, match=r"checkpoint\.pt") as caught:
+        read_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_random_states_are_taken_up(tmp_path: Path) -> None:
+    draw = lambda: (random.random(), float(np.random.rand()), float(torch.rand(())))  # noqa: E731, NPY002
+    write_checkpoint(tmp_path, {"random": random_states()})
+    first = draw()
+    set_random_states(read_checkpoint(tmp_path)["random"])
+    assert draw() == first
+
+
+def status(**changes: object) -> Status:
+    usual = Status(2, 12, 30, 0.25, 185.0, 0.5, 0.25, 0.01, 12.3, None)
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+def test_the_status_line_says_everything() -> None:
+    assert status().line == (
+        "epoch 2/12  step 30  loss 0.750 (cls 0.500, box 0.250)  AP -  lr 0.01  12.3 images/s  3:05 left"
+    )
+    timed = status(epochs=None, ap=0.4567, seconds_left=None).line
+    assert timed.startswith("epoch 2  step 30")
+    assert "AP 0.457" in timed
+    assert "left" not in timed
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_display_shows_the_run(terminal: bool) -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=160)
+    with TrainingDisplay(console) as display:
+        display.say("[model] tiny")
+        display.step(status())
+        display.step(status(step=31, progress=0.3))
+    text = output.getvalue()
+    assert "[model] tiny" in text, "brackets are text, not markup"
+    assert "epoch 2/12" in text
+    if not terminal:
+        assert text.count("\n") == 2, "one line from time to time, not one a step"
+        assert "\x1b" not in text
+
+
+def test_lengths_of_time_in_words() -> None:
+    assert [duration(s) for s in (0, 42.4, 187, 18131, 183600)] == ["0 s", "42 s", "3:07", "5:02:11", "2 d 03 h"]
+
+
+def test_a_run_says_its_length() -> None:
+    assert [replace(tiny_run(Path("x")), epochs=e, minutes=m).length for e, m in ((1, None), (3, None), (3, 1.5))] == [
+        "1 epoch",
+        "3 epochs",
+        "1.5 minutes",
+    ]

@@ -1,0 +1,185 @@
+"""`train`: from a folder of pictures to a run's folder, through the real loader and evaluation."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from rich.console import Console
+
+from tood import configuration
+from tood.data.transforms import AugmentConfig
+from tood.errors import ToodError
+from tood.models import load_weights
+from tood.training import DataConfig, RunConfig, TrainResult, latest_run_folder, next_run_folder, train
+from tood.training.run import choose_precision
+from training.fakes import tiny_run
+from training.pictures import coco_folder
+
+
+def run_on(data: Path, out: Path) -> RunConfig:
+    return replace(
+        tiny_run(out),
+        model=replace(tiny_run(out).model, classes=80),
+        augment=AugmentConfig(size=(32, 32), canvas=32),
+        data=DataConfig(path=str(data), workers=0),
+        epochs=2,
+    )
+
+
+def said(config: RunConfig, resume: bool = False) -> tuple[TrainResult, str]:
+    output = io.StringIO()
+    result = train(config, resume, Console(file=output, width=300))
+    return result, output.getvalue()
+
+
+def test_a_run_from_a_folder_of_pictures(tmp_path: Path) -> None:
+    result, text = said(run_on(coco_folder(tmp_path / "data"), tmp_path / "run"))
+    assert (result.epochs, result.steps) == (2, 6)
+    assert result.ap is not None
+    assert 0 <= result.ap <= 1
+    for part in (
+        "train2017: 6 images, 6 boxes, 2 classes (coco",
+        "val2017: 6 images",
+        "classes: 2 as in the dataset (the model's configuration said 80)",
+        "parameters",
+        "recipe: small, 2 epochs, adamw, cosine schedule, batch 2, peak rate 0.001",
+        "device: cpu, precision fp32 (as configured)",
+        "AP50",
+    ):
+        assert part in text or part.replace("2017", "") in text, part
+    model, names = load_weights(tmp_path / "run/best.safetensors")
+    assert names == ("cat", "dog")
+    assert model.config.classes == 2
+
+
+def test_the_saved_configuration_starts_the_same_run_again(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    said(run_on(data, tmp_path / "one"))
+    again = replace(configuration.load(tmp_path / "one/config.yaml", RunConfig), out=tmp_path / "two")
+    said(again)
+    one = load_weights(tmp_path / "one/last.safetensors")[0].state_dict()
+    two = load_weights(tmp_path / "two/last.safetensors")[0].state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    config = run_on(coco_folder(tmp_path / "data"), tmp_path / "run")
+    said(config)
+    before = (tmp_path / "run/metrics.csv").read_bytes()
+    with pytest.raises(ToodError, match="already holds a run: add --resume"):
+        said(config)
+    with pytest.raises(ToodError, match="is complete"):
+        said(config, resume=True)
+    assert (tmp_path / "run/metrics.csv").read_bytes() == before
+
+
+def test_a_finished_run_goes_on_with_more_epochs(tmp_path: Path) -> None:
+    config = run_on(coco_folder(tmp_path / "data"), tmp_path / "run")
+    said(config)
+    result, text = said(replace(config, epochs=3), resume=True)
+    assert (result.epochs, result.steps) == (3, 9)
+    assert "resuming at epoch 3, step 6" in text
+
+
+def test_resuming_a_run_that_never_reached_a_checkpoint_starts_it(tmp_path: Path) -> None:
+    config = run_on(coco_folder(tmp_path / "data"), tmp_path / "run")
+    said(config)
+    (tmp_path / "run/checkpoint.pt").unlink()
+    result, text = said(config, resume=True)
+    assert result.steps == 6
+    assert "it starts anew" in text
+
+
+def test_without_a_validation_split_there_is_no_ap(tmp_path: Path) -> None:
+    result, text = said(run_on(coco_folder(tmp_path / "data", ("train",)), tmp_path / "run"))
+    assert result.ap is None
+    assert result.best is not None
+    assert "there will be no AP" in text
+
+
+def test_the_test_split_is_only_looked_at(tmp_path: Path) -> None:
+    result, text = said(run_on(coco_folder(tmp_path / "data", ("train", "test")), tmp_path / "run"))
+    assert result.ap == result.best_ap
+    assert "does not choose the weights" in text
+
+
+def test_boxes_that_were_mended_are_counted(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    path = data / "annotations/instances_train2017.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["bbox"] = [40, 30, 30, 30]
+    content["annotations"][1]["bbox"] = [5, 5, 0, 4]
+    path.write_text(json.dumps(content))
+    _, text = said(run_on(data, tmp_path / "run"))
+    assert "box clipped (1)" in text
+    assert "box dropped (1)" in text
+
+
+@pytest.mark.parametrize("problem", ["no boxes", "missing", "broken picture", "device"])
+def test_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(tmp_path: Path, problem: str) -> None:
+    data = coco_folder(tmp_path / "data")
+    config = run_on(data, tmp_path / "run")
+    if problem == "no boxes":
+        path = data / "annotations/instances_train2017.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": []}))
+    elif problem == "missing":
+        config = replace(config, data=replace(config.data, path=str(tmp_path / "nowhere")))
+    elif problem == "broken picture":
+        (data / "train2017/003.png").write_bytes(b"no picture")
+    else:
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+        config = replace(config, device="cuda")
+    with pytest.raises(ToodError) as caught:
+        said(config)
+    assert "\n" not in str(caught.value)
+    if problem == "broken picture":
+        assert "003.png" in str(caught.value)
+        assert not (tmp_path / "run/best.safetensors").exists()
+    else:
+        assert not (tmp_path / "run").exists()
+
+
+def test_runs_are_numbered_and_the_latest_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ToodError, match="no run to resume"):
+        latest_run_folder()
+    config = replace(run_on(coco_folder(tmp_path / "data"), tmp_path), out=None, epochs=1)
+    assert said(config)[0].out == Path("runs/tiny-1")
+    assert said(config)[0].out == Path("runs/tiny-2")
+    assert next_run_folder("tiny") == Path("runs/tiny-3")
+    assert latest_run_folder() == Path("runs/tiny-2")
+
+
+@pytest.mark.parametrize("reduced", ["bf16", "fp16"])
+def test_reduced_precision_trains_and_resumes_and_the_run_says_why(
+    tmp_path: Path, reduced: Literal["bf16", "fp16"]
+) -> None:
+    config = replace(run_on(coco_folder(tmp_path / "data"), tmp_path / "run"), precision=reduced, epochs=1)
+    result, text = said(config)
+    assert result.steps == 3
+    assert f"precision {reduced} (as configured)" in text
+    assert said(replace(config, epochs=2), resume=True)[0].steps == 6
+
+
+def test_the_precision_chosen_has_a_reason() -> None:
+    config = RunConfig()
+    precision, why = choose_precision(replace(config, precision="auto"))
+    assert precision in ("fp32", "bf16")
+    assert why
+
+
+def test_workers_and_no_workers_give_the_same_run(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    states = []
+    for workers in (0, 1):
+        config = run_on(data, tmp_path / f"run{workers}")
+        said(replace(config, epochs=1, data=replace(config.data, workers=workers)))
+        states.append(load_weights(tmp_path / f"run{workers}/last.safetensors")[0].state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
