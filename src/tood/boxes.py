@@ -127,11 +127,11 @@ def _overlapping_pairs(
     further right begins within the first 1 - t of the other's width. Few pairs are left to measure.
     """
     count = len(boxes)
-    left = boxes[:, 0].copy()
-    sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
-    areas = sides[:, 0] * sides[:, 1]
+    left, top, right, bottom = boxes.T.copy()  # a row each: contiguous
+    widths = (right - left).clip(min=0)
+    areas = widths * (bottom - top).clip(min=0)
     # The slack keeps rounding from losing a pair; the IoU itself decides.
-    reach = left + (1 - iou_threshold + 1e-3) * sides[:, 0] + 1e-5 * np.abs(left)
+    reach = left + (1 - iou_threshold + 1e-3) * widths + 1e-5 * np.abs(left)
     ascending = np.sort(left)
     # Integer keys that order by class, then by left side.
     begin = labels * (count + 1) + ascending.searchsorted(left)
@@ -151,8 +151,10 @@ def _overlapping_pairs(
         first = np.arange(block.start, block.stop).repeat(number)
         step = np.arange(len(first)) - (number.cumsum() - number).repeat(number)
         a, b = sweep[first], sweep[first + 1 + step]
-        meeting = np.minimum(boxes[a, 2:], boxes[b, 2:]) - np.maximum(boxes[a, :2], boxes[b, :2])
-        overlap = meeting.clip(min=0).prod(axis=1)
+        height = np.minimum(bottom[a], bottom[b]) - np.maximum(top[a], top[b])
+        a, b, height = a[height > 0], b[height > 0], height[height > 0]
+        # The second begins further right.
+        overlap = (np.minimum(right[a], right[b]) - left[b]).clip(min=0) * height
         over = overlap / np.maximum(areas[a] + areas[b] - overlap, np.float32(EPSILON)) > iou_threshold
         lower.append(np.minimum(a, b)[over])
         higher.append(np.maximum(a, b)[over])

@@ -8,7 +8,6 @@ common name (`kind`, `family`) with its own value, and that value decides.
 from __future__ import annotations
 
 import math
-import os
 import types
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
@@ -20,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from tood.errors import ToodError
+from tood.whole_file import whole_file
 
 T = TypeVar("T")
 
@@ -42,16 +42,10 @@ def load(path: Path | str, cls: type[T]) -> T:
 
 def save(config: Any, path: Path | str, comment: str = "") -> None:
     """Writes a configuration as YAML that `load` reads back equal; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, width=120)
     header = "".join(f"# {line}\n" for line in comment.splitlines())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(header + text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_dict(config: Any) -> Any:

@@ -1,8 +1,8 @@
 """The narrow TOOD with DCNv2 in C3-C5 and in the first two head layers.
 
 Its random offsets amplify rounding from layer to layer: scores of two correct fp32 formulations differ by up to 8e-4,
-so 2e-3 is asked for. Where a sample's position lies within rounding of a cell's border its gradient jumps; gradients are
-compared where nothing is amplified yet, in the head on the reference's own pyramid.
+so 2e-3 is asked for. Where a sample's position lies within rounding of a cell's border its gradient jumps; gradients
+are compared where nothing is amplified yet, in the head on the reference's own pyramid.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -210,14 +209,7 @@ def _figures(report: CheckReport) -> Iterator[tuple[str, str]]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    from tood.errors import ToodError
+    from tood.whole_file import whole_file
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise ToodError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tood.training import RunConfig
 
 MODEL = "tood_tiny"
+# Pixels of the network's input: the pictures have 256 and are trained at that.
+SIZE = 288
 SHEET_IMAGES = 12
 
 
@@ -95,7 +97,7 @@ def demo_run(out: Path, minutes: float, seed: int) -> RunConfig:
 
     from tood.training import DataConfig, run_config
 
-    run = run_config(MODEL)
+    run = run_config(MODEL, SIZE)
     return replace(
         run,
         augment=replace(run.augment, flip=0.0),

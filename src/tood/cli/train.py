@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
 
-DEFAULT_MODEL = "tood_r50_fpn_1x"
+DEFAULT_MODEL = "tood_tiny"
 
 WHAT, LENGTH, RECIPE, RUN = "What to train on what", "How long", "Recipe", "The run"
 

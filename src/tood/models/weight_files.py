@@ -5,33 +5,36 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from tood.configuration import from_dict, to_dict
 from tood.errors import ToodError
 from tood.models.build import AnyDetector, AnyModelConfig, build_model
+from tood.whole_file import whole_file
 
 
 def save_weights(path: Path | str, model: AnyDetector, class_names: Sequence[str]) -> None:
     """Writes the model's tensors with its configuration and class names; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": "tood",
-        "config": json.dumps(asdict(model.config)),
+        "config": json.dumps(to_dict(model.config)),
         "class_names": json.dumps(list(class_names)),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Contiguous copies: channels-last weights are stored in the usual order.
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary, metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Contiguous copies: channels-last weights are stored in the usual order.
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with whole_file(path) as temporary:
+        try:
+            save_file(state, temporary, metadata)
+        except SafetensorError as error:
+            raise ToodError(f"{path} cannot be written: {error}") from error
+        # safetensors makes files that only their owner reads; like any other file these follow the umask.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
 
 
 def load_weights(path: Path | str) -> tuple[AnyDetector, tuple[str, ...]]:
@@ -41,8 +44,6 @@ def load_weights(path: Path | str) -> tuple[AnyDetector, tuple[str, ...]]:
         ToodError: if the file is missing, no safetensors file, not one of this package's, or does not fit its own
             configuration.
     """
-    from tood.configuration import from_dict
-
     path = Path(path)
     if not path.is_file():
         raise ToodError(f"there is no weights file {path}: check the path, or name a model of `tood models`")

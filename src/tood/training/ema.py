@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,12 +22,13 @@ class EMAConfig:
     Attributes:
         enabled: whether the average is kept; else the weights themselves are evaluated and saved.
         decay: share of the average that stays at each step, in the long run.
-        ramp: steps over which the decay grows towards that, so that the random start is forgotten.
+        ramp: the decay grows towards that as (1 + step) / (ramp + step): the average spans the last steps / ramp, so
+            that the random start is forgotten and a short run averages over as large a share of itself as a long one.
     """
 
     enabled: bool = False
     decay: float = 0.999
-    ramp: int = 500
+    ramp: int = 10
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -37,8 +37,8 @@ class EMAConfig:
             raise ToodError(f"ema.ramp is {self.ramp}: expected 1 or more steps")
 
     def decay_at(self, step: int) -> float:
-        """Decay after so many steps: decay * (1 - exp(-step / ramp))."""
-        return self.decay * (1 - math.exp(-step / self.ramp))
+        """Decay after so many steps, from 1: min(decay, (1 + step) / (ramp + step))."""
+        return min(self.decay, (1 + step) / (self.ramp + step))
 
 
 class EMA(Generic[ModuleT]):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
+
+from tood.whole_file import whole_file
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,5 @@ def _keep_rows(path: Path, step: int) -> None:
             position = COLUMNS.index("step")
             rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[position].isdigit()]
             rows = [row for row in rows if int(row[position]) <= step]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([list(COLUMNS), *rows])
-    temporary.replace(path)

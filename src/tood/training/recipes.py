@@ -15,6 +15,9 @@ from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
 
+# Side of the small recipe's canvas over that of the model's input.
+CANVAS_SHARE = 6 / 7
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -54,12 +57,16 @@ def recipe_2x(size: InputConfig) -> Recipe:
 
 
 def recipe_small(size: InputConfig) -> Recipe:
-    """For small models from scratch: AdamW, one cosine, averaged weights, images scaled and cropped to a square."""
+    """For small models from scratch: AdamW, one cosine, averaged weights, images scaled at random on a canvas.
+
+    The canvas is smaller than the input that the model later sees: crops of a canvas show objects larger than whole
+    images do, and a larger input makes up for it (Touvron et al. 2019, "FixRes"), while training stays cheap.
+    """
     return Recipe(
-        augment=small_model(side=size.long),
+        augment=small_model(side=max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor),
         optimizer=AdamWConfig(lr=1e-3, weight_decay=0.05),
         schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),
-        ema=EMAConfig(enabled=True, decay=0.998, ramp=200),
+        ema=EMAConfig(enabled=True, decay=0.9995),
         epochs=100,
         batch_size=8,
         clip_gradient=10.0,

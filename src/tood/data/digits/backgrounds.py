@@ -19,7 +19,7 @@ def background(rng: np.random.Generator, side: int) -> Canvas:
         _RULINGS[int(rng.integers(len(_RULINGS)))](canvas, rng)
     for _ in range(int(rng.integers(0, 5))):
         _stain(canvas, rng)
-    for _ in range(int(rng.integers(1, 7))):
+    for _ in range(int(rng.integers(0, 4))):
         _STROKES[int(rng.integers(len(_STROKES)))](canvas, rng)
     return canvas
 

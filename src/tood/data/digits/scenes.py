@@ -38,11 +38,11 @@ class SceneConfig:
     most: int = 18
     smallest: int = 20
     largest: int = 110
-    min_visible: float = 0.6
-    max_overlap: float = 0.45
-    max_turn: float = 15.0
-    min_contrast: float = 90.0
-    noise: float = 9.0
+    min_visible: float = 0.8
+    max_overlap: float = 0.2
+    max_turn: float = 8.0
+    min_contrast: float = 150.0
+    noise: float = 6.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.fewest <= self.most:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from tood.data.dataset import Category, ImageRecord
+from tood.whole_file import whole_file
 
 
 def write_coco(
@@ -63,13 +63,8 @@ def write_coco(
         "annotations": annotation_rows,
         "categories": [{"id": category.id, "name": category.name} for category in categories],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(whole), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(whole), encoding="utf-8")
 
 
 def yolo_labels(image: ImageRecord) -> str:

@@ -54,7 +54,7 @@ def deform_conv2d(x: Tensor, offsets: Tensor, masks: Tensor, weight: Tensor, str
     rows = torch.arange(out_height, device=x.device)[:, None] * stride + kernel.repeat_interleave(3)[:, None, None]
     columns = torch.arange(out_width, device=x.device) * stride + kernel.repeat(3)[:, None, None]
     y, x_position = rows + offsets[:, :, 0], columns + offsets[:, :, 1]  # [B * D, 9, h, w] each
-    samples = sample_bilinear(x.unflatten(1, (deform_groups, -1)).flatten(0, 1), y, x_position)
+    samples = sample_bilinear(x.reshape(batch * deform_groups, -1, *x.shape[2:]), y, x_position)
     samples = samples * masks.reshape(batch * deform_groups, 1, 9, out_height, out_width)  # [B * D, C / D, 9, h, w]
     # The convolution is a matrix product over channels and kernel points.
     points = samples.reshape(batch, groups, (channels // groups) * 9, out_height * out_width)
@@ -84,7 +84,7 @@ def sample_bilinear(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
         within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         cell = rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1)
         values = flat.gather(2, cell.long().flatten(1)[:, None].expand(-1, flat.shape[1], -1))  # [M, C, P]
-        return values.unflatten(2, y.shape[1:]) * (share * within)[:, None]
+        return values.reshape(*values.shape[:2], *y.shape[1:]) * (share * within)[:, None]
 
     return (
         corner(top, left, (1 - below) * (1 - right))

@@ -22,12 +22,12 @@ def tood_r18_fpn() -> TOODConfig:
 
 
 def tood_tiny() -> TOODConfig:
-    """Sized for a laptop's CPU and for training from scratch: nothing is frozen, three levels, 320 pixels."""
+    """Sized for a laptop's CPU and for training from scratch: nothing is frozen, three levels, 448 pixels."""
     return TOODConfig(
         backbone=ResNetConfig(
-            block="basic", blocks=(1, 2, 2, 2), width=24, stem_width=24, frozen_stages=-1, norm_eval=False
+            block="basic", blocks=(1, 1, 1, 1), width=32, stem_width=16, frozen_stages=-1, norm_eval=False
         ),
         neck=FPNConfig(width=64, levels=3),
         head=THeadConfig(width=64, interactive_layers=3, norm_groups=8),
-        input=InputConfig(short=320, long=320),
+        input=InputConfig(short=448, long=448),
     )
