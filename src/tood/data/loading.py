@@ -25,6 +25,10 @@ from tood.errors import ToodError
 from tood.structures import Targets
 
 
+# Decoded images that take less memory than this are kept unless told otherwise.
+UNQUESTIONED_CACHE_BYTES = 1_000_000_000
+
+
 @dataclass(frozen=True)
 class ImageInfo:
     """Where an input image came from.
@@ -214,7 +218,7 @@ def train_loader(
     *,
     drop_last: bool = False,
     keep_empty: bool = True,
-    cache: bool = False,
+    cache: bool | None = False,
     cache_limit_gb: float = 2.0,
 ) -> DataLoader[Batch]:
     """Shuffled, augmented batches.
@@ -232,7 +236,8 @@ def train_loader(
         divisor: images are padded to a multiple of this many pixels.
         drop_last: leave out the smaller last batch.
         keep_empty: keep images without an object (a crowd is none); the published recipes leave them out.
-        cache: keep the decoded images in memory, once for all workers; best for small datasets.
+        cache: keep the decoded images in memory, once for all workers; None does so where they are small enough for
+            it to be no question.
         cache_limit_gb: the most memory to spend on that; images that do not fit even when shrunk to the largest size
             that `augment` asks for are read from disk each time, and a log line says so.
 
@@ -243,6 +248,8 @@ def train_loader(
     records = [image for image in dataset.images if keep_empty or not image.crowd.all()]
     if not records:
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to train on")
+    if cache is None:
+        cache = sum(3 * record.width * record.height for record in records) < UNQUESTIONED_CACHE_BYTES
     kept = build_cache(records, augment.largest_scale, int(cache_limit_gb * 1e9)) if cache else None
     sampler = TrainBatchSampler(
         len(records),

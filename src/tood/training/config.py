@@ -28,14 +28,15 @@ class DataConfig:
         train, val: names of its splits; null takes the ones that are meant for it (`tood data check` lists them).
         workers: processes that load and augment images, in each training process; 0 loads in the trainer itself,
             null picks as suits the machine.
-        cache: keep decoded images in memory, so that each file is read once.
+        cache: keep decoded images in memory, so that each file is read once; null does so where they take less than
+            1 GB.
     """
 
     path: str = "data/coco"
     train: str | None = None
     val: str | None = None
     workers: int | None = None
-    cache: bool = False
+    cache: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,15 @@ def recipe_small(size: InputConfig) -> Recipe:
     """
     return Recipe(
         augment=small_model(side=max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor),
-        optimizer=AdamWConfig(lr=1e-3, weight_decay=0.05),
+        optimizer=AdamWConfig(lr=2e-3, weight_decay=0.05),
         schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),
         ema=EMAConfig(enabled=True, decay=0.9995),
         epochs=100,
         batch_size=8,
         clip_gradient=10.0,
         assigner_warm_up_epochs=None,
+        # Measured on the digits in 3 minutes: a fifth of the time spent on the geometric assigner costs 1.6 points of AP.
+        assigner_warm_up_share=0.0,
     )
 
 

@@ -93,11 +93,11 @@ def published_2x() -> AugmentConfig:
 def small_model(
     side: int = 320, flip: float = 0.5, vertical_flip: float = 0.0, photometric: float = 0.5
 ) -> AugmentConfig:
-    """For training a small model from scratch: a square canvas, scales 0.6..1.6, colours jittered."""
+    """For training a small model from scratch: a square canvas, scales 0.7..1.5, colours jittered."""
     return AugmentConfig(
         size=(side, side),
         canvas=side,
-        scale=(0.6, 1.6),
+        scale=(0.7, 1.5),
         flip=flip,
         vertical_flip=vertical_flip,
         photometric=photometric,
