@@ -60,7 +60,7 @@ def test_scenes_keep_their_promises(seed: int) -> None:
     assert (sides > 0).all()
     assert (scene.boxes >= 0).all()
     assert (scene.boxes <= 256).all()
-    assert (sides.max(axis=1) >= config.smallest).all()
+    assert (sides.min(axis=1) >= config.smallest).all()
     assert (sides.max(axis=1) <= config.largest).all()
     low = np.maximum(scene.boxes[:, None, :2], scene.boxes[None, :, :2])
     high = np.minimum(scene.boxes[:, None, 2:], scene.boxes[None, :, 2:])

@@ -109,6 +109,7 @@ def demo_run(out: Path, minutes: float, seed: int) -> RunConfig:
         optimizer=replace(run.optimizer, lr=RATE),
         data=DataConfig(path=str(out / "digits")),
         minutes=minutes,
+        evaluation_share=0.0,
         seed=seed,
         out=out,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -24,8 +25,8 @@ class SceneConfig:
     Attributes:
         side: of the square scene, pixels.
         fewest, most: digits in a scene, uniform between, both included.
-        smallest, largest: longer side of a digit's box in pixels, log-uniform between; where a digit finds no room
-            it is tried again smaller.
+        smallest, largest: every side of every box lies between, in pixels; the sides' geometric mean is drawn
+            log-uniformly; where a digit finds no room it is tried again smaller.
         min_visible: fraction of a digit's ink that no later digit may cover further.
         max_overlap: two boxes share at most this fraction of the smaller one.
         max_turn: rotation either way, degrees.
@@ -180,7 +181,7 @@ class _Composition:
 
 
 def _ink(scan: NDArray[np.uint8], size: float, config: SceneConfig, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A scan written large: [h, w] opacity 0..1, cut exactly to where it is at least 0.5, longer side about `size`."""
+    """A scan written large: [h, w] opacity 0..1, cut exactly to where it is at least 0.5, sides about `size`."""
     turn, shear = np.deg2rad(rng.uniform(-config.max_turn, config.max_turn)), rng.uniform(-0.2, 0.2)
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     cos, sin = np.cos(turn), np.sin(turn)
@@ -188,15 +189,17 @@ def _ink(scan: NDArray[np.uint8], size: float, config: SceneConfig, rng: np.rand
     threshold = rng.uniform(0.36, 0.54)  # the lower, the broader the pen
     source = np.pad(scan, _BORDER).astype(np.float32) / np.float32(16)
     scale = _MEASURING_SCALE
-    # The first writing only measures the ink, the second has the wanted size; a third where that passes the limits.
-    for _ in range(3):
+    # The first writing only measures the ink, the second has the wanted size; more where that passes the limits.
+    for _ in range(4):
         ink = _warp(source, shape * scale, threshold)
         rows, columns = np.flatnonzero((ink >= 0.5).any(axis=1)), np.flatnonzero((ink >= 0.5).any(axis=0))
         ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        longer = max(ink.shape)
-        if scale != _MEASURING_SCALE and config.smallest <= longer <= config.largest:
+        shorter, longer = min(ink.shape), max(ink.shape)
+        if scale != _MEASURING_SCALE and config.smallest <= shorter and longer <= config.largest:
             break
-        scale *= size / longer
+        # A margin of half a pixel, as the sides come out whole.
+        wanted = max(size / math.sqrt(shorter * longer), (config.smallest + 0.5) / shorter)
+        scale *= min(wanted, (config.largest - 0.5) / longer)
     return ink
 
 
