@@ -130,7 +130,7 @@ def test_recipes_follow_the_model_and_its_size() -> None:
     assert small.augment.size == (400, 666)
     assert (small.model.input.short, small.model.input.long) == (400, 666)
     tiny = run_config("tood_tiny", size=256)
-    assert tiny.augment.canvas == 256
+    assert (tiny.augment.canvas, tiny.augment.size) == (224, (256, 256))
     assert tiny.ema.enabled
     with pytest.raises(ToodError, match="no recipe 'smal': did you mean 'small'"):
         run_config("tood_tiny", recipe="smal")

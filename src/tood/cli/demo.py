@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tood.training import RunConfig
 
 MODEL = "tood_tiny"
-# Pixels of the network's input. The pictures have 256 and are trained at that; looked at enlarged, their smallest digits
-# are found more precisely.
+# Pixels of the input. The pictures have 256 and are trained at that; enlarged, their smallest digits are found
+# more precisely.
 INPUT_SIDE, CANVAS = 352, 256
 RATE = 4e-3
 SHEET_IMAGES = 12

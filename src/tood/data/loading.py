@@ -24,7 +24,6 @@ from tood.data.transforms.sample import Sample, Transform
 from tood.errors import ToodError
 from tood.structures import Targets
 
-
 # Decoded images that take less memory than this are kept unless told otherwise.
 UNQUESTIONED_CACHE_BYTES = 1_000_000_000
 
