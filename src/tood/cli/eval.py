@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tood.cli.options import FILES, HOW, BatchSize, Device
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tood.data import DetectionDataset
     from tood.evaluation import DetectionTable
 
-WHAT, HOW, FILES = "What to evaluate on what", "How", "Files"
+WHAT = "What to evaluate on what"
 
 
 def evaluate(
@@ -46,9 +48,7 @@ def evaluate(
             help="Evaluate this COCO results json instead of a model.", rich_help_panel=WHAT, show_default=False
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "--batch", min=1, help="Images computed at once.", rich_help_panel=HOW)
-    ] = 8,
+    batch_size: BatchSize = 8,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -58,14 +58,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1 or mps. Left out: a GPU where there is one.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
+    device: Device = None,
     out: Annotated[
         Path | None,
         typer.Option(

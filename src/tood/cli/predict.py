@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from tood.cli.options import FILES, HOW, BatchSize, Device
+
 if TYPE_CHECKING:
     from tood.errors import ToodError
     from tood.inference import Detector
     from tood.structures import Detections
-
-HOW, FILES = "How", "Files"
 
 
 def predict(
@@ -33,17 +33,8 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least score of a detection.", rich_help_panel=HOW)
     ] = 0.3,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", "--batch", min=1, help="Images computed at once.", rich_help_panel=HOW)
-    ] = 1,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1 or mps. Left out: a GPU where there is one.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
-    ] = None,
+    batch_size: BatchSize = 1,
+    device: Device = None,
     exif: Annotated[
         bool,
         typer.Option(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_ho
 from tood.data.formats.yolo import label_path
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
+from tood.whole_file import whole_folder
 
 FORMATS = ("coco", "yolo", "voc")
 
@@ -94,7 +94,7 @@ def convert_dataset(
             progress(done, total)
 
     try:
-        with _whole_folder(target) as folder:
+        with whole_folder(target) as folder:
             writer = {"coco": _write_coco, "yolo": _write_yolo, "voc": _write_voc}[to]
             lost += writer(folder, datasets, place)
     except (OSError, UnicodeError) as error:
@@ -322,27 +322,3 @@ def _require_free(root: Path, out: Path, overwrite: bool) -> None:
         open_folder(out)
     except ToodError:
         raise ToodError(f"{out}: holds something that is no dataset: not overwritten; name another folder") from None
-
-
-@contextmanager
-def _whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to build in, which takes its place at the end, or vanishes if anything fails."""
-    target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-        if target.exists():
-            target.rename(old)
-        try:
-            part.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

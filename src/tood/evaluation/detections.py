@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.errors import ToodError
+from tood.evaluation.json_file import read_json
 from tood.whole_file import whole_file
 
 # Decimals kept of coordinates (pixels) and of scores: COCO's full test set stays a small file, no figure moves.
@@ -94,14 +95,7 @@ class DetectionTable:
             ToodError: if the file is missing or no such list; it names the first wrong entry.
         """
         path = Path(path)
-        try:
-            entries = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise ToodError(f"there is no detections file {path}: check the path") from error
-        except OSError as error:
-            raise ToodError(f"the detections file {path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ToodError(f"the detections file {path} is not valid json ({error}): write it again") from error
+        entries = read_json(path, "detections", "write it again")
         if not isinstance(entries, list):
             raise ToodError(f"the detections file {path} holds no list of detections but a {type(entries).__name__}")
         for i, entry in enumerate(entries):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from tood.data import DetectionDataset
 from tood.errors import ToodError
+from tood.evaluation.json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,7 @@ class GroundTruth:
             ToodError: if it is missing, no json, or lacks what an evaluation needs.
         """
         path = Path(path)
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise ToodError(f"there is no annotations file {path}: check the path") from error
-        except OSError as error:
-            raise ToodError(f"the annotations file {path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
-            raise ToodError(
-                f"the annotations file {path} is not valid json ({error}): get or write it again"
-            ) from error
+        content = read_json(path, "annotations", "get or write it again")
         try:
             return _from_content(content, str(path))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

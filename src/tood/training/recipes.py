@@ -1,15 +1,15 @@
-"""Recipes: what a run does besides its model, as functions that return the pieces of a `RunConfig`."""
+"""Recipes: what a run does besides its model, as functions from a `RunConfig` to one that follows the recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from tood.data.transforms import AugmentConfig, published_1x, published_2x, small_model
+from tood.data.transforms import published_1x, published_2x, small_model
 from tood.errors import ToodError
-from tood.models import InputConfig, named_model
+from tood.models import named_model
 from tood.training.config import RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
@@ -19,24 +19,12 @@ from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
 CANVAS_SHARE = 6 / 7
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The fields of a `RunConfig` that a recipe decides, under their names there."""
-
-    augment: AugmentConfig
-    optimizer: SGDConfig | AdamWConfig
-    schedule: StepScheduleConfig | CosineScheduleConfig
-    ema: EMAConfig
-    epochs: int
-    batch_size: int
-    clip_gradient: float | None = None
-    assigner_warm_up_epochs: int | None = 4
-    assigner_warm_up_share: float = 1 / 3
-
-
-def recipe_1x(size: InputConfig) -> Recipe:
+def recipe_1x(run: RunConfig) -> RunConfig:
     """The paper's "1x": 12 epochs of SGD, the rate divided by 10 after epochs 8 and 11."""
-    return Recipe(
+    size = run.model.input
+    return replace(
+        run,
+        recipe="1x",
         augment=replace(published_1x(), size=(size.short, size.long)),
         optimizer=SGDConfig(lr=0.01, lr_batch=16, momentum=0.9, weight_decay=1e-4),
         schedule=StepScheduleConfig(milestones=(8, 11), of_epochs=12, warm_up_steps=500, warm_up_ratio=0.001),
@@ -46,24 +34,29 @@ def recipe_1x(size: InputConfig) -> Recipe:
     )
 
 
-def recipe_2x(size: InputConfig) -> Recipe:
+def recipe_2x(run: RunConfig) -> RunConfig:
     """The paper's "2x": 24 epochs, steps after 16 and 22, the short side drawn from 480..800 (in that proportion)."""
+    size = run.model.input
     return replace(
-        recipe_1x(size),
+        recipe_1x(run),
+        recipe="2x",
         augment=replace(published_2x(), size=(size.short, size.long), shortest=max(round(size.short * 0.6), 1)),
         schedule=StepScheduleConfig(milestones=(16, 22), of_epochs=24, warm_up_steps=500, warm_up_ratio=0.001),
         epochs=24,
     )
 
 
-def recipe_small(size: InputConfig) -> Recipe:
+def recipe_small(run: RunConfig) -> RunConfig:
     """For small models from scratch: AdamW, one cosine, averaged weights, images scaled at random on a canvas.
 
     The canvas is smaller than the input that the model later sees: crops of a canvas show objects larger than whole
     images do, and a larger input makes up for it (Touvron et al. 2019, "FixRes"), while training stays cheap.
     """
+    size = run.model.input
     canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor
-    return Recipe(
+    return replace(
+        run,
+        recipe="small",
         augment=replace(small_model(side=canvas), size=(size.short, size.long)),
         optimizer=AdamWConfig(lr=2e-3, weight_decay=0.05),
         schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),
@@ -77,7 +70,7 @@ def recipe_small(size: InputConfig) -> Recipe:
     )
 
 
-RECIPES: Mapping[str, Callable[[InputConfig], Recipe]] = MappingProxyType(
+RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
     {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small}
 )
 
@@ -105,18 +98,4 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
         close = get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(RECIPES)}"
         raise ToodError(f"there is no recipe '{name}': {hint}")
-    pieces = RECIPES[name](config.input)
-    return RunConfig(
-        name=model,
-        recipe=name,
-        model=config,
-        augment=pieces.augment,
-        optimizer=pieces.optimizer,
-        schedule=pieces.schedule,
-        ema=pieces.ema,
-        epochs=pieces.epochs,
-        batch_size=pieces.batch_size,
-        clip_gradient=pieces.clip_gradient,
-        assigner_warm_up_epochs=pieces.assigner_warm_up_epochs,
-        assigner_warm_up_share=pieces.assigner_warm_up_share,
-    )
+    return RECIPES[name](RunConfig(name=model, model=config))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -190,10 +189,15 @@ def describe(dataset: DetectionDataset) -> str:
 
 
 def _evaluation(config: RunConfig, validation: DetectionDataset) -> Callable[[AnyDetector], Scores]:
-    from tood.evaluation import evaluate
+    from tood.evaluation import GroundTruth, detect, evaluate_detections
 
     workers = default_workers() if config.data.workers is None else config.data.workers
-    return partial(evaluate, dataset=validation, batch_size=config.batch_size, workers=workers)
+    truth = GroundTruth.from_dataset(validation)  # once: of a COCO folder it reads the whole json
+
+    def evaluate(model: AnyDetector) -> Scores:
+        return evaluate_detections(detect(model, validation, batch_size=config.batch_size, workers=workers), truth)
+
+    return evaluate
 
 
 def _say_plan(display: TrainingDisplay, trainer: Trainer, model: AnyDetector, precision: str, why: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,6 +16,7 @@ import numpy as np
 from tood.data.digits.scans import SPLITS, Scans, Split, load_scans
 from tood.data.digits.scenes import SceneConfig, render_scene
 from tood.errors import ToodError
+from tood.whole_file import whole_folder
 
 STAMP = "digits.json"
 """File at the root of the folder that says how it was made."""
@@ -88,17 +87,11 @@ def write_digits(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         was = "digits made otherwise" if (out / STAMP).is_file() else "something else"
         raise ToodError(f"{out}: already holds {was}; remove it, or name another folder")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        part.mkdir(parents=True)
-        _write(part, config, processes, progress)
-        if out.exists():
-            out.rmdir()
-        part.replace(out)
+        with whole_folder(out) as folder:
+            _write(folder, config, processes, progress)
     except OSError as error:
         raise ToodError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return out
 
 
