@@ -183,6 +183,38 @@ def test_overriding_the_discriminator_changes_the_member_and_keeps_what_both_hav
     assert apply_overrides(start, ["shape.kind=square"]) == start
 
 
+@dataclass(frozen=True)
+class Brush:
+    """Has a pen's keys, but a width of another meaning."""
+
+    name: str = "brush"
+    width: float = 9.0
+
+
+@dataclass(frozen=True)
+class Ink:
+    kind: Literal["ink"] = "ink"
+    tool: Pen = Pen("pen")
+    paper: Pen = Pen("paper")
+
+
+@dataclass(frozen=True)
+class Paint:
+    kind: Literal["paint"] = "paint"
+    tool: Brush = Brush()
+    paper: Pen = Pen("canvas")
+
+
+@dataclass(frozen=True)
+class Picture:
+    technique: Ink | Paint = Ink()
+
+
+def test_overriding_the_discriminator_keeps_no_part_of_another_class() -> None:
+    start = Picture(Ink(tool=Pen("quill", 0.1), paper=Pen("blotter")))
+    assert apply_overrides(start, ["technique.kind=paint"]).technique == Paint(paper=Pen("blotter"))
+
+
 @pytest.mark.parametrize(
     ("setting", "part"),
     [

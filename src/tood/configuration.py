@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 import yaml
 
@@ -59,7 +59,11 @@ def to_dict(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
-def from_dict(cls: type[T], raw: Any, where: str = "") -> T:
+@overload
+def from_dict(cls: type[T], raw: Any, where: str = "") -> T: ...
+@overload
+def from_dict(cls: types.UnionType, raw: Any, where: str = "") -> Any: ...
+def from_dict(cls: Any, raw: Any, where: str = "") -> Any:
     """The configuration of type `cls` (a dataclass, or a union of them) from dicts, lists and scalars.
 
     Args:
@@ -70,15 +74,15 @@ def from_dict(cls: type[T], raw: Any, where: str = "") -> T:
     Raises:
         ToodError: if a key is unknown, missing, or its value not of the field's type.
     """
-    config: T = _convert(cls, raw, _Place(where))
-    return config
+    return _convert(cls, raw, _Place(where))
 
 
 def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") -> T:
     """The configuration with keys replaced, as in `["model.head.width=64", "optimizer.kind=sgd"]`.
 
     Values are written as in YAML. Setting the discriminator of a union (`optimizer.kind`) changes to that member,
-    whose fields keep the old values where names are shared and valid, and take their defaults elsewhere.
+    whose fields keep the old values where names are shared and valid, and take their defaults elsewhere; a part of
+    another class (an assigner, a head) is not kept, though its keys may have the same names.
 
     Raises:
         ToodError: if a setting has no `=`, its key is unknown, or its value not of the field's type.
@@ -318,8 +322,11 @@ def _switch(members: tuple[Any, ...], current: Any, key: str, text: str, place: 
     values: dict[str, Any] = {}
     for name, kind in _types(chosen).items():
         if name != key and hasattr(current, name):
+            value = getattr(current, name)
+            if is_dataclass(value) and type(value) not in (get_args(kind) or (kind,)):
+                continue
             try:
-                values[name] = _convert(kind, to_dict(getattr(current, name)), place / name)
+                values[name] = _convert(kind, to_dict(value), place / name)
             except ToodError:
                 continue
     return _build(chosen, values, place)

@@ -6,3 +6,7 @@ class ToodError(Exception):
 
     The command line prints the message alone and exits with code 2; a library user catches this class.
     """
+
+
+class SharedError(ToodError):
+    """An error that ends all processes of a run, whichever of them met it: one of them says it."""

@@ -88,13 +88,16 @@ class DensePredictions:
         boxes: [B, N, 4] float32, x1 y1 x2 y2 in input pixels.
         priors: the N places.
         logits: whether `scores` still lack their sigmoid.
-        extras: side outputs by name (box distributions, centerness, a one-to-one head, ...), each [B, N, ...].
+        quality: [B, N] logits of how good each box is (centerness, IoU), from heads that judge that apart from the
+            class; detections are selected by `scores` and then ranked by `scores` times this. None elsewhere.
+        extras: side outputs by name (box distributions, a one-to-one head, ...), each [B, N, ...].
     """
 
     scores: Tensor
     boxes: Tensor
     priors: Priors
     logits: bool = False
+    quality: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def probabilities(self) -> Tensor:
@@ -151,3 +154,8 @@ class Detections:
         if self.image is None:
             raise ValueError("these detections do not carry their image: pass keep_image=True when predicting")
         return draw_detections(self.image, self.above(threshold))
+
+
+# Compilers and exporters look into them: an exported network returns the same classes.
+torch.export.register_dataclass(Priors, serialized_type_name="tood.Priors")
+torch.export.register_dataclass(DensePredictions, serialized_type_name="tood.DensePredictions")

@@ -164,12 +164,12 @@ def test_losses_without_objects_are_finite(warm_up: bool, counts: list[int]) -> 
     losses = TaskAlignedCriterion()(predictions, [t for _, _, t in scenes], None, warm_up)
     losses.total.backward()
     assert torch.isfinite(losses.total)
-    assert losses.classification > 0
+    assert losses.terms["cls"] > 0
     assert scores.grad is not None
     assert torch.isfinite(scores.grad).all()
     assert boxes.grad is not None
     assert (boxes.grad[0] == 0).all()
-    assert (losses.box > 0) == (sum(counts) > 0)
+    assert (losses.terms["box"] > 0) == (sum(counts) > 0)
 
 
 def test_infinite_boxes_of_negatives_do_not_poison_the_gradient() -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tood.data.dataset import Category, DetectionDataset, ImageRecord
 from tood.data.image_cache import build_cache
 from tood.data.loading import Batch, UnreadableImageError, default_workers, eval_loader, train_loader
-from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
+from tood.data.sampler import BLANK, EvalBatchSampler, SampleKey, TrainBatchSampler
 from tood.data.transforms import AugmentConfig, small_model
 from tood.errors import ToodError
 
@@ -183,16 +183,54 @@ def test_batch_canvases_are_drawn_by_batch_and_reproducible(dataset: DetectionDa
     assert {side for epoch in drawn for side in epoch} == {32, 64, 96}
 
 
-def test_accelerate_shards_share_out_an_epoch(dataset: DetectionDataset) -> None:
-    seen = []
-    for process in (0, 1):
-        loader = train_loader(dataset, KEEP_RATIO, 1, 0, seed=3, drop_last=True)
-        shard = prepare_data_loader(loader, num_processes=2, process_index=process, put_on_device=False)
-        shard.set_epoch(4)
-        assert loader.batch_sampler.epoch == 4
-        seen.append([key.image for keys in shard.batch_sampler for key in keys])
-    assert len(seen[0]) == len(seen[1])
-    assert not set(seen[0]) & set(seen[1])
+@given(
+    wide=st.lists(st.booleans(), min_size=1, max_size=60),
+    size=st.integers(1, 3),
+    accumulation=st.integers(1, 3),
+    processes=st.integers(1, 4),
+    drop=st.booleans(),
+)
+def test_batches_and_processes_share_the_steps_of_one_large_batch(
+    wide: list[bool], size: int, accumulation: int, processes: int, drop: bool
+) -> None:
+    landscape, canvases = np.array(wide), (32, 64, 96)
+
+    def batches(*sharing: int) -> list[list[SampleKey]]:
+        sampler = TrainBatchSampler(len(wide), sharing[0], 7, landscape, drop, canvases, *sharing[1:])
+        sampler.set_epoch(3)
+        found = list(sampler)
+        assert len(found) == len(sampler)
+        return found
+
+    shares = [batches(size, accumulation, processes, process) for process in range(processes)]
+    assert len({len(share) for share in shares}) == 1, "no process waits for another"
+    assert all(1 <= len(batch) <= size for share in shares for batch in share)
+    steps = batches(size * accumulation * processes)
+    for number, step in enumerate(steps):
+        dealt = [
+            key
+            for share in shares
+            for batch in share[number * accumulation : (number + 1) * accumulation]
+            for key in batch
+            if key.image != BLANK
+        ]
+        assert sorted(dealt) == sorted(step)
+
+
+def test_a_process_without_an_image_gets_a_blank_that_weighs_nothing(dataset: DetectionDataset) -> None:
+    loaders = [train_loader(dataset, KEEP_RATIO, 2, 0, processes=2, process=process) for process in (0, 1)]
+    first, second = (list(loader)[-1] for loader in loaders)  # 7 images: 4, then 3
+    assert (len(first), len(second)) == (2, 1)
+    loaders = [train_loader(dataset, KEEP_RATIO, 3, 0, processes=2, process=process) for process in (0, 1)]
+    first, second = (list(loader)[-1] for loader in loaders)  # 6, then 1
+    assert (len(first), len(second)) == (1, 1)
+    assert first.sizes.min() > 0
+    assert second.sizes.tolist() == [[0, 0]]
+    assert len(second.targets[0]) == 0
+    padded = second.padded_to(*first.images.shape[2:])
+    assert padded.images.shape == first.images.shape
+    assert padded.images.sum() == 0
+    assert same(first, first.padded_to(*first.images.shape[2:]))
 
 
 def test_accelerate_counts_the_epochs_of_a_single_process(dataset: DetectionDataset) -> None:
@@ -247,12 +285,12 @@ def test_nothing_to_load_is_said(dataset: DetectionDataset) -> None:
         train_loader(empty, KEEP_RATIO, 2, 0)
     with pytest.raises(ToodError, match="no image to evaluate on"):
         eval_loader(empty, (64, 96), 2, 0)
-    for make in (lambda: train_loader(dataset, KEEP_RATIO, 0, 0), lambda: EvalBatchSampler(np.ones(3, bool), 0)):
+    for make in (lambda: train_loader(dataset, KEEP_RATIO, 0, 0), lambda: EvalBatchSampler(np.ones((3, 2), int), 0)):
         with pytest.raises(ToodError, match="batch size is 0"):
             make()
 
 
-def test_images_without_objects_are_kept_or_not(dataset: DetectionDataset) -> None:
+def test_images_without_annotations_are_kept_or_not(dataset: DetectionDataset) -> None:
     first, second, *others = dataset.images
     bare = first.select(np.zeros(3, bool))
     only_crowd = second.select(second.crowd)
@@ -260,7 +298,30 @@ def test_images_without_objects_are_kept_or_not(dataset: DetectionDataset) -> No
     kept = [info.id for batch in train_loader(mixed, KEEP_RATIO, 2, 0) for info in batch.infos]
     assert len(kept) == 7
     left = [info.id for batch in train_loader(mixed, KEEP_RATIO, 2, 0, keep_empty=False) for info in batch.infos]
-    assert sorted(left) == sorted(image.id for image in others)
+    # A crowd is an annotation, as MMDetection sees it.
+    assert sorted(left) == sorted(image.id for image in (second, *others))
+    with pytest.raises(ToodError, match="no image to train on with an annotation"):
+        train_loader(replace(dataset, images=(bare,)), KEEP_RATIO, 2, 0, keep_empty=False)
+
+
+def test_small_images_are_left_out_where_wanted(dataset: DetectionDataset) -> None:
+    loader = train_loader(dataset, KEEP_RATIO, 2, 0, smallest_side=46)
+    sides = [(info.height, info.width) for batch in loader for info in batch.infos]
+    assert sorted(sides) == [(48, 90), (50, 70), (60, 80), (64, 64), (80, 60)]
+    with pytest.raises(ToodError, match="no image to train on with sides of 91 pixels or more"):
+        train_loader(dataset, KEEP_RATIO, 2, 0, smallest_side=91)
+
+
+def test_evaluation_pads_an_image_as_it_would_be_alone(dataset: DetectionDataset) -> None:
+    alone = {info.id: batch for batch in eval_loader(dataset, (64, 96), 1, 0) for info in batch.infos}
+    for processes in (1, 2, 9):
+        seen = []
+        for process in range(processes):
+            for batch in eval_loader(dataset, (64, 96), 4, 0, processes=processes, process=process):
+                for number, info in enumerate(batch.infos):
+                    assert torch.equal(batch.images[number], alone[info.id].images[0])
+                    seen.append(info.id)
+        assert sorted(seen) == sorted(alone), "each image once"
 
 
 def test_cache_shrinks_then_gives_up(dataset: DetectionDataset, caplog: pytest.LogCaptureFixture) -> None:

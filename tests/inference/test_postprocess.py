@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from golden_values import golden
-from tood.boxes import iou_matrix
+from tood.boxes import decode_distances, iou_matrix
 from tood.inference import postprocess
 from tood.models.common import PostprocessConfig
+from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Priors
 
 
@@ -85,6 +86,93 @@ def test_rules_one_by_one(seed: int, per_level: int, threshold: float) -> None:
         assert found.labels.tolist() == [c for _, c in wanted]
         assert found.boxes.tolist() == [boxes[p].tolist() for p, _ in wanted]
         assert found.scores.tolist() == [scores[pair].item() for pair in wanted]
+
+
+def golden_gfl() -> DensePredictions:
+    """GFL's head outputs decoded: class logits, and boxes from the expected side distances in strides."""
+    logits, distributions = golden("gfl")["head_outputs"]
+    strides = (8, 16, 32, 64, 128)
+    priors = grid_priors(logits, strides, 8.0)
+    sides = [
+        level.flatten(2).transpose(1, 2).unflatten(2, (4, 17)).softmax(3) @ torch.arange(17.0) * stride
+        for level, stride in zip(distributions, strides, strict=True)
+    ]
+    scores = torch.cat([level.flatten(2).transpose(1, 2) for level in logits], 1)
+    return DensePredictions(scores, decode_distances(priors.centres, torch.cat(sides, 1)), priors, logits=True)
+
+
+def test_clipped_detections_of_logits_are_the_reference_s() -> None:
+    values = golden("gfl")
+    scales = values["scale_factors"][:, None].expand(-1, 2)
+    results = postprocess(golden_gfl(), scales, PostprocessConfig(clip=True), values["img_shapes"])
+    for found, wanted in zip(results, values["detections"], strict=True):
+        assert torch.equal(found.labels, wanted["labels"])
+        torch.testing.assert_close(found.scores, wanted["scores"], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found.boxes, wanted["boxes"], rtol=0, atol=1e-2)
+
+
+def test_clipping_needs_the_images_sizes() -> None:
+    with pytest.raises(ValueError, match="sizes"):
+        postprocess(random_predictions(1), None, PostprocessConfig(clip=True))
+
+
+def slow_with_quality(
+    scores: Tensor, boxes: Tensor, quality: Tensor, sizes: list[int], image: tuple[int, int], config: PostprocessConfig
+) -> list[tuple[float, int, list[float]]]:
+    """(score, class, box) of every detection: selected by class score, then ranked by score times quality."""
+    candidates = []
+    start = 0
+    for size in sizes:
+        pairs = [(p, c) for p in range(start, start + size) for c in range(scores.shape[1])]
+        pairs = [pair for pair in pairs if scores[pair].sigmoid() > config.score_threshold]
+        candidates += sorted(sorted(pairs, key=lambda pair: -scores[pair].item())[: config.per_level])
+        start += size
+    height, width = image
+    found: list[tuple[float, int, list[float]]] = []
+    for p, c in candidates:
+        x1, y1, x2, y2 = boxes[p].tolist()
+        box = [min(max(x1, 0.0), width), min(max(y1, 0.0), height), min(max(x2, 0.0), width), min(max(y2, 0.0), height)]
+        if box[2] > box[0] and box[3] > box[1]:
+            found.append(((scores[p, c].sigmoid() * quality[p].sigmoid()).item(), c, box))
+    kept: list[tuple[float, int, list[float]]] = []
+    for score, c, box in sorted(found, key=lambda item: -item[0]):
+        rivals = [other for _, d, other in kept if d == c]
+        if not rivals or iou_matrix(torch.tensor([box]), torch.tensor(rivals)).max() <= config.iou_threshold:
+            kept.append((score, c, box))
+    return kept[: config.max_detections]
+
+
+@given(st.integers(0, 10_000), st.sampled_from([2, 9, 1000]), st.sampled_from([0.05, 0.4]))
+def test_a_quality_ranks_what_the_class_scores_selected(seed: int, per_level: int, threshold: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    plain = random_predictions(seed)
+    predictions = replace(
+        plain,
+        scores=torch.randn(plain.scores.shape, generator=generator),
+        quality=torch.randn(plain.scores.shape[:2], generator=generator) * 3,
+        logits=True,
+    )
+    assert predictions.quality is not None
+    config = PostprocessConfig(threshold, per_level, iou_threshold=0.3, max_detections=9, clip=True)
+    sizes = torch.tensor([[30, 40], [44, 35]])
+    results = postprocess(predictions, None, config, sizes)
+    for i, found in enumerate(results):
+        image = (int(sizes[i, 0]), int(sizes[i, 1]))
+        levels = predictions.priors.level_sizes
+        wanted = slow_with_quality(
+            predictions.scores[i], predictions.boxes[i], predictions.quality[i], levels, image, config
+        )
+        assert found.scores.tolist() == pytest.approx([score for score, _, _ in wanted])
+        assert found.labels.tolist() == [c for _, c, _ in wanted]
+        assert found.boxes.tolist() == [box for _, _, box in wanted]
+
+
+def test_a_quality_may_lower_a_score_below_the_threshold() -> None:
+    predictions = replace(random_predictions(5), quality=torch.full((2, 27), -3.0))
+    config = PostprocessConfig(score_threshold=0.5)
+    found, plain = (postprocess(p, None, config)[0] for p in (predictions, replace(predictions, quality=None)))
+    assert len(found.scores) == len(plain.scores) > 0
+    torch.testing.assert_close(found.scores, plain.scores * torch.tensor(-3.0).sigmoid())
 
 
 def test_scales_bring_boxes_to_original_pixels() -> None:

@@ -48,7 +48,7 @@ def test_losses_and_gradients(epoch: int) -> None:
     sizes = padded_sizes(VALUES["img_shapes"], NARROW.input.divisor)
     targets = targets_of(VALUES["gt_boxes"], VALUES["gt_labels"])
     losses = TaskAlignedCriterion()(predictions, targets, sizes, warm_up=epoch < 4)
-    for given, name in ((losses.classification_per_prior, "loss_cls"), (losses.box_per_prior, "loss_bbox")):
+    for given, name in ((losses.per_prior["cls"], "loss_cls"), (losses.per_prior["box"], "loss_bbox")):
         levels = torch.stack([level.sum() for level in given.split(predictions.priors.level_sizes, dim=1)])
         torch.testing.assert_close(levels, wanted[name], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(losses.total, (wanted["loss_cls"] + wanted["loss_bbox"]).sum(), rtol=1e-4, atol=0)

@@ -69,7 +69,7 @@ def check_losses(predictions: DensePredictions, epoch: int, rtol: float) -> torc
         padded_sizes(VALUES["img_shapes"], 32),
         warm_up=epoch < 4,
     )
-    for given, name in ((losses.classification_per_prior, "loss_cls"), (losses.box_per_prior, "loss_bbox")):
+    for given, name in ((losses.per_prior["cls"], "loss_cls"), (losses.per_prior["box"], "loss_bbox")):
         levels = torch.stack([level.sum() for level in given.split(predictions.priors.level_sizes, dim=1)])
         torch.testing.assert_close(levels, VALUES[f"epoch{epoch}"][name], rtol=rtol, atol=1e-5)
     return losses.total

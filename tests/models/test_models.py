@@ -84,6 +84,21 @@ def test_extra_levels_follow_from_the_coarsest_output() -> None:
     torch.testing.assert_close(levels[4], neck.extras[1](levels[3]))
 
 
+def test_coarse_levels_one_cell_wide_learn_in_reduced_precision() -> None:
+    # oneDNN's bf16 gradient holds what the memory held before; many trials and dirtied memory make that show.
+    torch.manual_seed(0)
+    fpn = FPN(FPNConfig(width=64, levels=5), (64, 64, 64))
+    maps = [torch.randn(2, 64, 8, 8), torch.randn(2, 64, 4, 4), torch.randn(2, 64, 2, 2)]
+    expected = torch.autograd.grad(sum(level.sum() for level in fpn(maps)), fpn.extras[1].weight)[0]
+    for _ in range(10):
+        dirt = [torch.full((64 * 64 * 9 + 7 * i,), 1e30) for i in range(8)]
+        del dirt
+        with torch.autocast("cpu", torch.bfloat16):
+            pyramid = fpn(maps)
+        (gradient,) = torch.autograd.grad(sum(level.float().sum() for level in pyramid), fpn.extras[1].weight)
+        torch.testing.assert_close(gradient, expected, atol=0.1, rtol=0.05)
+
+
 def test_the_head_starts_as_specified() -> None:
     torch.manual_seed(0)
     head = TOOD(replace(NARROW, head=THeadConfig(width=64, norm_groups=8))).head

@@ -192,8 +192,9 @@ def test_what_is_not_finite_names_the_pictures_and_leaves_the_weights(tmp_path: 
 
         def infinite(*arguments: object) -> Losses:
             losses = criterion(*arguments)  # type: ignore[arg-type]
-            return replace(losses, box=losses.box * float("inf"))
+            return replace(losses, per_prior={name: value * float("inf") for name, value in losses.per_prior.items()})
 
+        infinite.terms = criterion.terms  # type: ignore[attr-defined]
         trainer.criterion = infinite  # type: ignore[assignment]
     before = [value.detach().clone() for value in trainer.model.parameters()]
     with pytest.raises(ToodError, match=rf"{where} .*not finite at step 1, .* picture\d\.png, picture\d\.png"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from rich.console import Console
 from torch import nn
 
 from tood import configuration
+from tood.data.transforms import Sample, build_transforms
 from tood.errors import ToodError
 from tood.models import build_model, named_models
-from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, run_config
+from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, rate_factor, run_config
 from tood.training.checkpoint import random_states, read_checkpoint, set_random_states, write_checkpoint
 from tood.training.optim import build_optimizer, parameter_groups, scaled_rate
 from tood.training.progress import Status, TrainingDisplay, duration
@@ -120,7 +122,7 @@ def test_the_run_of_every_named_model_survives_its_file(tmp_path: Path, model: s
 
 def test_recipes_follow_the_model_and_its_size() -> None:
     run = run_config("tood_r50_fpn_1x")
-    assert (run.recipe, run.epochs, run.batch_size, run.augment.size) == ("1x", 12, 16, (800, 1333))
+    assert (run.recipe, run.epochs, run.batches(), run.augment.size) == ("1x", 12, (16, 1), (800, 1333))
     assert run.optimizer == SGDConfig(lr=0.01, momentum=0.9, weight_decay=1e-4)
     assert not run.ema.enabled
     twice = run_config("tood_r50_fpn_1x", recipe="2x")
@@ -138,6 +140,73 @@ def test_recipes_follow_the_model_and_its_size() -> None:
         run_config("tood_tyni")
     with pytest.raises(ToodError, match="size is 0"):
         run_config("tood_tiny", size=0)
+
+
+@pytest.mark.parametrize(("recipe", "epochs", "drops"), [("1x", 12, (8, 11)), ("2x", 24, (16, 22))])
+def test_the_published_recipes_number_for_number(recipe: str, epochs: int, drops: tuple[int, int]) -> None:
+    run = run_config("tood_r50_fpn_1x", recipe=recipe)
+    model, steps = build_model(run.model), 1000
+    optimizer = build_optimizer(run.optimizer, model, scaled_rate(run.optimizer, 16))
+    (group,) = optimizer.param_groups
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (group["lr"], group["momentum"], group["weight_decay"], group["nesterov"]) == (0.01, 0.9, 1e-4, False)
+    assert {id(p) for p in group["params"]} == {id(p) for p in model.parameters() if p.requires_grad}
+    rate = lambda step: rate_factor(run.schedule, step, step / (epochs * steps)) * 0.01  # noqa: E731
+    for step in (0, 1, 250, 499):
+        assert rate(step) == pytest.approx(0.01 * (0.001 + 0.999 * step / 500))
+    first, second = (drop * steps for drop in drops)
+    assert [rate(step) for step in (500, first - 1, first, second - 1, second, epochs * steps - 1)] == pytest.approx(
+        [0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
+    )
+    assert run.epochs == epochs
+    assert [run.warms_up_assigner(epoch, epoch / epochs) for epoch in (0, 3, 4)] == [True, True, False]
+    assert (run.clip_gradient, run.ema.enabled) == (None, False)
+    assert (run.data.keep_empty, run.data.smallest_side) == (False, 32)
+    augment = run.augment
+    assert (augment.flip, augment.vertical_flip, augment.photometric, augment.canvas) == (0.5, 0.0, 0.0, None)
+    shapes = set()
+    sample = Sample(np.zeros((480, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
+    for seed in range(30):
+        image = build_transforms(augment)(sample, np.random.default_rng(seed)).image
+        shapes.add(image.shape[:2])
+        assert image.shape[1] == pytest.approx(image.shape[0] * 4 / 3, abs=1)
+    short = {shape[0] for shape in shapes}
+    assert short == {800} if recipe == "1x" else min(short) >= 480 and max(short) <= 800 and len(short) > 20
+    wide = replace(sample, image=np.zeros((100, 400, 3), np.uint8))
+    assert all(build_transforms(augment)(wide, np.random.default_rng(seed)).image.shape[1] <= 1333 for seed in range(5))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "processes", "batches", "rate"),
+    [
+        (None, 1, (16, 1), 0.01),
+        (None, 4, (4, 1), 0.01),
+        (None, 3, (5, 1), 0.01 * 15 / 16),
+        (None, 64, (1, 1), 0.04),
+        (4, 1, (4, 4), 0.01),
+        (4, 2, (4, 2), 0.01),
+        (1, 1, (1, 16), 0.01),
+        (6, 1, (6, 3), 0.01 * 18 / 16),
+        (11, 1, (11, 1), 0.01 * 11 / 16),
+        (8, 8, (8, 1), 0.04),
+    ],
+)
+def test_batches_make_up_the_recipe_s_images_a_step(
+    batch_size: int | None, processes: int, batches: tuple[int, int], rate: float
+) -> None:
+    run = replace(run_config("tood_r50_fpn_1x"), batch_size=batch_size)
+    assert run.batches(processes) == batches
+    assert scaled_rate(run.optimizer, math.prod(batches) * processes) == pytest.approx(rate)
+
+
+def test_batches_are_what_was_asked_for_where_no_images_a_step_are_meant() -> None:
+    small = run_config("tood_tiny")
+    assert small.batches() == small.batches(4) == (8, 1)
+    run = run_config("tood_r50_fpn_1x")
+    assert replace(run, batch_size=2, accumulation=3).batches(4) == (2, 3)
+    unscaled = replace(run, optimizer=SGDConfig(lr_batch=None))
+    assert unscaled.batches(2) == (8, 1)
+    assert replace(unscaled, batch_size=2).batches() == (2, 1)
 
 
 def test_a_checkpoint_returns_what_was_written(tmp_path: Path) -> None:
@@ -205,7 +274,7 @@ def test_random_states_are_taken_up(tmp_path: Path) -> None:
 
 
 def status(**changes: object) -> Status:
-    usual = Status(2, 12, 30, 0.25, 185.0, 0.5, 0.25, 0.01, 12.3, None)
+    usual = Status(2, 12, 30, 0.25, 185.0, {"cls": 0.5, "box": 0.25}, 0.01, 12.3, None)
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import replace
@@ -183,3 +184,21 @@ def test_workers_and_no_workers_give_the_same_run(tmp_path: Path) -> None:
         said(replace(config, epochs=1, data=replace(config.data, workers=workers)))
         states.append(load_weights(tmp_path / f"run{workers}/last.safetensors")[0].state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_two_runs_of_200_steps_are_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data", images=8)
+    for name in ("one", "two"):
+        config = run_on(data, tmp_path / name)
+        config = replace(config, epochs=50, evaluate_every=50, data=replace(config.data, workers=2))
+        config = replace(config, augment=replace(config.augment, scale=(0.7, 1.5), photometric=0.5, mosaic=0.2))
+        assert said(config)[0].steps == 200
+    losses = []
+    for name in ("one", "two"):
+        with (tmp_path / name / "metrics.csv").open() as file:
+            losses.append([row["loss"] for row in csv.DictReader(file) if row["loss"]])
+    assert len(losses[0]) == 200
+    assert len(set(losses[0])) > 150
+    assert losses[0] == losses[1]
+    one, two = (load_weights(tmp_path / name / "last.safetensors")[0].state_dict() for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)

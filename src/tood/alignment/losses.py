@@ -1,6 +1,7 @@
 """The losses of dense detectors, element by element: no reduction, no weights, fp32 in and out.
 
-Class losses work on probabilities, as the T-Head's scores are products of two sigmoids and have no logit.
+Class losses take probabilities, as the T-Head's scores are products of two sigmoids and have no logit, or logits, whose
+cross entropy stays exact where a probability would round to 0 or 1.
 """
 
 from __future__ import annotations
@@ -11,19 +12,29 @@ from torch import Tensor
 from tood.boxes import giou_pairs
 
 
-def focal_loss(probabilities: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017) of probabilities [...] against 0/1 targets [...] -> [...]."""
+def focal_loss(
+    scores: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, *, logits: bool = False
+) -> Tensor:
+    """Focal loss (Lin et al. 2017) of probabilities or logits [...] against 0/1 targets [...] -> [...]."""
+    probabilities = scores.sigmoid() if logits else scores
     missing = targets * (1 - probabilities) + (1 - targets) * probabilities
     balance = targets * alpha + (1 - targets) * (1 - alpha)
-    return balance * missing.pow(gamma) * F.binary_cross_entropy(probabilities, targets, reduction="none")
+    return balance * missing.pow(gamma) * _cross_entropy(scores, targets, logits)
 
 
-def quality_focal_loss(probabilities: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
-    """|target - p|^beta * BCE(p, target) (TOOD, equation 6) against soft targets: [...], [...] -> [...]."""
+def quality_focal_loss(scores: Tensor, targets: Tensor, beta: float = 2.0, *, logits: bool = False) -> Tensor:
+    """|target - p|^beta * BCE(p, target) (TOOD, equation 6) of probabilities or logits against soft targets: [...]."""
+    probabilities = scores.sigmoid() if logits else scores
     distance = (targets - probabilities).abs().pow(beta)
-    return distance * F.binary_cross_entropy(probabilities, targets, reduction="none")
+    return distance * _cross_entropy(scores, targets, logits)
 
 
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """1 - GIoU of boxes at the same place: [..., 4], [..., 4] in one unit -> [...] in 0..2."""
     return 1 - giou_pairs(boxes, targets)
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor, logits: bool) -> Tensor:
+    if logits:
+        return F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
+    return F.binary_cross_entropy(scores, targets, reduction="none")

@@ -75,7 +75,7 @@ def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) 
     model, names = load_weights(weights)
     test = load_dataset(run.data.path, "test")
     console.print(f"Evaluating on {len(test.images)} test pictures, written by other people ...", highlight=False)
-    scores = evaluate(model, test, names, batch_size=run.batch_size)
+    scores = evaluate(model, test, names, batch_size=run.batches()[0])
     sheet, curves = out / "detections.png", out / "curves.png"
     save_sheet(weights, test, sheet)
     training_curves(out / "metrics.csv", curves)

@@ -10,10 +10,12 @@ import typer
 from tood.cli.options import FILES, HOW, BatchSize, Device
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
     from tood.data import DetectionDataset
     from tood.evaluation import DetectionTable
+    from tood.processes import Processes
 
 WHAT = "What to evaluate on what"
 
@@ -22,7 +24,8 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Weights: a .safetensors file, or the folder of a training run.",
+            help="A model's name (its published weights are fetched once), a file of weights, the folder of a training "
+            "run, or hf://OWNER/NAME.",
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -76,32 +79,50 @@ def evaluate(
 
     Examples:
 
+    tood eval --model tood_r50_fpn_1x --data data/coco
+
     tood eval --model runs/x/best.safetensors --data my_pictures --split test
 
     tood eval --detections detections.json --data data/coco --split val2017
+
+    torchrun --nproc-per-node 4 -m tood eval --model x.safetensors --split test-dev2017 --out results
     """
     from rich.console import Console
 
     from tood.errors import ToodError
-    from tood.evaluation import DetectionTable, evaluate_detections, result_table, save_result
+    from tood.evaluation import DetectionTable
+    from tood.inference import check_device
+    from tood.processes import join_processes, leave_processes
 
     if (model is None) == (detections is None):
         raise ToodError("give either --model, the weights to evaluate, or --detections, a COCO results json")
-    console = Console()
-    dataset = _open(data, split, images_required=detections is None)
+    processes, place = join_processes(check_device(device))
+    console = Console(quiet=not processes.main)
+    with processes.agreed():
+        dataset = _open(data, split, images_required=detections is None)
     if not dataset.annotated and (out is None or detections is not None):
         raise ToodError(
             f"split '{dataset.split}' of {dataset.root} has no annotations to compare with: "
             "with --model and --out its detections are written for a server to judge"
         )
     if detections is not None:
-        table = DetectionTable.read(detections)
+        table = processes.from_main(lambda: DetectionTable.read(detections))
         console.print(f"{detections} on {_name(dataset)}", markup=False, highlight=False)
     else:
-        table = _detect(str(model), dataset, batch_size, workers, device, console)
-        if out is not None:
-            table.save(out / "detections.json")
-            typer.echo(f"Detections: {out / 'detections.json'}")
+        table = _detect(str(model), dataset, batch_size, workers, place, console, processes)
+    # The one process that writes and speaks; its errors are everyone's.
+    processes.from_main(lambda: _report(table, dataset, out, json, console, save=model is not None))
+    leave_processes()
+
+
+def _report(
+    table: DetectionTable, dataset: DetectionDataset, out: Path | None, json: Path | None, console: Console, save: bool
+) -> None:
+    from tood.evaluation import evaluate_detections, result_table, save_result
+
+    if save and out is not None:
+        table.save(out / "detections.json")
+        typer.echo(f"Detections: {out / 'detections.json'}")
     if not dataset.annotated:
         return
     result = evaluate_detections(table, dataset)
@@ -124,7 +145,13 @@ def _name(dataset: DetectionDataset) -> str:
 
 
 def _detect(
-    model: str, dataset: DetectionDataset, batch_size: int, workers: int | None, device: str | None, console: Console
+    model: str,
+    dataset: DetectionDataset,
+    batch_size: int,
+    workers: int | None,
+    device: torch.device,
+    console: Console,
+    processes: Processes,
 ) -> DetectionTable:
     import time
 
@@ -132,14 +159,15 @@ def _detect(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tood.evaluation import detect
-    from tood.inference import check_device, load_model
+    from tood.inference import load_model
 
-    place = check_device(device)
-    network, class_names = load_model(model)
-    console.print(f"{model} on {_name(dataset)}, {place}", markup=False, highlight=False)
+    with processes.agreed():
+        network, class_names = load_model(model)
+    shared = "" if processes.alone else f", {processes.count} processes"
+    console.print(f"{model} on {_name(dataset)}, {device}{shared}", markup=False, highlight=False)
     begin = time.perf_counter()
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, quiet=not processes.main), transient=True) as bar:
         task = bar.add_task("images", total=len(dataset.images))
         table = detect(
             network,
@@ -147,8 +175,9 @@ def _detect(
             class_names,
             batch_size=batch_size,
             workers=workers,
-            device=place,
+            device=device,
             progress=lambda done, _: bar.update(task, completed=done),
+            processes=processes,
         )
     seconds = time.perf_counter() - begin
     console.print(f"{len(dataset.images) / seconds:.1f} images/s, loading included", highlight=False)

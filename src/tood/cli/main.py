@@ -6,6 +6,7 @@ Everything heavy is imported inside the commands, so that `tood --help` answers 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,8 @@ from tood.cli.eval import evaluate
 from tood.cli.models import models
 from tood.cli.predict import predict
 from tood.cli.train import train
-from tood.errors import ToodError
+from tood.cli.weights import app as weights_app
+from tood.errors import SharedError, ToodError
 
 # Exit code of everything that the person can mend, wrong options included.
 USER_ERROR = 2
@@ -32,7 +34,8 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except ToodError as error:
-            typer.echo(f"tood: {error}", err=True)
+            if _speaks(error):
+                typer.echo(f"tood: {error}", err=True)
             raise typer.Exit(USER_ERROR) from error
         except KeyboardInterrupt as error:
             typer.echo("tood: interrupted", err=True)
@@ -46,6 +49,15 @@ class Commands(TyperGroup):
             where = f": {error.filename}" if error.filename else ""
             typer.echo(f"tood: {error.strerror or error}{where}", err=True)
             raise typer.Exit(USER_ERROR) from error
+
+
+def _speaks(error: ToodError) -> bool:
+    """Whether this process, of those that torchrun started, is the one to say it."""
+    if isinstance(error, SharedError):
+        return os.environ.get("RANK", "0") == "0"
+    # Met before they could speak to each other: by all on this machine alike. Met later: by this one alone.
+    joined = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
+    return joined or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 app = typer.Typer(
@@ -83,6 +95,7 @@ app.command(name="eval")(evaluate)
 app.command()(predict)
 app.add_typer(data_app, name="data")
 app.command()(models)
+app.add_typer(weights_app, name="weights")
 app.command()(demo)
 
 

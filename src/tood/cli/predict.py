@@ -28,8 +28,12 @@ def predict(
         ),
     ],
     model: Annotated[
-        str, typer.Option(help="Weights: a .safetensors file, or the folder of a training run.", show_default=False)
-    ],
+        str,
+        typer.Option(
+            help="A model's name (its published weights are fetched once), a file of weights, the folder of a training "
+            "run, or hf://OWNER/NAME."
+        ),
+    ] = "tood_r50_fpn_1x",
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least score of a detection.", rich_help_panel=HOW)
     ] = 0.3,
@@ -56,7 +60,12 @@ def predict(
 
     A picture that cannot be read is reported at the end, after all others, with exit code 2.
 
+    Published weights are kept in the folder that TOOD_CACHE names, else in the system's place for caches. Where the
+    web is out of reach, TOOD_WEIGHTS_MIRROR may name a server that has copies: https://mirror.example/weights.
+
     Examples:
+
+    tood predict photo.jpg
 
     tood predict --model runs/x/best.safetensors photo.jpg
 

@@ -29,7 +29,19 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help=f"Name of a model (`tood models` lists them). Left out: {DEFAULT_MODEL}.",
+            help="Name of a model (`tood models` lists them). Left out: the one that --from names, else "
+            f"{DEFAULT_MODEL}.",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="imagenet|scratch|WEIGHTS",
+            help="Weights to start from: ImageNet's in the backbone, none, or a detector's to fine-tune (a file, a "
+            "model's name, hf://OWNER/NAME). Left out: ImageNet's where the recipe wants them, else none.",
             rich_help_panel=WHAT,
             show_default=False,
         ),
@@ -75,7 +87,8 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Images in a batch of one process; the paper's rate scales along. Left out, the recipe's.",
+            help="Images in a batch of one process. As many batches make a step as come nearest to the paper's 16 "
+            "images; its rate scales with what is over or short. Left out, the recipe's.",
             rich_help_panel=RECIPE,
             show_default=False,
         ),
@@ -175,27 +188,33 @@ def train(
     tood train --data data/coco --model tood_r50_fpn_1x --batch-size 8 --out runs/r50
 
     tood train --resume --out runs/r50
+
+    torchrun --nproc-per-node 4 -m tood train --model tood_r50_fpn_1x --data data/coco
     """
     from rich.console import Console
 
     from tood.configuration import apply_overrides, load
+    from tood.models import named_models
+    from tood.processes import leave_processes
     from tood.training import CONFIG, RunConfig, latest_run_folder, run_config
     from tood.training import train as run
 
     if resume:
         folder = out or latest_run_folder()
         base = load(folder / CONFIG, RunConfig)
-        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data)
+        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
         out = folder
     elif config is not None:
         base = load(config, RunConfig)
         _refuse_beside_config(model=model, recipe=recipe, size=size)
         base = apply_overrides(base, ["out=null"])
     else:
-        base = run_config(model or DEFAULT_MODEL, size, recipe)
+        named = start_from if start_from in named_models() else None
+        base = run_config(model or named or DEFAULT_MODEL, size, recipe)
         if data is None and not any(setting.startswith("data.path") for setting in settings or []):
             _require_default_data(base)
     options = {
+        "start_from": start_from,
         "data.path": data,
         "data.train": train_split,
         "data.val": val_split,
@@ -211,11 +230,14 @@ def train(
         chosen += [f"optimizer.lr={lr}", "optimizer.lr_batch=null"]
     if epochs is not None:
         chosen += [f"epochs={epochs}", "minutes=null"]
+    if start_from == "scratch":
+        chosen += ["model.backbone.frozen_stages=-1", "model.backbone.norm_eval=false"]  # it has everything to learn
     if minutes is not None:
         chosen += [f"minutes={minutes}"]
     result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), resume, Console())
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         _say_result(result)
+    leave_processes()
     if result.interrupted_by is not None:
         raise typer.Exit(128 + result.interrupted_by)
 

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -17,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.image_cache import ImageCache, build_cache
 from tood.data.images import read_image
-from tood.data.sampler import EvalBatchSampler, SampleKey, TrainBatchSampler
-from tood.data.transforms.geometry import Resize, scale_boxes
+from tood.data.sampler import BLANK, EvalBatchSampler, SampleKey, TrainBatchSampler
+from tood.data.transforms.geometry import Resize, fit_scale, resized_shape, scale_boxes
 from tood.data.transforms.pipeline import AugmentConfig, build_transforms, canvas_shape
 from tood.data.transforms.sample import Sample, Transform
 from tood.errors import ToodError
@@ -54,7 +55,7 @@ class Batch:
 
     Attributes:
         images: [B, 3, H, W] uint8 RGB, contiguous, padded right and bottom with zeros.
-        sizes: [B, 2] int64, height, width of each image inside the padding.
+        sizes: [B, 2] int64, height, width of each image inside the padding; 0, 0 of a blank (see `TrainBatchSampler`).
         targets: ground truth of each image in input pixels, crowds flagged.
         infos: origin of each image.
     """
@@ -66,6 +67,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.infos)
+
+    @property
+    def blank(self) -> bool:
+        """Whether no image was left for this process (see `TrainBatchSampler`)."""
+        return all(info.width == 0 for info in self.infos)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device."""
@@ -79,6 +85,11 @@ class Batch:
     def pin_memory(self) -> Batch:
         """With the pixels in page-locked memory; DataLoader calls this."""
         return replace(self, images=self.images.pin_memory())
+
+    def padded_to(self, height: int, width: int) -> Batch:
+        """With so many rows and columns, at least as many as now."""
+        rows, columns = height - self.images.shape[2], width - self.images.shape[3]
+        return self if rows == columns == 0 else replace(self, images=F.pad(self.images, (0, columns, 0, rows)))
 
     def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
         # On the way from a worker each tensor costs a file descriptor: only the pixels are worth one.
@@ -127,6 +138,8 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
         return len(self.records)
 
     def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
+        if key.image == BLANK:
+            return _BLANK
         rng = np.random.default_rng((self.seed, key.epoch, key.image))
         side = key.canvas or self.augment.canvas
         canvas = None if side is None else canvas_shape(side, self.ratio, self.divisor)
@@ -159,6 +172,12 @@ class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
         return _transformed(record, _read_sample(record), self.resize, np.random.default_rng(0))
 
 
+_BLANK = (
+    Sample(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)),
+    ImageInfo(BLANK, "blank", 0, 0, 1.0, 1.0),
+)
+
+
 def _read_sample(record: ImageRecord) -> Sample:
     try:
         pixels = read_image(record.path, expected_size=(record.width, record.height))
@@ -184,9 +203,11 @@ class Collate:
     def __call__(self, items: Sequence[tuple[Sample, ImageInfo]]) -> Batch:
         samples = [sample for sample, _ in items]
         sizes = torch.tensor([[sample.height, sample.width] for sample in samples])
-        height, width = (-(-int(side) // self.divisor) * self.divisor for side in sizes.amax(dim=0))
+        height, width = (max(-(-int(side) // self.divisor), 1) * self.divisor for side in sizes.amax(dim=0))
         images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
         for planes, sample in zip(images.numpy(), samples, strict=True):
+            if sample.image.size == 0:
+                continue
             for plane, channel in zip(planes, cv2.split(sample.image), strict=True):
                 plane[: sample.height, : sample.width] = channel
         targets = tuple(
@@ -201,8 +222,12 @@ class Collate:
 
 
 def default_workers(on_gpu: bool | None = None) -> int:
-    """Loading processes that pay: with a GPU one a core, at most 8; else a quarter, as training needs the cores."""
+    """Loading processes that pay: with a GPU one a core, at most 8; else a quarter, as training needs the cores.
+
+    Processes that torchrun or `accelerate launch` started side by side share the cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     return min(cores, 8) if gpu else max(1, cores // 4)
 
@@ -217,10 +242,14 @@ def train_loader(
     *,
     drop_last: bool = False,
     keep_empty: bool = True,
+    smallest_side: int = 1,
     cache: bool | None = False,
     cache_limit_gb: float = 2.0,
+    accumulation: int = 1,
+    processes: int = 1,
+    process: int = 0,
 ) -> DataLoader[Batch]:
-    """Shuffled, augmented batches.
+    """Shuffled, augmented batches, of several processes those of this one.
 
     Call `loader.batch_sampler.set_epoch(epoch)` (after Accelerate's `prepare`: `loader.set_epoch(epoch)`) before each
     epoch. What is loaded depends on seed, epoch and image alone, not on the number of workers or processes.
@@ -228,25 +257,34 @@ def train_loader(
     Args:
         dataset: the training split.
         augment: how images are resized and varied. Where it keeps their ratio, landscape and portrait images go into
-            separate batches.
+            separate steps.
         batch_size: images in a batch.
         workers: loading processes, 0 for none; None picks `default_workers()`.
         seed: of order and augmentation.
         divisor: images are padded to a multiple of this many pixels.
-        drop_last: leave out the smaller last batch.
-        keep_empty: keep images without an object (a crowd is none); the published recipes leave them out.
+        drop_last: leave out the smaller last step.
+        keep_empty: keep images without any annotation; the published recipes leave them out.
+        smallest_side: leave out images of which a side has fewer pixels; the published recipes: 32.
         cache: keep the decoded images in memory, once for all workers; None does so where they are small enough for
             it to be no question.
         cache_limit_gb: the most memory to spend on that; images that do not fit even when shrunk to the largest size
             that `augment` asks for are read from disk each time, and a log line says so.
+        accumulation, processes, process: see `TrainBatchSampler`.
 
     Raises:
         ToodError: no image is left to train on; while iterating (or here, with `cache`), an image that is missing or
             broken, with its file.
     """
-    records = [image for image in dataset.images if keep_empty or not image.crowd.all()]
+    records = [
+        image
+        for image in dataset.images
+        if (keep_empty or len(image.labels)) and min(image.width, image.height) >= smallest_side
+    ]
     if not records:
-        raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to train on")
+        wanted = [] if keep_empty else ["with an annotation"]
+        wanted += [f"with sides of {smallest_side} pixels or more"] if smallest_side > 1 else []
+        told = " ".join(["there is no image to train on", *wanted])
+        raise ToodError(f"{dataset.root}, split {dataset.split!r}: {told}")
     if cache is None:
         cache = sum(3 * record.width * record.height for record in records) < UNQUESTIONED_CACHE_BYTES
     kept = build_cache(records, augment.largest_scale, int(cache_limit_gb * 1e9)) if cache else None
@@ -257,26 +295,38 @@ def train_loader(
         landscape=_landscape(records) if augment.keeps_ratio else None,
         drop_last=drop_last,
         canvases=augment.canvases,
+        accumulation=accumulation,
+        processes=processes,
+        process=process,
     )
     return _loader(TrainImages(records, augment, seed, divisor, kept), sampler, workers, divisor)
 
 
 def eval_loader(
-    dataset: DetectionDataset, size: tuple[int, int], batch_size: int = 1, workers: int | None = None, divisor: int = 32
+    dataset: DetectionDataset,
+    size: tuple[int, int],
+    batch_size: int = 1,
+    workers: int | None = None,
+    divisor: int = 32,
+    *,
+    processes: int = 1,
+    process: int = 0,
 ) -> DataLoader[Batch]:
-    """Every image once, resized to fit within `size` = (short, long) pixels; landscape images before portrait ones.
+    """Every image once, resized to fit within `size` = (short, long) pixels; a batch's images have one padded shape.
 
     Args:
         dataset: the split; it may lack annotations.
         size: (short, long) limits in pixels of the input.
         batch_size, workers, divisor: as for `train_loader`.
+        processes, process: see `EvalBatchSampler`.
 
     Raises:
         ToodError: the split is empty; while iterating, an image that is missing or broken, with its file.
     """
     if not dataset.images:
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to evaluate on")
-    sampler = EvalBatchSampler(_landscape(dataset.images), batch_size)
+    shapes = np.array([_padded_shape(image, size, divisor) for image in dataset.images], dtype=np.int64)
+    sampler = EvalBatchSampler(shapes, batch_size, processes, process)
     return _loader(EvalImages(dataset.images, size), sampler, workers, divisor)
 
 
@@ -286,6 +336,13 @@ def usual_ratio(records: Sequence[ImageRecord]) -> float:
     median = float(np.median(ratios))
     usual = (np.abs(ratios / median - 1) < 0.05).mean() >= 0.9
     return median if usual else 1.0
+
+
+def _padded_shape(record: ImageRecord, size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """Height, width of an image's input, its padding included."""
+    scale = fit_scale(record.height, record.width, *size)
+    height, width = resized_shape(record.height, record.width, scale)
+    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
 def _landscape(records: Sequence[ImageRecord]) -> NDArray[np.bool_]:

@@ -11,13 +11,16 @@ from torch.utils.data import Sampler
 
 from tood.errors import ToodError
 
+# In place of an image's index: a blank, for a process that gets none of an epoch's last few images.
+BLANK = -1
+
 
 class SampleKey(NamedTuple):
     """What a worker is asked for. It carries the epoch because a persistent worker is told nothing else.
 
     Attributes:
         epoch: counts from 0.
-        image: its index in the dataset.
+        image: its index in the dataset, or `BLANK`.
         canvas: longer side in pixels of this batch's canvas, where the batch draws one.
     """
 
@@ -27,18 +30,25 @@ class SampleKey(NamedTuple):
 
 
 class TrainBatchSampler(Sampler[list[SampleKey]]):
-    """Shuffled batches; only the last one of an epoch may be smaller.
+    """Shuffled batches; only the last ones of an epoch may be smaller.
 
-    Call `set_epoch` before each epoch. Accelerate finds it, also through the shards that it cuts for several processes.
+    Images are drawn a step at a time, `batch_size * accumulation * processes` of them, and dealt out to the processes:
+    the images of a step depend on their number alone, not on how many batches and processes share them. In the last,
+    smaller step of an epoch each process gets as many batches as every other; one for which no image is left gets a
+    blank, so that none waits for it.
+
+    Call `set_epoch` before each epoch. Accelerate finds it.
 
     Args:
-        landscape: [n] bool for each image; batches hold images of one kind as far as the numbers allow, which
-            spares padding. None draws batches from all images alike.
         count: number of images, n.
         batch_size: images in a batch.
         seed: with the epoch, decides order and canvases.
-        drop_last: leave out the smaller last batch, unless it is the only one.
-        canvases: where given, each batch draws its canvas's longer side in pixels from these.
+        landscape: [n] bool for each image; steps hold images of one kind as far as the numbers allow, which
+            spares padding. None draws steps from all images alike.
+        drop_last: leave out the smaller last step, unless it is the only one.
+        canvases: where given, each step draws its canvas's longer side in pixels from these.
+        accumulation: batches of one process that make a step.
+        processes, process: their number, and which of them this is, from 0.
     """
 
     def __init__(
@@ -49,17 +59,22 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         landscape: NDArray[np.bool_] | None = None,
         drop_last: bool = False,
         canvases: tuple[int, ...] = (),
+        accumulation: int = 1,
+        processes: int = 1,
+        process: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ToodError(f"batch size is {batch_size}: give at least 1")
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.landscape, self.canvases = landscape, canvases
-        self.drop_last = drop_last and count >= batch_size
+        self.accumulation, self.processes, self.process = accumulation, processes, process
+        self.step_size = batch_size * accumulation * processes
+        self.drop_last = drop_last and count >= self.step_size
         self.epoch = 0
 
     @property
     def sampler(self) -> TrainBatchSampler:
-        """Itself: where Accelerate looks for `set_epoch` once it has cut the batches into shards."""
+        """Itself: where Accelerate looks for `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
@@ -67,20 +82,30 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
+        steps, rest = divmod(self.count, self.step_size)
+        return steps * self.accumulation + (0 if self.drop_last else self._batches_of(rest))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        batches = self._batches(rng.permutation(self.count), rng)
-        for number, batch in enumerate(batches):
+        for number, images in enumerate(self._steps(rng.permutation(self.count), rng)):
             canvas = None
             if self.canvases:
                 draw = np.random.default_rng((self.seed, self.epoch, number, 1))
                 canvas = self.canvases[int(draw.integers(len(self.canvases)))]
-            yield [SampleKey(self.epoch, index, canvas) for index in batch]
+            for batch in self._own(images):
+                yield [SampleKey(self.epoch, index, canvas) for index in batch]
 
-    def _batches(self, order: NDArray[np.int64], rng: np.random.Generator) -> list[list[int]]:
-        size = self.batch_size
+    def _batches_of(self, images: int) -> int:
+        """Batches that each process makes of a step's images."""
+        return -(-images // (self.batch_size * self.processes))
+
+    def _own(self, images: NDArray[np.int64]) -> list[list[int]]:
+        """This process's batches of a step."""
+        shares = np.array_split(images, self._batches_of(len(images)) * self.processes)
+        return [[int(index) for index in share] or [BLANK] for share in shares[self.process :: self.processes]]
+
+    def _steps(self, order: NDArray[np.int64], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+        size = self.step_size
         kinds = [order]
         if self.landscape is not None:
             wide = self.landscape[order]
@@ -90,22 +115,36 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
         last = [rest[i : i + size] for i in range(0, len(rest), size)]
         mixed = [full[i] for i in rng.permutation(len(full))]
         if self.drop_last:
-            last = [batch for batch in last if len(batch) == size]
-        return [[int(index) for index in batch] for batch in mixed + last]
+            last = [step for step in last if len(step) == size]
+        return mixed + last
 
 
 class EvalBatchSampler(Sampler[list[SampleKey]]):
-    """Every image once: landscape images in the dataset's order, then portrait ones, so that padding stays small."""
+    """Every image once, in batches of one padded shape: no image is padded more than it would be alone.
 
-    def __init__(self, landscape: NDArray[np.bool_], batch_size: int) -> None:
+    So what is found in an image does not depend on its neighbours, on the size of the batches or on the number of
+    processes; each of those takes every so-manieth batch.
+
+    Args:
+        shapes: [n, 2] padded height, width in pixels of each image's input.
+        batch_size: most images in a batch.
+        processes, process: their number, and which of them this is, from 0.
+    """
+
+    def __init__(self, shapes: NDArray[np.int64], batch_size: int, processes: int = 1, process: int = 0) -> None:
         if batch_size < 1:
             raise ToodError(f"batch size is {batch_size}: give at least 1")
         self.batch_size, self.drop_last = batch_size, False
-        self._order = [int(index) for index in np.argsort(~landscape, kind="stable")]
+        kinds, kind = np.unique(shapes, axis=0, return_inverse=True)
+        # The largest first: memory that does not suffice shows at once.
+        largest_first = np.argsort(-kinds.prod(axis=1), kind="stable")
+        groups = [np.flatnonzero(kind.ravel() == number) for number in largest_first]
+        batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+        self._own = [[int(index) for index in batch] for batch in batches[process::processes]]
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self.batch_size)
+        return len(self._own)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        for start in range(0, len(self._order), self.batch_size):
-            yield [SampleKey(0, index) for index in self._order[start : start + self.batch_size]]
+        for batch in self._own:
+            yield [SampleKey(0, index) for index in batch]

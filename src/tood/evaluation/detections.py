@@ -73,6 +73,11 @@ class DetectionTable:
             np.concatenate([table.scores for table in tables]),
         )
 
+    def by_image(self) -> DetectionTable:
+        """In the order of the image ids; an image's own detections keep theirs."""
+        order = np.argsort(self.image_ids, kind="stable")
+        return DetectionTable(self.image_ids[order], self.category_ids[order], self.boxes[order], self.scores[order])
+
     def save(self, path: Path | str) -> None:
         """Writes a COCO results file; it appears whole or not at all."""
         columns = (self.image_ids.tolist(), self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist())

@@ -15,6 +15,7 @@ from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
 from tood.inference import postprocess
 from tood.models import AnyDetector, normalise
+from tood.processes import Processes
 
 # Called with the number of images done and of all.
 Progress = Callable[[int, int], None]
@@ -29,15 +30,24 @@ def evaluate(
     workers: int | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> CocoResult:
     """Runs the model over every image and compares what it finds with the annotations.
 
-    Args and errors: as for `detect`.
+    Args and errors: as for `detect`. Of several processes the main one compares, all get the result.
     """
+    processes = processes or Processes()
     found = detect(
-        model, dataset, class_names, batch_size=batch_size, workers=workers, device=device, progress=progress
+        model,
+        dataset,
+        class_names,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        progress=progress,
+        processes=processes,
     )
-    return evaluate_detections(found, dataset)
+    return processes.from_main(lambda: evaluate_detections(found, dataset))
 
 
 def detect(
@@ -49,6 +59,7 @@ def detect(
     workers: int | None = None,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    processes: Processes | None = None,
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
 
@@ -63,30 +74,52 @@ def detect(
         workers: processes that load images; 0 loads them in this one, None picks what suits the machine.
         device: where to compute; None is where the model is.
         progress: called after each batch.
+        processes: those that share the work: each looks at its own images, every image is looked at once, and all
+            get all detections. All of them call this, with the same model. None: this one alone.
 
     Raises:
         ToodError: if the classes cannot be matched or an image cannot be read.
     """
+    processes = processes or Processes()
+    with processes.agreed():
+        found = _detect(model, dataset, class_names, batch_size, workers, device, progress, processes)
+    return DetectionTable.join(processes.gather(found)).by_image()
+
+
+def _detect(
+    model: AnyDetector,
+    dataset: DetectionDataset,
+    class_names: Sequence[str] | None,
+    batch_size: int,
+    workers: int | None,
+    device: torch.device | str | None,
+    progress: Progress | None,
+    processes: Processes,
+) -> DetectionTable:
+    """What this process finds in its share of the images."""
     config = model.config
     matching = _match(config.classes, class_names, dataset)
     place = torch.device(device) if device is not None else next(model.parameters()).device
     size = (config.input.short, config.input.long)
-    loader = eval_loader(dataset, size, batch_size=batch_size, workers=workers, divisor=config.input.divisor)
+    loader = eval_loader(
+        dataset, size, batch_size, workers, config.input.divisor, processes=processes.count, process=processes.rank
+    )
     was_training = model.training
     model.to(place).eval()
     tables = []
-    done = 0
+    total, done = len(dataset.images), 0
     try:
         with torch.inference_mode():
             for loaded in loader:
                 batch = loaded.to(place)
                 scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
                 predictions = model(normalise(batch.images, batch.sizes, config.input))
-                for info, found in zip(batch.infos, postprocess(predictions, scales, config.postprocess), strict=True):
+                results = postprocess(predictions, scales, config.postprocess, batch.sizes)
+                for info, found in zip(batch.infos, results, strict=True):
                     tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
                 done += len(batch.infos)
                 if progress is not None:
-                    progress(done, len(dataset.images))
+                    progress(min(done * processes.count, total), total)
     finally:
         model.train(was_training)
     return DetectionTable.join(tables)

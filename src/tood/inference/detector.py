@@ -16,30 +16,24 @@ from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
 from tood.inference.postprocess import postprocess
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
-from tood.models import AnyDetector, load_weights, named_models, normalise
+from tood.models import AnyDetector, normalise
 from tood.structures import Detections
+from tood.weights import load_detector_file, locate_weights
 
 
 def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
     """A trained model and its class names.
 
     Args:
-        name_or_file: a .safetensors file, or the folder of a training run, whose best.safetensors is taken.
+        name_or_file: the name of a model (its published weights, fetched once), a file of weights of any layout that
+            `tood.weights.load_detector_file` knows, the folder of a training run (its best.safetensors), or
+            hf://OWNER/NAME[@REVISION][/FILE].
 
     Raises:
-        ToodError: if there is none, or it is the name of a model whose weights are not at hand.
+        ToodError: if there is none, it cannot be fetched, or it is the name of a model whose weights nobody published.
     """
-    path = Path(name_or_file).expanduser()
-    if path.is_dir():
-        if not (path / "best.safetensors").is_file():
-            raise ToodError(f"there is no best.safetensors in the folder {path}: has its training finished an epoch?")
-        path = path / "best.safetensors"
-    elif not path.exists() and str(name_or_file) in named_models():
-        raise ToodError(
-            f"'{name_or_file}' names an architecture, which knows nothing before it is trained: train it with "
-            f"`tood train --model {name_or_file}` and give its best.safetensors"
-        )
-    return load_weights(path)
+    located = locate_weights(name_or_file)
+    return load_detector_file(located.path, located.config)
 
 
 def default_device() -> torch.device:
@@ -52,7 +46,7 @@ def default_device() -> torch.device:
 class Detector:
     """Finds objects in images.
 
-        detector = Detector("runs/x/best.safetensors")
+        detector = Detector("tood_r50_fpn_1x")  # or "runs/x/best.safetensors"
         result = detector("photo.jpg")
         result.boxes, result.scores, result.names
 
@@ -75,7 +69,8 @@ class Detector:
         """Loads a model.
 
         Args:
-            name_or_file: a .safetensors file or the folder of a training run.
+            name_or_file: a model's name (its published weights are fetched once), a file of weights, the folder of a
+                training run, or hf://OWNER/NAME.
             device: such as "cpu" or "cuda:1"; None picks the accelerator if there is one.
             threshold: only detections of a higher score are given; None takes the model's own, which is low (0.05) as
                 evaluation wants it; pictures for people want about 0.3.
@@ -191,7 +186,7 @@ class Detector:
         scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
         with torch.inference_mode():
             predictions = self.model(normalise(batch.images, batch.sizes, shape))
-            results = postprocess(predictions, scales, self.config)
+            results = postprocess(predictions, scales, self.config, batch.sizes)
         return [
             Detections(
                 # Copies made outside of inference mode are ordinary tensors.

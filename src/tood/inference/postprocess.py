@@ -27,28 +27,40 @@ class Found(NamedTuple):
     labels: Tensor
 
 
-def postprocess(predictions: DensePredictions, scales: Tensor | None, config: PostprocessConfig) -> list[Found]:
+def postprocess(
+    predictions: DensePredictions, scales: Tensor | None, config: PostprocessConfig, sizes: Tensor | None = None
+) -> list[Found]:
     """Each image's detections, with the reference's own steps and order.
 
-    (Prior, class) pairs are ranked, not priors; boxes without area or with a coordinate that is no number are dropped;
-    boxes are not cut to the image, whose border they may cross by a few pixels.
+    (Prior, class) pairs are ranked, not priors; boxes without area or with a coordinate that is no number are dropped.
+    Threshold and best of each level are taken by the class scores alone; where the predictions carry a quality, NMS and
+    the best of the image go by score times quality, which is what detections are given as their score.
 
     Args:
         predictions: a batch of B images.
         scales: [B, 2] input pixels per original pixel, (x, y), so that boxes come out in pixels of the original images;
             None leaves them in input pixels.
         config: thresholds and limits.
+        sizes: [B, 2] height, width of each image in input pixels, without padding: where `config.clip` cuts boxes to.
+
+    Raises:
+        ValueError: if `config.clip` is set and there are no sizes.
     """
+    if config.clip and sizes is None:
+        raise ValueError("boxes are to be clipped to their images: postprocess needs the images' sizes")
     images = []
-    for i, (scores, boxes) in enumerate(zip(predictions.scores, predictions.boxes, strict=True)):
-        scale = None if scales is None else scales[i].to(boxes)
-        images.append(_one_image(scores, boxes, predictions, scale, config))
+    for i in range(len(predictions.scores)):
+        scale = None if scales is None else scales[i].to(predictions.boxes)
+        limits = sizes[i].flip(0).to(predictions.boxes) if config.clip and sizes is not None else None
+        images.append(_one_image(predictions, i, scale, limits, config))
     return images
 
 
 def _one_image(
-    scores: Tensor, boxes: Tensor, predictions: DensePredictions, scale: Tensor | None, config: PostprocessConfig
+    predictions: DensePredictions, image: int, scale: Tensor | None, limits: Tensor | None, config: PostprocessConfig
 ) -> Found:
+    """What image number `image` holds; `limits` are its width and height in input pixels, None not to clip."""
+    scores, boxes = predictions.scores[image], predictions.boxes[image]
     classes = scores.shape[1]
     # Logits are compared as logits: a sigmoid over all N x C of them would cost more than the rest.
     threshold = _logit(config.score_threshold) if predictions.logits else config.score_threshold
@@ -60,16 +72,22 @@ def _one_image(
         candidates.append(pairs + start * classes)
         start += size
     pairs = torch.cat(candidates)  # [K] prior * C + class
+    places = torch.div(pairs, classes, rounding_mode="floor")
     values = scores.reshape(-1)[pairs].float()
-    kept_boxes = boxes[torch.div(pairs, classes, rounding_mode="floor")].float()
+    if predictions.logits:
+        values = values.sigmoid()
+    if predictions.quality is not None:
+        values = values * predictions.quality[image, places].float().sigmoid()
+    kept_boxes = boxes[places].float()
+    if limits is not None:
+        kept_boxes = torch.minimum(kept_boxes.clamp(min=0), limits.repeat(2))
     if scale is not None:
         kept_boxes = kept_boxes / scale.repeat(2)
     sides = kept_boxes[:, 2:] - kept_boxes[:, :2]
-    usable = kept_boxes.isfinite().all(dim=1) & (sides > 0).all(dim=1)
+    usable = kept_boxes.isfinite().all(dim=1) & (sides > 0).all(dim=1) & values.isfinite()
     kept_boxes, values, labels = kept_boxes[usable], values[usable], (pairs % classes)[usable]
     best = nms(kept_boxes, values, labels, config.iou_threshold)[: config.max_detections]
-    probabilities = values[best].sigmoid() if predictions.logits else values[best]
-    return Found(kept_boxes[best], probabilities, labels[best])
+    return Found(kept_boxes[best], values[best], labels[best])
 
 
 def _best(values: Tensor, indices: Tensor, limit: int) -> Tensor:

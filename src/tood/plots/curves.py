@@ -20,16 +20,16 @@ from tood.whole_file import whole_file
 
 Columns = Mapping[str, NDArray[np.float64]]
 
-# Name in the legend by column.
+# Name in the legend by column; other columns `loss_<name>` are called by their name.
 _LOSSES = {"loss": "total", "loss_cls": "classification", "loss_box": "boxes"}
 _AP = {"AP": "AP (0.50:0.95)", "AP50": "AP50", "AP75": "AP75"}
-_COLOURS = [tuple(part / 255 for part in PALETTE[i]) for i in (4, 5, 2)]
+_COLOURS = [tuple(part / 255 for part in PALETTE[i]) for i in (4, 5, 2, 6, 0)]
 
 
 def training_curves(metrics_csv: Path | str, out_png: Path | str, *, title: str = "") -> None:
     """Draws losses, AP and learning rate over the epochs into a PNG.
 
-    Columns that are missing or empty are left out: epoch, lr, loss, loss_cls, loss_box, AP, AP50, AP75 are looked for.
+    Columns that are missing or empty are left out: epoch, lr, the losses, AP, AP50, AP75 are looked for.
 
     Args:
         metrics_csv: one row an epoch (or several), with a header; AP is empty where nothing was evaluated.
@@ -44,7 +44,8 @@ def training_curves(metrics_csv: Path | str, out_png: Path | str, *, title: str 
     epochs = columns["epoch"] if "epoch" in columns else np.arange(1.0, len(some) + 1)
     figure = Figure(figsize=(13, 4), layout="constrained")
     losses, precision, rate = figure.subplots(1, 3)
-    _panel(losses, "Loss", epochs, columns, _LOSSES)
+    names = {name: name.removeprefix("loss_") for name in columns if name.startswith("loss")} | _LOSSES
+    _panel(losses, "Loss", epochs, columns, names)
     _panel(precision, "Average precision on the validation split", epochs, columns, _AP, marked=True)
     _panel(rate, "Learning rate", epochs, columns, {"lr": "learning rate"})
     values = columns.get("AP")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -55,11 +56,30 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     Raises:
         ToodError: if there is none, or it is damaged or of another format.
     """
+    return parse_checkpoint(checkpoint_bytes(folder), folder)
+
+
+def checkpoint_bytes(folder: Path) -> bytes:
+    """The file's content, for processes that cannot see it.
+
+    Raises:
+        ToodError: if there is none.
+    """
     path = folder / CHECKPOINT
     if not path.is_file():
         raise ToodError(f"there is no {path} to resume from: leave --resume out to start a new run")
+    return path.read_bytes()
+
+
+def parse_checkpoint(content: bytes, folder: Path) -> dict[str, Any]:
+    """What `write_checkpoint` was given for the folder, from the file's content.
+
+    Raises:
+        ToodError: if it is damaged or of another format.
+    """
+    path = folder / CHECKPOINT
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler meets garbage with whatever comes of it
         first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise ToodError(f"{path} is damaged ({first_line}): copy an older checkpoint-*.pt over it, if any") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tood.alignment import TaskAlignedCriterionConfig
+from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
 from tood.data.transforms import AugmentConfig
 from tood.errors import ToodError
 from tood.models import AnyModelConfig
@@ -17,6 +17,9 @@ from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+# Images a step of the published recipes.
+PUBLISHED_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class DataConfig:
             null picks as suits the machine.
         cache: keep decoded images in memory, so that each file is read once; null does so where they take less than
             1 GB.
+        keep_empty: train on images without any annotation too; the published recipes leave them out.
+        smallest_side: train on images of at least so many pixels a side; the published recipes: 32.
     """
 
     path: str = "data/coco"
@@ -37,6 +42,8 @@ class DataConfig:
     val: str | None = None
     workers: int | None = None
     cache: bool | None = None
+    keep_empty: bool = True
+    smallest_side: int = 1
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,18 @@ class RunConfig:
         name: what the model is called in messages.
         recipe: what the recipe was called, for messages; its parts are the fields below.
         model: architecture, input size and post-processing; the dataset decides its number of classes.
+        start_from: the weights that training starts from: "imagenet" (the backbone's published ones), "scratch", or a
+            detector's to fine-tune: a file, a model's name or hf://OWNER/NAME. null takes ImageNet's where the recipe
+            is 1x or 2x and they are published for the backbone, else starts from scratch.
         criterion: assigners and losses.
         data, augment: where the pictures are, and how they are varied.
         optimizer, schedule, ema: how the weights move.
         epochs: length of the run in passes over the training images.
         minutes: length of the run in minutes instead, evaluations during the run among them, the one at its end not.
-        batch_size: images in a batch of one process.
-        accumulation: batches whose gradients are averaged into one step.
+        batch_size: images in a batch of one process; null shares the recipe's (`optimizer.lr_batch`) out among the
+            processes.
+        accumulation: batches whose gradients are averaged into one step; null takes so many that the images of a step
+            come as near to the recipe's as whole numbers allow. Each batch's losses have their own averages.
         clip_gradient: largest norm of the gradient, null for no limit.
         assigner_warm_up_epochs: epochs of the geometric assigner at the start (published: 4), null for no such limit.
         assigner_warm_up_share: it ends at the latest after this share of the run.
@@ -73,7 +85,8 @@ class RunConfig:
     name: str = "tood"
     recipe: str = "1x"
     model: AnyModelConfig = field(default_factory=TOODConfig)
-    criterion: TaskAlignedCriterionConfig = field(default_factory=TaskAlignedCriterionConfig)
+    start_from: str | None = None
+    criterion: AnyCriterionConfig = field(default_factory=TaskAlignedCriterionConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: SGDConfig | AdamWConfig = field(default_factory=SGDConfig)
@@ -81,8 +94,8 @@ class RunConfig:
     ema: EMAConfig = field(default_factory=EMAConfig)
     epochs: int = 12
     minutes: float | None = None
-    batch_size: int = 16
-    accumulation: int = 1
+    batch_size: int | None = None
+    accumulation: int | None = None
     clip_gradient: float | None = None
     assigner_warm_up_epochs: int | None = 4
     assigner_warm_up_share: float = 1 / 3
@@ -99,8 +112,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulation", "evaluate_every", "keep", "log_every"):
-            _at_least(name, getattr(self, name), 1)
+            value = getattr(self, name)
+            _at_least(name, 1 if value is None else value, 1)
         _at_least("data.workers", self.data.workers or 0, 0)
+        _at_least("data.smallest_side", self.data.smallest_side, 1)
         _at_least("seed", self.seed, 0)
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         for name in ("minutes", "clip_gradient"):
@@ -111,6 +126,18 @@ class RunConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise ToodError(f"{name} is {getattr(self, name)}: expected a number from 0 to 1")
 
+    def batches(self, processes: int = 1) -> tuple[int, int]:
+        """Images in a batch of one process, and batches of it in a step.
+
+        Args:
+            processes: their number.
+        """
+        wanted = self.optimizer.lr_batch
+        size = self.batch_size or max(round((wanted or PUBLISHED_BATCH) / processes), 1)
+        if self.accumulation is not None or wanted is None:
+            return size, self.accumulation or 1
+        return size, max(int(wanted / (size * processes) + 0.5), 1)
+
     def warms_up_assigner(self, epoch: int, progress: float) -> bool:
         """Whether the geometric assigner is still in force.
 
@@ -120,6 +147,18 @@ class RunConfig:
         """
         within_epochs = self.assigner_warm_up_epochs is None or epoch < self.assigner_warm_up_epochs
         return within_epochs and progress < self.assigner_warm_up_share - 1e-9
+
+    def require_all_trained(self) -> None:
+        """Refuses a model with a branch that the criterion would leave as it was initialised.
+
+        Raises:
+            ToodError: if the head judges its boxes apart from their class and the criterion trains no such judgement.
+        """
+        if self.model.predicts_quality and not self.criterion.trains_quality:
+            raise ToodError(
+                f"criterion.kind is '{self.criterion.kind}', which would leave the head's centerness untrained: set "
+                "model.head.centerness=false, or criterion.kind=atss"
+            )
 
     @property
     def length(self) -> str:

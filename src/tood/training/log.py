@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,7 +21,7 @@ class MetricsRow:
         seconds: time spent on the run.
         images_per_second: training speed, loading included.
         lr: learning rate.
-        loss, loss_cls, loss_box: means over the steps since the row before.
+        losses: by name, means over the steps since the row before; columns `loss_<name>`, and `loss` for their sum.
         AP, AP50, AP75: 0..1, of an evaluation.
     """
 
@@ -29,25 +30,28 @@ class MetricsRow:
     seconds: float
     images_per_second: float | None = None
     lr: float | None = None
-    loss: float | None = None
-    loss_cls: float | None = None
-    loss_box: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
     AP: float | None = None
     AP50: float | None = None
     AP75: float | None = None
 
+    def cells(self, losses: Sequence[str]) -> dict[str, float | None]:
+        """Value by column, None where the cell is empty, in a table of these losses."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+            "lr": self.lr,
+            "loss": sum(self.losses.values()) if self.losses else None,
+            **{f"loss_{name}": self.losses.get(name) for name in losses},
+            "AP": self.AP,
+            "AP50": self.AP50,
+            "AP75": self.AP75,
+        }
 
-COLUMNS = tuple(field.name for field in fields(MetricsRow))
-_TENSORBOARD_NAMES = {
-    "images_per_second": "speed/images_per_second",
-    "lr": "train/lr",
-    "loss": "train/loss",
-    "loss_cls": "train/loss_cls",
-    "loss_box": "train/loss_box",
-    "AP": "val/AP",
-    "AP50": "val/AP50",
-    "AP75": "val/AP75",
-}
+
+_TENSORBOARD_GROUPS = {"images_per_second": "speed", "lr": "train", "loss": "train", "AP": "val"}
 
 
 class MetricsLog:
@@ -55,18 +59,20 @@ class MetricsLog:
 
     Args:
         folder: of the run, where `metrics.csv` and `tensorboard/` are written.
+        losses: names of those that have a column.
         step: the step that the run goes on from; later rows of an interrupted run are dropped.
         enabled: False in all processes but one.
     """
 
-    def __init__(self, folder: Path, step: int = 0, enabled: bool = True) -> None:
+    def __init__(self, folder: Path, losses: Sequence[str], step: int = 0, enabled: bool = True) -> None:
         self._file: TextIO | None = None
         self._tensorboard: Any = None
+        self._losses = tuple(losses)
         if enabled:
             from torch.utils.tensorboard import SummaryWriter
 
             path = folder / "metrics.csv"
-            _keep_rows(path, step)
+            _keep_rows(path, step, tuple(MetricsRow(0, 0, 0).cells(losses)))
             self._file = path.open("a", newline="", encoding="utf-8")
             self._csv = csv.writer(self._file)
             self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -75,12 +81,14 @@ class MetricsLog:
         """Adds a row, on the disk at once."""
         if self._file is None:
             return
-        values = asdict(row)
-        self._csv.writerow([_cell(value) for value in values.values()])
+        cells = row.cells(self._losses)
+        self._csv.writerow([_text(value) for value in cells.values()])
         self._file.flush()
-        for name, title in _TENSORBOARD_NAMES.items():
-            if values[name] is not None:
-                self._tensorboard.add_scalar(title, values[name], row.step)
+        for column, value in cells.items():
+            # loss_cls is of the group of loss, AP50 of that of AP.
+            group = next((g for start, g in _TENSORBOARD_GROUPS.items() if column.startswith(start)), None)
+            if group is not None and value is not None:
+                self._tensorboard.add_scalar(f"{group}/{column}", value, row.step)
 
     def close(self) -> None:
         """Closes the files."""
@@ -89,19 +97,19 @@ class MetricsLog:
             self._tensorboard.close()
 
 
-def _cell(value: float | None) -> str:
+def _text(value: float | None) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def _keep_rows(path: Path, step: int) -> None:
+def _keep_rows(path: Path, step: int, columns: tuple[str, ...]) -> None:
     """Leaves the header and the whole rows up to `step`."""
     rows: list[list[str]] = []
     if step and path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
-            position = COLUMNS.index("step")
-            rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[position].isdigit()]
+            position = columns.index("step")
+            rows = [row for row in csv.reader(file) if len(row) == len(columns) and row[position].isdigit()]
             rows = [row for row in rows if int(row[position]) <= step]
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([list(COLUMNS), *rows])
+        csv.writer(file).writerows([list(columns), *rows])

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
-from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tood.alignment import Losses, TaskAlignedCriterion
+from tood.alignment import Losses, build_criterion
 from tood.data import Batch
 from tood.errors import ToodError
 from tood.models import AnyDetector, normalise, padded_sizes, save_weights
+from tood.processes import Processes
+from tood.training.batch_norm import share_batch_statistics
 from tood.training.checkpoint import random_states, set_random_states, write_checkpoint
 from tood.training.config import RunConfig
 from tood.training.ema import EMA
@@ -30,6 +30,7 @@ from tood.training.optim import build_optimizer, scaled_rate
 from tood.training.progress import Status, TrainingDisplay, duration
 from tood.training.schedule import Clock, rate_factor
 from tood.training.state import Position, Scores, TrainResult, Window
+from tood.training.stop import LAUNCHER_ECHO, StopSignal
 
 
 class Trainer:
@@ -39,7 +40,7 @@ class Trainer:
         config: the run; its `out` is where files go.
         model: the network, weights initialised.
         class_names: saved with the weights.
-        loader: training batches; its batch sampler has `set_epoch`.
+        loader: training batches of this process; its batch sampler has `set_epoch`.
         evaluate: AP of a network on the validation images, None where there are none.
         validation_images: their number, to guess the time that takes.
         selects: whether the AP may choose the best weights; it may not where the images are those of the test.
@@ -63,24 +64,30 @@ class Trainer:
         self.config, self.out, self.class_names = config, config.out, class_names
         self.evaluate, self.validation_images, self.selects = evaluate, validation_images, selects
         self.accelerator, self.display = accelerator, display
-        self.criterion = TaskAlignedCriterion(config.criterion)
+        self.processes = Processes(accelerator.num_processes, accelerator.process_index)
+        self.criterion = build_criterion(config.criterion)
         self.input = model.config.input
         model.to(accelerator.device)
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = EMA(model, config.ema) if config.ema.enabled else None
-        self.images_per_step = config.batch_size * config.accumulation * accelerator.num_processes
+        self.shared_norms = [] if self.processes.alone else share_batch_statistics(model)
+        batch_size, self.accumulation = config.batches(self.processes.count)
+        self.images_per_step = batch_size * self.accumulation * self.processes.count
         self.peak_rate = scaled_rate(config.optimizer, self.images_per_step)
         optimizer = build_optimizer(config.optimizer, model, self.peak_rate)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.loader = accelerator.prepare_data_loader(loader)
-        self.steps_per_epoch = math.ceil(len(self.loader) / config.accumulation)
+        # Alone: the loader gives this process's batches already.
+        self.loader = prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True)
+        self.steps_per_epoch = math.ceil(len(self.loader) / self.accumulation)
         self.clock = Clock(self.steps_per_epoch * config.epochs, config.minutes)
         self.position = Position()
         self.log: MetricsLog | None = None
         self.window = Window()
         self.random_states: Mapping[str, Any] | None = None
         self.last_checkpoint = time.monotonic()
+        self.failure: Exception | None = None  # of this process, not told to the others yet
+        self.stopped_by = 0  # the signal that all have agreed to stop for
 
     # --- the run ---------------------------------------------------------------------------------------------------
 
@@ -90,24 +97,25 @@ class Trainer:
         Raises:
             ToodError: a loss that is not finite, an image that cannot be read, a disk that is full.
         """
-        with StopSignal() as stop, self.display:
+        with StopSignal(echo=0.0 if self.processes.alone else LAUNCHER_ECHO) as stop, self.display:
             self.stop = stop
-            self.log = MetricsLog(self.out, self.position.step, self.accelerator.is_main_process)
+            self.log = MetricsLog(self.out, self.criterion.terms, self.position.step, self.accelerator.is_main_process)
             try:
                 self.clock.start()
                 self.last_checkpoint = time.monotonic()
                 while self._train_epoch():
-                    if self._evaluation_due():
+                    if self.processes.from_main(self._evaluation_due):  # each has a clock of its own
                         self._evaluate()
                 self.clock.pause()
-                if not stop.number:
+                if not self.stopped_by:
                     self._log_training()
                     if self.position.evaluated_step != self.position.step:
                         self._evaluate()
                 self._write_checkpoint()
+                self.processes.raise_first(self.failure)
             finally:
                 self.log.close()
-        return self._result(stop.number)
+        return self._result(self.stopped_by)
 
     @property
     def epochs(self) -> float:
@@ -127,9 +135,9 @@ class Trainer:
         batches = skip_first_batches(self.loader, position.batch) if position.batch else self.loader
         if position.batch == 0:
             self._restore_random_states()
-        for group in _groups(self._loaded(batches), self.config.accumulation):
+        for loaded in _groups(self._loaded(batches), self.accumulation):
             self._restore_random_states()  # after what starting the loader drew
-            progress, stopped = self._agree()
+            progress, stopped, group = self._agree(loaded)
             if stopped or progress >= 1:
                 return False
             self._step(group, progress)
@@ -137,19 +145,26 @@ class Trainer:
             if position.batch < len(self.loader):
                 self._write_checkpoint_if_due()
         if position.batch < len(self.loader):
+            self._agree([])
             return False  # the loading processes were stopped first
         position.epoch, position.batch = position.epoch + 1, 0
         self._write_checkpoint_if_due()
-        progress, stopped = self._agree()
+        progress, stopped, _ = self._agree([])
         return not stopped and progress < 1
 
     def _loaded(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; Ctrl-C reaches the loading processes too, whose end then is no error."""
-        try:
-            yield from batches
-        except RuntimeError:
-            if not self.stop.number:
-                raise
+        iterator = iter(batches)
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                if not (isinstance(error, RuntimeError) and self.stop.number):
+                    self._fail(error)
+                return
+            yield batch
 
     def _step(self, group: list[Batch], progress: float) -> None:
         """One optimiser step over the gradients of a group of batches."""
@@ -174,39 +189,70 @@ class Trainer:
         self._show(rate, progress)
 
     def _losses(self, batch: Batch, warm_up: bool) -> Losses:
+        for norm in self.shared_norms:
+            norm.counts = not batch.blank
         predictions = self.model(normalise(batch.images, batch.sizes, self.input))
         # Looked at before the criterion, whose cross entropy ends the process at a score that is no number.
-        (total,) = _numbers(predictions.scores.sum() + predictions.boxes.sum())
-        if not math.isfinite(total):
-            raise self._not_finite("the network's output is", batch)
+        self._finite("the network's output", batch, predictions.scores.sum() + predictions.boxes.sum())
         return self.criterion(predictions, batch.targets, padded_sizes(batch.sizes, self.input.divisor), warm_up)
 
     def _count(self, batch: Batch, losses: Losses, batches: int) -> None:
         """Adds a batch to the window; stops at a loss that is not finite, before it reaches the weights."""
-        classification, box = _numbers(losses.classification, losses.box)
-        if not math.isfinite(classification + box):
-            raise self._not_finite(f"the loss (classification {classification}, box {box}) is", batch)
-        self.window.images += len(batch.infos) * self.accelerator.num_processes
-        self.window.classification += classification / batches
-        self.window.box += box / batches
+        values = self._finite("the loss", batch, *losses.terms.values())
+        self.window.images += len(batch.infos) * self.processes.count
+        for name, value in zip(losses.terms, values, strict=True):
+            self.window.losses[name] = self.window.losses.get(name, 0.0) + value / batches
 
-    def _not_finite(self, what: str, batch: Batch) -> ToodError:
+    def _finite(self, what: str, batch: Batch, *scalars: Tensor) -> list[float]:
+        """The scalars' means over the processes, which all stop together where one is not finite."""
+        own = torch.stack([scalar.detach().float() for scalar in scalars])
+        mean = own if self.processes.alone else self.processes.mean(own)
+        numbers: list[float] = mean.tolist()  # the one wait for the device
+        if not math.isfinite(sum(numbers)):
+            values = own.tolist()
+            finite = math.isfinite(sum(values)) and not self.processes.alone
+            self.processes.raise_first(None if finite else self._not_finite(what, batch, values))
+        return numbers
+
+    def _not_finite(self, what: str, batch: Batch, values: list[float]) -> ToodError:
         return ToodError(
-            f"{what} not finite at step {self.position.step + 1}, on the images "
+            f"{what} ({', '.join(map(str, values))}) is not finite at step {self.position.step + 1}, on the images "
             f"{', '.join(info.path for info in batch.infos)}: lower optimizer.lr, set clip_gradient (10 is usual) or "
             "use precision=fp32"
         )
 
-    def _agree(self) -> tuple[float, bool]:
-        """Progress and whether to stop, the same in all processes: each has its own clock and gets its own signals."""
-        progress, stopped = self.clock.progress(self.position.step), self.stop.number != 0
-        if self.accelerator.num_processes > 1:
-            both = torch.tensor([progress, float(stopped)], dtype=torch.float64, device="cpu").to(
-                self.accelerator.device
-            )
-            both = self.accelerator.gather(both[None]).amax(dim=0)
-            progress, stopped = float(both[0]), bool(both[1])
-        return progress, stopped
+    def _agree(self, group: list[Batch]) -> tuple[float, bool, list[Batch]]:
+        """What all processes must see alike, each with its own clock, signals and images.
+
+        Returns:
+            Progress, whether to stop, and the batches of a step padded as all processes' images together would be: what
+            a network finds near an image's border depends on its padding.
+
+        Raises:
+            ToodError: where a process has failed since the last time.
+        """
+        progress, self.stopped_by = self.clock.progress(self.position.step), self.stop.number
+        if self.processes.alone:
+            return progress, self.stopped_by != 0, group
+        shapes = [side for batch in group for side in batch.images.shape[2:]]
+        shapes += [0] * (2 * self.accumulation - len(shapes))
+        own = [progress, float(self.stopped_by), float(self.failure is not None), *shapes]
+        values = torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)
+        progress, stopped_by, failed, *sides = self.processes.largest(values).tolist()
+        if failed:
+            self.processes.raise_first(self.failure)
+        self.stopped_by = int(stopped_by)
+        padded = [
+            batch.padded_to(int(height), int(width))
+            for batch, height, width in zip(group, sides[::2], sides[1::2], strict=False)
+        ]
+        return progress, self.stopped_by != 0, padded
+
+    def _fail(self, error: Exception) -> None:
+        """Ends a lone process; of several each ends the next time that they agree."""
+        if self.processes.alone:
+            raise error
+        self.failure = error
 
     # --- evaluation ------------------------------------------------------------------------------------------------
 
@@ -251,8 +297,9 @@ class Trainer:
             )
             if best:
                 position.best_ap = scores.ap
-        if best and self.accelerator.is_main_process:
-            save_weights(self.out / "best.safetensors", self.averaged, self.class_names)
+        with self.processes.agreed():
+            if best and self.processes.main:
+                save_weights(self.out / "best.safetensors", self.averaged, self.class_names)
         self.window = Window()
 
     # --- log, checkpoints ------------------------------------------------------------------------------------------
@@ -267,8 +314,7 @@ class Trainer:
             step=position.step,
             progress=progress,
             seconds_left=self.clock.seconds_left(position.step),
-            loss_cls=window.classification / window.steps,
-            loss_box=window.box / window.steps,
+            losses=window.mean_losses,
             lr=rate,
             images_per_second=window.images_per_second,
             ap=position.ap,
@@ -281,19 +327,15 @@ class Trainer:
         """A row with the means of the window, and a new window."""
         window = self.window
         if window.steps:
-            classification, box = window.classification / window.steps, window.box / window.steps
-            self._write_row(
-                images_per_second=window.images_per_second,
-                lr=self.rate,
-                loss=classification + box,
-                loss_cls=classification,
-                loss_box=box,
-            )
+            self._write_row(images_per_second=window.images_per_second, lr=self.rate, losses=window.mean_losses)
         self.window = Window()
 
-    def _write_row(self, **values: float) -> None:
+    def _write_row(self, **values: Any) -> None:
         assert self.log is not None
-        self.log.write(MetricsRow(epoch=self.epochs, step=self.position.step, seconds=self.clock.seconds, **values))
+        try:
+            self.log.write(MetricsRow(epoch=self.epochs, step=self.position.step, seconds=self.clock.seconds, **values))
+        except OSError as error:  # the disk is full
+            self._fail(error)
 
     def _write_checkpoint_if_due(self) -> None:
         if time.monotonic() - self.last_checkpoint >= self.config.checkpoint_minutes * 60:
@@ -301,9 +343,12 @@ class Trainer:
 
     def _write_checkpoint(self) -> None:
         """`checkpoint.pt` and `last.safetensors`."""
-        if self.accelerator.is_main_process:
-            write_checkpoint(self.out, self.state_dict(), self.config.keep)
-            save_weights(self.out / "last.safetensors", self.averaged, self.class_names)
+        if self.processes.main:
+            try:
+                write_checkpoint(self.out, self.state_dict(), self.config.keep)
+                save_weights(self.out / "last.safetensors", self.averaged, self.class_names)
+            except Exception as error:
+                self._fail(error)
         self.last_checkpoint = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -314,6 +359,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self.accelerator.scaler is None else self.accelerator.scaler.state_dict(),
             "position": asdict(self.position),
+            "images_per_step": self.images_per_step,
+            "accumulation": self.accumulation,
             "seconds": self.clock.seconds,
             "random_states": random_states(),
         }
@@ -332,11 +379,21 @@ class Trainer:
             if self.accelerator.scaler is not None and state["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.position = Position(**state["position"])
+            self._keep_step_size(state["images_per_step"], state["accumulation"])
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             first_line = str(error).strip().split("\n")[0]
             raise ToodError(f"the checkpoint in {self.out} is of another model or recipe: {first_line}") from error
         self.clock = Clock(self.clock.total_steps, self.config.minutes, state["seconds"])
         self.random_states = state["random_states"]
+
+    def _keep_step_size(self, images_per_step: int, accumulation: int) -> None:
+        """Counts the epoch's batches anew where more or fewer of them make a step; a step keeps its images."""
+        if images_per_step != self.images_per_step:
+            raise ToodError(
+                f"the run in {self.out} takes {images_per_step} images a step, this would be {self.images_per_step}: "
+                "give the --batch-size or the number of processes that makes them equal"
+            )
+        self.position.batch = self.position.batch // accumulation * self.accumulation
 
     def _restore_random_states(self) -> None:
         if self.random_states is not None:
@@ -360,41 +417,8 @@ class Trainer:
         )
 
 
-class StopSignal:
-    """Remembers SIGINT or SIGTERM instead of dying of it, so that the step can end; the second one is obeyed at once.
-
-    Attributes:
-        number: of the signal, 0 while there was none.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
-        if self.number:
-            raise KeyboardInterrupt
-        self.number = number
-
-
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Lists of so many batches, the last one perhaps of fewer."""
     iterator = iter(batches)
     while group := list(islice(iterator, size)):
         yield group
-
-
-def _numbers(*scalars: Tensor) -> list[float]:
-    """The scalars' values, with one wait for the device."""
-    numbers: list[float] = torch.stack([scalar.detach().float() for scalar in scalars]).tolist()
-    return numbers

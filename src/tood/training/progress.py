@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -23,7 +24,7 @@ class Status:
         step: optimiser steps taken.
         progress: completed share of the run, 0..1.
         seconds_left: to the end, None when not known yet.
-        loss_cls, loss_box: recent means.
+        losses: by name, recent means.
         lr: learning rate.
         images_per_second: recent speed.
         ap: of the last evaluation, 0..1, None before there was one.
@@ -34,8 +35,7 @@ class Status:
     step: int
     progress: float
     seconds_left: float | None
-    loss_cls: float
-    loss_box: float
+    losses: Mapping[str, float]
     lr: float
     images_per_second: float
     ap: float | None
@@ -44,10 +44,11 @@ class Status:
     def line(self) -> str:
         """All of it in one line."""
         epoch = f"{self.epoch}/{self.epochs}" if self.epochs is not None else str(self.epoch)
+        losses = ", ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         parts = [
             f"epoch {epoch}",
             f"step {self.step}",
-            f"loss {self.loss_cls + self.loss_box:.3f} (cls {self.loss_cls:.3f}, box {self.loss_box:.3f})",
+            f"loss {sum(self.losses.values()):.3f} ({losses})",
             f"AP {self.ap:.3f}" if self.ap is not None else "AP -",
             f"lr {self.lr:.2g}",
             f"{self.images_per_second:.1f} images/s",

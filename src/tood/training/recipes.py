@@ -10,7 +10,7 @@ from types import MappingProxyType
 from tood.data.transforms import published_1x, published_2x, small_model
 from tood.errors import ToodError
 from tood.models import named_model
-from tood.training.config import RunConfig
+from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
@@ -20,17 +20,21 @@ CANVAS_SHARE = 6 / 7
 
 
 def recipe_1x(run: RunConfig) -> RunConfig:
-    """The paper's "1x": 12 epochs of SGD, the rate divided by 10 after epochs 8 and 11."""
+    """The paper's "1x": 12 epochs of SGD, 16 images a step, the rate divided by 10 after epochs 8 and 11."""
     size = run.model.input
     return replace(
         run,
         recipe="1x",
         augment=replace(published_1x(), size=(size.short, size.long)),
-        optimizer=SGDConfig(lr=0.01, lr_batch=16, momentum=0.9, weight_decay=1e-4),
+        optimizer=SGDConfig(lr=0.01, lr_batch=PUBLISHED_BATCH, momentum=0.9, weight_decay=1e-4),
         schedule=StepScheduleConfig(milestones=(8, 11), of_epochs=12, warm_up_steps=500, warm_up_ratio=0.001),
         ema=EMAConfig(enabled=False),
+        # As MMDetection's `filter_empty_gt` and its least size of an image do.
+        data=replace(run.data, keep_empty=False, smallest_side=32),
         epochs=12,
-        batch_size=16,
+        batch_size=None,
+        clip_gradient=None,
+        assigner_warm_up_epochs=4,
     )
 
 
@@ -58,15 +62,16 @@ def recipe_small(run: RunConfig) -> RunConfig:
         run,
         recipe="small",
         augment=replace(small_model(side=canvas), size=(size.short, size.long)),
-        optimizer=AdamWConfig(lr=2e-3, weight_decay=0.05),
+        # Short memories: with Adam's usual (0.9, 0.999) the classes are told apart half again as late.
+        optimizer=AdamWConfig(lr=2e-3, betas=(0.8, 0.95), weight_decay=0.05),
         schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),
         ema=EMAConfig(enabled=True, decay=0.9995),
         epochs=100,
         batch_size=8,
+        accumulation=1,
         clip_gradient=10.0,
         assigner_warm_up_epochs=None,
-        # Measured on the digits in 3 minutes: a fifth of the time on the geometric assigner costs 1.6 points of AP.
-        assigner_warm_up_share=0.0,
+        assigner_warm_up_share=1 / 3,
     )
 
 
@@ -98,4 +103,4 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
         close = get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(RECIPES)}"
         raise ToodError(f"there is no recipe '{name}': {hint}")
-    return RECIPES[name](RunConfig(name=model, model=config))
+    return RECIPES[name](RunConfig(name=model, model=config, criterion=named.criterion()))

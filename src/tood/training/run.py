@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,21 +10,27 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from rich.console import Console
+from torch.utils.data import DataLoader
 
 from tood import configuration
-from tood.data import DetectionDataset, load_dataset, pick_splits, require_same_categories, train_loader
+from tood.data import Batch, DetectionDataset, load_dataset, pick_splits, require_same_categories, train_loader
 from tood.data.loading import default_workers
 from tood.errors import ToodError
 from tood.models import AnyDetector, build_model
-from tood.training.checkpoint import CHECKPOINT, read_checkpoint
+from tood.processes import Processes
+from tood.training.checkpoint import CHECKPOINT, checkpoint_bytes, parse_checkpoint
 from tood.training.config import RunConfig
 from tood.training.loop import Trainer
 from tood.training.progress import TrainingDisplay
+from tood.training.start import initialise_model, starting_point
 from tood.training.state import Scores, TrainResult
 
 CONFIG = "config.yaml"
+
+# Most images at once in the evaluations of a run.
+EVALUATION_BATCH = 8
 
 
 def train(config: RunConfig, resume: bool = False, console: Console | None = None) -> TrainResult:
@@ -41,6 +48,7 @@ def train(config: RunConfig, resume: bool = False, console: Console | None = Non
         ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run, no
             checkpoint to resume from, a loss that is not finite.
     """
+    config.require_all_trained()
     precision, why = choose_precision(config)
     try:
         mixed = "no" if precision == "fp32" else precision
@@ -50,6 +58,16 @@ def train(config: RunConfig, resume: bool = False, console: Console | None = Non
         raise ToodError(f"precision is '{precision}', which this machine cannot do ({error}): use auto") from error
     try:
         return _train(config, resume, console if accelerator.is_main_process else None, accelerator, precision, why)
+    except torch.OutOfMemoryError as error:
+        size, _ = config.batches(accelerator.num_processes)
+        raise ToodError(
+            f"the GPU's memory does not hold the training on {size} images at once: give a smaller --batch-size (the "
+            "published recipes then take as many batches a step as make up their 16 images)"
+        ) from error
+    except RuntimeError as error:
+        if accelerator.num_processes == 1 or not _is_lost_connection(error):
+            raise
+        raise ToodError(f"process {accelerator.process_index} lost the others, one of which ended: {error}") from error
     finally:
         # Accelerate remembers device and precision for the whole process: the next run may want others.
         accelerator.free_memory()
@@ -62,12 +80,15 @@ def _train(
 ) -> TrainResult:
     if config.device not in ("auto", "cpu") and accelerator.device.type != config.device:
         raise ToodError(f"device is '{config.device}', but this machine has none: leave it out or use cpu")
-    out = _run_folder(config, resume, accelerator)
-    accelerator.wait_for_everyone()  # nobody makes the folder while another still looks
+    processes = Processes(accelerator.num_processes, accelerator.process_index)
+    out = processes.from_main(lambda: _run_folder(config, resume))
     set_seed(config.seed)
+    # Of DDP, about 1x1 convolutions in channels-last memory, whose strides mean nothing.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     display = TrainingDisplay(console)
 
-    datasets = open_datasets(config)
+    with processes.agreed():
+        datasets = open_datasets(config)
     training, validation = datasets.training, datasets.validation
     for dataset in (training, validation):
         if dataset is not None:
@@ -77,19 +98,15 @@ def _train(
     classes = len(training.categories)
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
-    config = replace(config, out=out, model=replace(config.model, classes=classes))
+    config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
 
     model = build_model(config.model)
-    loader = train_loader(
-        training,
-        config.augment,
-        config.batch_size,
-        config.data.workers,
-        config.seed,
-        config.model.input.divisor,
-        cache=config.data.cache,
-    )
-    evaluate = None if validation is None else _evaluation(config, validation)
+    with processes.agreed():
+        loader = _loader(config, training, processes, display)
+        evaluate = None if validation is None else _evaluation(config, validation, processes)
+    begun = processes.from_main(lambda: resume and (out / CHECKPOINT).exists())
+    with processes.agreed():
+        start = "from the checkpoint" if begun else initialise_model(model, starting_point(config))
     validation_images = 0 if validation is None else len(validation.images)
     selects = not datasets.validates_on_test
     trainer = Trainer(
@@ -103,16 +120,51 @@ def _train(
         accelerator,
         display,
     )
-    _say_plan(display, trainer, model, precision, why)
+    _say_plan(display, trainer, model, start, precision, why)
     if resume:
-        _resume(trainer, display)
-    if accelerator.is_main_process:
-        try:
-            configuration.save(config, out / CONFIG, comment=f"tood train --config {out / CONFIG} --out ANOTHER_FOLDER")
-        except OSError as error:
-            raise ToodError(f"cannot write to {out}: {error.strerror}; give another --out") from error
-    accelerator.wait_for_everyone()
+        _resume(trainer, display, processes)
+    processes.from_main(lambda: _save_config(config, out))
     return trainer.run()
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
+def _loader(
+    config: RunConfig, training: DetectionDataset, processes: Processes, display: TrainingDisplay
+) -> DataLoader[Batch]:
+    batch_size, accumulation = config.batches(processes.count)
+    loader = train_loader(
+        training,
+        config.augment,
+        batch_size,
+        config.data.workers,
+        config.seed,
+        config.model.input.divisor,
+        keep_empty=config.data.keep_empty,
+        smallest_side=config.data.smallest_side,
+        cache=config.data.cache,
+        accumulation=accumulation,
+        processes=processes.count,
+        process=processes.rank,
+    )
+    left_out = len(training.images) - len(loader.dataset)  # type: ignore[arg-type]  # it has a length
+    if left_out:
+        why = ["without any annotation"] if not config.data.keep_empty else []
+        why += [f"with a side under {config.data.smallest_side} pixels"] if config.data.smallest_side > 1 else []
+        display.say(
+            f"left out of training: {left_out:,} images {' or '.join(why)}, as MMDetection does "
+            "(data.keep_empty, data.smallest_side)"
+        )
+    return loader
+
+
+def _save_config(config: RunConfig, out: Path) -> None:
+    try:
+        configuration.save(config, out / CONFIG, comment=f"tood train --config {out / CONFIG} --out ANOTHER_FOLDER")
+    except OSError as error:
+        raise ToodError(f"cannot write to {out}: {error.strerror}; give another --out") from error
 
 
 def choose_precision(config: RunConfig) -> tuple[str, str]:
@@ -188,29 +240,40 @@ def describe(dataset: DetectionDataset) -> str:
     return text
 
 
-def _evaluation(config: RunConfig, validation: DetectionDataset) -> Callable[[AnyDetector], Scores]:
+def _evaluation(
+    config: RunConfig, validation: DetectionDataset, processes: Processes
+) -> Callable[[AnyDetector], Scores]:
     from tood.evaluation import GroundTruth, detect, evaluate_detections
 
     workers = default_workers() if config.data.workers is None else config.data.workers
-    truth = GroundTruth.from_dataset(validation)  # once: of a COCO folder it reads the whole json
+    # The same for any number of processes that share one batch; without gradients a GPU holds more than it trains on.
+    batch_size = min(config.batches(processes.count)[0] * processes.count, EVALUATION_BATCH)
+    # Once: of a COCO folder it reads the whole json.
+    truth = GroundTruth.from_dataset(validation) if processes.main else None
 
     def evaluate(model: AnyDetector) -> Scores:
-        return evaluate_detections(detect(model, validation, batch_size=config.batch_size, workers=workers), truth)
+        found = detect(model, validation, batch_size=batch_size, workers=workers, processes=processes)
+        return processes.from_main(lambda: evaluate_detections(found, truth or validation))
 
     return evaluate
 
 
-def _say_plan(display: TrainingDisplay, trainer: Trainer, model: AnyDetector, precision: str, why: str) -> None:
+def _say_plan(
+    display: TrainingDisplay, trainer: Trainer, model: AnyDetector, start: str, precision: str, why: str
+) -> None:
     config, size = trainer.config, model.config.input
     everything = sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    processes = trainer.accelerator.num_processes
+    processes = trainer.processes.count
     display.say(
         f"model: {config.name}, {everything:,} parameters ({learning:,} learn), input {size.short} x {size.long}"
     )
-    batch = f"batch {config.batch_size}"
-    batch += f" x {config.accumulation} accumulated" if config.accumulation > 1 else ""
+    display.say(f"weights: {start}")
+    images, accumulation = config.batches(processes)
+    batch = f"batch {images}"
+    batch += f" x {accumulation} accumulated" if accumulation > 1 else ""
     batch += f" x {processes} processes" if processes > 1 else ""
+    batch += f" = {trainer.images_per_step} images a step" if accumulation * processes > 1 else ""
     rate = f"peak rate {trainer.peak_rate:.3g}"
     if trainer.peak_rate != config.optimizer.lr:
         rate += f" ({config.optimizer.lr:g} is for {config.optimizer.lr_batch} images a step, scaled linearly)"
@@ -244,24 +307,30 @@ def latest_run_folder(parent: Path = Path("runs")) -> Path:
     return checkpoints[-1].parent
 
 
-def _run_folder(config: RunConfig, resume: bool, accelerator: Accelerator) -> Path:
-    """The folder, the same in all processes; it is made when all else is in order."""
-    chosen = config.out if config.out is not None else next_run_folder(config.name)
-    out: Path = broadcast_object_list([chosen])[0] if accelerator.num_processes > 1 else chosen
+def _run_folder(config: RunConfig, resume: bool) -> Path:
+    """The folder; it is made when all else is in order."""
+    out = config.out if config.out is not None else next_run_folder(config.name)
     if not resume and (out / CONFIG).exists():
         raise ToodError(f"{out} already holds a run: add --resume to continue it, or give another --out")
     return out
 
 
-def _resume(trainer: Trainer, display: TrainingDisplay) -> None:
-    config = trainer.config
-    if not (trainer.out / CHECKPOINT).exists() and (trainer.out / CONFIG).exists():
-        display.say(f"{trainer.out} stopped before its first checkpoint: it starts anew")
+def _resume(trainer: Trainer, display: TrainingDisplay, processes: Processes) -> None:
+    config, out = trainer.config, trainer.out
+
+    def read() -> bytes | None:
+        begun = (out / CONFIG).exists() and not (out / CHECKPOINT).exists()
+        return None if begun else checkpoint_bytes(out)
+
+    content = processes.from_main(read)  # the other machines need not see the folder
+    if content is None:
+        display.say(f"{out} stopped before its first checkpoint: it starts anew")
         return
-    trainer.load_state_dict(read_checkpoint(trainer.out))
+    with processes.agreed():
+        trainer.load_state_dict(parse_checkpoint(content, out))
+        if trainer.finished:
+            raise ToodError(
+                f"the run in {out} is complete ({config.length}): give more --epochs or --minutes to go on with it"
+            )
     position = trainer.position
-    if trainer.finished:
-        raise ToodError(
-            f"the run in {trainer.out} is complete ({config.length}): give more --epochs or --minutes to go on with it"
-        )
     display.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")

@@ -79,13 +79,17 @@ class Position:
 
 @dataclass
 class Window:
-    """Sums since the last row of the log."""
+    """Sums since the last row of the log; `losses` by name."""
 
     started: float = field(default_factory=time.monotonic)
     images: int = 0
     steps: int = 0
-    classification: float = 0.0
-    box: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean_losses(self) -> dict[str, float]:
+        """By name, over the steps so far."""
+        return {name: total / self.steps for name, total in self.losses.items()}
 
     @property
     def images_per_second(self) -> float:

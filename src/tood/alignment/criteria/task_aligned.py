@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
-from tood.alignment.losses import focal_loss, giou_loss, quality_focal_loss
+from tood.alignment.criteria.criterion import (
+    Losses,
+    box_losses,
+    class_losses,
+    class_targets,
+    mean_over_processes,
+    valid_priors,
+)
+from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
-from tood.structures import DensePredictions, Priors, Targets
+from tood.structures import DensePredictions, Targets
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,13 @@ class TaskAlignedCriterionConfig:
         classification_weight, box_weight: factors of the two losses.
         focal_alpha, focal_gamma: of the focal loss in the warm-up.
         quality_beta: exponent of the quality focal loss after it.
+        trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything: here the
+            class scores themselves say how good a box is.
     """
 
+    trains_quality: ClassVar[bool] = False
+
+    kind: Literal["task_aligned"] = "task_aligned"
     assigner: TaskAlignedAssigner = field(default_factory=TaskAlignedAssigner)
     warm_up_assigner: ATSSAssigner = field(default_factory=ATSSAssigner)
     classification_weight: float = 1.0
@@ -34,28 +47,6 @@ class TaskAlignedCriterionConfig:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     quality_beta: float = 2.0
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The two losses with their weights, and the places they come from.
-
-    Attributes:
-        classification, box: scalars; training minimises their sum.
-        classification_per_prior, box_per_prior: [B, N], adding up to the scalars.
-        assignment: which ground truth each prior answered for.
-    """
-
-    classification: Tensor
-    box: Tensor
-    classification_per_prior: Tensor
-    box_per_prior: Tensor
-    assignment: Assignment
-
-    @property
-    def total(self) -> Tensor:
-        """Scalar, what training minimises."""
-        return self.classification + self.box
 
 
 class TaskAlignedCriterion:
@@ -66,6 +57,8 @@ class TaskAlignedCriterion:
         losses = TaskAlignedCriterion()(predictions, targets, padded_sizes, warm_up=epoch < 4)
         losses.total.backward()
     """
+
+    terms = ("cls", "box")
 
     def __init__(self, config: TaskAlignedCriterionConfig | None = None) -> None:
         self.config = config or TaskAlignedCriterionConfig()
@@ -90,37 +83,35 @@ class TaskAlignedCriterion:
             Each loss divided by the sum of its own weights over the batch, averaged over processes, at least 1.
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
-            scores = predictions.probabilities().float()
-            boxes = predictions.boxes.float()
-            valid = None if padded_sizes is None else valid_priors(predictions.priors, padded_sizes)
+            valid = valid_priors(predictions.priors, padded_sizes)
             if warm_up:
-                return self._warm_up_losses(scores, boxes, predictions.priors, targets, valid)
-            return self._aligned_losses(scores, boxes, predictions.priors, targets, valid)
+                return self._warm_up_losses(predictions, targets, valid)
+            return self._aligned_losses(predictions, targets, valid)
 
     def _warm_up_losses(
-        self, scores: Tensor, boxes: Tensor, priors: Priors, targets: Sequence[Targets], valid: Tensor | None
+        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None
     ) -> Losses:
-        config = self.config
-        assignment = config.warm_up_assigner(priors, targets, valid)
+        config, scores = self.config, predictions.scores.float()
+        assignment = config.warm_up_assigner(predictions.priors, targets, valid)
         wanted = class_targets(assignment, scores.shape[2])
-        classification = focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma)
         return self._weighted(
-            classification,
-            boxes,
+            focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma, logits=predictions.logits),
+            predictions.boxes.float(),
             assignment,
             valid,
             classification_average=assignment.positive.sum(),
-            box_weights=centerness(priors.centres, assignment.boxes) * assignment.positive,
+            box_weights=centerness(predictions.priors.centres, assignment.boxes) * assignment.positive,
         )
 
     def _aligned_losses(
-        self, scores: Tensor, boxes: Tensor, priors: Priors, targets: Sequence[Targets], valid: Tensor | None
+        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None
     ) -> Losses:
-        config = self.config
-        assignment = config.assigner(scores, boxes, priors.centres, targets, valid)
+        config, scores, boxes = self.config, predictions.scores.float(), predictions.boxes.float()
+        probabilities = scores.sigmoid() if predictions.logits else scores
+        assignment = config.assigner(probabilities, boxes, predictions.priors.centres, targets, valid)
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
-            quality_focal_loss(scores, wanted, config.quality_beta),
+            quality_focal_loss(scores, wanted, config.quality_beta, logits=predictions.logits),
             boxes,
             assignment,
             valid,
@@ -137,46 +128,10 @@ class TaskAlignedCriterion:
         classification_average: Tensor,
         box_weights: Tensor,  # [B, N]
     ) -> Losses:
-        per_prior = classification.sum(dim=2)  # [B, N]
-        if valid is not None:
-            per_prior = per_prior * valid
-        per_prior = per_prior * (self.config.classification_weight / mean_over_processes(classification_average))
-        # Choosing the positive rows would make the host wait for the device: negatives all become one constant pair
-        # of equal boxes instead, which has no loss and sends no gradient back.
-        positive = assignment.positive[..., None]
-        unit = torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., 2:])], dim=-1)
-        box = giou_loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit))
-        box = box * box_weights
-        box = box * (self.config.box_weight / mean_over_processes(box_weights.sum()))
-        return Losses(per_prior.sum(), box.sum(), per_prior, box, assignment)
-
-
-def class_targets(assignment: Assignment, classes: int) -> Tensor:
-    """[B, N, C]: the target score on the assigned class, 0 elsewhere."""
-    wanted = assignment.target_scores.new_zeros(*assignment.labels.shape, classes)
-    return wanted.scatter_(2, assignment.labels.clamp(min=0)[..., None], assignment.target_scores[..., None])
-
-
-def valid_priors(priors: Priors, padded_sizes: Tensor) -> Tensor:
-    """[B, N] bool: whether a prior's cell lies in its own image's padded area.
-
-    A cell is valid where its index is below ceil(padded side / stride).
-
-    Args:
-        priors: N places.
-        padded_sizes: [B, 2] height, width in input pixels.
-    """
-    # Priors sit on the cell's corner or in its middle: floor division finds the cell's index for both.
-    cells = torch.div(priors.centres, priors.strides[:, None], rounding_mode="floor")  # [N, 2] column, row
-    limits = torch.ceil(padded_sizes.flip(1)[:, None] / priors.strides[:, None])  # [B, N, 2]
-    return (cells < limits).all(dim=2)
-
-
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a scalar over all training processes, at least 1."""
-    value = value.detach().float()
-    if dist.is_available() and dist.is_initialized():
-        value = value.clone()
-        dist.all_reduce(value)
-        value = value / dist.get_world_size()
-    return value.clamp(min=1)
+        class_weight = self.config.classification_weight / mean_over_processes(classification_average)
+        box_weight = self.config.box_weight / mean_over_processes(box_weights.sum())
+        per_prior = {
+            "cls": class_losses(classification, valid, class_weight),
+            "box": box_losses(boxes, assignment, box_weights) * box_weight,
+        }
+        return Losses(per_prior, assignment)

@@ -22,6 +22,8 @@ class ResNetConfig:
         groups, width_per_group: of the bottleneck's 3x3 convolution; ResNeXt-101 64x4d has 64 and 4. With one group
             the bottleneck is as wide as its stage.
         frozen_stages: the stem and so many stages do not learn; 0 freezes the stem alone, -1 nothing.
+        zero_init_residual: each block starts as the identity (Goyal et al. 2017). Small networks that learn from
+            scratch for a short time are better off without: their few blocks then work from the first step on.
         norm_eval: BatchNorms keep their running statistics while training (their affine weights learn).
         outputs: stages whose maps are given, 0 being C2.
         deformable_stages: stages whose bottlenecks have a deformable 3x3 convolution (DCNv2).
@@ -34,6 +36,7 @@ class ResNetConfig:
     groups: int = 1
     width_per_group: int = 64
     frozen_stages: int = 1
+    zero_init_residual: bool = True
     norm_eval: bool = True
     outputs: tuple[int, ...] = (1, 2, 3)
     deformable_stages: tuple[int, ...] = ()
@@ -177,8 +180,7 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck | BasicBlock):
-                # Each block starts as the identity (Goyal et al. 2017).
+            elif isinstance(module, Bottleneck | BasicBlock) and self.config.zero_init_residual:
                 nn.init.zeros_(module.last_norm.weight)
         for module in self.modules():
             if isinstance(module, DeformConv2d):

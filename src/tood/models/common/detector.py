@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from tood.errors import ToodError
 from tood.models.common.input import InputConfig
 from tood.models.common.postprocess_config import PostprocessConfig
 from tood.structures import DensePredictions
@@ -30,6 +31,10 @@ class ModelConfig(Protocol):
     def postprocess(self) -> PostprocessConfig:
         """How predictions become detections."""
 
+    @property
+    def predicts_quality(self) -> bool:
+        """Whether the head judges its boxes apart from their class (`DensePredictions.quality`)."""
+
 
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
@@ -52,3 +57,17 @@ class DenseDetector(nn.Module, Generic[ConfigT]):
         """[B, 3, H, W] normalised images, H and W multiples of the input's divisor -> predictions in their pixels."""
         predictions: DensePredictions = self.head(self.neck(self.backbone(images)))
         return predictions
+
+
+def check_head(classes: int, width: int, norm_groups: int) -> None:
+    """What every head with GroupNorms asks of its configuration.
+
+    Raises:
+        ToodError: if there is no class, or the groups do not divide the channels.
+    """
+    if classes < 1:
+        raise ToodError(f"model.classes is {classes}: a detector needs at least one class")
+    if width % norm_groups:
+        raise ToodError(
+            f"model.head.norm_groups is {norm_groups}, which does not divide model.head.width {width}: choose a divisor"
+        )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from tood.models.common.deform_conv import DeformConv2d
+
+# Class scores start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
+PRIOR_BIAS = -math.log(99)
 
 
 class ConvNormReLU(nn.Module):

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from tood.structures import Priors
 
+# What predicted deltas of an anchor's centre and (logarithmic) size are multiplied by.
+DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
+
 
 def grid_priors(maps: Sequence[Tensor], strides: Sequence[int], anchor_scale: float) -> Priors:
     """One prior a cell, at (x * stride, y * stride): the cell's corner, without half-cell offset, as TOOD's are.

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tood.errors import ToodError
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class FPNConfig:
     width: int = 256
     levels: int = 5
 
+    def strides(self, finest: int) -> tuple[int, ...]:
+        """Input pixels a cell of each level, `finest` being those of the backbone's first map."""
+        return tuple(finest * 2**level for level in range(self.levels))
+
 
 class FPN(nn.Module):
     """Carries the coarse maps' meaning down to the fine ones."""
@@ -29,6 +36,11 @@ class FPN(nn.Module):
     def __init__(self, config: FPNConfig, channels: Sequence[int]) -> None:
         super().__init__()
         extra = config.levels - len(channels)
+        if extra < 0:
+            raise ToodError(
+                f"model.neck.levels is {config.levels}, fewer than the {len(channels)} maps of model.backbone.outputs: "
+                "raise the one or shorten the other"
+            )
         self.laterals = nn.ModuleList(nn.Conv2d(inputs, config.width, 1) for inputs in channels)
         self.outputs = nn.ModuleList(nn.Conv2d(config.width, config.width, 3, padding=1) for _ in channels)
         self.extras = nn.ModuleList(nn.Conv2d(config.width, config.width, 3, 2, padding=1) for _ in range(extra))
@@ -46,5 +58,17 @@ class FPN(nn.Module):
             merged[fine] = merged[fine] + coarse
         pyramid = [output(features) for output, features in zip(self.outputs, merged, strict=True)]
         for extra in self.extras:
-            pyramid.append(extra(pyramid[-1]))
+            pyramid.append(_in_full_precision(extra, pyramid[-1]))
         return pyramid
+
+
+def _in_full_precision(conv: nn.Module, features: Tensor) -> Tensor:
+    """The convolution without CPU autocast.
+
+    In bf16, oneDNN leaves parts of a strided convolution's weight gradient unwritten where a map is one cell wide, as
+    the coarsest levels of small images are (seen with torch 2.13); these maps are small, fp32 costs nothing here.
+    """
+    if features.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return conv(features)  # type: ignore[no-any-return]
+    with torch.autocast("cpu", enabled=False):
+        return conv(features.float())  # type: ignore[no-any-return]

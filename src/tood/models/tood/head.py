@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,13 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.boxes import decode_deltas, decode_distances
-from tood.models.common.layers import ConvNormReLU, init_normal
-from tood.models.common.priors import grid_priors
+from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
+from tood.models.common.priors import DELTA_STDS, grid_priors
 from tood.structures import DensePredictions, Priors
-
-# Rare classes start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
-PRIOR_BIAS = -math.log(99)
-DELTA_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
 @dataclass(frozen=True)

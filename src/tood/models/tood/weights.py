@@ -1,58 +1,127 @@
-"""Names of TOOD's tensors in published checkpoints (MMDetection's port) and here."""
+"""Names of TOOD's tensors in published checkpoints and here, and the network that they show.
+
+Two layouts are published: the original repository's (fcjian/TOOD) and that of its port in MMDetection (2.x and 3.x),
+which differ in six branches of the head.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 from torch import Tensor
 
-# (published, ours): the first pattern that matches is replaced.
-_RENAMES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), ours)
-    for pattern, ours in (
-        (r"(backbone\..+)\.conv_offset\.", r"\1.offset."),
-        (r"bbox_head\.inter_convs\.(\d+)\.conv\.conv_offset\.", r"head.interactive.\1.conv.offset."),
-        (r"neck\.lateral_convs\.(\d+)\.conv\.", r"neck.laterals.\1."),
-        (r"neck\.fpn_convs\.(\d+)\.conv\.", r"neck.outputs.\1."),
-        (r"bbox_head\.inter_convs\.(\d+)\.conv\.", r"head.interactive.\1.conv."),
-        (r"bbox_head\.inter_convs\.(\d+)\.gn\.", r"head.interactive.\1.norm."),
-        (r"bbox_head\.cls_decomp\.layer_attention\.", "head.classification_decomposition.attention."),
-        (r"bbox_head\.cls_decomp\.reduction_conv\.conv\.", "head.classification_decomposition.reduction."),
-        (r"bbox_head\.cls_decomp\.reduction_conv\.gn\.", "head.classification_decomposition.norm."),
-        (r"bbox_head\.reg_decomp\.layer_attention\.", "head.regression_decomposition.attention."),
-        (r"bbox_head\.reg_decomp\.reduction_conv\.conv\.", "head.regression_decomposition.reduction."),
-        (r"bbox_head\.reg_decomp\.reduction_conv\.gn\.", "head.regression_decomposition.norm."),
-        (r"bbox_head\.tood_cls\.", "head.classifier."),
-        (r"bbox_head\.tood_reg\.", "head.regressor."),
-        (r"bbox_head\.cls_prob_module\.", "head.classification_alignment."),
-        (r"bbox_head\.reg_offset_module\.", "head.regression_alignment."),
-        (r"bbox_head\.scales\.(\d+)\.scale$", r"head.scales.\1"),
-    )
+from tood.models.backbones.weights import RESNET_NAMES, infer_resnet
+from tood.models.common.published import Hints, Names, count, rename, shape
+from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+from tood.models.tood.config import TOODConfig
+from tood.models.tood.head import THeadConfig
+
+LAYOUTS = ("original", "mmdet")
+CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
+
+_HEAD: tuple[tuple[str, str], ...] = (
+    ("bbox_head.inter_convs.#.conv.conv_offset.", "head.interactive.#.conv.offset."),
+    ("bbox_head.inter_convs.#.conv.", "head.interactive.#.conv."),
+    ("bbox_head.inter_convs.#.gn.", "head.interactive.#.norm."),
+    ("bbox_head.cls_decomp.reduction_conv.conv.", "head.classification_decomposition.reduction."),
+    ("bbox_head.cls_decomp.reduction_conv.gn.", "head.classification_decomposition.norm."),
+    ("bbox_head.reg_decomp.reduction_conv.conv.", "head.regression_decomposition.reduction."),
+    ("bbox_head.reg_decomp.reduction_conv.gn.", "head.regression_decomposition.norm."),
+    ("bbox_head.tood_cls.", "head.classifier."),
+    ("bbox_head.tood_reg.", "head.regressor."),
+    ("bbox_head.scales.#.scale", "head.scales.#"),
+)
+_PORT: tuple[tuple[str, str], ...] = (
+    ("bbox_head.cls_decomp.layer_attention.", "head.classification_decomposition.attention."),
+    ("bbox_head.reg_decomp.layer_attention.", "head.regression_decomposition.attention."),
+    ("bbox_head.cls_prob_module.", "head.classification_alignment."),
+    ("bbox_head.reg_offset_module.", "head.regression_alignment."),
+)
+_ORIGINAL: tuple[tuple[str, str], ...] = (
+    ("bbox_head.cls_decomp.la_conv1.", "head.classification_decomposition.attention.0."),
+    ("bbox_head.cls_decomp.la_conv2.", "head.classification_decomposition.attention.2."),
+    ("bbox_head.reg_decomp.la_conv1.", "head.regression_decomposition.attention.0."),
+    ("bbox_head.reg_decomp.la_conv2.", "head.regression_decomposition.attention.2."),
+    ("bbox_head.cls_prob_conv1.", "head.classification_alignment.0."),
+    ("bbox_head.cls_prob_conv2.", "head.classification_alignment.2."),
+    ("bbox_head.reg_offset_conv1.", "head.regression_alignment.0."),
+    ("bbox_head.reg_offset_conv2.", "head.regression_alignment.2."),
 )
 
 
-def from_published(state: Mapping[str, Tensor], maps: int) -> dict[str, Tensor]:
-    """A published state dict under this package's names.
+def matches(names: Collection[str]) -> bool:
+    """Whether these are a TOOD's names, published or ours: no other head reduces its trunk for each task."""
+    return (
+        "bbox_head.cls_decomp.reduction_conv.conv.weight" in names
+        or "head.classification_decomposition.reduction.weight" in names
+    )
+
+
+def from_published(state: Mapping[str, Tensor], maps: int | None = None) -> dict[str, Tensor]:
+    """A published state dict, of either layout, under this package's names.
 
     Args:
-        state: tensors in the port's naming.
-        maps: number of the backbone's output maps; the pyramid's later convolutions are its extra levels.
+        state: tensors in published naming; unknown names, and ours, stay as they are.
+        maps: number of the backbone's output maps, None to count them; the pyramid's later convolutions are its extra
+            levels.
     """
-    return {our_name(name, maps): tensor for name, tensor in state.items()}
+    return rename(state, _names(count_maps(state) if maps is None else maps, _PORT + _ORIGINAL))
+
+
+def to_published(state: Mapping[str, Tensor], layout: str = "original") -> dict[str, Tensor]:
+    """This package's state dict under the names of the layout "original" or "mmdet"."""
+    names = _names(count_maps(state), _ORIGINAL if layout == "original" else _PORT)
+    return {names.published(name): tensor for name, tensor in state.items()}
 
 
 def our_name(published: str, maps: int) -> str:
     """This package's name of a published tensor; unknown names stay as they are."""
-    for pattern, ours in _RENAMES:
-        name, replaced = pattern.subn(ours, published, count=1)
-        if replaced:
-            return _split_outputs(name, maps)
-    return published
+    return _names(maps, _PORT + _ORIGINAL).ours(published)
 
 
-def _split_outputs(name: str, maps: int) -> str:
-    match = re.match(r"neck\.outputs\.(\d+)\.(.+)", name)
-    if match and int(match[1]) >= maps:
-        return f"neck.extras.{int(match[1]) - maps}.{match[2]}"
-    return name
+def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> TOODConfig:  # noqa: B008 - frozen
+    """The network of a state dict under this package's names.
+
+    Whether it is anchor-based, and the groups of its GroupNorms, show in no tensor: `hints` say, or else the paper's
+    anchor-free head with 32 groups (in a head too narrow for these, groups of at least 4 channels) is taken.
+
+    Raises:
+        ToodError: if a tensor is missing that tells the shape.
+    """
+    neck, map_channels = infer_fpn(state)
+    width = shape(state, "head.interactive.0.conv.weight", 4)[0]
+    layers = count(state, "head.interactive.#.")
+    offsets = "head.interactive.{}.conv.offset.weight"
+    deformable = sum(offsets.format(layer) in state for layer in range(layers))
+    head = THeadConfig(
+        width=width,
+        interactive_layers=layers,
+        norm_groups=hints.norm_groups(width),
+        attention_reduction=_reduction(width, state, "head.classification_decomposition.attention.0.weight"),
+        alignment_reduction=_reduction(width, state, "head.classification_alignment.0.weight"),
+        deformable_layers=deformable,
+        deform_groups=shape(state, offsets.format(0), 4)[0] // 27 if deformable else THeadConfig.deform_groups,
+        anchor=_anchor(hints),
+        anchor_scale=hints.anchor_scale(THeadConfig.anchor_scale),
+    )
+    return TOODConfig(
+        classes=shape(state, "head.classifier.weight", 4)[0],
+        backbone=infer_resnet(state, map_channels),
+        neck=neck,
+        head=head,
+    )
+
+
+def _reduction(width: int, state: Mapping[str, Tensor], name: str) -> int:
+    return max(width // shape(state, name, 4)[0], 1)
+
+
+def _anchor(hints: Hints) -> Literal["free", "based"]:
+    said = hints.find("bbox_head", "anchor_type")
+    based = said == "anchor_based" if isinstance(said, str) else "anchor_based" in hints.file_name
+    return "based" if based else "free"
+
+
+def _names(maps: int, branches: tuple[tuple[str, str], ...]) -> Names:
+    return Names((*RESNET_NAMES, *fpn_names(maps), *_HEAD, *branches))

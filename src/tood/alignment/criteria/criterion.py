@@ -1,0 +1,115 @@
+"""What every criterion gives (`Losses`) and what several of them need to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tood.alignment.assigners import Assignment
+from tood.alignment.losses import giou_loss
+from tood.structures import DensePredictions, Priors, Targets
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses by name with their weights, and the places they come from.
+
+    Attributes:
+        per_prior: [B, N] each, adding up to `terms`; "cls" and "box" in every criterion, others by criterion.
+        assignment: which ground truth each prior answered for.
+    """
+
+    per_prior: Mapping[str, Tensor]
+    assignment: Assignment
+
+    @cached_property
+    def terms(self) -> Mapping[str, Tensor]:
+        """A scalar each, by name; training minimises their sum."""
+        return {name: values.sum() for name, values in self.per_prior.items()}
+
+    @property
+    def total(self) -> Tensor:
+        """Scalar, what training minimises."""
+        return torch.stack(list(self.terms.values())).sum()
+
+
+class Criterion(Protocol):
+    """What training asks of any criterion."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of all losses that it may give, in the order in which they are shown."""
+
+    def __call__(
+        self,
+        predictions: DensePredictions,
+        targets: Sequence[Targets],
+        padded_sizes: Tensor | None = None,
+        warm_up: bool = False,
+    ) -> Losses:
+        """Losses of a batch.
+
+        Args:
+            predictions: of any network, scores as probabilities or logits, boxes in input pixels.
+            targets: B ground truths in input pixels.
+            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
+                beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
+            warm_up: whether the run is in its first phase, in which some criteria assign by other rules.
+
+        Returns:
+            Each loss averaged over all processes' batches.
+        """
+
+
+def class_losses(losses: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor:
+    """[B, N] the losses [B, N, C] of a prior's classes together, times a scalar, 0 on priors that are not `valid`."""
+    per_prior = losses.sum(dim=2)
+    return (per_prior if valid is None else per_prior * valid) * weight
+
+
+def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor:
+    """[B, N] the GIoU losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
+    # Choosing the positive rows would make the host wait for the device: negatives all become one constant pair of
+    # equal boxes instead, which has no loss and sends no gradient back.
+    positive = assignment.positive[..., None]
+    unit = torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., 2:])], dim=-1)
+    return giou_loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
+
+
+def class_targets(assignment: Assignment, classes: int) -> Tensor:
+    """[B, N, C]: the target score on the assigned class, 0 elsewhere."""
+    wanted = assignment.target_scores.new_zeros(*assignment.labels.shape, classes)
+    return wanted.scatter_(2, assignment.labels.clamp(min=0)[..., None], assignment.target_scores[..., None])
+
+
+def valid_priors(priors: Priors, padded_sizes: Tensor | None) -> Tensor | None:
+    """[B, N] bool: whether a prior's cell lies in its own image's padded area; None where all do.
+
+    A cell is valid where its index is below ceil(padded side / stride).
+
+    Args:
+        priors: N places.
+        padded_sizes: [B, 2] height, width in input pixels; None for no padding.
+    """
+    if padded_sizes is None:
+        return None
+    # Priors sit on the cell's corner or in its middle: floor division finds the cell's index for both.
+    cells = torch.div(priors.centres, priors.strides[:, None], rounding_mode="floor")  # [N, 2] column, row
+    limits = torch.ceil(padded_sizes.flip(1)[:, None] / priors.strides[:, None])  # [B, N, 2]
+    return (cells < limits).all(dim=2)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of a scalar over all training processes, their sum taken to be at least 1, as one process would."""
+    value, processes = value.detach().float(), 1
+    if dist.is_available() and dist.is_initialized():
+        value = value.clone()
+        dist.all_reduce(value)
+        processes = dist.get_world_size()
+    return value.clamp(min=1) / processes

@@ -1,0 +1,102 @@
+"""`tood weights import | export`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Bring published weights in, and take weights out in the published layouts.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+
+class Layout(str, Enum):
+    """A layout of published files."""
+
+    ORIGINAL = "original"
+    MMDET = "mmdet"
+
+
+class Anchor(str, Enum):
+    """What a box is predicted from."""
+
+    FREE = "free"
+    BASED = "based"
+
+
+Source = Annotated[
+    Path, typer.Argument(help="A .pth, .pt or .safetensors of any layout; it is never executed.", metavar="FILE")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
+
+
+@app.command(name="import")
+def import_file(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="The safetensors file to write.", metavar="OUT")],
+    anchor: Annotated[
+        Anchor | None,
+        typer.Option(
+            help="Whether its boxes come from points or from anchors, which its tensors do not show. Left out: as its "
+            "configuration or its name says, else free.",
+            show_default=False,
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="What else its tensors do not show, such as head.norm_groups=8.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a detector's weights of any layout as ours.
+
+    The original TOOD repository's, MMDetection 2.x and 3.x, plain state dicts: the architecture is read from the
+    tensors, the class names from the file.
+
+    Example: tood weights import tood_r50_fpn_1x_coco.pth tood_r50.safetensors
+    """
+    from tood.weights import import_weights
+
+    _check_out(out, (".safetensors",), force)
+    changes = [*([f"head.anchor={anchor.value}"] if anchor else []), *(settings or [])]
+    done = import_weights(source, out, changes)
+    typer.echo(f"wrote {out}: {done}")
+
+
+@app.command(name="export")
+def export_file(
+    source: Source,
+    out: Annotated[Path, typer.Argument(help="The .pth file to write.", metavar="OUT")],
+    layout: Annotated[
+        Layout | None,
+        typer.Option(help="Whose tensor names. Left out: the family's original repository's.", show_default=False),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Write a detector's weights as the .pth file that the published code reads.
+
+    `tood weights import` reads it back without loss.
+
+    Example: tood weights export runs/x/best.safetensors x.pth --layout mmdet
+    """
+    from tood.weights import export_weights
+
+    _check_out(out, (".pth", ".pt"), force)
+    done = export_weights(source, out, layout.value if layout else None)
+    typer.echo(f"wrote {out}: {done}")
+
+
+def _check_out(out: Path, suffixes: tuple[str, ...], force: bool) -> None:
+    from tood.errors import ToodError
+
+    if out.suffix not in suffixes or out.is_dir():
+        raise ToodError(f"{out} is no name for what is written: name a file that ends in {' or '.join(suffixes)}")
+    if out.exists() and not force:
+        raise ToodError(f"{out} exists already: name another file, or overwrite it with --force")

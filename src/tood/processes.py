@@ -1,0 +1,128 @@
+"""What the processes of one run tell each other: those that torchrun or `accelerate launch` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tood.errors import SharedError, ToodError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen from one of them; alone by default. All of them call each method here at once.
+
+    Attributes:
+        count: their number.
+        rank: which of them this is, from 0, the main one: the one that writes and speaks.
+    """
+
+    count: int = 1
+    rank: int = 0
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other."""
+        return self.count == 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.alone:
+            return [value]
+        values: list[T | None] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]  # all are filled
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Element by element."""
+        return values if self.alone else self._reduced(values, dist.ReduceOp.SUM) / self.count
+
+    def largest(self, values: Tensor) -> Tensor:
+        """Element by element."""
+        return values if self.alone else self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        reduced = values.clone()
+        dist.all_reduce(reduced, how)
+        return reduced
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What the main process makes, for all; its error, if any, too.
+
+        Raises:
+            ToodError: what `make` raised.
+        """
+        made: list[T | None] = [None]
+        with self.agreed():
+            if self.main:
+                made[0] = make()
+        if not self.alone:
+            dist.broadcast_object_list(made)
+        return made[0]  # type: ignore[return-value]  # by now the main process's
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """An error in one process becomes that of all, so that none waits for one that is gone.
+
+        What stands inside must not wait for other processes.
+
+        Raises:
+            ToodError: the first process's that failed.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        self.raise_first(failure)
+
+    def raise_first(self, failure: Exception | None) -> None:
+        """Ends all processes with the error of the first one that has any; goes on where none has.
+
+        Raises:
+            ToodError: that error; in the process where it happened, if it is not meant for a person, the error itself.
+        """
+        if self.alone:
+            if failure is not None:
+                raise failure
+            return
+        told = None if failure is None else str(failure) if isinstance(failure, ToodError) else repr(failure)
+        messages = [message for message in self.gather(told) if message is not None]
+        if failure is not None and not isinstance(failure, ToodError):
+            raise failure
+        if messages:
+            raise SharedError(messages[0]) from failure
+
+
+def join_processes(device: torch.device) -> tuple[Processes, torch.device]:
+    """The processes that were launched with this one, ready to speak to each other, and this one's device.
+
+    Args:
+        device: cpu, or cuda for each process a GPU of its own.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Processes(), device
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device.type == "cpu")
+    return Processes(state.num_processes, state.process_index), state.device
+
+
+def leave_processes() -> None:
+    """Ends what `join_processes`, or training, began; PyTorch asks for it at the end of a process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

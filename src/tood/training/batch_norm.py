@@ -1,0 +1,85 @@
+"""BatchNorm whose statistics span the images of all processes, so that several train as one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class SharedBatchNorm(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` over the batches of all processes, on any device (`nn.SyncBatchNorm` wants a GPU).
+
+    Attributes:
+        counts: whether this process's batch does; a blank one does not.
+    """
+
+    counts = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return super().forward(input)
+        values = input.float()
+        share = float(self.counts)
+        own = values.new_tensor([values.numel() / values.shape[1]])
+        sums = _sum_over_processes(torch.cat([values.sum(dim=(0, 2, 3)), own]) * share)
+        count = sums[-1].detach()
+        mean = (sums[:-1] / count)[:, None, None]
+        # About the mean, not from the squares: those cancel where the mean is large.
+        variance = _sum_over_processes((values - mean).square().sum(dim=(0, 2, 3)) * share) / count
+        with torch.no_grad():
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked += 1
+            newness = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean[:, 0, 0], newness)
+            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), newness)
+        scale = (variance + self.eps).rsqrt()[:, None, None]
+        if self.affine:
+            scale = scale * self.weight[:, None, None]
+            return torch.addcmul(self.bias[:, None, None], values - mean, scale).to(input.dtype)
+        return ((values - mean) * scale).to(input.dtype)
+
+
+def share_batch_statistics(model: nn.Module) -> list[SharedBatchNorm]:
+    """Makes every BatchNorm of the model that learns its statistics a `SharedBatchNorm`, with its tensors."""
+    was_training, made = model.training, []
+    model.train()
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d and child.training and child.track_running_stats:
+                made.append(_shared(child))
+                setattr(parent, name, made[-1])
+    model.train(was_training)
+    return made
+
+
+def _shared(norm: nn.BatchNorm2d) -> SharedBatchNorm:
+    shared = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine)
+    if norm.affine:
+        shared.weight, shared.bias = norm.weight, norm.bias
+    shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
+    shared.num_batches_tracked = norm.num_batches_tracked
+    return shared.train(norm.training)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Each process's loss depends on the sum: what this one's part of it does is felt in all.
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum_over_processes(value: Tensor) -> Tensor:
+    summed: Tensor = _SumOverProcesses.apply(value)  # type: ignore[no-untyped-call]
+    return summed

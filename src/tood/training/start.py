@@ -1,0 +1,79 @@
+"""What a network knows before it is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tood.errors import ToodError
+from tood.models import AnyDetector
+from tood.models.backbones import ResNet
+from tood.training.config import RunConfig
+from tood.weights import imagenet_weights, initialise, load_imagenet, locate_weights, read_checkpoint
+from tood.weights.families import family_of
+
+IMAGENET, SCRATCH = "imagenet", "scratch"
+# Recipes that were made for a backbone that knows ImageNet.
+_FROM_IMAGENET = ("1x", "2x")
+
+
+def starting_point(config: RunConfig) -> str:
+    """`config.start_from`, decided where it is left open.
+
+    That is ImageNet's weights where the recipe wants them and the backbone has a published file, else nothing.
+    """
+    if config.start_from is not None:
+        return config.start_from
+    published = imagenet_weights(config.model.backbone) is not None
+    return IMAGENET if published and config.recipe in _FROM_IMAGENET else SCRATCH
+
+
+def initialise_model(model: AnyDetector, start_from: str) -> str:
+    """Gives a new network the weights that its training starts from, fetched if need be.
+
+    Args:
+        model: the network.
+        start_from: "imagenet", "scratch", or what `locate_weights` finds: a detector's file to fine-tune, or that of a
+            backbone which learned to classify.
+
+    Returns:
+        What it starts from, for a person.
+
+    Raises:
+        ToodError: if there are no such weights, they cannot be fetched, or do not fit.
+    """
+    backbone = model.backbone
+    assert isinstance(backbone, ResNet)
+    if start_from == SCRATCH:
+        return f"from scratch{_frozen_note(model)}"
+    if start_from == IMAGENET:
+        path = _fetched_imagenet(model)
+        load_imagenet(backbone, read_checkpoint(path))
+        return f"backbone from ImageNet ({path.name})"
+    checkpoint = read_checkpoint(locate_weights(start_from).path)
+    if family_of(checkpoint.tensors) is None:
+        load_imagenet(backbone, checkpoint)
+        return f"backbone from {checkpoint.path}"
+    return initialise(model, checkpoint)
+
+
+def _fetched_imagenet(model: AnyDetector) -> Path:
+    published = imagenet_weights(model.config.backbone)
+    if published is None:
+        raise ToodError(
+            "no ImageNet weights are published for this model's backbone: train it with --from scratch, or give a file "
+            "of its weights with --from FILE"
+        )
+    try:
+        return published.fetch()
+    except ToodError as error:
+        raise ToodError(f"{error}; or train without it: --from scratch") from error
+
+
+def _frozen_note(model: AnyDetector) -> str:
+    backbone = model.config.backbone
+    if backbone.frozen_stages < 0 and not backbone.norm_eval:
+        return ""
+    return (
+        ", though the configuration keeps parts of the backbone as they are drawn at random "
+        "(model.backbone.frozen_stages=-1 and model.backbone.norm_eval=false let all of it learn)"
+    )

@@ -1,0 +1,36 @@
+"""Weight files: published ones by name, kept in a cache; every layout read without running it, and written."""
+
+from tood.weights.cache import FetchConfig, cache_folder, cache_path, fetch
+from tood.weights.checkpoint import Checkpoint, read_checkpoint
+from tood.weights.imagenet import load_imagenet
+from tood.weights.locate import LocatedWeights, locate_weights
+from tood.weights.model_file import (
+    describe_architecture,
+    export_weights,
+    import_weights,
+    initialise,
+    load_detector_file,
+)
+from tood.weights.published import HostedFile, PublishedWeights, detector_weights, imagenet_weights, published_weights
+
+__all__ = [
+    "Checkpoint",
+    "FetchConfig",
+    "HostedFile",
+    "LocatedWeights",
+    "PublishedWeights",
+    "cache_folder",
+    "cache_path",
+    "describe_architecture",
+    "detector_weights",
+    "export_weights",
+    "fetch",
+    "imagenet_weights",
+    "import_weights",
+    "initialise",
+    "load_detector_file",
+    "load_imagenet",
+    "locate_weights",
+    "published_weights",
+    "read_checkpoint",
+]

@@ -1,0 +1,98 @@
+"""From whatever a person calls weights to a file on this machine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tood.errors import ToodError
+from tood.models import AnyModelConfig, named_models
+from tood.weights.cache import FetchConfig
+from tood.weights.published import detector_weights
+
+HUB = "hf://"
+# What a repository's weights are called where no file of it is named.
+HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class LocatedWeights:
+    """A file of weights.
+
+    Attributes:
+        path: the file.
+        config: the architecture where it has a name, else None: the file itself then shows it.
+    """
+
+    path: Path
+    config: AnyModelConfig | None = None
+
+
+def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) -> LocatedWeights:  # noqa: B008 - frozen
+    """The file of these weights, fetched if need be.
+
+    Args:
+        source: a file, the folder of a training run (its best.safetensors), a name of `named_models()` (the published
+            weights), hf://OWNER/NAME or hf://OWNER/NAME@REVISION (its model.safetensors), or one of these with /FILE.
+        fetching: patience with slow servers.
+
+    Raises:
+        ToodError: if there is no such file, or it cannot be fetched.
+    """
+    text = str(source)
+    if text.startswith(HUB):
+        return LocatedWeights(_hub_file(text))
+    path = Path(source).expanduser()
+    if path.is_file():
+        return LocatedWeights(path)
+    best = path / "best.safetensors"
+    if best.is_file():
+        return LocatedWeights(best)
+    named = named_models().get(text)
+    if named is not None:
+        return LocatedWeights(detector_weights(text, fetching), named.config())
+    if path.is_dir():
+        raise ToodError(f"there is no best.safetensors in the folder {path}: has its training finished an epoch?")
+    raise ToodError(f"there is no weights file {path}: check the path, or name a model of `tood models`")
+
+
+def _hub_file(address: str) -> Path:
+    """A file of a repository on the Hugging Face Hub, kept in that library's own cache."""
+    match = re.fullmatch(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.*[^/]))?/?", address)
+    if match is None:
+        raise ToodError(f"{address} is no address on the Hugging Face Hub: expected hf://OWNER/NAME[@REVISION][/FILE]")
+    repository, revision, name = match[1], match[2], match[3] or HUB_FILE
+
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except GatedRepoError as error:
+        reason = f"{repository} asks its visitors to accept its terms: do so on its page, then `hf auth login`"
+        raise ToodError(f"{address} cannot be fetched: {reason}") from error
+    except RepositoryNotFoundError as error:
+        reason = f"there is no repository {repository}, or it is private: check the name, or `hf auth login`"
+        raise ToodError(f"{address} cannot be fetched: {reason}") from error
+    except RevisionNotFoundError as error:
+        raise ToodError(f"{address} cannot be fetched: {repository} has no revision '{revision}'") from error
+    except LocalEntryNotFoundError as error:
+        raise ToodError(
+            f"{address} cannot be fetched: huggingface.co is not reached and the file is not in its cache; with a "
+            "connection try again, or give the path of a copy"
+        ) from error
+    except EntryNotFoundError as error:
+        hint = "" if match[3] else f"; name the file that it has, hf://{repository}/FILE"
+        raise ToodError(f"{address} cannot be fetched: {repository} has no file {name}{hint}") from error
+    except ValueError as error:
+        raise ToodError(f"{address} is no address on the Hugging Face Hub: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise ToodError(f"{address} cannot be fetched: {reason}") from error

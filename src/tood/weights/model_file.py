@@ -1,0 +1,188 @@
+"""From files of weights, ours or published, to detectors, and back into the published layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tood.configuration import apply_overrides
+from tood.errors import ToodError
+from tood.models import AnyDetector, AnyModelConfig, build_model, save_weights
+from tood.models.common.published import FamilyWeights, Hints
+from tood.models.weight_files import COUNTERS, SOURCE, describe, described, load_tensors
+from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_checkpoint
+from tood.weights.families import family_of
+from tood.weights.framework_config import model_section
+from tood.weights.published import COCO_CLASSES
+from tood.whole_file import whole_file
+
+# Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
+_UNSUPPORTED: tuple[tuple[tuple[str, ...], object], ...] = (
+    (("backbone", "style"), "caffe"),
+    (("neck", "add_extra_convs"), "on_input"),
+    (("neck", "add_extra_convs"), "on_lateral"),
+    (("neck", "relu_before_extra_convs"), True),
+)
+
+
+def load_detector_file(
+    path: Path | str, config: AnyModelConfig | None = None, settings: Sequence[str] = ()
+) -> tuple[AnyDetector, tuple[str, ...]]:
+    """The detector of a file, in evaluation mode, and its class names.
+
+    The file is one of ours, of a family's original repository, of MMDetection 2.x or 3.x, or a plain state dict with
+    names of any of these.
+
+    Args:
+        path: of the file.
+        config: the architecture, if it is known; None takes what the file says, or else what its tensors show.
+        settings: changes to it, as in `["head.anchor=based"]`.
+
+    Raises:
+        ToodError: if it cannot be read, is of no known family, or does not fit the architecture.
+    """
+    return load_detector(read_checkpoint(path), config, settings)
+
+
+def load_detector(
+    checkpoint: Checkpoint, config: AnyModelConfig | None = None, settings: Sequence[str] = ()
+) -> tuple[AnyDetector, tuple[str, ...]]:
+    """The same of a file that was read."""
+    path = checkpoint.path
+    family, tensors = _ours(checkpoint)
+    config = config or described(checkpoint.metadata, path)[0] or _inferred(family, tensors, checkpoint)
+    config = apply_overrides(config, settings)
+    names = checkpoint.class_names or _usual_names(config.classes)
+    if len(names) != config.classes:
+        raise ToodError(f"{path} names {len(names)} classes, but its classifier knows {config.classes}")
+    model = build_model(config)
+    load_tensors(model, tensors, f"{path} does not fit {describe_architecture(config)}")
+    return model.eval(), names
+
+
+def import_weights(source: Path, out: Path, settings: Sequence[str] = ()) -> str:
+    """Writes a detector file of any layout as ours.
+
+    Args:
+        source: the file.
+        out: the safetensors file to write, whole or not at all.
+        settings: what its tensors do not show, as in `["head.anchor=based"]`.
+
+    Returns:
+        What was written, for a person.
+
+    Raises:
+        ToodError: as `load_detector_file`, or if `out` cannot be written.
+    """
+    checkpoint = read_checkpoint(source)
+    model, class_names = load_detector(checkpoint, settings=settings)
+    save_weights(out, model, class_names, checkpoint.metadata.get(SOURCE) or Path(source).name)
+    return f"{describe_architecture(model.config)}, {len(model.state_dict())} tensors"
+
+
+def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
+    """Writes a detector file of any layout as a .pth that the published code reads, and `import_weights` without loss.
+
+    Args:
+        source: the file.
+        out: the file to write, whole or not at all.
+        layout: "original" or "mmdet"; None takes the family's usual one.
+
+    Returns:
+        What was written, for a person.
+
+    Raises:
+        ToodError: as `load_detector_file`, or if the family has no such layout or `out` cannot be written.
+    """
+    checkpoint = read_checkpoint(source)
+    model, class_names = load_detector(checkpoint)
+    family = _ours(checkpoint)[0]
+    layout = layout or family.LAYOUTS[0]
+    if layout not in family.LAYOUTS:
+        raise ToodError(f"there is no layout '{layout}' of {model.config.family}: choose {' or '.join(family.LAYOUTS)}")
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    ours = describe(model, class_names) | {SOURCE: checkpoint.metadata.get(SOURCE) or Path(source).name}
+    saved = {
+        "state_dict": family.to_published(tensors, layout),
+        "meta": {"CLASSES": tuple(class_names), OUR_META: ours},
+    }
+    with whole_file(out) as temporary:
+        try:
+            torch.save(saved, temporary)
+        except RuntimeError as error:
+            # So PyTorch reports a failed write.
+            raise ToodError(f"{out} cannot be written: {str(error).splitlines()[0]}") from error
+    return f"{describe_architecture(model.config)}, {len(tensors)} tensors in the layout '{layout}'"
+
+
+def initialise(model: AnyDetector, checkpoint: Checkpoint) -> str:
+    """Starts fine-tuning from a detector's weights: all of them, but the classifier where the class count differs.
+
+    Returns:
+        What was taken and what starts anew, for a person.
+
+    Raises:
+        ToodError: if it is of no known family; or lists what does not fit the model, which is then as it was.
+    """
+    family, tensors = _ours(checkpoint)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    others = {
+        name
+        for name in family.CLASSIFIER
+        if name in tensors and name in expected and tensors[name].shape[1:] == expected[name][1:]
+        if tensors[name].shape != expected[name]
+    }
+    taken = {name: tensor for name, tensor in tensors.items() if name not in others}
+    complaint = f"{checkpoint.path} does not fit {describe_architecture(model.config)}"
+    load_tensors(model, taken, complaint, (*COUNTERS, *others))
+    if not others:
+        return f"starts from all {len(taken)} tensors of {checkpoint.path}"
+    known = len(tensors[family.CLASSIFIER[0]])
+    return (
+        f"starts from {len(taken)} tensors of {checkpoint.path}; it knows {known} classes and this model "
+        f"{model.config.classes}, so the classifier starts anew"
+    )
+
+
+def describe_architecture(config: AnyModelConfig) -> str:
+    """A few words on a network, such as "a tood with ResNet-50 and 80 classes"."""
+    backbone = config.backbone
+    layers = 2 + sum(backbone.blocks) * (3 if backbone.block == "bottleneck" else 2)
+    kind = "ResNet" if backbone.groups == 1 else "ResNeXt"
+    width = f" {backbone.groups}x{backbone.width_per_group}d" if backbone.groups > 1 else ""
+    deformable = " and DCNv2" if backbone.deformable_stages else ""
+    classes = f"{config.classes} {'class' if config.classes == 1 else 'classes'}"
+    return f"a {config.family} with {kind}-{layers}{width}{deformable} and {classes}"
+
+
+def _usual_names(classes: int) -> tuple[str, ...]:
+    """Those of a file that has none: as many as COCO's are COCO's."""
+    return COCO_CLASSES if classes == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(classes))
+
+
+def _ours(checkpoint: Checkpoint) -> tuple[FamilyWeights[AnyModelConfig], dict[str, Tensor]]:
+    """The family of a file and its tensors under our names."""
+    family = family_of(checkpoint.tensors)
+    if family is None:
+        first = ", ".join(list(checkpoint.tensors)[:3])
+        raise ToodError(f"{checkpoint.path} is no detector of a known family: its tensors have names like {first}")
+    try:
+        return family, family.from_published(checkpoint.tensors)
+    except ToodError as error:
+        raise ToodError(f"{checkpoint.path} cannot be understood: {error}") from error
+
+
+def _inferred(
+    family: FamilyWeights[AnyModelConfig], tensors: Mapping[str, Tensor], checkpoint: Checkpoint
+) -> AnyModelConfig:
+    hints = Hints(checkpoint.path.name, model_section(checkpoint.metadata.get(FRAMEWORK_CONFIG, "")))
+    for keys, value in _UNSUPPORTED:
+        if hints.find(*keys) == value:
+            raise ToodError(f"{checkpoint.path} is of a network with {'.'.join(keys)} = {value!r}, which tood has not")
+    try:
+        return family.infer_config(tensors, hints)
+    except ToodError as error:
+        raise ToodError(f"{checkpoint.path} does not show its architecture: {error}") from error
