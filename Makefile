@@ -23,15 +23,15 @@ test: lint types ## Lint, check types, run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under=85
 
 lint: $(VENV)/.installed ## Check the style
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
 
 types: $(VENV)/.installed ## Check the types
 	$(BIN)/mypy
 
 format: $(VENV)/.installed ## Put the code into the house's style
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -31,7 +31,7 @@ def golden(name: str) -> dict[str, Any]:
 
 def narrow_model(name: str = "anchor_free", config: TOODConfig = NARROW) -> TOOD:
     model = TOOD(config)
-    model.load_state_dict(from_published(golden(name)["state_dict"], maps=3))
+    model.load_state_dict(from_published(golden(name)["state_dict"]))
     return model.eval()
 
 

@@ -97,5 +97,5 @@ def test_deltas_move_and_stretch_their_anchor() -> None:
 
 
 def test_clip_keeps_boxes_in_the_image() -> None:
-    cut = boxes.clip(torch.tensor([[-5.0, 2.0, 50.0, 90.0]]), height=40, width=30)
+    cut = boxes.clip(torch.tensor([[-5.0, 2.0, 50.0, 90.0]]), torch.tensor([30.0, 40.0]))
     assert cut.tolist() == [[0, 2, 30, 40]]

@@ -84,10 +84,9 @@ def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, float, flo
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
-def clip(boxes: Tensor, height: float, width: float) -> Tensor:
-    """Boxes cut to an image of `height` x `width`: [..., 4] -> [..., 4]."""
-    limits = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limits)
+def clip(boxes: Tensor, limits: Tensor) -> Tensor:
+    """Boxes cut to an image whose width and height are the [2] `limits`: [..., 4] -> [..., 4]."""
+    return torch.minimum(boxes.clamp(min=0), limits.repeat(2))
 
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:

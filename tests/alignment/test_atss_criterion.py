@@ -173,6 +173,21 @@ def test_priors_beyond_an_image_s_own_padding_take_no_part() -> None:
     assert not any(values[beyond].any() for values in losses.per_prior.values())
 
 
+def test_a_blank_image_counts_as_no_positive() -> None:
+    """It fills up the batch of a process for which no image is left; an image without objects counts as one."""
+    (predictions, targets), both = scenes([5, 0]), torch.tensor([[64, 96], [64, 96]])
+    blank, lone = torch.tensor([[64, 96], [0, 0]]), torch.tensor([[64, 96]])
+    first = DensePredictions(
+        predictions.scores[:1], predictions.boxes[:1], PRIORS, logits=True, quality=predictions.quality[:1]
+    )  # type: ignore[index]
+    alone = ATSSCriterion()(first, targets[:1], lone)
+    for name, value in ATSSCriterion()(predictions, targets, blank).terms.items():
+        torch.testing.assert_close(value, alone.terms[name])
+    number = alone.assignment.positive.sum()
+    centred = ATSSCriterion()(predictions, targets, both).terms["centerness"]
+    torch.testing.assert_close(centred, alone.terms["centerness"] * number / (number + 1))
+
+
 def test_infinities_of_negatives_do_not_poison_the_gradient() -> None:
     predictions, targets = scenes([2])
     negative = ~ATSSAssigner()(PRIORS, targets).positive[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriterion
-from tood.alignment.assigners import atss, task_aligned
+from tood.alignment.assigners import assignment
 from tood.boxes import iou_matrix
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Targets
@@ -40,7 +40,14 @@ def settle(claims: dict[int, list[tuple[float, int]]]) -> dict[int, int]:
     return {prior: min(rivals, key=lambda claim: (-claim[0], claim[1]))[1] for prior, rivals in claims.items()}
 
 
-def slow_tal(scores: Tensor, boxes: Tensor, truth: Targets, assigner: TaskAlignedAssigner) -> dict[int, int]:
+def some_valid(seed: int) -> Tensor:
+    """[N] about two thirds of the priors."""
+    return torch.rand(len(PRIORS.centres), generator=torch.Generator().manual_seed(seed + 1)) > 0.3
+
+
+def slow_tal(
+    scores: Tensor, boxes: Tensor, truth: Targets, assigner: TaskAlignedAssigner, valid: list[bool]
+) -> dict[int, int]:
     ious = iou_matrix(truth.boxes, boxes)
     centres = PRIORS.centres.tolist()
     claims: dict[int, list[tuple[float, int]]] = {}
@@ -49,21 +56,22 @@ def slow_tal(scores: Tensor, boxes: Tensor, truth: Targets, assigner: TaskAligne
         inside = [is_inside(centre, box) for centre in centres]
         if assigner.inside == "before":
             metric = [t if ok else 0.0 for t, ok in zip(metric, inside, strict=True)]
-        best = sorted(range(len(metric)), key=lambda n: -metric[n])[: assigner.topk]
+        best = sorted((n for n in range(len(metric)) if valid[n]), key=lambda n: -metric[n])[: assigner.topk]
         for prior in best:
             if metric[prior] > 0 and inside[prior]:
                 claims.setdefault(prior, []).append((ious[g, prior].item(), g))
     return settle(claims)
 
 
-def slow_atss(truth: Targets, topk: int) -> dict[int, int]:
+def slow_atss(truth: Targets, topk: int, valid: list[bool]) -> dict[int, int]:
     ious = iou_matrix(truth.boxes, PRIORS.boxes)
     claims: dict[int, list[tuple[float, int]]] = {}
     for g, box in enumerate(truth.boxes):
         candidates, start = [], 0
         for size in PRIORS.level_sizes:
             distance = (PRIORS.centres[start : start + size] - (box[:2] + box[2:]) / 2).norm(dim=1)
-            candidates += [start + int(i) for i in distance.argsort(stable=True)[:topk]]
+            nearest = [start + int(i) for i in distance.argsort(stable=True)]
+            candidates += [prior for prior in nearest if valid[prior]][:topk]
             start += size
         values = ious[g, candidates]
         threshold = values.mean() + values.std()
@@ -81,15 +89,22 @@ def as_dict(gt_index: Tensor) -> dict[int, int]:
 def test_tal_is_its_definition(seed: int, truths: int, inside: str, topk: int) -> None:
     scores, boxes, truth = scene(seed, truths)
     assigner = TaskAlignedAssigner(topk=topk, alpha=1.0, beta=6.0, inside=inside)  # type: ignore[arg-type]
-    given_assignment = assigner(scores[None], boxes[None], PRIORS.centres, [truth])
-    assert as_dict(given_assignment.gt_index[0]) == slow_tal(scores, boxes, truth, assigner)
+    for valid in (None, some_valid(seed)):
+        batch = None if valid is None else valid[None]
+        assigned = as_dict(assigner(scores[None], boxes[None], PRIORS.centres, [truth], batch).gt_index[0])
+        free = [True] * len(boxes) if valid is None else valid.tolist()
+        assert assigned == slow_tal(scores, boxes, truth, assigner, free)
 
 
 @settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 12))
 def test_atss_is_its_definition(seed: int, truths: int) -> None:
     _, _, truth = scene(seed, truths)
-    assert as_dict(ATSSAssigner(topk=5)(PRIORS, [truth]).gt_index[0]) == slow_atss(truth, topk=5)
+    for valid in (None, some_valid(seed)):
+        batch = None if valid is None else valid[None]
+        assigned = as_dict(ATSSAssigner(topk=5)(PRIORS, [truth], batch).gt_index[0])
+        free = [True] * len(PRIORS.centres) if valid is None else valid.tolist()
+        assert assigned == slow_atss(truth, 5, free)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12))
@@ -123,8 +138,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, boxes, truth = scene(5, 12)
     whole = TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth])
     geometric = ATSSAssigner()(PRIORS, [truth])
-    for module in (task_aligned, atss):
-        monkeypatch.setattr(module, "BLOCK", 5 * len(PRIORS.centres))
+    monkeypatch.setattr(assignment, "BLOCK", 5 * len(PRIORS.centres))
     assert torch.equal(
         TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth]).gt_index, whole.gt_index
     )

@@ -151,6 +151,7 @@ def test_wrong_calls_are_one_sentence_and_leave_nothing(weights: Path, coco: Pat
         (("--model", "tood_tiny"), "names an architecture"),
         (("--detections", tmp_path / "d.json"), "detection 0: image_id"),
         (("--model", weights, "--device", "abacus"), "no device 'abacus'"),
+        (("--model", weights, "--device", "xla"), "no device 'xla'"),
         (("--model", weights, "--split", "nonsense"), "nonsense"),
     ):
         refused(tood("eval", "--data", coco, "--out", out, *arguments), sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 import tood
 from tood.cli import app
 from tood.errors import ToodError
+from tood.models import named_models
 
 COMMANDS = ("train", "eval", "predict", "data", "models", "demo")
 
@@ -71,8 +73,26 @@ def test_every_command_explains_its_options(command: str) -> None:
 def test_models_are_listed() -> None:
     result = run("models")
     assert result.exit_code == 0
-    line = next(line for line in result.stdout.splitlines() if line.startswith("tood_r50_fpn_1x"))
-    assert line.split()[1:] == ["32,200,494", "800", "x", "1333", "8..128", "1x", "42.5"]
+    rows = {
+        line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.startswith(("tood_", "atss_"))
+    }
+    assert rows["tood_r50_fpn_1x"][:3] == ["32,200,494", "31,975,150", "210.4"]
+    assert rows["tood_r50_fpn_1x"][-5:] == ["1x", "42.5", "42.7", "its", "name"]
+    assert rows["tood_x101_dcnv2_fpn_2x"][-5:] == ["2x", "50.5", "51.1", "its", "authors"]
+    assert len(rows) == len(named_models())
+    assert "multiply-adds" in result.stdout
+
+
+def test_models_give_exact_figures_for_programs() -> None:
+    listed = json.loads(run("models", "--json").stdout)
+    assert [row["name"] for row in listed] == list(named_models())
+    one = json.loads(run("models", "tood_r50_fpn_1x", "--json").stdout)
+    assert one in listed
+    assert one["operations"] == 2 * one["multiply_adds"]
+    assert one["weights"].endswith("-20e20746.pth")
+    text = run("models", "tood_r50_fpn_1x").stdout
+    assert f"{one['multiply_adds']:,}" in text
+    assert one["weights"] in text
 
 
 @pytest.mark.parametrize(
@@ -81,6 +101,7 @@ def test_models_are_listed() -> None:
         (["train", "--data", "nowhere"], "nowhere"),
         (["train"], "none in data/coco: name yours with --data"),
         (["train", "--data", ".", "--model", "tood_tyni"], "did you mean 'tood_tiny'"),
+        (["models", "tood_tyni"], "did you mean 'tood_tiny'"),
         (["train", "--data", ".", "--set", "optimiser.lr=1"], "did you mean 'optimizer'"),
         (["train", "--data", ".", "--set", "epochs"], "expected key=value"),
         (["train", "--data", ".", "--lr", "-1"], "optimizer.lr is -1.0"),

@@ -360,6 +360,14 @@ def test_default_workers_leave_the_cores_to_training() -> None:
     assert 1 <= default_workers(on_gpu=False) <= default_workers(on_gpu=True) <= 8
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_images_are_loaded_as_suits_the_device_of_the_run(tmp_path: Path, on_gpu: bool) -> None:
+    """A run on the CPU of a machine with a GPU needs the cores, and no page-locked memory."""
+    dataset = make_dataset(tmp_path, [(60, 80)])
+    for loader in (train_loader(dataset, SQUARE, 1, on_gpu=on_gpu), eval_loader(dataset, (64, 64), on_gpu=on_gpu)):
+        assert (loader.num_workers, loader.pin_memory) == (default_workers(on_gpu), on_gpu)
+
+
 def test_the_canvas_has_the_ratio_that_nearly_all_images_share(tmp_path: Path) -> None:
     alike = make_dataset(tmp_path, [(60, 80)] * 9 + [(80, 60)])
     assert next(iter(train_loader(alike, small_model(128), 2, 0))).images.shape[2:] == (96, 128)

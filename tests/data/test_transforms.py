@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from tood.data.transforms import (
     Mosaic,
     MultiScaleResize,
-    RandomCrop,
     RandomFlip,
-    RandomTranslate,
     Resize,
     Sample,
     ScaleJitter,
@@ -60,8 +58,6 @@ GEOMETRIC: list[Transform] = [
     MultiScaleResize(60, 200, 300),
     RandomFlip(0.5, 0.5),
     ScaleJitter(96, 160, (0.4, 2.0)),
-    RandomCrop(1.0, (0.4, 1.0)),
-    RandomTranslate(0.4),
     Mosaic(160, 192, another, (0.6, 1.5)),
 ]
 

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from bright_square import BrightRectangle, picture, save_picture
 from tood.errors import ToodError
 from tood.inference import Detector, SourceConfig
+from tood.inference.sources import expand
 from tood.models import build_model, named_models, save_weights
 from tood.structures import Detections
 
@@ -183,6 +185,9 @@ def test_exif_orientation_is_followed_when_asked_for(tmp_path: Path) -> None:
         assert found(detector(sources=SourceConfig(exif=True))(opened), (200 - 90, 60, 200 - 20, 150))
 
 
+ELSEWHERE = {"/ftp.png": "ftp://127.0.0.1:9/a.png", "/file.png": "file:///etc/hostname"}
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/gone.png":
@@ -192,6 +197,19 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", "/a.png")
             self.end_headers()
+            return
+        if self.path in ELSEWHERE:
+            self.send_response(302)
+            self.send_header("Location", ELSEWHERE[self.path])
+            self.end_headers()
+            return
+        if self.path == "/drip.png":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # until the client has had enough
+                for _ in range(100):
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
             return
         if self.path == "/slow.png":
             time.sleep(1)
@@ -232,10 +250,13 @@ def test_web_addresses(address: str) -> None:
         ("large.png", "larger than the limit"),
         ("slow.png", "no answer within 0.2 seconds"),
         ("cut.png", "cannot be fetched"),
+        ("ftp.png", "redirects to ftp://127.0.0.1:9/a.png, which is not as safe"),
+        ("file.png", "'file:///etc/hostname' is not allowed"),
+        ("drip.png", "not whole within 0.4 seconds"),
     ],
 )
 def test_wrong_web_addresses_are_one_sentence(address: str, name: str, sentence: str) -> None:
-    detect = detector(sources=SourceConfig(url_timeout=0.2, url_max_bytes=4000))
+    detect = detector(sources=SourceConfig(url_timeout=0.2, url_deadline=0.4, url_max_bytes=4000))
     with pytest.raises(ToodError, match=sentence) as error:
         detect(f"{address}/{name}")
     assert f"{address}/{name}" in str(error.value)
@@ -268,3 +289,9 @@ def test_models_that_are_not_there_are_one_sentence(tmp_path: Path) -> None:
         Detector.from_model(BrightRectangle(), [], "abacus")  # type: ignore[arg-type]
     with pytest.raises(ToodError, match="no device 'cuda:99'"):
         Detector.from_model(BrightRectangle(), [], "cuda:99")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("source", "sentence"), [("", "an empty text"), ("x" * 5000, "there is no image file")])
+def test_a_text_that_is_no_path_is_one_sentence(source: str, sentence: str) -> None:
+    with pytest.raises(ToodError, match=sentence):
+        list(expand(source))

@@ -199,32 +199,6 @@ def test_weights_travel_with_their_family(tmp_path: Path) -> None:
         torch.testing.assert_close(again(images).quality, model(images).quality)
 
 
-class Outputs(nn.Module):
-    """The predictions' tensors as a tuple, as `torch.export` wants them."""
-
-    def __init__(self, model: ATSS) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        predictions = self.model(images)
-        assert predictions.quality is not None
-        return predictions.scores, predictions.boxes, predictions.quality
-
-
-def test_it_exports_with_any_batch_and_size() -> None:
-    model = Outputs(ATSS(SMALL).eval())
-    # Tracing treats a map that is one cell high or wide apart: from 160 pixels on none is, not even at stride 128.
-    height, width = (32 * torch.export.Dim(name, min=5, max=64) for name in ("rows", "columns"))
-    shapes = ({0: torch.export.Dim("batch", max=64), 2: height, 3: width},)
-    exported = torch.export.export(model, (torch.randn(2, 3, 192, 256),), dynamic_shapes=shapes).module()
-    for size in ((2, 3, 192, 256), (1, 3, 160, 224), (3, 3, 320, 160)):
-        images = torch.randn(size)
-        with torch.inference_mode():
-            for given, wanted in zip(exported(images), model(images), strict=True):
-                torch.testing.assert_close(given, wanted)
-
-
 @pytest.mark.parametrize(
     ("change", "key"),
     [

@@ -21,7 +21,7 @@ from tood.inference import Detector, postprocess
 from tood.models import build_model, load_weights
 from tood.models.atss import ATSS, ATSSConfig
 from tood.plots import training_curves
-from tood.structures import Targets
+from tood.structures import DensePredictions, Targets
 from tood.training import DataConfig, RunConfig, run_config, train
 from tood.training.optim import build_optimizer
 from training.fakes import tiny_run, tiny_trainer
@@ -91,6 +91,25 @@ def test_a_run_records_the_losses_that_its_criterion_has(tmp_path: Path, criteri
     for row in table:
         assert float(row["loss"]) == pytest.approx(sum(float(row[name]) for name in names), rel=1e-4)
     training_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("family", ["tood", "atss"])
+def test_heads_give_fp32_under_autocast(tmp_path: Path, family: str) -> None:
+    model = build_model(crossed(tmp_path, family, "atss" if family == "atss" else "task_aligned").model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(torch.zeros(1, 3, 64, 64))
+    given = [output.scores, output.boxes, *([] if output.quality is None else [output.quality])]
+    assert {values.dtype for values in given} == {torch.float32}
+
+
+def test_logits_whose_sum_is_more_than_fp16_holds_are_finite(tmp_path: Path) -> None:
+    trainer = tiny_trainer(replace(crossed(tmp_path, "atss", "atss"), epochs=1))
+
+    def halve(_module: object, _inputs: object, output: DensePredictions) -> DensePredictions:
+        return replace(output, scores=(output.scores - 2000).half())
+
+    trainer.model.register_forward_hook(halve)
+    assert trainer.run().steps == 3
 
 
 def test_the_columns_of_a_task_aligned_run_stay_as_they_were(tmp_path: Path) -> None:

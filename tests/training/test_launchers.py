@@ -46,7 +46,7 @@ def torchrun(*arguments: object) -> subprocess.Popen[str]:
 
 def test_ctrl_c_resuming_and_the_detections_of_a_test_split(tmp_path: Path) -> None:
     data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
-    options = ["--model", "tood_tiny", "--size", "64", "--workers", "1", "--batch-size", "2", "--device", "cpu"]
+    options = ["--model", "tood_tiny", "--size", "64", "--workers", "1", "--batch-size", "2"]
     launched = torchrun("train", *options, "--data", data, "--out", out, "--epochs", "100000", *SMALL)
     while not (out / "metrics.csv").is_file() or (out / "metrics.csv").read_text().count("\n") < 4:
         assert launched.poll() is None, launched.communicate()
@@ -71,7 +71,7 @@ def test_ctrl_c_resuming_and_the_detections_of_a_test_split(tmp_path: Path) -> N
     (data / "val2017").rename(data / "test2017")
     (data / "annotations/instances_val2017.json").unlink()
     arguments = ["eval", "--model", str(out / "last.safetensors"), "--data", str(data), "--split", "test-dev2017"]
-    launched = torchrun(*arguments, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--out", tmp_path / "two")
+    launched = torchrun(*arguments, "--batch-size", 2, "--workers", 0, "--out", tmp_path / "two")
     alone = CliRunner().invoke(app, [*arguments, "--batch-size", "2", "--workers", "0", "--out", str(tmp_path / "one")])
     assert alone.exit_code == 0, alone.output
     text, errors = launched.communicate()

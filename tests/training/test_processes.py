@@ -15,12 +15,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from tood.alignment import Losses
+from tood.alignment import ATSSCriterionConfig, Losses
 from tood.data import Batch, load_dataset
 from tood.data.transforms import AugmentConfig
 from tood.errors import SharedError, ToodError
 from tood.evaluation import detect, evaluate
 from tood.models import AnyDetector, build_model, load_weights
+from tood.models.atss import ATSSConfig, ATSSHeadConfig
 from tood.processes import join_processes
 from tood.training import DataConfig, EMAConfig, RunConfig, SGDConfig, StepScheduleConfig, train
 from tood.training.loop import Trainer
@@ -127,6 +128,31 @@ def test_two_processes_give_the_losses_and_figures_of_one(data: Path, tmp_path: 
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_two_processes_give_the_losses_of_one_under_atss(data: Path, tmp_path: Path) -> None:
+    """The last step of an epoch has one image: the second process has none, which must not count as a positive."""
+    run = published(data, tmp_path / "one")
+    model = ATSSConfig(
+        classes=2,
+        backbone=run.model.backbone,
+        neck=run.model.neck,
+        head=ATSSHeadConfig(width=8, tower_layers=1, norm_groups=2, anchor_scale=4.0),
+        input=run.model.input,
+    )
+    run = replace(run, model=model, criterion=ATSSCriterionConfig(), epochs=2, evaluate_every=2)
+    train(run)
+    on_processes(2, train, replace(run, out=tmp_path / "two"))
+    one, two = (
+        [
+            [float(row[f"loss_{name}"]) for name in ("cls", "box", "centerness")]
+            for row in rows(tmp_path / name)
+            if row["loss"]
+        ]
+        for name in ("one", "two")
+    )
+    assert len(one) == 8
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-4)
+
+
 def test_two_processes_share_the_statistics_of_batch_norm(data: Path, tmp_path: Path) -> None:
     train(small(data, tmp_path / "one", 8))
     on_processes(2, train, small(data, tmp_path / "two", 4))
@@ -223,6 +249,17 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path, tmp_path: Pa
         train(replace(config, epochs=4, batch_size=4, accumulation=1), resume=True)
     result = train(replace(config, epochs=4, batch_size=4), resume=True)
     assert (result.steps, result.epochs) == (16, 4)
+
+
+def test_the_figures_of_a_run_are_those_of_its_saved_weights(data: Path, tmp_path: Path) -> None:
+    """Whatever the precision of the training: `tood eval` computes in fp32."""
+    config = replace(published(data, tmp_path / "run"), precision="bf16", channels_last=False, epochs=10)
+    result = train(config)
+    model, names = load_weights(result.last)
+    expected = evaluate(model, load_dataset(data, "val"), names, batch_size=8, workers=0)
+    assert expected.ap50 > 0
+    assert (result.ap, result.ap50, result.ap75) == (expected.ap, expected.ap50, expected.ap75)
+    assert figures(tmp_path / "run")[-1] == [f"{value:.6g}" for value in (expected.ap, expected.ap50, expected.ap75)]
 
 
 def detect_in_shares(model: AnyDetector, data: Path, images: int, broken: bool) -> object:

@@ -169,11 +169,41 @@ def test_reduced_precision_trains_and_resumes_and_the_run_says_why(
     assert said(replace(config, epochs=2), resume=True)[0].steps == 6
 
 
-def test_the_precision_chosen_has_a_reason() -> None:
-    config = RunConfig()
-    precision, why = choose_precision(replace(config, precision="auto"))
-    assert precision in ("fp32", "bf16")
-    assert why
+@pytest.mark.parametrize(
+    ("device", "cuda", "cuda_bf16", "mps", "flags", "expected"),
+    [
+        ("auto", True, True, False, "", ("bf16", "the GPU has it")),
+        ("cuda", True, True, False, "", ("bf16", "the GPU has it")),
+        ("auto", True, False, False, "avx512_bf16", ("fp32", "the GPU has no bf16")),
+        ("cpu", True, True, False, "", ("fp32", "no hardware for less")),
+        ("auto", False, False, False, "fma avx512_bf16", ("bf16", "this CPU has instructions for it")),
+        ("cpu", True, False, False, "fma amx_bf16", ("bf16", "this CPU has instructions for it")),
+        ("auto", False, False, False, "fma avx512f", ("fp32", "no hardware for less")),
+        ("auto", False, False, True, "avx512_bf16", ("fp32", "no hardware for less")),
+        ("cpu", False, False, False, None, ("fp32", "no hardware for less")),
+    ],
+)
+def test_the_precision_chosen_follows_the_hardware_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    cuda: bool,
+    cuda_bf16: bool,
+    mps: bool,
+    flags: str | None,
+    expected: tuple[str, str],
+) -> None:
+    def read_text(path: Path, **_: object) -> str:
+        assert path == Path("/proc/cpuinfo")
+        if flags is None:
+            raise FileNotFoundError(path)
+        return f"flags\t\t: {flags}\n"
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: cuda_bf16 or including_emulation)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert choose_precision(replace(RunConfig(), precision="auto", device=device)) == expected
+    assert choose_precision(replace(RunConfig(), precision="fp16", device=device)) == ("fp16", "as configured")
 
 
 def test_workers_and_no_workers_give_the_same_run(tmp_path: Path) -> None:

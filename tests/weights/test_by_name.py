@@ -24,6 +24,7 @@ from tood.models.necks import FPNConfig
 from tood.models.tood import TOODConfig
 from tood.models.tood.head import THeadConfig
 from tood.training import RunConfig
+from tood.training.recipes import recipe_2x, recipe_small
 from tood.training.start import initialise_model, starting_point
 from tood.weights import HostedFile, PublishedWeights, export_weights
 from tood.weights.published import COCO_CLASSES
@@ -207,7 +208,9 @@ def test_where_training_starts_if_nobody_says() -> None:
     run = RunConfig()
     assert starting_point(run) == "imagenet"
     assert starting_point(replace(run, start_from="scratch")) == "scratch"
-    assert starting_point(replace(run, recipe="small")) == "scratch"
+    assert starting_point(recipe_small(run)) == "scratch"
+    assert starting_point(recipe_2x(recipe_small(run))) == "imagenet"
+    assert starting_point(replace(run, recipe="a name of my own")) == "imagenet"
     assert starting_point(replace(run, model=NARROW)) == "scratch", "nobody published such a backbone"
     with pytest.raises(ToodError, match=r"no ImageNet weights are published for this model's backbone.*--from scratch"):
         initialise_model(build_model(NARROW), "imagenet")
@@ -238,7 +241,7 @@ def test_fine_tuning_by_name_takes_that_model_and_its_weights(
     ours = model.state_dict()
     for name, tensor in tuned.model.state_dict().items():
         if "classifier" not in name:
-            torch.testing.assert_close(tensor, ours[name], atol=1e-6, rtol=1e-4, msg=lambda m: name + m)
+            torch.testing.assert_close(tensor, ours[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_a_start_that_is_not_there_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import pickle
 import struct
 import subprocess
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -201,6 +202,62 @@ def test_programs_that_would_exhaust_the_machine(tmp_path: Path, program: bytes)
         read_checkpoint(tmp_path / "bomb.pth")
 
 
+def text(content: bytes) -> bytes:
+    """The opcode that pushes it."""
+    return b"X" + struct.pack("<I", len(content)) + content
+
+
+USES = 3000
+OTHER_USES = b"h\x01h\x02R" * USES + b"l."  # of the function and the arguments in these places of the memory
+STORAGE = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"0") + text(b"cpu") + b"K\x01tQ"
+COPIED = {
+    "pairs that are one long list": b"\x80\x02]q\x02("
+    + b"N" * USES
+    + b"eccollections\nOrderedDict\n]("
+    + b"h\x02" * USES
+    + b"e\x85R.",
+    "dicts of one list of pairs": b"\x80\x02ccollections\nOrderedDict\nq\x01]("
+    + b"".join(text(b"%d" % key) + b"N\x86" for key in range(USES))
+    + b"e\x85q\x02("
+    + OTHER_USES,
+    "classes of one long name": b"\x80\x04" + text(b"x" * 100_000) + b"q\x01(" + b"h\x01h\x01\x93" * USES + b"l.",
+    "functions of one long name": b"\x80\x02c__builtin__\ngetattr\nq\x01cnet\nNet\n"
+    + text(b"x" * 100_000)
+    + b"\x86q\x02("
+    + OTHER_USES,
+    "a name that is lists in lists": b"\x80\x02Nq\x02"
+    + b"".join(b"(h%ch%clq%c" % (i, i, i + 1) for i in range(2, 24))
+    + b"c__builtin__\ngetattr\ncnet\nNet\nh\x18\x86R.",
+    "tensors of one long shape": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\x01("
+    + STORAGE
+    + b"K\x00]("
+    + b"K\x01" * USES
+    + b"e]("
+    + b"K\x00" * USES
+    + b"etq\x02("
+    + OTHER_USES,
+}
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_what_is_used_again_and_again_is_not_copied_each_time(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bomb.pth").write_bytes(COPIED[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ToodError, match=r"bomb\.pth"):
+            read_checkpoint(tmp_path / "bomb.pth")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("pair", [b"N", b"N\x85", b"NNN\x87", b"}", text(b"ab")])
+def test_a_dict_is_made_of_pairs(tmp_path: Path, pair: bytes) -> None:
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02ccollections\nOrderedDict\n](" + pair + b"e\x85R.")
+    with pytest.raises(ToodError, match="something other than pairs"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
 def test_a_tensor_stays_within_its_storage(tmp_path: Path) -> None:
     class Beyond:
         def __init__(self, *layout: Any) -> None:
@@ -244,13 +301,13 @@ def test_what_holds_no_state_dict_is_one_sentence(tmp_path: Path, saved: Any, se
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"Once upon a time\n" * 100, "no readable file of weights"),
+        (b"Once upon a time\n" * 100, "is no file of weights"),
         (b"\n<!DOCTYPE html><html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "pointer"),
-        (b"\x89PNG\r\n" + bytes(100), "no readable file of weights"),
+        (b"\x89PNG\r\n" + bytes(100), "is no file of weights"),
         (b"PK\3\4" + bytes(100), "no whole zip archive"),
         (pickle.dumps({"a": 1}), "a pickle that torch.save did not write"),
-        (bytes(200), "no readable file of weights"),
+        (bytes(200), "is no file of weights"),
     ],
 )
 def test_what_is_no_file_of_weights_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:

@@ -91,12 +91,16 @@ def evaluate(
 
     from tood.errors import ToodError
     from tood.evaluation import DetectionTable
-    from tood.inference import check_device
+    from tood.inference import check_device, parse_device
     from tood.processes import join_processes, leave_processes
 
     if (model is None) == (detections is None):
         raise ToodError("give either --model, the weights to evaluate, or --detections, a COCO results json")
-    processes, place = join_processes(check_device(device))
+    # Joined first: a process that tries out a device before it has its own takes memory of the first GPU.
+    asked = parse_device(device)
+    processes, place = join_processes(asked)
+    with processes.agreed():
+        check_device(place if place.type == asked.type else asked)
     console = Console(quiet=not processes.main)
     with processes.agreed():
         dataset = _open(data, split, images_required=detections is None)

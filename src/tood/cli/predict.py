@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from tood.cli.options import FILES, HOW, BatchSize, Device
+from tood.cli.options import FILES, HOW, Device
 
 if TYPE_CHECKING:
     from tood.errors import ToodError
@@ -37,7 +37,16 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least score of a detection.", rich_help_panel=HOW)
     ] = 0.3,
-    batch_size: BatchSize = 1,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            "--batch",
+            min=1,
+            help="Pictures computed at once; they are padded to one size, which may change scores a little.",
+            rich_help_panel=HOW,
+        ),
+    ] = 1,
     device: Device = None,
     exif: Annotated[
         bool,

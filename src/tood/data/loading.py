@@ -248,6 +248,7 @@ def train_loader(
     accumulation: int = 1,
     processes: int = 1,
     process: int = 0,
+    on_gpu: bool | None = None,
 ) -> DataLoader[Batch]:
     """Shuffled, augmented batches, of several processes those of this one.
 
@@ -259,7 +260,7 @@ def train_loader(
         augment: how images are resized and varied. Where it keeps their ratio, landscape and portrait images go into
             separate steps.
         batch_size: images in a batch.
-        workers: loading processes, 0 for none; None picks `default_workers()`.
+        workers: loading processes, 0 for none; None picks `default_workers(on_gpu)`.
         seed: of order and augmentation.
         divisor: images are padded to a multiple of this many pixels.
         drop_last: leave out the smaller last step.
@@ -270,6 +271,7 @@ def train_loader(
         cache_limit_gb: the most memory to spend on that; images that do not fit even when shrunk to the largest size
             that `augment` asks for are read from disk each time, and a log line says so.
         accumulation, processes, process: see `TrainBatchSampler`.
+        on_gpu: whether the batches go to a CUDA device; None takes the machine to be used for what it has.
 
     Raises:
         ToodError: no image is left to train on; while iterating (or here, with `cache`), an image that is missing or
@@ -299,7 +301,7 @@ def train_loader(
         processes=processes,
         process=process,
     )
-    return _loader(TrainImages(records, augment, seed, divisor, kept), sampler, workers, divisor)
+    return _loader(TrainImages(records, augment, seed, divisor, kept), sampler, workers, divisor, on_gpu)
 
 
 def eval_loader(
@@ -311,13 +313,14 @@ def eval_loader(
     *,
     processes: int = 1,
     process: int = 0,
+    on_gpu: bool | None = None,
 ) -> DataLoader[Batch]:
     """Every image once, resized to fit within `size` = (short, long) pixels; a batch's images have one padded shape.
 
     Args:
         dataset: the split; it may lack annotations.
         size: (short, long) limits in pixels of the input.
-        batch_size, workers, divisor: as for `train_loader`.
+        batch_size, workers, divisor, on_gpu: as for `train_loader`.
         processes, process: see `EvalBatchSampler`.
 
     Raises:
@@ -327,7 +330,7 @@ def eval_loader(
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to evaluate on")
     shapes = np.array([_padded_shape(image, size, divisor) for image in dataset.images], dtype=np.int64)
     sampler = EvalBatchSampler(shapes, batch_size, processes, process)
-    return _loader(EvalImages(dataset.images, size), sampler, workers, divisor)
+    return _loader(EvalImages(dataset.images, size), sampler, workers, divisor, on_gpu)
 
 
 def usual_ratio(records: Sequence[ImageRecord]) -> float:
@@ -350,15 +353,20 @@ def _landscape(records: Sequence[ImageRecord]) -> NDArray[np.bool_]:
 
 
 def _loader(
-    images: TrainImages | EvalImages, sampler: TrainBatchSampler | EvalBatchSampler, workers: int | None, divisor: int
+    images: TrainImages | EvalImages,
+    sampler: TrainBatchSampler | EvalBatchSampler,
+    workers: int | None,
+    divisor: int,
+    on_gpu: bool | None,
 ) -> DataLoader[Batch]:
-    count = default_workers() if workers is None else workers
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+    count = default_workers(on_gpu) if workers is None else workers
     return DataLoader(
         images,  # type: ignore[arg-type]  # typed by what collating makes of the items
         batch_sampler=sampler,
         num_workers=count,
         collate_fn=Collate(divisor),
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=on_gpu,
         persistent_workers=count > 0,
         prefetch_factor=4 if count > 0 else None,
         worker_init_fn=_one_thread if count > 0 else None,

@@ -102,7 +102,14 @@ def _detect(
     place = torch.device(device) if device is not None else next(model.parameters()).device
     size = (config.input.short, config.input.long)
     loader = eval_loader(
-        dataset, size, batch_size, workers, config.input.divisor, processes=processes.count, process=processes.rank
+        dataset,
+        size,
+        batch_size,
+        workers,
+        config.input.divisor,
+        processes=processes.count,
+        process=processes.rank,
+        on_gpu=place.type == "cuda",
     )
     was_training = model.training
     model.to(place).eval()

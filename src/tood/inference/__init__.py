@@ -1,6 +1,6 @@
 """From images to detections: `Detector` for pictures of any source, `postprocess` for dense predictions."""
 
-from tood.inference.detector import Detector, check_device, load_model
+from tood.inference.detector import Detector, check_device, load_model, parse_device
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.sources import Source, SourceConfig, expand, is_url
 
@@ -13,5 +13,6 @@ __all__ = [
     "expand",
     "is_url",
     "load_model",
+    "parse_device",
     "postprocess",
 ]

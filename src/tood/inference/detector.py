@@ -131,7 +131,8 @@ class Detector:
                 grey, or a PIL image: one `Detections`. A folder (with its sub-folders), a glob pattern, or a list of
                 any of these: a list.
             keep_image: carry the image in the result, as `plot` needs; turn off for very many images, or use `stream`.
-            batch_size: images computed at once.
+            batch_size: images computed at once. They are padded to one size, and what a network finds near an image's
+                border depends on its padding: scores and boxes may differ a little from those of batch size 1.
 
         Raises:
             ToodError: at the first image that cannot be read.
@@ -207,16 +208,31 @@ def check_device(device: torch.device | str | None) -> torch.device:
     Raises:
         ToodError: if this machine has no such device.
     """
-    if device is None:
-        return default_device()
-    try:
-        place = torch.device(device)
-        torch.zeros(1, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        # The first line is the reason, the rest a stack.
-        reason = str(error).partition("\n")[0]
-        raise ToodError(f"there is no device '{device}' here: {reason}") from error
+    place = parse_device(device)
+    if device is not None:
+        try:
+            torch.zeros(1, device=place)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise _no_device(device, error) from error
     return place
+
+
+def parse_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name, or the default, without a look whether it is there.
+
+    Raises:
+        ToodError: if no device is called so.
+    """
+    try:
+        return default_device() if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise _no_device(device, error) from error
+
+
+def _no_device(device: torch.device | str | None, error: Exception) -> ToodError:
+    # The first line is the reason, the rest a stack.
+    reason = str(error).partition("\n")[0]
+    return ToodError(f"there is no device '{device}' here: {reason}")
 
 
 def _without_truth(pixels: NDArray[np.uint8]) -> Sample:

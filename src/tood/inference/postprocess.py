@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tood.boxes import nms
+from tood.boxes import clip, nms
 from tood.models.common import PostprocessConfig
 from tood.structures import DensePredictions
 
@@ -80,7 +80,7 @@ def _one_image(
         values = values * predictions.quality[image, places].float().sigmoid()
     kept_boxes = boxes[places].float()
     if limits is not None:
-        kept_boxes = torch.minimum(kept_boxes.clamp(min=0), limits.repeat(2))
+        kept_boxes = clip(kept_boxes, limits)
     if scale is not None:
         kept_boxes = kept_boxes / scale.repeat(2)
     sides = kept_boxes[:, 2:] - kept_boxes[:, :2]

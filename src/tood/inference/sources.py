@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import http.client
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,15 @@ from PIL import Image
 
 from tood.data import read_image
 from tood.errors import ToodError
+from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
 Source: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
 
 # By these a folder's pictures are told from its other files; a file that is named itself may be called anything.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,13 @@ class SourceConfig:
     Attributes:
         exif: turn photographs as their EXIF orientation says; by default pixels are taken as stored, as COCO does.
         url_timeout: seconds without an answer after which a download is given up.
+        url_deadline: seconds after which a download is given up though its bytes still trickle in.
         url_max_bytes: a larger download is given up.
     """
 
     exif: bool = False
     url_timeout: float = 20.0
+    url_deadline: float = 300.0
     url_max_bytes: int = 64 << 20
 
 
@@ -129,8 +135,14 @@ def _is_pattern(source: str | Path) -> bool:
 
 
 def _files(source: str | Path) -> Iterator[Path]:
+    if source == "":
+        raise ToodError("an empty text names no image: give a path")
     path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise ToodError(f"there is no image file or folder {str(path)[:80]}...: {error.strerror}") from error
+    if is_folder:
         found = sorted(
             file
             for file in path.rglob("*")
@@ -179,17 +191,21 @@ def _from_picture(picture: Image.Image, exif: bool) -> NDArray[np.uint8]:
 
 
 def _download(url: str, config: SourceConfig) -> bytes:
-    try:
-        complete = bool(urlsplit(url).hostname)
-    except ValueError:
-        complete = False
-    if not complete:
+    if not is_web_address(url):
         raise ToodError(f"{url} is not a complete web address")
     request = urllib.request.Request(url, headers={"User-Agent": "tood", "Accept": "image/*,*/*;q=0.5"})
+    latest = time.monotonic() + config.url_deadline
+    content = bytearray()
     try:
-        with urllib.request.urlopen(request, timeout=config.url_timeout) as answer:
-            content: bytes = answer.read(config.url_max_bytes + 1)
+        with urllib.request.build_opener(SafeRedirects).open(request, timeout=config.url_timeout) as answer:
+            # What has arrived, a piece at a time: a whole `read` would wait for as long as a server likes.
+            while len(content) <= config.url_max_bytes and (block := answer.read1(_BLOCK_BYTES)):
+                content += block
+                if time.monotonic() > latest:
+                    raise ToodError(f"{url} cannot be fetched: not whole within {config.url_deadline:g} seconds")
             missing = answer.length or 0
+    except UnsafeRedirectError as error:
+        raise ToodError(f"{url} cannot be fetched: {error}") from error
     except urllib.error.HTTPError as error:
         raise ToodError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
     except TimeoutError as error:
@@ -202,4 +218,4 @@ def _download(url: str, config: SourceConfig) -> bytes:
         raise ToodError(f"{url} is larger than the limit of {config.url_max_bytes / 2**20:g} MiB")
     if missing:
         raise ToodError(f"{url} cannot be fetched: the connection ended {missing} bytes early")
-    return content
+    return bytes(content)

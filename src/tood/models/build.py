@@ -56,7 +56,7 @@ _NAMED: Mapping[str, NamedModel] = MappingProxyType(
 
 
 def named_models() -> Mapping[str, NamedModel]:
-    """All named models, smallest first."""
+    """All named models, family by family, the smaller ones first."""
     return _NAMED
 
 

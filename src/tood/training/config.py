@@ -32,7 +32,7 @@ class DataConfig:
         workers: processes that load and augment images, in each training process; 0 loads in the trainer itself,
             null picks as suits the machine.
         cache: keep decoded images in memory, so that each file is read once; null does so where they take less than
-            1 GB.
+            2 GB.
         keep_empty: train on images without any annotation too; the published recipes leave them out.
         smallest_side: train on images of at least so many pixels a side; the published recipes: 32.
     """
@@ -52,11 +52,11 @@ class RunConfig:
 
     Attributes:
         name: what the model is called in messages.
-        recipe: what the recipe was called, for messages; its parts are the fields below.
+        recipe: what the recipe was called, for messages alone; its parts are the fields below.
         model: architecture, input size and post-processing; the dataset decides its number of classes.
         start_from: the weights that training starts from: "imagenet" (the backbone's published ones), "scratch", or a
-            detector's to fine-tune: a file, a model's name or hf://OWNER/NAME. null takes ImageNet's where the recipe
-            is 1x or 2x and they are published for the backbone, else starts from scratch.
+            detector's to fine-tune: a file, a model's name or hf://OWNER/NAME. null takes ImageNet's where they
+            are published for the backbone, else starts from scratch.
         criterion: assigners and losses.
         data, augment: where the pictures are, and how they are varied.
         optimizer, schedule, ema: how the weights move.
@@ -75,7 +75,8 @@ class RunConfig:
             has it, else fp32.
         channels_last: memory layout of weights and images; faster on most CPUs and GPUs.
         device: "auto" takes a GPU where there is one.
-        seed: of everything random; the same seed on the same machine gives the same run.
+        seed: of everything random; on a CPU the same seed on the same machine gives the same run, while a GPU's sums
+            differ in the last digits from run to run.
         checkpoint_minutes: time between checkpoints; one more is written at the end and when the run is stopped.
         keep: number of checkpoints kept, the newest ones.
         log_every: steps between two rows of `metrics.csv`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,6 +77,8 @@ class Trainer:
         self.images_per_step = batch_size * self.accumulation * self.processes.count
         self.peak_rate = scaled_rate(config.optimizer, self.images_per_step)
         optimizer = build_optimizer(config.optimizer, model, self.peak_rate)
+        # The same modules and weights, without the lower precision that Accelerate puts into `model.forward` for good.
+        self.plain = copy.copy(model)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         # Alone: the loader gives this process's batches already.
         self.loader = prepare_data_loader(loader, accelerator.device, 1, 0, put_on_device=True)
@@ -192,8 +195,10 @@ class Trainer:
         for norm in self.shared_norms:
             norm.counts = not batch.blank
         predictions = self.model(normalise(batch.images, batch.sizes, self.input))
-        # Looked at before the criterion, whose cross entropy ends the process at a score that is no number.
-        self._finite("the network's output", batch, predictions.scores.sum() + predictions.boxes.sum())
+        # Looked at before the criterion, whose cross entropy ends the process at a score that is no number. The sum
+        # of many logits is more than fp16 holds.
+        output = predictions.scores.float().sum() + predictions.boxes.float().sum()
+        self._finite("the network's output", batch, output)
         return self.criterion(predictions, batch.targets, padded_sizes(batch.sizes, self.input.divisor), warm_up)
 
     def _count(self, batch: Batch, losses: Losses, batches: int) -> None:
@@ -258,11 +263,8 @@ class Trainer:
 
     @property
     def averaged(self) -> AnyDetector:
-        """The network that is evaluated and saved: the average, if there is one."""
-        if self.ema is not None:
-            return self.ema.module
-        model: AnyDetector = self.accelerator.unwrap_model(self.model)
-        return model
+        """The network that is evaluated (in fp32) and saved: the average, if there is one."""
+        return self.plain if self.ema is None else self.ema.module
 
     def _evaluation_due(self) -> bool:
         """Whether to evaluate after this epoch."""

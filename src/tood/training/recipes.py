@@ -25,6 +25,7 @@ def recipe_1x(run: RunConfig) -> RunConfig:
     return replace(
         run,
         recipe="1x",
+        start_from=None,  # ImageNet's weights, where they are published for the backbone
         augment=replace(published_1x(), size=(size.short, size.long)),
         optimizer=SGDConfig(lr=0.01, lr_batch=PUBLISHED_BATCH, momentum=0.9, weight_decay=1e-4),
         schedule=StepScheduleConfig(milestones=(8, 11), of_epochs=12, warm_up_steps=500, warm_up_ratio=0.001),
@@ -61,6 +62,7 @@ def recipe_small(run: RunConfig) -> RunConfig:
     return replace(
         run,
         recipe="small",
+        start_from="scratch",
         augment=replace(small_model(side=canvas), size=(size.short, size.long)),
         # Short memories: with Adam's usual (0.9, 0.999) the classes are told apart half again as late.
         optimizer=AdamWConfig(lr=2e-3, betas=(0.8, 0.95), weight_decay=0.05),

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 
 from tood import configuration
 from tood.data import Batch, DetectionDataset, load_dataset, pick_splits, require_same_categories, train_loader
-from tood.data.loading import default_workers
 from tood.errors import ToodError
 from tood.models import AnyDetector, build_model
 from tood.processes import Processes
@@ -52,7 +51,9 @@ def train(config: RunConfig, resume: bool = False, console: Console | None = Non
     precision, why = choose_precision(config)
     try:
         mixed = "no" if precision == "fp32" else precision
-        accelerator = Accelerator(mixed_precision=mixed, cpu=config.device == "cpu")
+        # Without this, processes launched together on a machine that has no GPU would each train alone.
+        on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.accelerator.is_available())
+        accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu)
     except ValueError as error:
         AcceleratorState._reset_state(reset_partial_state=True)
         raise ToodError(f"precision is '{precision}', which this machine cannot do ({error}): use auto") from error
@@ -102,7 +103,7 @@ def _train(
 
     model = build_model(config.model)
     with processes.agreed():
-        loader = _loader(config, training, processes, display)
+        loader = _loader(config, training, processes, display, on_gpu=accelerator.device.type == "cuda")
         evaluate = None if validation is None else _evaluation(config, validation, processes)
     begun = processes.from_main(lambda: resume and (out / CHECKPOINT).exists())
     with processes.agreed():
@@ -132,7 +133,7 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def _loader(
-    config: RunConfig, training: DetectionDataset, processes: Processes, display: TrainingDisplay
+    config: RunConfig, training: DetectionDataset, processes: Processes, display: TrainingDisplay, *, on_gpu: bool
 ) -> DataLoader[Batch]:
     batch_size, accumulation = config.batches(processes.count)
     loader = train_loader(
@@ -148,6 +149,7 @@ def _loader(
         accumulation=accumulation,
         processes=processes.count,
         process=processes.rank,
+        on_gpu=on_gpu,
     )
     left_out = len(training.images) - len(loader.dataset)  # type: ignore[arg-type]  # it has a length
     if left_out:
@@ -245,14 +247,13 @@ def _evaluation(
 ) -> Callable[[AnyDetector], Scores]:
     from tood.evaluation import GroundTruth, detect, evaluate_detections
 
-    workers = default_workers() if config.data.workers is None else config.data.workers
     # The same for any number of processes that share one batch; without gradients a GPU holds more than it trains on.
     batch_size = min(config.batches(processes.count)[0] * processes.count, EVALUATION_BATCH)
     # Once: of a COCO folder it reads the whole json.
     truth = GroundTruth.from_dataset(validation) if processes.main else None
 
     def evaluate(model: AnyDetector) -> Scores:
-        found = detect(model, validation, batch_size=batch_size, workers=workers, processes=processes)
+        found = detect(model, validation, batch_size=batch_size, workers=config.data.workers, processes=processes)
         return processes.from_main(lambda: evaluate_detections(found, truth or validation))
 
     return evaluate

@@ -12,19 +12,16 @@ from tood.weights import imagenet_weights, initialise, load_imagenet, locate_wei
 from tood.weights.families import family_of
 
 IMAGENET, SCRATCH = "imagenet", "scratch"
-# Recipes that were made for a backbone that knows ImageNet.
-_FROM_IMAGENET = ("1x", "2x")
 
 
 def starting_point(config: RunConfig) -> str:
     """`config.start_from`, decided where it is left open.
 
-    That is ImageNet's weights where the recipe wants them and the backbone has a published file, else nothing.
+    That is ImageNet's weights where the backbone has a published file, else nothing.
     """
     if config.start_from is not None:
         return config.start_from
-    published = imagenet_weights(config.model.backbone) is not None
-    return IMAGENET if published and config.recipe in _FROM_IMAGENET else SCRATCH
+    return SCRATCH if imagenet_weights(config.model.backbone) is None else IMAGENET
 
 
 def initialise_model(model: AnyDetector, start_from: str) -> str:
@@ -53,7 +50,10 @@ def initialise_model(model: AnyDetector, start_from: str) -> str:
     if family_of(checkpoint.tensors) is None:
         load_imagenet(backbone, checkpoint)
         return f"backbone from {checkpoint.path}"
-    return initialise(model, checkpoint)
+    try:
+        return initialise(model, checkpoint)
+    except ToodError as error:
+        raise ToodError(f"{error}; train the model that the file is of: name it with --model") from error
 
 
 def _fetched_imagenet(model: AnyDetector) -> Path:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tood.errors import ToodError
+from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
 CACHE_VARIABLE = "TOOD_CACHE"
 BLOCK_BYTES = 1 << 20
@@ -102,7 +103,7 @@ def fetch(url: str, sha256_prefix: str, config: FetchConfig = FetchConfig()) -> 
         ToodError: if the address is none, cannot be reached, has no such file, gives another file than expected, or the
             cache cannot be written. The sentence says where a file fetched by hand is looked for.
     """
-    if not _is_web_address(url) or _file_name(url) in ("", ".", ".."):
+    if not is_web_address(url) or _file_name(url) in ("", ".", ".."):
         raise ToodError(f"{url} is not the web address of a file: expected http:// or https://, a server and a path")
     target = cache_path(url)
     try:
@@ -186,7 +187,7 @@ class _Part:
 
 def _download(url: str, part: _Part, config: FetchConfig, report: _Report) -> None:
     """Connects as often as it takes to have all bytes of the file in `part`."""
-    opener = urllib.request.build_opener(_Redirects)
+    opener = urllib.request.build_opener(SafeRedirects)
     failures = 0
     most = part.size
     started = False
@@ -222,6 +223,8 @@ def _transfer(
             headers["If-Range"] = part.validator
     try:
         answer = opener.open(urllib.request.Request(url, headers=headers), timeout=config.timeout)
+    except UnsafeRedirectError as error:
+        raise _RefusedError(str(error)) from error
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and offset:
@@ -278,31 +281,6 @@ def _copy(
         done += len(block)
         report(done, total)
     return done
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https alone, and never from a secure address to one that is not."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if not _is_web_address(newurl) or (req.type == "https" and urlsplit(newurl).scheme != "https"):
-            raise _RefusedError(f"the server redirects to {newurl}, which is not as safe")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
 
 
 def _file_name(url: str) -> str:

@@ -166,7 +166,7 @@ class _Machine:
 
     def persistent(self, reference: Any) -> Any:
         """What torch.save puts outside of the pickle: a storage, or (long ago) the source text of a class."""
-        if not isinstance(reference, tuple) or len(reference) < 2:
+        if not isinstance(reference, tuple) or not 2 <= len(reference) <= _MOST:
             raise DamagedError("it refers to something outside of it that is no storage")
         if reference[0] == "module":
             return reference[1]
@@ -181,6 +181,7 @@ def _named(module: Any, name: Any) -> Any:
     """A reference to something importable: its name, and nothing more than that."""
     if not (isinstance(module, str) and isinstance(name, str)):
         raise DamagedError("the name of a class in it is no text")
+    _require_short(module, name)
     # Up to protocol 2, torch.save's own, modules have the names that they had in Python 2.
     module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
     full = f"{module}.{name}"
@@ -213,8 +214,7 @@ def _constructed(called: Any, arguments: Any) -> Any:
     if name in ("torch.Size", "builtins.list", "builtins.tuple") and isinstance(first, list | tuple):
         return first
     if name in ("collections.OrderedDict", "collections.defaultdict", "builtins.dict"):
-        pairs = first if isinstance(first, list) else []
-        return dict(_entries([item for pair in pairs for item in pair]))
+        return dict(_drained(first if isinstance(first, list) else []))
     return Inert(name)
 
 
@@ -225,7 +225,9 @@ def _attribute(owner: Any, name: Any) -> Inert:
     want it for is a way to a function that it dares not name.
     """
     if not isinstance(owner, Inert) or not isinstance(name, str):
-        raise HostileError(f"builtins.getattr of {name!r}")
+        # Without a word on what it holds, which may be exponentially larger than the file once it is written out.
+        raise HostileError("builtins.getattr")
+    _require_short(name)
     module, _, last = owner.name.rpartition(".")
     if owner.found or {module.partition(".")[0], last, name} & sys.stdlib_module_names or name.startswith("__"):
         raise HostileError(f"builtins.getattr of {name!r} in {owner.name}")
@@ -236,8 +238,9 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *, dtype: Any = N
     if not isinstance(storage, Storage):
         raise DamagedError("a tensor in it has no storage")
     dtype = storage.dtype if dtype is None else dtype
-    numbers = (offset, *size, *stride)
-    if not isinstance(dtype, torch.dtype) or len(size) != len(stride) or not all(map(_is_size, numbers)):
+    if not isinstance(dtype, torch.dtype) or len(size) != len(stride) or len(size) > _MOST:
+        raise DamagedError("the shape of a tensor in it makes no sense")
+    if not all(map(_is_size, (offset, *size, *stride))):
         raise DamagedError("the shape of a tensor in it makes no sense")
     available = storage.elements * storage.dtype.itemsize
     end = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if all(size) else offset
@@ -260,6 +263,25 @@ def _entries(items: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     return ((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, str))
 
 
+def _drained(pairs: list[Any]) -> Iterator[tuple[str, Any]]:
+    """The pairs whose key is text, taken out of the list: who builds from one list again and again gets them once,
+    or a small file could ask for memory that is quadratic in its size.
+    """
+    taken = pairs[:]
+    pairs.clear()
+    for pair in taken:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise DamagedError("a dict in it is made of something other than pairs")
+        if isinstance(pair[0], str):
+            yield pair[0], pair[1]
+
+
+def _require_short(*names: str) -> None:
+    """Names are joined, anew at each use of the same text."""
+    if sum(map(len, names)) > _LONGEST_NAME:
+        raise DamagedError("the name of a class in it is endless")
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, int) and 0 <= value < 2**62
 
@@ -272,6 +294,10 @@ def _set(_: list[Any]) -> Inert:
     return Inert("builtins.set")
 
 
+# Dimensions of a tensor, parts of a reference to a storage: what a program may use again and again must be short, since
+# it is gone through each time.
+_MOST = 64
+_LONGEST_NAME = 1000
 # Opcodes whose argument is the value.
 _ARGUMENTS = frozenset(
     f"{prefix}{kind}"

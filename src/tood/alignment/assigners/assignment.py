@@ -11,6 +11,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tood.structures import Targets
 
+# Ground truths are taken in blocks of so many (image, ground truth, prior) triples: 2 Mi, 8 MiB each temporary.
+# It bounds memory whatever the number of objects; the loop runs over blocks, not over ground truths.
+BLOCK = 1 << 21
+
+
+def block_size(batch: int, priors: int) -> int:
+    """Ground truths of an image that are taken at once, for so many images and priors."""
+    return max(1, BLOCK // (batch * priors))
+
 
 @dataclass(frozen=True)
 class PaddedTargets:

@@ -12,15 +12,13 @@ from tood.alignment.assigners.assignment import (
     Assignment,
     Candidates,
     PaddedTargets,
+    block_size,
     build_assignment,
     empty_assignment,
     settle_conflicts,
 )
 from tood.boxes import inside_distance, iou_pairs
 from tood.structures import Priors, Targets
-
-# As in TAL: bounds the table of distances to 2 Mi elements whatever the number of objects.
-BLOCK = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class ATSSAssigner:
     def _nearest(self, priors: Priors, truth: PaddedTargets, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """[B, G, K] index of each ground truth's nearest anchors, level by level, and whether each is a valid one."""
         centres = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2  # [B, G, 2]
-        block = max(1, BLOCK // (len(centres) * len(priors.centres)))
+        block = block_size(len(centres), len(priors.centres))
         parts = [self._nearest_on_levels(priors, part, valid) for part in torch.split(centres, block, dim=1)]
         return torch.cat([index for index, _ in parts], dim=1), torch.cat([near for _, near in parts], dim=1)
 

@@ -13,6 +13,7 @@ from tood.alignment.assigners.assignment import (
     Assignment,
     Candidates,
     PaddedTargets,
+    block_size,
     build_assignment,
     empty_assignment,
     settle_conflicts,
@@ -20,10 +21,6 @@ from tood.alignment.assigners.assignment import (
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
 from tood.structures import Targets
-
-# Ground truths are taken in blocks of so many (image, ground truth, prior) triples: 2 Mi, 8 MiB each temporary.
-# It bounds memory whatever the number of objects; the loop runs over blocks, not over ground truths.
-BLOCK = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ class TaskAlignedAssigner:
         batch, priors, _ = scores.shape
         by_class = scores.transpose(1, 2)  # [B, C, N]
         image = torch.arange(batch, device=scores.device)[:, None]
-        block = max(1, BLOCK // (batch * priors))
+        block = block_size(batch, priors)
         parts = []
         for start in range(0, truth.boxes.shape[1], block):
             gt_boxes = truth.boxes[:, start : start + block]  # [B, g, 4]

@@ -78,8 +78,9 @@ class ATSSCriterion:
             warm_up: changes nothing: the assignment is geometric from the first epoch to the last.
 
         Returns:
-            Class and centerness losses divided by the number of positives, an image without any counting as one; the
-            box losses, which the centerness weighs, by the sum of that, at least 1. All averaged over processes.
+            Class and centerness losses divided by the number of positives, an image without any counting as one
+            (without any valid prior: as none); the box losses, which the centerness weighs, by the sum of that. Of
+            several processes both are sums over all of them, at least 1, divided by their number.
         """
         config, priors = self.config, predictions.priors
         with torch.autocast(predictions.scores.device.type, enabled=False):
@@ -88,7 +89,9 @@ class ATSSCriterion:
             assignment = config.assigner(priors, targets, valid)
             positive = assignment.positive
             centred = centerness(priors.centres, assignment.boxes) * positive  # [B, N]
-            number = mean_over_processes(positive.sum(dim=1).clamp(min=1).sum())
+            # A blank, which only fills up the batches of several processes, is no image and counts as none.
+            real = torch.ones_like(positive) if valid is None else valid
+            number = mean_over_processes(positive.sum(dim=1).maximum(real.any(dim=1).long()).sum())
             classification = focal_loss(
                 scores,
                 class_targets(assignment, scores.shape[2]),

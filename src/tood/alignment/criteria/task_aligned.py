@@ -80,7 +80,9 @@ class TaskAlignedCriterion:
             warm_up: whether the first, geometric assignment is still in force.
 
         Returns:
-            Each loss divided by the sum of its own weights over the batch, averaged over processes, at least 1.
+            Each loss divided by the sum of its own weights over the batch, at least 1. Of several processes that is the
+            sum over all of them, at least 1, divided by their number: the mean of their gradients then is the gradient
+            of one process with all images. (MMDetection: the mean over the processes, at least 1.)
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
             valid = valid_priors(predictions.priors, padded_sizes)

@@ -3,9 +3,7 @@
 from tood.data.transforms.colour import PhotometricJitter
 from tood.data.transforms.geometry import (
     MultiScaleResize,
-    RandomCrop,
     RandomFlip,
-    RandomTranslate,
     Resize,
     ScaleJitter,
     clip_boxes,
@@ -33,9 +31,7 @@ __all__ = [
     "MultiScaleResize",
     "OneOf",
     "PhotometricJitter",
-    "RandomCrop",
     "RandomFlip",
-    "RandomTranslate",
     "Resize",
     "Sample",
     "ScaleJitter",

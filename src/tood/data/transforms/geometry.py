@@ -161,38 +161,3 @@ class ScaleJitter:
         top = random_offset(rng, sample.height, self.height)
         left = random_offset(rng, sample.width, self.width)
         return place(sample, self.height, self.width, top, left, self.fill, self.min_visible, self.min_side)
-
-
-@dataclass(frozen=True)
-class RandomCrop:
-    """With `probability`, keep a random window; each of its sides is drawn from `fraction` of the image's.
-
-    Boxes are cut at the window and dropped as in `ScaleJitter`.
-    """
-
-    probability: float = 0.5
-    fraction: tuple[float, float] = (0.5, 1.0)
-    min_visible: float = 0.3
-    min_side: float = 2.0
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        if rng.random() >= self.probability:
-            return sample
-        height, width = (max(1, round(side * rng.uniform(*self.fraction))) for side in (sample.height, sample.width))
-        top = random_offset(rng, sample.height, height)
-        left = random_offset(rng, sample.width, width)
-        return place(sample, height, width, top, left, MEAN_COLOUR, self.min_visible, self.min_side)
-
-
-@dataclass(frozen=True)
-class RandomTranslate:
-    """Shift by up to `fraction` of each side, filling what comes free; boxes are treated as in `ScaleJitter`."""
-
-    fraction: float = 0.1
-    fill: tuple[int, int, int] = MEAN_COLOUR
-    min_visible: float = 0.3
-    min_side: float = 2.0
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        top, left = (round(rng.uniform(-self.fraction, self.fraction) * side) for side in (sample.height, sample.width))
-        return place(sample, sample.height, sample.width, top, left, self.fill, self.min_visible, self.min_side)

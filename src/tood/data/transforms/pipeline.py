@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tood.data.transforms.colour import PhotometricJitter
-from tood.data.transforms.geometry import MultiScaleResize, RandomFlip, Resize, ScaleJitter
+from tood.data.transforms.geometry import MultiScaleResize, RandomFlip, Resize, ScaleJitter, fit_scale
 from tood.data.transforms.mosaic import Mosaic
 from tood.data.transforms.sample import Compose, OneOf, Sample, Transform
 from tood.errors import ToodError
@@ -76,7 +76,7 @@ class AugmentConfig:
     def largest_scale(self, height: int, width: int) -> float:
         """The largest factor by which an image of this size can be scaled."""
         if self.canvas is None:
-            return min(self.size[1] / max(height, width), self.size[0] / min(height, width))
+            return fit_scale(height, width, *self.size)
         return max((self.canvas, *self.canvases)) / max(height, width) * self.scale[1]
 
 

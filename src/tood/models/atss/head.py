@@ -52,15 +52,15 @@ class ATSSHead(nn.Module):
         nn.init.constant_(self.classifier.bias, PRIOR_BIAS)
 
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
-        """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores and quality are logits."""
+        """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; all fp32, scores and quality logits."""
         scores, deltas, quality = [], [], []
         for features, scale in zip(maps, self.scales, strict=True):
-            scores.append(self.classifier(self.classification_tower(features)).flatten(2))  # [B, C, hw]
+            scores.append(self.classifier(self.classification_tower(features)).float().flatten(2))  # [B, C, hw]
             features = self.regression_tower(features)
             # Coordinates need all of fp32's bits.
             deltas.append((self.regressor(features).float() * scale).flatten(2))  # [B, 4, hw]
             if self.centerness is not None:
-                quality.append(self.centerness(features).flatten(1))  # [B, hw]
+                quality.append(self.centerness(features).float().flatten(1))  # [B, hw]
         priors = grid_priors(maps, self.strides, self.config.anchor_scale)
         return DensePredictions(
             scores=torch.cat(scores, 2).transpose(1, 2),  # [B, N, C]

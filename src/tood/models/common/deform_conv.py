@@ -64,6 +64,11 @@ def deform_conv2d(x: Tensor, offsets: Tensor, masks: Tensor, weight: Tensor, str
     """
     if torch.compiler.is_compiling():
         return in_one_graph(x, offsets, masks, weight, stride, groups)
+    if x.is_meta:
+        # Only shapes count there: as many samples, none of them in memory.
+        places = masks[:, 0].numel()
+        points = x.new_empty(groups, 1, x.shape[1] // groups * 9).expand(-1, places, -1)
+        return _product(points, weight, masks, channels_last=False)
     operator = torchvision_operator() if x.device.type in ("cpu", "cuda") else None
     if operator is not None:
         return with_torchvision(operator, x, offsets, masks, weight, stride, groups)

@@ -58,26 +58,18 @@ def matches(names: Collection[str]) -> bool:
     )
 
 
-def from_published(state: Mapping[str, Tensor], maps: int | None = None) -> dict[str, Tensor]:
-    """A published state dict, of either layout, under this package's names.
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict, of either layout, under this package's names; unknown names, and ours, stay as they are.
 
-    Args:
-        state: tensors in published naming; unknown names, and ours, stay as they are.
-        maps: number of the backbone's output maps, None to count them; the pyramid's later convolutions are its extra
-            levels.
+    The pyramid's convolutions beyond the number of its laterals are its extra levels.
     """
-    return rename(state, _names(count_maps(state) if maps is None else maps, _PORT + _ORIGINAL))
+    return rename(state, _names(count_maps(state), _PORT + _ORIGINAL))
 
 
 def to_published(state: Mapping[str, Tensor], layout: str = "original") -> dict[str, Tensor]:
     """This package's state dict under the names of the layout "original" or "mmdet"."""
     names = _names(count_maps(state), _ORIGINAL if layout == "original" else _PORT)
     return {names.published(name): tensor for name, tensor in state.items()}
-
-
-def our_name(published: str, maps: int) -> str:
-    """This package's name of a published tensor; unknown names stay as they are."""
-    return _names(maps, _PORT + _ORIGINAL).ours(published)
 
 
 def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> TOODConfig:  # noqa: B008 - frozen

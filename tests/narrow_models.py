@@ -1,0 +1,51 @@
+"""Narrow networks of every kind, with weights of which none is as it was initialised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from golden_values import NARROW
+from tood.models.atss import ATSS, ATSSConfig, ATSSHeadConfig
+from tood.models.backbones import ResNetConfig
+from tood.models.tood import TOOD
+
+# One block a stage: a stage's first block has its stride, its shortcut and, where it is deformable, its offsets.
+SHORT = ResNetConfig(width=8, stem_width=8, blocks=(1, 1, 1, 1))
+RESNEXT = ResNetConfig(
+    width=16, stem_width=8, blocks=(1, 1, 2, 1), groups=4, width_per_group=2, deformable_stages=(2, 3)
+)
+FREE = replace(NARROW, backbone=SHORT)
+BASED = replace(FREE, head=replace(NARROW.head, anchor="based"))
+# As in the golden file: DCNv2 in C3-C5 and in the first two layers of the head.
+DEFORMABLE = replace(
+    NARROW, backbone=replace(SHORT, deformable_stages=(1, 2, 3)), head=replace(NARROW.head, deformable_layers=2)
+)
+RESNEXT_DEFORMABLE = replace(DEFORMABLE, backbone=RESNEXT)
+NARROW_ATSS = ATSSConfig(classes=7, backbone=SHORT, neck=NARROW.neck, head=ATSSHeadConfig(width=32, norm_groups=8))
+
+ModelT = TypeVar("ModelT", TOOD, ATSS)
+
+
+def lively(model: ModelT) -> ModelT:
+    """The model, in evaluation mode, with offsets of about one cell, and scores and boxes far from where they start."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5, generator=generator)
+            if module.bias is not None:
+                nn.init.normal_(module.bias, std=0.3, generator=generator)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, std=0.2, generator=generator)
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean, std=0.2, generator=generator)
+            nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
+    for level, scale in enumerate(model.head.scales):
+        nn.init.constant_(scale, 0.8 + level / 10)
+    return model.eval()
