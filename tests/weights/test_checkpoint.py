@@ -301,13 +301,13 @@ def test_what_holds_no_state_dict_is_one_sentence(tmp_path: Path, saved: Any, se
     ("content", "sentence"),
     [
         (b"", "is empty"),
-        (b"Once upon a time\n" * 100, "is no file of weights"),
+        (b"Once upon a time\n" * 100, "no readable file of weights"),
         (b"\n<!DOCTYPE html><html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "pointer"),
-        (b"\x89PNG\r\n" + bytes(100), "is no file of weights"),
+        (b"\x89PNG\r\n" + bytes(100), "no readable file of weights"),
         (b"PK\3\4" + bytes(100), "no whole zip archive"),
         (pickle.dumps({"a": 1}), "a pickle that torch.save did not write"),
-        (bytes(200), "is no file of weights"),
+        (bytes(200), "no readable file of weights"),
     ],
 )
 def test_what_is_no_file_of_weights_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:

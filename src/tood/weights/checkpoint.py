@@ -63,8 +63,6 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         tensors, metadata = read_safetensors(path)
         return Checkpoint(_of_the_network(tensors, path), described(metadata, path)[1], metadata, path)
-    if not start.startswith((b"PK", b"\x80")):
-        raise ToodError(f"{path} is no file of weights: it begins neither as PyTorch's files nor as safetensors do")
     try:
         saved = read_torch_file(path)
         tensors = _read(_state_dict(saved.data, path), saved, path)
