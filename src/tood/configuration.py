@@ -59,6 +59,21 @@ def to_dict(config: Any) -> Any:
     return str(config) if isinstance(config, Path) else config
 
 
+def flat(config: Any) -> dict[str, str | int | float | bool]:
+    """Scalars of a configuration by dotted key, as trackers list them; lists and null as text."""
+    found: dict[str, str | int | float | bool] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{key}.{name}" if key else name)
+        else:
+            found[key] = value if isinstance(value, str | int | float) else str(value)
+
+    walk(to_dict(config), "")
+    return found
+
+
 @overload
 def from_dict(cls: type[T], raw: Any, where: str = "") -> T: ...
 @overload

@@ -18,8 +18,9 @@ from tood.models.necks import FPNConfig
 from tood.models.tood import THeadConfig, TOODConfig
 from tood.structures import Targets
 from tood.training import AdamWConfig, CosineScheduleConfig, EMAConfig, RunConfig
-from tood.training.loop import Trainer
+from tood.training.loop import Trainer, TrainingImages
 from tood.training.progress import TrainingDisplay
+from tood.training.validation import Validation
 
 SIDE = 32
 
@@ -117,7 +118,8 @@ def tiny_trainer(
     model = build_model(config.model)
     loader = loader or squares_loader(batch_size=config.batch_size)
     accelerator = Accelerator(cpu=True, mixed_precision="no")
-    return Trainer(config, model, ("a", "b"), loader, evaluate, 6, selects, accelerator, TrainingDisplay(None))
+    validation = None if evaluate is None else Validation(evaluate, 6, selects)
+    return Trainer(config, model, TrainingImages(loader, ("a", "b")), validation, accelerator, TrainingDisplay(None))
 
 
 def plain(config: RunConfig) -> RunConfig:

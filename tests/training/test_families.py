@@ -108,7 +108,7 @@ def test_logits_whose_sum_is_more_than_fp16_holds_are_finite(tmp_path: Path) -> 
     def halve(_module: object, _inputs: object, output: DensePredictions) -> DensePredictions:
         return replace(output, scores=(output.scores - 2000).half())
 
-    trainer.model.register_forward_hook(halve)
+    trainer.learner.model.register_forward_hook(halve)
     assert trainer.run().steps == 3
 
 

@@ -24,7 +24,7 @@ from training.fakes import FakeScores, plain, squares_loader, tiny_run, tiny_tra
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in trainer.state_dict()["model"].items()}
+    return {name: value.clone() for name, value in trainer.learner.state_dict()["model"].items()}
 
 
 def stop_at(trainer: Trainer, step: int, number: int = signal.SIGTERM) -> None:
@@ -68,10 +68,10 @@ def test_the_average_is_evaluated_and_saved_in_evaluation_mode(tmp_path: Path) -
 
     trainer = tiny_trainer(tiny_run(tmp_path), evaluate)
     trainer.run()
-    assert trainer.ema is not None
-    assert seen[-1] is trainer.ema.module
+    assert trainer.learner.ema is not None
+    assert seen[-1] is trainer.learner.ema.module
     saved, _ = load_weights(tmp_path / "last.safetensors")
-    for name, value in trainer.ema.state_dict().items():
+    for name, value in trainer.learner.ema.state_dict().items():
         assert torch.equal(saved.state_dict()[name], value)
     assert any(not torch.equal(value, saved.state_dict()[name]) for name, value in weights(trainer).items())
 
@@ -124,8 +124,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert (result.epochs, result.steps) == (expected_result.epochs, expected_result.steps)
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(second)[name]), name
-    for name, value in whole.averaged.state_dict().items():
-        assert torch.equal(value, second.averaged.state_dict()[name]), name
+    for name, value in whole.learner.averaged.state_dict().items():
+        assert torch.equal(value, second.learner.averaged.state_dict()[name]), name
     with (tmp_path / "parts/metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss"]]
     assert steps == list(range(1, 10))
@@ -186,20 +186,20 @@ def test_what_is_not_finite_names_the_pictures_and_leaves_the_weights(tmp_path: 
     trainer = tiny_trainer(plain(tiny_run(tmp_path)))
     if where == "output":
         with torch.no_grad():
-            next(p for p in trainer.model.parameters() if p.ndim == 4)[0, 0, 0, 0] = float("nan")
+            next(p for p in trainer.learner.model.parameters() if p.ndim == 4)[0, 0, 0, 0] = float("nan")
     else:
-        criterion = trainer.criterion
+        criterion = trainer.learner.criterion
 
         def infinite(*arguments: object) -> Losses:
             losses = criterion(*arguments)  # type: ignore[arg-type]
             return replace(losses, per_prior={name: value * float("inf") for name, value in losses.per_prior.items()})
 
         infinite.terms = criterion.terms  # type: ignore[attr-defined]
-        trainer.criterion = infinite  # type: ignore[assignment]
-    before = [value.detach().clone() for value in trainer.model.parameters()]
+        trainer.learner.criterion = infinite  # type: ignore[assignment]
+    before = [value.detach().clone() for value in trainer.learner.model.parameters()]
     with pytest.raises(ToodError, match=rf"{where} .*not finite at step 1, .* picture\d\.png, picture\d\.png"):
         trainer.run()
-    after = list(trainer.model.parameters())
+    after = list(trainer.learner.model.parameters())
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, after, strict=True))
 
 
@@ -212,25 +212,26 @@ def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
     assert result.epochs == 2
 
 
-def test_accumulation_averages_the_gradients_of_its_batches(tmp_path: Path) -> None:
-    config = replace(plain(tiny_run(tmp_path)), batch_size=3, accumulation=2)
-    trainer = tiny_trainer(config)
-    batches = list(trainer.loader)
-    trainer.model.eval()  # no batch statistics
-    expected = []
-    for batch in batches:
-        trainer.model.zero_grad()
-        trainer._losses(batch, warm_up=True).total.backward()
-        expected.append([p.grad.clone() for p in trainer.model.parameters() if p.grad is not None])
-    trainer.model.zero_grad()
-    seen: list[Tensor] = []
-    trainer.optimizer.step = lambda: seen.extend(
-        p.grad.clone() for p in trainer.model.parameters() if p.grad is not None
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "batch by batch"])
+@pytest.mark.parametrize("warm_up", [True, False], ids=["warm-up", "aligned"])
+def test_accumulated_batches_have_the_loss_and_gradient_of_one_large_batch(
+    tmp_path: Path, exact: bool, warm_up: bool
+) -> None:
+    config = replace(plain(tiny_run(tmp_path)), exact_accumulation=exact, clip_gradient=None)
+    learner = tiny_trainer(config).learner
+    small = list(squares_loader(count=6, batch_size=4))  # 4 images and 2
+    whole = next(iter(squares_loader(count=6, batch_size=6)))
+    gradients: list[list[Tensor]] = []
+    learner.optimizer.step = lambda: gradients.append(
+        [p.grad.clone() for p in learner.model.parameters() if p.grad is not None]
     )
-    trainer._show = lambda rate, progress: None  # type: ignore[method-assign]
-    trainer._step(batches, 0.0)
-    for one, two, both in zip(*expected, seen, strict=True):
-        torch.testing.assert_close(both, (one + two) / 2)
+    learner.train_mode = lambda: None  # type: ignore[method-assign]  # no batch statistics
+    learner.model.eval()
+    expected = learner.step([whole], 1, 0.1, warm_up)
+    losses = learner.step(small, 1, 0.1, warm_up)
+    equal = [torch.allclose(one, two, rtol=1e-4, atol=1e-6) for one, two in zip(*gradients, strict=True)]
+    assert (losses == pytest.approx(expected, rel=1e-5)) is exact
+    assert all(equal) is exact
 
 
 def test_the_gradients_norm_is_limited(tmp_path: Path) -> None:
@@ -238,10 +239,10 @@ def test_the_gradients_norm_is_limited(tmp_path: Path) -> None:
     norms: list[float] = []
 
     def record() -> None:
-        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in trainer.learner.model.parameters() if p.grad is not None]
         norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
 
-    trainer.optimizer.step = record
+    trainer.learner.optimizer.step = record
     trainer.run()
     assert max(norms) <= 1.001e-3
 

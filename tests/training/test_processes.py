@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from tood.alignment import ATSSCriterionConfig, Losses
 from tood.data import Batch, load_dataset
@@ -24,7 +26,7 @@ from tood.models import AnyDetector, build_model, load_weights
 from tood.models.atss import ATSSConfig, ATSSHeadConfig
 from tood.processes import join_processes
 from tood.training import DataConfig, EMAConfig, RunConfig, SGDConfig, StepScheduleConfig, train
-from tood.training.loop import Trainer
+from tood.training.learner import Learner
 from training.fakes import tiny_model, tiny_run
 from training.launched import on_processes
 
@@ -219,16 +221,15 @@ def test_a_disk_that_only_the_main_process_finds_full_ends_all(data: Path, tmp_p
 
 def train_poisoned(config: RunConfig) -> object:
     """The second process alone meets a number that is none."""
-    finite, calls = Trainer._losses, []
+    finite = Learner.losses
 
-    def losses(self: Trainer, batch: Batch, warm_up: bool) -> Losses:
-        calls.append(batch)
-        found = finite(self, batch, warm_up)
-        if self.processes.rank == 1 and len(calls) == 3:
+    def losses(self: Learner, batch: Batch, number: int, warm_up: bool, *sums: Mapping[str, Tensor]) -> Losses:
+        found = finite(self, batch, number, warm_up, *sums)
+        if self.processes.rank == 1 and number == 3:
             return replace(found, per_prior={**found.per_prior, "box": found.per_prior["box"] * float("nan")})
         return found
 
-    Trainer._losses = losses  # type: ignore[method-assign]
+    Learner.losses = losses  # type: ignore[method-assign]
     return train_and_tell(config)[1]
 
 

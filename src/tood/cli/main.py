@@ -17,7 +17,7 @@ from tood.cli.demo import demo
 from tood.cli.eval import evaluate
 from tood.cli.models import models
 from tood.cli.predict import predict
-from tood.cli.train import train
+from tood.cli.train import TrainCommand, train
 from tood.cli.weights import app as weights_app
 from tood.errors import SharedError, ToodError
 
@@ -90,7 +90,7 @@ def options(
     """Task-aligned one-stage object detection: train, evaluate, predict."""
 
 
-app.command(no_args_is_help=False)(train)
+app.command(no_args_is_help=False, cls=TrainCommand)(train)
 app.command(name="eval")(evaluate)
 app.command()(predict)
 app.add_typer(data_app, name="data")

@@ -5,16 +5,33 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
 
 DEFAULT_MODEL = "tood_tiny"
 
+# What a bare --resume stands for.
+_LAST = "last"
+
 WHAT, LENGTH, RECIPE, RUN = "What to train on what", "How long", "Recipe", "The run"
+
+
+class TrainCommand(TyperCommand):
+    """`tood train`, whose --resume may stand alone or be followed by "auto"."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Completes a bare --resume, as Click asks a value of every option that may have one."""
+        complete: list[str] = []
+        for i, argument in enumerate(args):
+            complete.append(argument)
+            if argument == "--resume" and args[i + 1 : i + 2] != ["auto"]:
+                complete.append(_LAST)
+        return super().parse_args(ctx, complete)
 
 
 def train(
@@ -138,13 +155,17 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool,
+        str | None,
         typer.Option(
             "--resume",
-            help="Continue the run in --out (left out: the latest one in runs/) from its last checkpoint.",
+            metavar="[auto]",
+            help="Continue the run in --out (left out: the latest one in runs/) from its last checkpoint. With auto: "
+            "continue the one in --out if there is one, else begin it, so that the same command can be repeated "
+            "until it is done.",
             rich_help_panel=RUN,
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -189,6 +210,8 @@ def train(
 
     tood train --resume --out runs/r50
 
+    tood train --data data/coco --model tood_r50_fpn_1x --out runs/r50 --resume auto
+
     torchrun --nproc-per-node 4 -m tood train --model tood_r50_fpn_1x --data data/coco
     """
     from rich.console import Console
@@ -196,10 +219,11 @@ def train(
     from tood.configuration import apply_overrides, load
     from tood.models import named_models
     from tood.processes import leave_processes
-    from tood.training import CONFIG, RunConfig, latest_run_folder, run_config
+    from tood.training import CONFIG, Resume, RunConfig, latest_run_folder, run_config
     from tood.training import train as run
 
-    if resume:
+    mode: Resume = "auto" if resume == "auto" else resume is not None
+    if mode is True:
         folder = out or latest_run_folder()
         base = load(folder / CONFIG, RunConfig)
         _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
@@ -234,7 +258,7 @@ def train(
         chosen += ["model.backbone.frozen_stages=-1", "model.backbone.norm_eval=false"]  # it has everything to learn
     if minutes is not None:
         chosen += [f"minutes={minutes}"]
-    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), resume, Console())
+    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), mode, Console())
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         _say_result(result)
     leave_processes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -131,6 +132,15 @@ class DetectionDataset:
     def box_count(self) -> int:
         """Number of boxes over all images, crowds among them."""
         return sum(len(image.boxes) for image in self.images)
+
+    def digest(self) -> str:
+        """SHA-256 of what is learned from: the images' names and sizes, their boxes and labels."""
+        sha = hashlib.sha256(repr([category.name for category in self.categories]).encode())
+        for image in self.images:
+            sha.update(f"{image.name}\0{image.width}\0{image.height}\0".encode())
+            for values in (image.boxes, image.labels, image.crowd):
+                sha.update(np.ascontiguousarray(values).tobytes())
+        return sha.hexdigest()
 
     def problem_counts(self) -> dict[str, int]:
         """How many problems of each kind, most frequent first."""

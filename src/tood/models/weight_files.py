@@ -37,7 +37,7 @@ def save_weights(path: Path | str, model: AnyDetector, class_names: Sequence[str
     metadata = describe(model, class_names) | ({SOURCE: source} if source else {})
     # Contiguous copies: channels-last weights are stored in the usual order.
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=True) as temporary:
         try:
             save_file(state, temporary, metadata)
         except SafetensorError as error:

@@ -4,7 +4,7 @@ from tood.training.config import DataConfig, RunConfig
 from tood.training.ema import EMA, EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.recipes import RECIPES, run_config
-from tood.training.run import CONFIG, Datasets, latest_run_folder, next_run_folder, open_datasets, train
+from tood.training.run import CONFIG, Datasets, Resume, latest_run_folder, next_run_folder, open_datasets, train
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, rate_factor
 from tood.training.state import TrainResult
 
@@ -17,6 +17,7 @@ __all__ = [
     "DataConfig",
     "Datasets",
     "EMAConfig",
+    "Resume",
     "RunConfig",
     "SGDConfig",
     "StepScheduleConfig",

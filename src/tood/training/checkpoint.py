@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import os
 import random
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tood.errors import ToodError
+from tood.whole_file import whole_file
 
 CHECKPOINT = "checkpoint.pt"
 # Raised when what a checkpoint must hold changes.
-FORMAT = 1
+FORMAT = 2
+# The file's last bytes: this mark and the SHA-256 of all before it.
+_MARK = b"tood-sha256:"
+_TAIL = len(_MARK) + hashlib.sha256().digest_size
+
+
+class CheckpointWriteError(ToodError):
+    """A checkpoint that could not be written."""
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any], keep: int = 1) -> Path:
-    """Writes `checkpoint.pt`: to a temporary file, flushed to the disk, then renamed over the old one.
+    """Writes `checkpoint.pt` with a checksum: to a temporary file, flushed to the disk, then renamed over the old one.
 
     Args:
         folder: of the run.
@@ -29,63 +39,95 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], keep: int = 1) -> P
         keep: with 2 or more, so many of the newest stay, the older ones as `checkpoint-<number>.pt`.
 
     Raises:
-        ToodError: if the disk does not take it; the previous checkpoint is then intact.
+        CheckpointWriteError: if the disk does not take it; the previous checkpoint is then intact.
     """
     path = folder / CHECKPOINT
-    temporary = folder / f".{CHECKPOINT}.{os.getpid()}.tmp"
     try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep > 1:
-            _set_aside(path, keep - 1)
-        temporary.replace(path)
-        _flush_folder(folder)
-    except (OSError, RuntimeError) as error:
+        with whole_file(path, durable=True) as temporary:
+            with temporary.open("wb") as file:
+                hashing = _HashingFile(file)
+                torch.save({"format": FORMAT, **state}, hashing)  # type: ignore[arg-type]  # it only writes
+                file.write(_MARK + hashing.digest())
+            if keep > 1:
+                _set_aside(path, keep - 1)
+    except (OSError, RuntimeError, ToodError) as error:
         # PyTorch reports a failed write as a RuntimeError.
-        raise ToodError(f"cannot write {path} ({error}); the checkpoint before it is intact") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        cause = error.__cause__ if isinstance(error, ToodError) and error.__cause__ else error
+        raise CheckpointWriteError(f"cannot write {path} ({cause}); the checkpoint before it is intact") from error
     return path
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """What `write_checkpoint` was given; nothing in the file is executed.
+    """What `write_checkpoint` was given, of the newest one that is whole; nothing in the file is executed.
 
     Raises:
         ToodError: if there is none, or it is damaged or of another format.
     """
-    return parse_checkpoint(checkpoint_bytes(folder), folder)
+    found = newest_checkpoint(folder)
+    if found is None:
+        raise ToodError(f"there is no {folder / CHECKPOINT}")
+    return parse_checkpoint(*found)
 
 
-def checkpoint_bytes(folder: Path) -> bytes:
-    """The file's content, for processes that cannot see it.
+def newest_checkpoint(folder: Path) -> tuple[bytes, Path] | None:
+    """Content and path of the newest checkpoint that is whole; None where none was written yet.
 
     Raises:
-        ToodError: if there is none.
+        ToodError: if there are some, and all are damaged.
     """
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise ToodError(f"there is no {path} to resume from: leave --resume out to start a new run")
-    return path.read_bytes()
+    paths = [folder / CHECKPOINT, *sorted(folder.glob("checkpoint-*.pt"), reverse=True)]
+    paths = [path for path in paths if path.is_file()]
+    for path in paths:
+        content = path.read_bytes()
+        with suppress(ToodError):
+            _checked(content, path)
+            return content, path
+    if paths:
+        raise ToodError(f"{paths[0]} is damaged, and there is no older checkpoint: start anew in another --out")
+    return None
 
 
-def parse_checkpoint(content: bytes, folder: Path) -> dict[str, Any]:
-    """What `write_checkpoint` was given for the folder, from the file's content.
+def parse_checkpoint(content: bytes, path: Path) -> dict[str, Any]:
+    """What `write_checkpoint` was given, from the file's content; `path` is where it was.
 
     Raises:
         ToodError: if it is damaged or of another format.
     """
-    path = folder / CHECKPOINT
+    body = _checked(content, path)
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler meets garbage with whatever comes of it
+        state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # of another PyTorch, or nothing but the checksum is right
         first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ToodError(f"{path} is damaged ({first_line}): copy an older checkpoint-*.pt over it, if any") from error
+        raise ToodError(f"{path} cannot be read by this PyTorch: {first_line}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ToodError(f"{path} is no checkpoint of this version of tood")
     return state
+
+
+def _checked(content: bytes, path: Path) -> memoryview:
+    """The content without its checksum, which is right."""
+    body, end = memoryview(content)[:-_TAIL], content[-_TAIL:]
+    if not end.startswith(_MARK) or hashlib.sha256(body).digest() != end[len(_MARK) :]:
+        raise ToodError(f"{path} is damaged or no checkpoint of this version of tood: its checksum does not fit")
+    return body
+
+
+class _HashingFile:
+    """Writes to a file and adds up the SHA-256 of what it is given."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def digest(self) -> bytes:
+        """Of all that was written."""
+        return self._hash.digest()
 
 
 def _set_aside(path: Path, keep: int) -> None:
@@ -102,24 +144,15 @@ def _set_aside(path: Path, keep: int) -> None:
         old.unlink()
 
 
-def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself outlive a power cut, where the system lets folders be flushed."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def random_states() -> dict[str, Any]:
-    """State of every random generator of this process."""
+    """State of every random generator of this process, without tensors: processes can send it to each other."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - of the global one
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
-        "numpy": (str(name), torch.from_numpy(np.asarray(keys).copy()), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (str(name), np.asarray(keys).tobytes(), position, has_gauss, cached),
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "cuda": [state.numpy().tobytes() for state in cuda],
     }
 
 
@@ -127,7 +160,11 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     """Takes up what `random_states` gave."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002 - of the global one
-    torch.set_rng_state(states["torch"])
+    np.random.set_state((name, np.frombuffer(keys, np.uint32), *rest))  # noqa: NPY002 - of the global one
+    torch.set_rng_state(_state(states["torch"]))
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        torch.cuda.set_rng_state_all([_state(state) for state in states["cuda"]])
+
+
+def _state(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)

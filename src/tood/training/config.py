@@ -13,8 +13,10 @@ from tood.errors import ToodError
 from tood.models import AnyModelConfig
 from tood.models.tood import TOODConfig
 from tood.training.ema import EMAConfig
+from tood.training.guard import NotFinite
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+from tood.training.trackers import Tracker
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -64,22 +66,31 @@ class RunConfig:
         minutes: length of the run in minutes instead, evaluations during the run among them, the one at its end not.
         batch_size: images in a batch of one process; null shares the recipe's (`optimizer.lr_batch`) out among the
             processes.
-        accumulation: batches whose gradients are averaged into one step; null takes so many that the images of a step
-            come as near to the recipe's as whole numbers allow. Each batch's losses have their own averages.
+        accumulation: batches whose gradients add up to one step; null takes so many that the images of a step come as
+            near to the recipe's as whole numbers allow.
+        exact_accumulation: give such a step the loss of one large batch, whose averages span all its images; they must
+            be known first, which costs one more forward pass. Otherwise each batch has averages of its own.
         clip_gradient: largest norm of the gradient, null for no limit.
         assigner_warm_up_epochs: epochs of the geometric assigner at the start (published: 4), null for no such limit.
         assigner_warm_up_share: it ends at the latest after this share of the run.
+        not_finite: what to do with a step whose loss or gradient is no number: "stop", or "skip" it and go on.
+        freeze: names of the network's parts that do not learn, such as backbone or backbone.layer1.
         evaluate_every: epochs between evaluations; the run's end is always evaluated.
         evaluation_share: a run limited by `minutes` skips evaluations that would take more than this share of its time.
+        patience: evaluations without a higher AP after which the run ends early, null for never.
         precision: of the network's arithmetic; losses and box decoding always are fp32. "auto" is bf16 where the GPU
             has it, else fp32.
         channels_last: memory layout of weights and images; faster on most CPUs and GPUs.
         device: "auto" takes a GPU where there is one.
         seed: of everything random; on a CPU the same seed on the same machine gives the same run, while a GPU's sums
             differ in the last digits from run to run.
+        deterministic: use only algorithms that give the same numbers every time on a GPU too, and refuse others;
+            slower. On a CPU all are.
+        sync_batch_norm: BatchNorms that learn their statistics take them over the images of all processes.
         checkpoint_minutes: time between checkpoints; one more is written at the end and when the run is stopped.
         keep: number of checkpoints kept, the newest ones.
         log_every: steps between two rows of `metrics.csv`.
+        trackers: where figures go besides that file: tensorboard, wandb (Weights & Biases), mlflow.
         out: folder that the run is written to; null takes `runs/<name>-1`, or the next free number.
     """
 
@@ -97,22 +108,29 @@ class RunConfig:
     minutes: float | None = None
     batch_size: int | None = None
     accumulation: int | None = None
+    exact_accumulation: bool = True
     clip_gradient: float | None = None
     assigner_warm_up_epochs: int | None = 4
     assigner_warm_up_share: float = 1 / 3
+    not_finite: NotFinite = "stop"
+    freeze: tuple[str, ...] = ()
     evaluate_every: int = 1
     evaluation_share: float = 0.05
+    patience: int | None = None
     precision: Precision = "auto"
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 0
+    deterministic: bool = False
+    sync_batch_norm: bool = True
     checkpoint_minutes: float = 5.0
     keep: int = 1
     log_every: int = 10
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation", "evaluate_every", "keep", "log_every"):
+        for name in ("epochs", "batch_size", "accumulation", "evaluate_every", "patience", "keep", "log_every"):
             value = getattr(self, name)
             _at_least(name, 1 if value is None else value, 1)
         _at_least("data.workers", self.data.workers or 0, 0)

@@ -1,4 +1,4 @@
-"""Figures of a run, as `metrics.csv` and for TensorBoard."""
+"""Figures of a run, as `metrics.csv` and for the trackers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
+from tood.training.trackers import Trackers
 from tood.whole_file import whole_file
 
 
@@ -51,50 +52,44 @@ class MetricsRow:
         }
 
 
-_TENSORBOARD_GROUPS = {"images_per_second": "speed", "lr": "train", "loss": "train", "AP": "val"}
+_GROUPS = {"images_per_second": "speed", "lr": "train", "loss": "train", "AP": "val"}
 
 
 class MetricsLog:
     """Writes rows; a resumed run goes on where its checkpoint was.
 
     Args:
-        folder: of the run, where `metrics.csv` and `tensorboard/` are written.
+        folder: of the run, where `metrics.csv` is written.
         losses: names of those that have a column.
         step: the step that the run goes on from; later rows of an interrupted run are dropped.
-        enabled: False in all processes but one.
+        trackers: who else is told.
     """
 
-    def __init__(self, folder: Path, losses: Sequence[str], step: int = 0, enabled: bool = True) -> None:
-        self._file: TextIO | None = None
-        self._tensorboard: Any = None
-        self._losses = tuple(losses)
-        if enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
-            path = folder / "metrics.csv"
-            _keep_rows(path, step, tuple(MetricsRow(0, 0, 0).cells(losses)))
-            self._file = path.open("a", newline="", encoding="utf-8")
-            self._csv = csv.writer(self._file)
-            self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+    def __init__(self, folder: Path, losses: Sequence[str], step: int = 0, trackers: Trackers | None = None) -> None:
+        self._losses, self._trackers = tuple(losses), trackers
+        path = folder / "metrics.csv"
+        _keep_rows(path, step, tuple(MetricsRow(0, 0, 0).cells(losses)))
+        self._file: TextIO = path.open("a", newline="", encoding="utf-8")
+        self._csv = csv.writer(self._file)
 
     def write(self, row: MetricsRow) -> None:
         """Adds a row, on the disk at once."""
-        if self._file is None:
-            return
         cells = row.cells(self._losses)
         self._csv.writerow([_text(value) for value in cells.values()])
         self._file.flush()
-        for column, value in cells.items():
+        if self._trackers is not None:
             # loss_cls is of the group of loss, AP50 of that of AP.
-            group = next((g for start, g in _TENSORBOARD_GROUPS.items() if column.startswith(start)), None)
-            if group is not None and value is not None:
-                self._tensorboard.add_scalar(f"{group}/{column}", value, row.step)
+            groups = {
+                column: next((g for start, g in _GROUPS.items() if column.startswith(start)), None) for column in cells
+            }
+            values = {f"{groups[c]}/{c}": v for c, v in cells.items() if groups[c] is not None and v is not None}
+            self._trackers.log(values, row.step)
 
     def close(self) -> None:
-        """Closes the files."""
-        if self._file is not None:
-            self._file.close()
-            self._tensorboard.close()
+        """Closes the file, and ends what the trackers have begun."""
+        self._file.close()
+        if self._trackers is not None:
+            self._trackers.finish()
 
 
 def _text(value: float | None) -> str:

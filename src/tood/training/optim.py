@@ -22,6 +22,8 @@ class SGDConfig:
         momentum, nesterov: as in PyTorch.
         weight_decay: on everything that learns, or not on norms and biases.
         decay_norm_and_bias: whether norms' weights and all biases decay too, as published.
+        layer_decay: factor of the rate from each stage to the one before it: the head learns at the full rate, the
+            neck at `layer_decay` times it, the backbone's last stage at its square, and so on down to the stem.
     """
 
     kind: Literal["sgd"] = "sgd"
@@ -31,6 +33,7 @@ class SGDConfig:
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_norm_and_bias: bool = True
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -43,7 +46,7 @@ class AdamWConfig:
     """Adam with decoupled weight decay.
 
     Attributes:
-        lr, lr_batch, weight_decay, decay_norm_and_bias: as in `SGDConfig`.
+        lr, lr_batch, weight_decay, decay_norm_and_bias, layer_decay: as in `SGDConfig`.
         betas: decay of the first and second moment.
     """
 
@@ -53,6 +56,7 @@ class AdamWConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     decay_norm_and_bias: bool = False
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -67,6 +71,8 @@ def _check(config: SGDConfig | AdamWConfig) -> None:
         raise ToodError(f"optimizer.lr_batch is {config.lr_batch}: expected 1 or more images, or null")
     if config.weight_decay < 0:
         raise ToodError(f"optimizer.weight_decay is {config.weight_decay}: expected 0 or more")
+    if not 0 < config.layer_decay <= 1:
+        raise ToodError(f"optimizer.layer_decay is {config.layer_decay}: expected a number above 0, at most 1")
 
 
 def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
@@ -76,22 +82,46 @@ def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
 
 def build_optimizer(config: SGDConfig | AdamWConfig, model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser over the parameters that learn, at the peak rate."""
-    groups = parameter_groups(model, config.weight_decay, config.decay_norm_and_bias)
+    groups = parameter_groups(model, config.weight_decay, config.decay_norm_and_bias, config.layer_decay)
     if isinstance(config, SGDConfig):
-        return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov)
-    return torch.optim.AdamW(groups, lr=rate, betas=config.betas)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov
+        )
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=config.betas)
+    set_rate(optimizer, rate)
+    return optimizer
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay_norm_and_bias: bool) -> list[dict[str, Any]]:
-    """Parameters that learn, in groups of one weight decay each.
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of the head; stages before it get their share."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["rate_share"]
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, decay_norm_and_bias: bool, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Parameters that learn, in groups of one weight decay and one `rate_share` each.
 
     Vectors and scalars (norms' weights, biases, box scales) are what `decay_norm_and_bias` speaks of.
     """
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if decay_norm_and_bias:
-        return [{"params": learning, "weight_decay": weight_decay}]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = decay_norm_and_bias or parameter.ndim > 1
+            share = 1.0 if layer_decay == 1 else layer_decay ** _stages_from_head(name)
+            groups.setdefault((weight_decay if decays else 0.0, share), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "rate_share": share}
+        for (decay, share), parameters in groups.items()
     ]
-    return [group for group in groups if group["params"]]
+
+
+def _stages_from_head(name: str) -> int:
+    """0 of a parameter of the head, 1 of the neck, 2 of the backbone's last stage, .. 6 of its stem."""
+    room, *rest = name.split(".")
+    if room != "backbone":
+        return int(room == "neck")
+    layer = rest[0]
+    return 6 - int(layer.removeprefix("layer")) if layer.startswith("layer") else 6

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -19,12 +22,14 @@ from tood.data import Batch, DetectionDataset, load_dataset, pick_splits, requir
 from tood.errors import ToodError
 from tood.models import AnyDetector, build_model
 from tood.processes import Processes
-from tood.training.checkpoint import CHECKPOINT, checkpoint_bytes, parse_checkpoint
+from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
 from tood.training.config import RunConfig
-from tood.training.loop import Trainer
+from tood.training.loop import Trainer, TrainingImages
 from tood.training.progress import TrainingDisplay
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import Scores, TrainResult
+from tood.training.validation import Validation
+from tood.whole_file import remove_unfinished
 
 CONFIG = "config.yaml"
 
@@ -32,7 +37,10 @@ CONFIG = "config.yaml"
 EVALUATION_BATCH = 8
 
 
-def train(config: RunConfig, resume: bool = False, console: Console | None = None) -> TrainResult:
+Resume = bool | Literal["auto"]
+
+
+def train(config: RunConfig, resume: Resume = False, console: Console | None = None) -> TrainResult:
     """Trains a detector; `best.safetensors` in the run's folder is what to use afterwards.
 
     The folder also gets `last.safetensors`, `config.yaml` (the run as resolved, which starts the same run again),
@@ -40,7 +48,8 @@ def train(config: RunConfig, resume: bool = False, console: Console | None = Non
 
     Args:
         config: the run.
-        resume: go on from the checkpoint in `config.out`.
+        resume: True goes on from the checkpoint in `config.out`; "auto" does so if there is a run, and begins one if
+            not, so that the same call can be repeated until it is done.
         console: where progress is shown; None shows nothing.
 
     Raises:
@@ -58,7 +67,8 @@ def train(config: RunConfig, resume: bool = False, console: Console | None = Non
         AcceleratorState._reset_state(reset_partial_state=True)
         raise ToodError(f"precision is '{precision}', which this machine cannot do ({error}): use auto") from error
     try:
-        return _train(config, resume, console if accelerator.is_main_process else None, accelerator, precision, why)
+        with _deterministic(config.deterministic):
+            return _train(config, resume, console if accelerator.is_main_process else None, accelerator, precision, why)
     except torch.OutOfMemoryError as error:
         size, _ = config.batches(accelerator.num_processes)
         raise ToodError(
@@ -77,12 +87,12 @@ def train(config: RunConfig, resume: bool = False, console: Console | None = Non
 
 
 def _train(
-    config: RunConfig, resume: bool, console: Console | None, accelerator: Accelerator, precision: str, why: str
+    config: RunConfig, resume: Resume, console: Console | None, accelerator: Accelerator, precision: str, why: str
 ) -> TrainResult:
     if config.device not in ("auto", "cpu") and accelerator.device.type != config.device:
         raise ToodError(f"device is '{config.device}', but this machine has none: leave it out or use cpu")
     processes = Processes(accelerator.num_processes, accelerator.process_index)
-    out = processes.from_main(lambda: _run_folder(config, resume))
+    out, resumes = processes.from_main(lambda: _run_folder(config, resume))
     set_seed(config.seed)
     # Of DDP, about 1x1 convolutions in channels-last memory, whose strides mean nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -104,28 +114,40 @@ def _train(
     model = build_model(config.model)
     with processes.agreed():
         loader = _loader(config, training, processes, display, on_gpu=accelerator.device.type == "cuda")
-        evaluate = None if validation is None else _evaluation(config, validation, processes)
-    begun = processes.from_main(lambda: resume and (out / CHECKPOINT).exists())
+        measured = None if validation is None else _validation(config, validation, processes, datasets)
+    found = processes.from_main(lambda: newest_checkpoint(out) if resumes else None)
     with processes.agreed():
-        start = "from the checkpoint" if begun else initialise_model(model, starting_point(config))
-    validation_images = 0 if validation is None else len(validation.images)
-    selects = not datasets.validates_on_test
-    trainer = Trainer(
-        config,
-        model,
-        training.class_names,
-        loader,
-        evaluate,
-        validation_images,
-        selects,
-        accelerator,
-        display,
-    )
+        start = "from the checkpoint" if found else initialise_model(model, starting_point(config))
+    images = TrainingImages(loader, training.class_names, training.digest())
+    trainer = Trainer(config, model, images, measured, accelerator, display)
     _say_plan(display, trainer, model, start, precision, why)
-    if resume:
-        _resume(trainer, display, processes)
+    if found is not None:
+        _resume(trainer, *found, processes)
+        if trainer.finished and resume is True:
+            raise ToodError(
+                f"the run in {out} is complete ({config.length}): give more --epochs or --minutes to go on with it"
+            )
+    elif resumes:
+        display.say(f"{out} stopped before its first checkpoint: it starts anew")
     processes.from_main(lambda: _save_config(config, out))
     return trainer.run()
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Only algorithms that give the same numbers every time, while this lasts."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
@@ -242,9 +264,9 @@ def describe(dataset: DetectionDataset) -> str:
     return text
 
 
-def _evaluation(
-    config: RunConfig, validation: DetectionDataset, processes: Processes
-) -> Callable[[AnyDetector], Scores]:
+def _validation(
+    config: RunConfig, validation: DetectionDataset, processes: Processes, datasets: Datasets
+) -> Validation:
     from tood.evaluation import GroundTruth, detect, evaluate_detections
 
     # The same for any number of processes that share one batch; without gradients a GPU holds more than it trains on.
@@ -256,7 +278,7 @@ def _evaluation(
         found = detect(model, validation, batch_size=batch_size, workers=config.data.workers, processes=processes)
         return processes.from_main(lambda: evaluate_detections(found, truth or validation))
 
-    return evaluate
+    return Validation(evaluate, len(validation.images), selects=not datasets.validates_on_test)
 
 
 def _say_plan(
@@ -274,9 +296,9 @@ def _say_plan(
     batch = f"batch {images}"
     batch += f" x {accumulation} accumulated" if accumulation > 1 else ""
     batch += f" x {processes} processes" if processes > 1 else ""
-    batch += f" = {trainer.images_per_step} images a step" if accumulation * processes > 1 else ""
-    rate = f"peak rate {trainer.peak_rate:.3g}"
-    if trainer.peak_rate != config.optimizer.lr:
+    batch += f" = {trainer.learner.images_per_step} images a step" if accumulation * processes > 1 else ""
+    rate = f"peak rate {trainer.learner.peak_rate:.3g}"
+    if trainer.learner.peak_rate != config.optimizer.lr:
         rate += f" ({config.optimizer.lr:g} is for {config.optimizer.lr_batch} images a step, scaled linearly)"
     display.say(
         f"recipe: {config.recipe}, {config.length}, {config.optimizer.kind}, {config.schedule.kind} schedule, "
@@ -308,30 +330,29 @@ def latest_run_folder(parent: Path = Path("runs")) -> Path:
     return checkpoints[-1].parent
 
 
-def _run_folder(config: RunConfig, resume: bool) -> Path:
-    """The folder; it is made when all else is in order."""
+def _run_folder(config: RunConfig, resume: Resume) -> tuple[Path, bool]:
+    """The folder, which is made when all else is in order, and whether to go on with the run in it."""
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    restarts = restarted or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    if config.out is None and (restarts or resume == "auto"):
+        raise ToodError(
+            "a run that is to go on by itself after a restart needs a name to be found by: give --out FOLDER"
+        )
     out = config.out if config.out is not None else next_run_folder(config.name)
-    if not resume and (out / CONFIG).exists():
+    if not (out / CONFIG).exists():
+        if resume is True:
+            raise ToodError(f"there is no run in {out} to resume: leave --resume out to start a new one")
+        return out, False
+    if resume is False and not restarted:
         raise ToodError(f"{out} already holds a run: add --resume to continue it, or give another --out")
-    return out
+    remove_unfinished(out)
+    return out, True
 
 
-def _resume(trainer: Trainer, display: TrainingDisplay, processes: Processes) -> None:
-    config, out = trainer.config, trainer.out
-
-    def read() -> bytes | None:
-        begun = (out / CONFIG).exists() and not (out / CHECKPOINT).exists()
-        return None if begun else checkpoint_bytes(out)
-
-    content = processes.from_main(read)  # the other machines need not see the folder
-    if content is None:
-        display.say(f"{out} stopped before its first checkpoint: it starts anew")
-        return
+def _resume(trainer: Trainer, content: bytes, path: Path, processes: Processes) -> None:
+    if path.name != CHECKPOINT:
+        trainer.display.say(f"{trainer.out / CHECKPOINT} is damaged: going on from {path}, the one before it")
     with processes.agreed():
-        trainer.load_state_dict(parse_checkpoint(content, out))
-        if trainer.finished:
-            raise ToodError(
-                f"the run in {out} is complete ({config.length}): give more --epochs or --minutes to go on with it"
-            )
+        trainer.load_state_dict(parse_checkpoint(content, path))
     position = trainer.position
-    display.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")
+    trainer.display.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -62,7 +63,9 @@ class Position:
         evaluated_step: the step of the last evaluation.
         ap, ap50, ap75: of the last evaluation.
         best_ap: of `best.safetensors`.
+        highest_ap, evaluations_since_rise: the highest so far, and how many evaluations have not surpassed it since.
         evaluations, evaluation_seconds: how many there were, and the time spent on them.
+        skipped: steps in a row that were passed over because their numbers were not finite.
     """
 
     epoch: int = 0
@@ -73,8 +76,11 @@ class Position:
     ap50: float | None = None
     ap75: float | None = None
     best_ap: float | None = None
+    highest_ap: float | None = None
+    evaluations_since_rise: int = 0
     evaluations: int = 0
     evaluation_seconds: float = 0.0
+    skipped: int = 0
 
 
 @dataclass
@@ -85,6 +91,13 @@ class Window:
     images: int = 0
     steps: int = 0
     losses: dict[str, float] = field(default_factory=dict)
+
+    def add(self, losses: Mapping[str, float], images: int) -> None:
+        """A step's losses and the number of its images."""
+        self.steps += 1
+        self.images += images
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
 
     @property
     def mean_losses(self) -> dict[str, float]:

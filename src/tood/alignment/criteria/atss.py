@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -66,6 +66,7 @@ class ATSSCriterion:
         targets: Sequence[Targets],
         padded_sizes: Tensor | None = None,
         warm_up: bool = False,
+        weight_sums: Mapping[str, Tensor] | None = None,
     ) -> Losses:
         """Losses of a batch.
 
@@ -76,6 +77,7 @@ class ATSSCriterion:
             padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
                 beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
             warm_up: changes nothing: the assignment is geometric from the first epoch to the last.
+            weight_sums: see `Criterion`.
 
         Returns:
             Class and centerness losses divided by the number of positives, an image without any counting as one
@@ -91,7 +93,9 @@ class ATSSCriterion:
             centred = centerness(priors.centres, assignment.boxes) * positive  # [B, N]
             # A blank, which only fills up the batches of several processes, is no image and counts as none.
             real = torch.ones_like(positive) if valid is None else valid
-            number = mean_over_processes(positive.sum(dim=1).maximum(real.any(dim=1).long()).sum())
+            number = positive.sum(dim=1).maximum(real.any(dim=1).long()).sum()
+            own = {"cls": number, "box": centred.sum(), "centerness": number}
+            averages = {name: mean_over_processes(value) for name, value in (weight_sums or own).items()}
             classification = focal_loss(
                 scores,
                 class_targets(assignment, scores.shape[2]),
@@ -101,10 +105,12 @@ class ATSSCriterion:
             )
             boxes = box_losses(predictions.boxes.float(), assignment, centred)
             per_prior = {
-                "cls": class_losses(classification, valid, config.classification_weight / number),
-                "box": boxes * (config.box_weight / mean_over_processes(centred.sum())),
+                "cls": class_losses(classification, valid, config.classification_weight / averages["cls"]),
+                "box": boxes * (config.box_weight / averages["box"]),
             }
             if predictions.quality is not None:
                 entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), centred, reduction="none")
-                per_prior["centerness"] = torch.where(positive, entropy, 0) * (config.centerness_weight / number)
-            return Losses(per_prior, assignment)
+                per_prior["centerness"] = torch.where(positive, entropy, 0) * (
+                    config.centerness_weight / averages["centerness"]
+                )
+            return Losses(per_prior, assignment, own)

@@ -23,10 +23,13 @@ class Losses:
     Attributes:
         per_prior: [B, N] each, adding up to `terms`; "cls" and "box" in every criterion, others by criterion.
         assignment: which ground truth each prior answered for.
+        weight_sums: scalars, the sums of weights in this process's batch that each loss is divided by (where they are
+            not given: at least 1, and over all processes).
     """
 
     per_prior: Mapping[str, Tensor]
     assignment: Assignment
+    weight_sums: Mapping[str, Tensor]
 
     @cached_property
     def terms(self) -> Mapping[str, Tensor]:
@@ -52,6 +55,7 @@ class Criterion(Protocol):
         targets: Sequence[Targets],
         padded_sizes: Tensor | None = None,
         warm_up: bool = False,
+        weight_sums: Mapping[str, Tensor] | None = None,
     ) -> Losses:
         """Losses of a batch.
 
@@ -61,6 +65,8 @@ class Criterion(Protocol):
             padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
                 beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
             warm_up: whether the run is in its first phase, in which some criteria assign by other rules.
+            weight_sums: scalars by name to divide the losses by, instead of this batch's own: those of all batches
+                whose gradients add up to one step.
 
         Returns:
             Each loss averaged over all processes' batches.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -69,6 +69,7 @@ class TaskAlignedCriterion:
         targets: Sequence[Targets],
         padded_sizes: Tensor | None = None,
         warm_up: bool = False,
+        weight_sums: Mapping[str, Tensor] | None = None,
     ) -> Losses:
         """Losses of a batch.
 
@@ -78,6 +79,7 @@ class TaskAlignedCriterion:
             padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
                 beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
             warm_up: whether the first, geometric assignment is still in force.
+            weight_sums: see `Criterion`.
 
         Returns:
             Each loss divided by the sum of its own weights over the batch, at least 1. Of several processes that is the
@@ -87,11 +89,15 @@ class TaskAlignedCriterion:
         with torch.autocast(predictions.scores.device.type, enabled=False):
             valid = valid_priors(predictions.priors, padded_sizes)
             if warm_up:
-                return self._warm_up_losses(predictions, targets, valid)
-            return self._aligned_losses(predictions, targets, valid)
+                return self._warm_up_losses(predictions, targets, valid, weight_sums)
+            return self._aligned_losses(predictions, targets, valid, weight_sums)
 
     def _warm_up_losses(
-        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None
+        self,
+        predictions: DensePredictions,
+        targets: Sequence[Targets],
+        valid: Tensor | None,
+        weight_sums: Mapping[str, Tensor] | None,
     ) -> Losses:
         config, scores = self.config, predictions.scores.float()
         assignment = config.warm_up_assigner(predictions.priors, targets, valid)
@@ -101,12 +107,17 @@ class TaskAlignedCriterion:
             predictions.boxes.float(),
             assignment,
             valid,
-            classification_average=assignment.positive.sum(),
+            weight_sums,
+            classification_sum=assignment.positive.sum(),
             box_weights=centerness(predictions.priors.centres, assignment.boxes) * assignment.positive,
         )
 
     def _aligned_losses(
-        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None
+        self,
+        predictions: DensePredictions,
+        targets: Sequence[Targets],
+        valid: Tensor | None,
+        weight_sums: Mapping[str, Tensor] | None,
     ) -> Losses:
         config, scores, boxes = self.config, predictions.scores.float(), predictions.boxes.float()
         probabilities = scores.sigmoid() if predictions.logits else scores
@@ -117,7 +128,8 @@ class TaskAlignedCriterion:
             boxes,
             assignment,
             valid,
-            classification_average=assignment.target_scores.sum(),
+            weight_sums,
+            classification_sum=assignment.target_scores.sum(),
             box_weights=assignment.target_scores,
         )
 
@@ -127,13 +139,16 @@ class TaskAlignedCriterion:
         boxes: Tensor,  # [B, N, 4]
         assignment: Assignment,
         valid: Tensor | None,  # [B, N]
-        classification_average: Tensor,
+        weight_sums: Mapping[str, Tensor] | None,
+        classification_sum: Tensor,
         box_weights: Tensor,  # [B, N]
     ) -> Losses:
-        class_weight = self.config.classification_weight / mean_over_processes(classification_average)
-        box_weight = self.config.box_weight / mean_over_processes(box_weights.sum())
+        own = {"cls": classification_sum.detach(), "box": box_weights.sum().detach()}
+        sums = own if weight_sums is None else weight_sums
+        class_weight = self.config.classification_weight / mean_over_processes(sums["cls"])
+        box_weight = self.config.box_weight / mean_over_processes(sums["box"])
         per_prior = {
             "cls": class_losses(classification, valid, class_weight),
             "box": box_losses(boxes, assignment, box_weights) * box_weight,
         }
-        return Losses(per_prior, assignment)
+        return Losses(per_prior, assignment, own)

@@ -1,0 +1,178 @@
+"""What learns and how: a network, its criterion, its optimiser and its average; one step at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from tood.alignment import Losses, build_criterion
+from tood.data import Batch
+from tood.models import AnyDetector, normalise, padded_sizes
+from tood.processes import Processes
+from tood.training.batch_norm import share_batch_statistics
+from tood.training.config import RunConfig
+from tood.training.ema import EMA
+from tood.training.freeze import freeze_parts
+from tood.training.guard import FiniteGuard, NotFiniteError, gradient_norm
+from tood.training.optim import build_optimizer, scaled_rate, set_rate
+
+
+class Learner:
+    """A network in training.
+
+    Args:
+        config: of the run.
+        model: the network, weights initialised.
+        accelerator: device, precision and processes.
+
+    Attributes:
+        criterion: what is minimised.
+        images_per_step: of all processes together.
+        accumulation: batches of one process that make a step.
+        peak_rate: the learning rate that the schedule's factor multiplies.
+
+    Raises:
+        ToodError: if a part that is to be frozen does not exist.
+    """
+
+    def __init__(self, config: RunConfig, model: AnyDetector, accelerator: Accelerator) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.processes = Processes(accelerator.num_processes, accelerator.process_index)
+        self.guard = FiniteGuard(self.processes)
+        self.criterion = build_criterion(config.criterion)
+        self.input = model.config.input
+        model.to(accelerator.device)
+        if config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.frozen = freeze_parts(model, config.freeze) if config.freeze else []
+        self.ema = EMA(model, config.ema) if config.ema.enabled else None
+        shares = config.sync_batch_norm and not self.processes.alone
+        self.shared_norms = share_batch_statistics(model) if shares else []
+        batch_size, self.accumulation = config.batches(self.processes.count)
+        self.images_per_step = batch_size * self.accumulation * self.processes.count
+        self.peak_rate = scaled_rate(config.optimizer, self.images_per_step)
+        optimizer = build_optimizer(config.optimizer, model, self.peak_rate)
+        # The same modules and weights, without the lower precision that Accelerate puts into `model.forward` for good.
+        self.plain = copy.copy(model)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+
+    @property
+    def averaged(self) -> AnyDetector:
+        """The network that is evaluated (in fp32) and saved: the average, if there is one."""
+        return self.plain if self.ema is None else self.ema.module
+
+    def train_mode(self) -> None:
+        """Makes it ready for steps, after an evaluation too."""
+        self.model.train()
+        for part in self.frozen:
+            part.eval()
+
+    def step(self, batches: Sequence[Batch], number: int, rate: float, warm_up: bool) -> dict[str, float]:
+        """One optimiser step over the gradients of a group of batches.
+
+        Args:
+            batches: of this process.
+            number: of the step, from 1.
+            rate: learning rate.
+            warm_up: whether the criterion's first phase lasts.
+
+        Returns:
+            The step's losses by name, over all processes.
+
+        Raises:
+            NotFiniteError: a loss or gradient is no number; the weights are as they were.
+        """
+        set_rate(self.optimizer, rate)
+        try:
+            losses = self._gradients(batches, number, warm_up)
+            self._limit_gradient(batches, number)
+        except NotFiniteError:
+            self.optimizer.zero_grad()
+            raise
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update(self.accelerator.unwrap_model(self.model), number)
+        return losses
+
+    def _gradients(self, batches: Sequence[Batch], number: int, warm_up: bool) -> dict[str, float]:
+        sums = None
+        if len(batches) > 1 and self.config.exact_accumulation:
+            sums = self._weight_sums(batches, number, warm_up)
+        share = 1 if sums is not None else 1 / len(batches)
+        totals: dict[str, float] = {}
+        for i, batch in enumerate(batches, start=1):
+            with contextlib.nullcontext() if i == len(batches) else self.accelerator.no_sync(self.model):
+                losses = self.losses(batch, number, warm_up, sums)
+                self.accelerator.backward(losses.total * share)
+            values = self.guard.values("the loss", [batch], number, *losses.terms.values())
+            for name, value in zip(losses.terms, values, strict=True):
+                totals[name] = totals.get(name, 0.0) + value * share
+        return totals
+
+    @torch.no_grad()
+    def _weight_sums(self, batches: Sequence[Batch], number: int, warm_up: bool) -> dict[str, Tensor]:
+        """What the losses of the batches together are divided by, in this process."""
+        self.model.eval()  # the statistics of BatchNorms are for the pass that learns
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            for name, value in self.losses(batch, number, warm_up).weight_sums.items():
+                sums[name] = sums[name] + value if name in sums else value
+        self.train_mode()
+        return sums
+
+    def losses(
+        self, batch: Batch, number: int, warm_up: bool, weight_sums: Mapping[str, Tensor] | None = None
+    ) -> Losses:
+        """Losses of a batch.
+
+        Raises:
+            NotFiniteError: where the network's output is no number.
+        """
+        for norm in self.shared_norms:
+            norm.counts = not batch.blank
+        predictions = self.model(normalise(batch.images, batch.sizes, self.input))
+        # Looked at before the criterion, whose cross entropy ends the process at a score that is no number. The sum
+        # of many logits is more than fp16 holds.
+        output = predictions.scores.float().sum() + predictions.boxes.float().sum()
+        self.guard.values("the network's output", [batch], number, output)
+        sizes = padded_sizes(batch.sizes, self.input.divisor)
+        return self.criterion(predictions, batch.targets, sizes, warm_up, weight_sums)
+
+    def _limit_gradient(self, batches: Sequence[Batch], number: int) -> None:
+        limit, scaler = self.config.clip_gradient, self.accelerator.scaler
+        if limit is not None:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        elif scaler is None:
+            norm = gradient_norm(self.model.parameters())
+        if scaler is None:  # which looks for such gradients itself, and lowers its scale
+            self.guard.values("the gradient", batches, number, norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on from here."""
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state_dict` gave.
+
+        Raises:
+            RuntimeError, ValueError, KeyError: if it is of another network or optimiser.
+        """
+        self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"] or state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
