@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from tood.errors import SharedError, ToodError
 
@@ -108,6 +109,24 @@ class Processes:
             raise SharedError(messages[0]) from failure
 
 
+def join_restarted(on_cpu: bool) -> None:
+    """Lets processes that torchrun has restarted find each other, before Accelerate does.
+
+    PyTorch (2.13) keeps the store of the first attempt for the next ones, where each may read the addresses of
+    processes that are gone, and then fails to connect or waits for ever. Keys of their own keep the attempts apart.
+
+    Args:
+        on_cpu: whether they compute on CPUs.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or dist.is_initialized():
+        return
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = PrefixStore(f"tood/attempt {attempt}", TCPStore(address, port, is_master=False))
+    dist.init_process_group("gloo" if on_cpu else "nccl", store=store, rank=rank, world_size=count)
+
+
 def join_processes(device: torch.device) -> tuple[Processes, torch.device]:
     """The processes that were launched with this one, ready to speak to each other, and this one's device.
 
@@ -118,6 +137,7 @@ def join_processes(device: torch.device) -> tuple[Processes, torch.device]:
         return Processes(), device
     from accelerate import PartialState
 
+    join_restarted(device.type == "cpu")
     state = PartialState(cpu=device.type == "cpu")
     return Processes(state.num_processes, state.process_index), state.device
 

@@ -20,9 +20,10 @@ from tood.errors import ToodError
 from tood.models import build_model, named_models
 from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, rate_factor, run_config
 from tood.training.checkpoint import random_states, read_checkpoint, set_random_states, write_checkpoint
-from tood.training.optim import build_optimizer, parameter_groups, scaled_rate
+from tood.training.optim import build_optimizer, parameter_groups, scaled_rate, set_rate
 from tood.training.progress import Status, TrainingDisplay, duration
-from training.fakes import tiny_model, tiny_run
+from tood.training.run import deterministic
+from training.fakes import tiny_model, tiny_run, tiny_trainer
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -314,3 +315,61 @@ def test_a_run_says_its_length() -> None:
         "3 epochs",
         "1.5 minutes",
     ]
+
+
+def test_frozen_parts_stay_as_they_are_with_their_statistics(tmp_path: Path) -> None:
+    trainer = tiny_trainer(replace(tiny_run(tmp_path), freeze=("backbone.layer1", "neck")))
+    before = {name: value.clone() for name, value in trainer.learner.plain.state_dict().items()}
+    trainer.run()
+    changed = {
+        name for name, value in trainer.learner.plain.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert not any(name.startswith(("backbone.layer1.", "neck.")) for name in changed)
+    assert {"backbone.conv1.weight", "backbone.bn1.running_mean", "backbone.layer2.0.conv1.weight"} <= changed
+    assert any(name.startswith("head.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("backbone.layer9",), r"freeze has 'backbone.layer9', but backbone has no part 'layer9': it has conv1, bn1, "),
+        (("spine",), r"but the model has no part 'spine': it has backbone, neck, head"),
+        (("backbone", "neck", "head"), "leaves nothing to learn"),
+    ],
+)
+def test_what_cannot_be_frozen_is_named(tmp_path: Path, parts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ToodError, match=message):
+        tiny_trainer(replace(tiny_run(tmp_path), freeze=parts))
+
+
+def test_stages_learn_the_slower_the_farther_they_are_from_the_head() -> None:
+    model = build_model(tiny_model())
+    config = SGDConfig(lr=0.1, layer_decay=0.5, weight_decay=0.01, decay_norm_and_bias=False)
+    optimizer = build_optimizer(config, model, 0.1)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            rates[names.pop(id(parameter))] = group["lr"]
+            assert group["weight_decay"] == (0.01 if parameter.ndim > 1 else 0)
+    assert not names, "each parameter is in one group"
+    expected = {
+        "head.": 0.1,
+        "neck.": 0.05,
+        "backbone.layer4": 0.025,
+        "backbone.layer1": 0.1 / 32,
+        "backbone.conv1": 0.1 / 64,
+    }
+    for start, rate in expected.items():
+        found = {value for name, value in rates.items() if name.startswith(start)}
+        assert list(found) == pytest.approx([rate]), start
+    set_rate(optimizer, 1.0)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.5**n for n in range(7)}
+
+
+def test_deterministic_runs_refuse_what_is_not_and_leave_the_switch_as_it_was(tmp_path: Path) -> None:
+    seen = []
+    with deterministic(True):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+    assert seen == [True]
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -41,18 +41,17 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], keep: int = 1) -> P
     Raises:
         CheckpointWriteError: if the disk does not take it; the previous checkpoint is then intact.
     """
-    path = folder / CHECKPOINT
+    path, hashing = folder / CHECKPOINT, _HashingFile()
     try:
         with whole_file(path, durable=True) as temporary:
-            with temporary.open("wb") as file:
-                hashing = _HashingFile(file)
+            with temporary.open("wb") as hashing.file:
                 torch.save({"format": FORMAT, **state}, hashing)  # type: ignore[arg-type]  # it only writes
-                file.write(_MARK + hashing.digest())
+                hashing.file.write(_MARK + hashing.digest())
             if keep > 1:
                 _set_aside(path, keep - 1)
     except (OSError, RuntimeError, ToodError) as error:
-        # PyTorch reports a failed write as a RuntimeError.
-        cause = error.__cause__ if isinstance(error, ToodError) and error.__cause__ else error
+        # PyTorch hides a failed write behind a RuntimeError about positions.
+        cause = hashing.failure or error.__cause__ or error
         raise CheckpointWriteError(f"cannot write {path} ({cause}); the checkpoint before it is intact") from error
     return path
 
@@ -115,15 +114,22 @@ def _checked(content: bytes, path: Path) -> memoryview:
 class _HashingFile:
     """Writes to a file and adds up the SHA-256 of what it is given."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._hash = file, hashlib.sha256()
+    file: BinaryIO
+    failure: OSError | None = None
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
         self._hash.update(data)
-        return self._file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
-        self._file.flush()
+        self.file.flush()
 
     def digest(self) -> bytes:
         """Of all that was written."""

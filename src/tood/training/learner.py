@@ -60,6 +60,8 @@ class Learner:
         optimizer = build_optimizer(config.optimizer, model, self.peak_rate)
         # The same modules and weights, without the lower precision that Accelerate puts into `model.forward` for good.
         self.plain = copy.copy(model)
+        self.buffers = [buffer for _, buffer in model.named_buffers()]  # the statistics of BatchNorms
+        self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     @property
@@ -89,11 +91,13 @@ class Learner:
             NotFiniteError: a loss or gradient is no number; the weights are as they were.
         """
         set_rate(self.optimizer, rate)
+        _copy(self.buffers, self.buffers_before)
         try:
             losses = self._gradients(batches, number, warm_up)
             self._limit_gradient(batches, number)
         except NotFiniteError:
             self.optimizer.zero_grad()
+            _copy(self.buffers_before, self.buffers)  # the forward pass has changed them
             raise
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -176,3 +180,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def _copy(values: list[Tensor], to: list[Tensor]) -> None:
+    for value, target in zip(values, to, strict=True):
+        target.copy_(value)

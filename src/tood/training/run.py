@@ -21,7 +21,7 @@ from tood import configuration
 from tood.data import Batch, DetectionDataset, load_dataset, pick_splits, require_same_categories, train_loader
 from tood.errors import ToodError
 from tood.models import AnyDetector, build_model
-from tood.processes import Processes
+from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
 from tood.training.config import RunConfig
 from tood.training.loop import Trainer, TrainingImages
@@ -62,12 +62,13 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
         mixed = "no" if precision == "fp32" else precision
         # Without this, processes launched together on a machine that has no GPU would each train alone.
         on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.accelerator.is_available())
+        join_restarted(on_cpu)
         accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu)
     except ValueError as error:
         AcceleratorState._reset_state(reset_partial_state=True)
         raise ToodError(f"precision is '{precision}', which this machine cannot do ({error}): use auto") from error
     try:
-        with _deterministic(config.deterministic):
+        with deterministic(config.deterministic):
             return _train(config, resume, console if accelerator.is_main_process else None, accelerator, precision, why)
     except torch.OutOfMemoryError as error:
         size, _ = config.batches(accelerator.num_processes)
@@ -134,7 +135,7 @@ def _train(
 
 
 @contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
+def deterministic(wanted: bool) -> Iterator[None]:
     """Only algorithms that give the same numbers every time, while this lasts."""
     if not wanted:
         yield

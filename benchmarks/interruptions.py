@@ -1,0 +1,221 @@
+"""Kills a training run again and again, and compares what it ends with to a run that was left alone: bit for bit.
+
+python benchmarks/interruptions.py --kills 20                  # SIGKILL to one process at random moments
+python benchmarks/interruptions.py --kills 20 --processes 2    # and to two, with their launcher
+python benchmarks/interruptions.py --kills 2 --processes 2 --elastic    # to one of two; torchrun restarts them
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from tood.errors import ToodError
+from tood.training.checkpoint import newest_checkpoint, parse_checkpoint, read_checkpoint
+
+SETTINGS = [
+    "model.backbone.width=8",
+    "model.backbone.stem_width=8",
+    "model.neck.width=8",
+    "model.head.width=8",
+    "model.head.norm_groups=2",
+    "model.head.interactive_layers=2",
+    "checkpoint_minutes=0",  # after every step: many a kill meets one half-written
+    "keep=2",
+    "log_every=1",
+    "trackers=[]",
+]
+
+
+def picture_folder(root: Path, images: int = 12) -> Path:
+    """A COCO folder of bright squares."""
+    (root / "annotations").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        records, annotations = [], []
+        for number in range(1, images + 1):
+            picture = np.full((48, 64, 3), 60, np.uint8)
+            x, y, side = (int(value) for value in rng.integers(4, 24, 3))
+            picture[y : y + side, x : x + side] = 220
+            cv2.imwrite(str(root / split / f"{number}.png"), picture)
+            records.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 48})
+            box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
+            annotations.append({"id": number, "image_id": number, "category_id": 1 + number % 2, **box})
+        categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+        content = {"images": records, "annotations": annotations, "categories": categories}
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+class Run:
+    """The same command again and again, until its run is complete."""
+
+    def __init__(self, data: Path, out: Path, processes: int, elastic: int, epochs: int) -> None:
+        self.out = out
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        launcher += ["--max-restarts", str(elastic)] if elastic else []
+        options = ["--model", "tood_tiny", "--size", "64", "--workers", "1", "--device", "cpu", "--precision", "fp32"]
+        options += ["--batch-size", str(4 // processes), "--epochs", str(epochs), "--resume", "auto"]
+        command = ["-m", "tood", "train", "--data", str(data), "--out", str(out), *options]
+        settings = [f"--set={setting}" for setting in SETTINGS]
+        self.command = [sys.executable, *(launcher if processes > 1 else []), *command, *settings]
+
+    def start(self) -> subprocess.Popen[str]:
+        """In a session of its own, so that all of it can be killed at once."""
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def finish(self) -> None:
+        """Lets it go to its end."""
+        process = self.start()
+        text, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"the run failed with exit code {process.returncode}:\n{text}")
+
+    @property
+    def step(self) -> int:
+        """Of its newest checkpoint, which is readable whenever one looks."""
+        found = newest_checkpoint(self.out)
+        return 0 if found is None else parse_checkpoint(*found)["position"]["step"]
+
+
+def kill_all(process: subprocess.Popen[str], out: Path) -> None:
+    """SIGKILL to the launcher, the training processes and their loaders."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    for other in members(out):
+        os.kill(other, signal.SIGKILL)
+    while members(out):
+        time.sleep(0.05)
+
+
+def kill_one(rng: random.Random, out: Path) -> None:
+    """SIGKILL to a training process or a loader; returns when torchrun has ended the others of its attempt."""
+    attempt = members(out)
+    if attempt:
+        os.kill(rng.choice(attempt), signal.SIGKILL)
+    while set(attempt) & set(members(out)):
+        time.sleep(0.05)
+
+
+def members(out: Path) -> list[int]:
+    """Process ids of whatever was started with this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if str(out).encode() in arguments and b"tood" in arguments and b"torch.distributed.run" not in arguments:
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for_step(run: Run, process: subprocess.Popen[str], step: int) -> None:
+    """Until a checkpoint of a later step is there, or the run has ended."""
+    while process.poll() is None and run.step <= step:
+        time.sleep(0.02)
+
+
+def survive(data: Path, folder: Path, kills: int, processes: int, elastic: bool, epochs: int, seed: int) -> list[int]:
+    """Trains once untouched and once killed; the steps at which it was.
+
+    Raises:
+        SystemExit: if the two end differently, or a checkpoint could not be read.
+    """
+    rng = random.Random(seed)
+    alone, killed = (Run(data, folder / name, processes, 0, epochs) for name in ("alone", "killed"))
+    alone.finish()
+    last_step, steps = alone.step, []
+    if elastic:
+        killed = Run(data, folder / "killed", processes, kills, epochs)
+        process = killed.start()
+    while len(steps) < kills:
+        if not elastic:
+            process = killed.start()
+        try:
+            wait_for_step(killed, process, steps[-1] if steps else 0)
+            time.sleep(rng.uniform(0, 0.6))
+            if process.poll() is not None:
+                break  # it was through before all kills were spent
+            if elastic:
+                kill_one(rng, killed.out)
+            else:
+                kill_all(process, killed.out)
+            steps.append(killed.step)
+        except ToodError as error:
+            raise SystemExit(f"an unreadable checkpoint after {len(steps)} kills: {error}") from error
+    if elastic:
+        text, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"torchrun gave up:\n{text}")
+    else:
+        killed.finish()
+    compare(folder / "alone", folder / "killed", last_step)
+    return steps
+
+
+def compare(one: Path, two: Path, step: int) -> None:
+    """Ends the program unless both runs hold the same weights, averages and moments."""
+    for name in ("best.safetensors", "last.safetensors"):  # whose metadata come in any order
+        if not _equal(load_file(one / name), load_file(two / name)):
+            raise SystemExit(f"{name} differs")
+    states = [read_checkpoint(folder) for folder in (one, two)]
+    for state in states:
+        assert state["position"]["step"] == step
+    for part in ("model", "ema", "optimizer"):
+        if not _equal(states[0][part], states[1][part]):
+            raise SystemExit(f"{part} differs")
+
+
+def _equal(one: object, two: object) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(two, torch.Tensor) and torch.equal(one, two)
+    if isinstance(one, dict):
+        return isinstance(two, dict) and one.keys() == two.keys() and all(_equal(one[key], two[key]) for key in one)
+    if isinstance(one, list):
+        return isinstance(two, list) and len(one) == len(two) and all(map(_equal, one, two))
+    return one == two
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--elastic", action="store_true", help="kill one process and let torchrun restart all")
+    parser.add_argument("--epochs", type=int, default=0, help="length of the run; 0: as long as the kills need")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    epochs = options.epochs or 20 * options.kills
+    with tempfile.TemporaryDirectory() as folder:
+        data = picture_folder(Path(folder) / "data")
+        steps = survive(data, Path(folder), options.kills, options.processes, options.elastic, epochs, options.seed)
+    if len(steps) < options.kills:
+        raise SystemExit(f"the run was through after {len(steps)} kills: give more --epochs")
+    print(f"killed at steps {', '.join(map(str, steps))}: the same to the last bit as the run left alone")
+
+
+if __name__ == "__main__":
+    main()
