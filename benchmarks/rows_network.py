@@ -43,10 +43,13 @@ def inference() -> None:
 def training() -> None:
     """Forward, assignment, losses, backward and the optimiser's step."""
     run = run_config(MODEL)
-    model = build_model(run.model).train()
+    model = build_model(run.model).train().to(memory_format=torch.channels_last)  # as `tood train` has it
     criterion = build_criterion(run.criterion)
     optimizer = build_optimizer(run.optimizer, model, 1e-5)
-    images, generator = torch.randn(2, 3, 320, 320), torch.Generator().manual_seed(0)
+    images, generator = (
+        torch.randn(2, 3, 320, 320).contiguous(memory_format=torch.channels_last),
+        torch.Generator().manual_seed(0),
+    )
     targets = []
     for _ in range(2):
         corner = torch.rand(10, 2, generator=generator) * 200

@@ -9,6 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 from benchmarks.timing import THREADS, emit, fastest, peak_memory
@@ -20,7 +21,9 @@ def build() -> torch.nn.Module:
     """The network with random weights."""
     config = Config.fromfile(Path(mmdet.__file__).parent / ".mim/configs/tood/tood_r50_fpn_1x_coco.py").model
     config.backbone.init_cfg = None  # nothing is fetched
-    config.train_cfg.initial_epoch = 0  # TAL from the first step
+    config.train_cfg.initial_epoch = 0
+    # The head asks it which assigner is in force: TAL from epoch 0 on, as set above.
+    MessageHub.get_current_instance().update_info("epoch", 1)
     model = MODELS.build(config)
     model.init_weights()
     return model

@@ -36,8 +36,7 @@ def stand_in() -> None:
     from ultralytics.utils.nms import TorchNMS
 
     operators = sys.modules["torchvision.ops"]
-    operators.nms = TorchNMS.nms  # type: ignore[attr-defined]
-    operators.batched_nms = TorchNMS.batched_nms  # type: ignore[attr-defined]
+    operators.nms = lambda boxes, scores, threshold: TorchNMS.nms(boxes, scores, threshold)  # type: ignore[attr-defined]
 
 
 stand_in()
