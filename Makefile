@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Where the peers of `make bench` live.
+PEERS ?= .peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types format clean
+.PHONY: help install demo test lint types format bench bench-peers clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed ## Set up .venv with the tested versions (demo and test do this by themselves)
 
@@ -32,6 +34,12 @@ types: $(VENV)/.installed ## Check the types
 format: $(VENV)/.installed ## Put the code into the house's style
 	$(BIN)/ruff check --fix src tests benchmarks
 	$(BIN)/ruff format src tests benchmarks
+
+bench: $(VENV)/.installed ## Time everything beside the peers: one table (ROWS=assign,start QUICK=1 PEERS=folder)
+	$(BIN)/python -m benchmarks.bench --peers $(PEERS) $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
+
+bench-peers: ## Set up MMDetection, Ultralytics and pycocotools for that table, in .peers (20 minutes)
+	PYTHON=$(PYTHON) benchmarks/peers/setup.sh $(PEERS)
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

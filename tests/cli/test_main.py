@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 import tood
 from tood.cli import app
 from tood.errors import ToodError
-from tood.models import named_models
+from tood.models import build_model, named_model, named_models, save_weights
+from tood.plots import write_image
 
 COMMANDS = ("train", "eval", "predict", "data", "models", "demo")
 
@@ -44,10 +46,41 @@ def test_help_names_every_command_and_answers_at_once() -> None:
     assert all(command in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("imported", ["import tood", "import tood.cli", "import tood; tood.__version__; dir(tood)"])
-def test_importing_does_not_import_what_is_slow(imported: str) -> None:
-    code = f"{imported}\nimport sys\nprint([m for m in ('torch', 'cv2', 'numpy', 'matplotlib') if m in sys.modules])"
-    assert subprocess_run(code=code).stdout == "[]\n"
+def imported_by(code: str, *packages: str) -> list[str]:
+    """Which of the packages a new process has imported after this code."""
+    done = subprocess_run(code=f"{code}\nimport sys\nprint([m for m in {packages} if m in sys.modules])")
+    return json.loads(done.stdout.splitlines()[-1].replace("'", '"'))
+
+
+SLOW = ("torch", "cv2", "numpy", "matplotlib", "accelerate", "tensorboard", "sklearn", "hotcoco", "PIL")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import tood",
+        "import tood.cli",
+        "import tood; tood.__version__; dir(tood)",
+        *(
+            f"from tood.cli import app; app({arguments}, standalone_mode=False)"
+            for arguments in (["--help"], ["--version"], ["train", "--help"], ["predict", "--help"], ["eval", "--help"])
+        ),
+    ],
+)
+def test_importing_and_help_do_not_import_what_is_slow(code: str) -> None:
+    assert imported_by(code, *SLOW) == []
+
+
+def test_a_detection_imports_nothing_that_only_training_or_evaluation_needs(tmp_path: Path) -> None:
+    model = build_model(named_model("tood_tiny").config())
+    save_weights(tmp_path / "tiny.safetensors", model, [f"class {i}" for i in range(model.config.classes)])
+    write_image(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8))
+    arguments = ["predict", str(tmp_path / "grey.png"), "--model", str(tmp_path / "tiny.safetensors")]
+    arguments += ["--threshold", "0", "--out", str(tmp_path / "out")]
+    code = f"from tood.cli import app; app({arguments}, standalone_mode=False)"
+    unwanted = ("matplotlib", "accelerate", "tensorboard", "sklearn", "scipy", "hotcoco", "huggingface_hub")
+    assert imported_by(code, "torch", *unwanted, "torch._dynamo", "sympy") == ["torch"]
+    assert (tmp_path / "out" / "grey.png").exists()
 
 
 def test_the_package_offers_what_it_names() -> None:

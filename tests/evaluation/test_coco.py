@@ -211,6 +211,10 @@ def test_classes_of_one_name_are_told_apart_by_id() -> None:
 GOOD = {"image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
 
 
+def without(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != key}
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -223,6 +227,11 @@ GOOD = {"image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
         (json.dumps([{**GOOD, "bbox": [1, 2, 3, float("nan")]}]), "bbox must be four numbers"),
         (json.dumps([{**GOOD, "bbox": [1, 2, 3, 10**400]}]), "bbox must be four numbers"),
         (json.dumps([{**GOOD, "score": None}]), "score must be a number"),
+        (json.dumps([GOOD, without(GOOD, "score")]), "detection 1: score must be a number"),
+        (json.dumps([GOOD, {**without(GOOD, "bbox"), "image_id": 5}]), "detection 1: bbox must be four numbers"),
+        (json.dumps([{**without(GOOD, "bbox"), "segmentation": [[1, 2, 3, 4, 5, 6]]}]), "bbox must be four numbers"),
+        (json.dumps([{**GOOD, "bbox": [1, 2, 3, 1e301]}]), "bbox must be four numbers"),
+        (json.dumps([{**GOOD, "image_id": 5.5}]), "image_id must be a whole number"),
         (json.dumps([{**GOOD, "image_id": 6}]), "image_id that the annotations .* lack"),
         (json.dumps([{**GOOD, "category_id": 0}]), "category_id that the annotations .* lack"),
         ("\x80", "not valid json"),
@@ -243,6 +252,20 @@ def test_wrong_annotations_are_one_sentence(tmp_path: Path, content: str) -> Non
     path.write_text(content)
     with pytest.raises(ToodError, match=r"t\.json"):
         GroundTruth.from_json(path)
+
+
+def test_keys_that_do_not_matter_and_the_way_numbers_are_written_change_nothing(tmp_path: Path) -> None:
+    truth, detections = random_case(8)
+    annotations = write(tmp_path, "t.json", truth)
+    wanted = evaluate_detections(write(tmp_path, "d.json", detections), annotations)
+    more = [{"id": 1, **d, "area": -7, "iscrowd": 1, "ignore": 1, "file_name": "n"} for d in detections]
+    assert evaluate_detections(write(tmp_path, "more.json", more), annotations) == wanted
+    whole = [{**d, "image_id": float(d["image_id"])} for d in detections]
+    assert evaluate_detections(write(tmp_path, "whole.json", whole), annotations) == wanted
+    assert evaluate_detections(write(tmp_path, "both.json", [*more[:1], *whole[1:]]), annotations) == wanted
+    (tmp_path / "lines.json").write_text(json.dumps(detections[::-1], indent=2))
+    assert evaluate_detections(tmp_path / "lines.json", annotations).detections == wanted.detections
+    assert evaluate_detections(write(tmp_path, "none.json", []), annotations).ap == 0
 
 
 def test_missing_files_are_one_sentence(tmp_path: Path) -> None:

@@ -90,7 +90,6 @@ def evaluate(
     from rich.console import Console
 
     from tood.errors import ToodError
-    from tood.evaluation import DetectionTable
     from tood.inference import check_device, parse_device
     from tood.processes import join_processes, leave_processes
 
@@ -109,27 +108,28 @@ def evaluate(
             f"split '{dataset.split}' of {dataset.root} has no annotations to compare with: "
             "with --model and --out its detections are written for a server to judge"
         )
+    found: DetectionTable | Path
     if detections is not None:
-        table = processes.from_main(lambda: DetectionTable.read(detections))
+        found = detections
         console.print(f"{detections} on {_name(dataset)}", markup=False, highlight=False)
     else:
-        table = _detect(str(model), dataset, batch_size, workers, place, console, processes)
+        found = _detect(str(model), dataset, batch_size, workers, place, console, processes)
     # The one process that writes and speaks; its errors are everyone's.
-    processes.from_main(lambda: _report(table, dataset, out, json, console, save=model is not None))
+    processes.from_main(lambda: _report(found, dataset, out, json, console))
     leave_processes()
 
 
 def _report(
-    table: DetectionTable, dataset: DetectionDataset, out: Path | None, json: Path | None, console: Console, save: bool
+    found: DetectionTable | Path, dataset: DetectionDataset, out: Path | None, json: Path | None, console: Console
 ) -> None:
-    from tood.evaluation import evaluate_detections, result_table, save_result
+    from tood.evaluation import DetectionTable, evaluate_detections, result_table, save_result
 
-    if save and out is not None:
-        table.save(out / "detections.json")
+    if isinstance(found, DetectionTable) and out is not None:
+        found.save(out / "detections.json")
         typer.echo(f"Detections: {out / 'detections.json'}")
     if not dataset.annotated:
         return
-    result = evaluate_detections(table, dataset)
+    result = evaluate_detections(found, dataset)
     console.print(result_table(result))
     console.print(f"{result.images:,} images, {result.objects:,} objects, {result.detections:,} detections")
     for path in (out / "metrics.json" if out is not None else None, json):

@@ -6,17 +6,17 @@ import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tood.errors import ToodError
 from tood.plots.palette import PALETTE
 from tood.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Columns = Mapping[str, NDArray[np.float64]]
 
@@ -39,6 +39,9 @@ def training_curves(metrics_csv: Path | str, out_png: Path | str, *, title: str 
     Raises:
         ToodError: if the file is missing, is no such table, or the picture cannot be written.
     """
+    # Imported here: commands that draw no curve do without its half second.
+    from matplotlib.figure import Figure
+
     columns = _read(Path(metrics_csv))
     some = next(iter(columns.values()))
     epochs = columns["epoch"] if "epoch" in columns else np.arange(1.0, len(some) + 1)
@@ -77,6 +80,8 @@ def _panel(
     names: Mapping[str, str],
     marked: bool = False,
 ) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("epoch")
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""Measurements beside the peers: `make bench`; docs/benchmarks.md says what each row means."""
