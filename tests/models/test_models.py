@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import tood
 from golden_values import NARROW, narrow_model
 from tood.errors import ToodError
 from tood.models import build_model, load_weights, named_model, named_models, normalise, padded_sizes, save_weights
@@ -241,3 +245,19 @@ def test_an_unknown_model_name_is_met_with_a_suggestion() -> None:
 def test_impossible_architectures_are_refused(change: dict) -> None:
     with pytest.raises(ToodError):
         TOOD(replace(SMALL, **change))
+
+
+def test_a_narrow_backbone_trains_in_channels_last_without_harm_to_the_heap() -> None:
+    """In a process of its own, whose memory allocator looks for damage: PyTorch 2.13's convolution did some."""
+    script = """
+import torch
+from tood.models.backbones import ResNet, ResNetConfig
+config = ResNetConfig(block="basic", blocks=(1, 1, 1, 1), width=8, stem_width=8, frozen_stages=-1, norm_eval=False)
+backbone = ResNet(config).to(memory_format=torch.channels_last)
+image = torch.randn(2, 3, 256, 256).contiguous(memory_format=torch.channels_last)
+for _ in range(3):
+    sum(features.sum() for features in backbone(image)).backward()
+"""
+    environment = {**os.environ, "MALLOC_PERTURB_": "7", "PYTHONPATH": str(Path(tood.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

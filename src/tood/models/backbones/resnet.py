@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.models.common.deform_conv import DeformConv2d
@@ -118,7 +119,21 @@ class Bottleneck(nn.Module):
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+    convolution = nn.Conv2d if inputs >= 16 else _NarrowProjection
+    return nn.Sequential(convolution(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+class _NarrowProjection(nn.Conv2d):
+    """A 1x1 convolution that takes its stride first.
+
+    oneDNN's own (PyTorch 2.13) corrupts the heap in its backward pass at fewer than 16 channels, stride 2 and
+    channels-last memory.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, D, ceil(H / stride), ceil(W / stride)]."""
+        rows, columns = self.stride
+        return F.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
 
 
 class ResNet(nn.Module):
