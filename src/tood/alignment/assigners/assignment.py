@@ -51,7 +51,7 @@ class Candidates:
     """For every ground truth, the K priors that might become its positives.
 
     Attributes:
-        index: [B, G, K] int64 prior index, distinct within one ground truth.
+        index: [B, G, K] int64 prior index, distinct among the eligible ones of one ground truth.
         iou: [B, G, K] overlap with the ground truth.
         metric: [B, G, K] the value that ranked them.
         eligible: [B, G, K] bool, whether the candidate passed every test.
@@ -61,6 +61,14 @@ class Candidates:
     iou: Tensor
     metric: Tensor
     eligible: Tensor
+
+    @staticmethod
+    def none(batch: int, truths: int, topk: int, device: torch.device) -> Candidates:
+        """[B, G, K] places to be filled in, none eligible."""
+        shape = batch, truths, topk
+        zeros = torch.zeros(shape, device=device)
+        index = torch.zeros(shape, dtype=torch.long, device=device)
+        return Candidates(index, zeros, zeros.clone(), torch.zeros(shape, dtype=torch.bool, device=device))
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,22 @@ class Assignment:
     def positive(self) -> Tensor:
         """[B, N] bool."""
         return self.gt_index >= 0
+
+
+def first_largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest along the last dimension of [.., .., n] and their places; on a CPU of equal ones above 0 the first.
+
+    A GPU takes any of equal ones: it would have to wait to find out whether there are some.
+    """
+    largest, place = values.topk(k, dim=2)
+    if values.device.type == "cpu" and k < values.shape[2]:
+        least = largest[..., -1:]
+        # More of them than fit reach the least: they are sorted.
+        ambiguous = (((values >= least).sum(dim=2) > k) & (least[..., 0] > 0)).nonzero(as_tuple=True)
+        if len(ambiguous[0]):
+            ordered, where = values[ambiguous].sort(dim=1, descending=True, stable=True)
+            largest[ambiguous], place[ambiguous] = ordered[:, :k], where[:, :k]
+    return largest, place
 
 
 def settle_conflicts(candidates: Candidates, priors: int) -> tuple[Tensor, Tensor]:

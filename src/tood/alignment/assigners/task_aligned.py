@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,11 +16,16 @@ from tood.alignment.assigners.assignment import (
     block_size,
     build_assignment,
     empty_assignment,
+    first_largest,
     settle_conflicts,
 )
+from tood.alignment.assigners.overlapping import best_overlapping
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
 from tood.structures import Targets
+
+# Up to so many ground truths an image all pairs are measured at once.
+FEW = 32
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,9 @@ class TaskAlignedAssigner:
             valid: [B, N] bool, False on priors that may not be assigned (padding); None for all valid.
 
         Returns:
-            The assignment. A prior that several ground truths claim goes to the one of highest IoU, among equals to
-            the first. `target_scores` is t / (max t + epsilon) * max IoU, the maxima over the ground truth's positives.
-            Extra memory: O(B * G * topk + B * N), plus blocks of 8 MiB.
+            The assignment. Of priors with equal t the first are taken. A prior that several ground truths claim goes to
+            the one of highest IoU, among equals to the first. `target_scores` is t / (max t + epsilon) * max IoU, the
+            maxima over the ground truth's positives. Extra memory: O(B * G * topk + B * N), plus blocks of 8 MiB.
         """
         truth = PaddedTargets.of(targets)
         batch, priors, _ = scores.shape
@@ -87,15 +92,56 @@ class TaskAlignedAssigner:
     def _candidates(
         self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None
     ) -> Candidates:
+        """The priors of largest t of each ground truth, of equal ones the first.
+
+        Where there are many ground truths, a CPU looks only where boxes are; a GPU would have to wait for the number of
+        them, and measures all pairs.
+        """
+        if truth.boxes.shape[1] <= FEW or scores.device.type != "cpu":
+            found = self._among_all(scores, boxes, centres, truth, valid)
+        else:
+            found = self._among_overlapping(scores, boxes, centres, truth, valid)
+        inside = inside_distance(centres[found.index], truth.boxes[:, :, None]) > self.margin  # [B, G, K]
+        return replace(found, eligible=(found.metric > 0) & inside & truth.present[..., None])
+
+    def _among_overlapping(
+        self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None
+    ) -> Candidates:
+        batch, truths = truth.present.shape
+        topk = min(self.topk, scores.shape[1])
+        found = Candidates.none(batch, truths, topk, scores.device)
+        ranked = centres if self.inside == "before" else None
+        for image, count in enumerate(truth.present.sum(dim=1).tolist()):
+            if count:
+                best = best_overlapping(
+                    scores[image],
+                    boxes[image],
+                    ranked,
+                    truth.boxes[image, :count],
+                    truth.labels[image, :count],
+                    None if valid is None else valid[image],
+                    topk,
+                    self.alpha,
+                    self.beta,
+                    self.margin,
+                )
+                found.index[image, :count] = best.index
+                found.iou[image, :count] = best.iou
+                found.metric[image, :count] = best.metric
+        return found
+
+    def _among_all(
+        self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None
+    ) -> Candidates:
         batch, priors, _ = scores.shape
         by_class = scores.transpose(1, 2)  # [B, C, N]
         image = torch.arange(batch, device=scores.device)[:, None]
+        found = Candidates.none(batch, truth.boxes.shape[1], min(self.topk, priors), scores.device)
         block = block_size(batch, priors)
-        parts = []
         for start in range(0, truth.boxes.shape[1], block):
-            gt_boxes = truth.boxes[:, start : start + block]  # [B, g, 4]
-            present = truth.present[:, start : start + block, None]  # [B, g, 1]
-            score = by_class[image, truth.labels[:, start : start + block]]  # [B, g, N]
+            part = slice(start, start + block)
+            gt_boxes = truth.boxes[:, part]  # [B, g, 4]
+            score = by_class[image, truth.labels[:, part]]  # [B, g, N]
             iou = iou_matrix(gt_boxes, boxes)  # [B, g, N]
             metric = alignment_metric(score, iou, self.alpha, self.beta)
             if valid is not None:
@@ -103,15 +149,6 @@ class TaskAlignedAssigner:
             if self.inside == "before":
                 inside = inside_distance(centres, gt_boxes[:, :, None]) > self.margin  # [B, g, N]
                 metric = metric.masked_fill(~inside, 0)
-            metric, index = metric.topk(min(self.topk, priors), dim=2)  # [B, g, K]
-            inside = inside_distance(centres[index], gt_boxes[:, :, None]) > self.margin  # [B, g, K]
-            eligible = (metric > 0) & inside & present
-            parts.append(Candidates(index, iou.gather(2, index), metric, eligible))
-        if len(parts) == 1:
-            return parts[0]
-        return Candidates(
-            index=torch.cat([part.index for part in parts], dim=1),
-            iou=torch.cat([part.iou for part in parts], dim=1),
-            metric=torch.cat([part.metric for part in parts], dim=1),
-            eligible=torch.cat([part.eligible for part in parts], dim=1),
-        )
+            found.metric[:, part], index = first_largest(metric, found.index.shape[2])  # [B, g, K]
+            found.index[:, part], found.iou[:, part] = index, iou.gather(2, index)
+        return found
