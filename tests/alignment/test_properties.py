@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriterion
 from tood.alignment.assigners import assignment
-from tood.boxes import iou_matrix
+from tood.boxes import inside_distance, iou_matrix
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Targets
 
@@ -206,3 +207,107 @@ def test_ten_thousand_objects_fit() -> None:
     scores, boxes = torch.rand(1, 4096, 1, generator=generator), priors.boxes[None] * 0.99
     assert TaskAlignedAssigner()(scores, boxes, priors.centres, [truth]).positive.any()
     assert ATSSAssigner()(priors, [truth]).positive.any()
+
+
+def dense_tal(scores: Tensor, boxes: Tensor, truth: Targets, assigner: TaskAlignedAssigner) -> Tensor:
+    """[N] ground truth of each prior, from the whole matrix, every sort stable: of equal priors the first are taken."""
+    iou = iou_matrix(truth.boxes, boxes)
+    metric = scores.T[truth.labels] * (iou * iou * iou).square()
+    inside = inside_distance(PRIORS.centres, truth.boxes[:, None]) > assigner.margin
+    if assigner.inside == "before":
+        metric = metric.masked_fill(~inside, 0)
+    place = metric.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
+    claims = (place < assigner.topk) & (metric > 0) & inside
+    best = torch.where(claims, iou, -1.0).max(dim=0)
+    first = (torch.where(claims, iou, -1.0) == best.values).int().argmax(dim=0)
+    return torch.where(best.values >= 0, first, -1)
+
+
+LAYOUTS = ("random", "clustered", "nested", "tiny", "huge", "repeated")
+
+
+def many(layout: str, seed: int, truths: int) -> Targets:
+    """Ground truths in a picture of 80 x 64 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.rand(truths, 2, generator=generator) * torch.tensor([80.0, 64.0])
+    side = torch.rand(truths, 2, generator=generator) * 30 + 3
+    if layout == "clustered":
+        place = place / 10 + 30
+    elif layout == "nested":
+        place, side = place / 20 + 36, torch.linspace(1, 60, truths)[:, None].expand(-1, 2)
+    elif layout == "tiny":
+        side = side / 20
+    elif layout == "huge":
+        side = side * 50
+    boxes = torch.cat([place - side / 2, place + side / 2], 1)
+    if layout == "repeated":
+        boxes = boxes[: truths // 4 + 1].repeat(4, 1)[:truths].round()
+    labels = torch.randint(0, CLASSES, (truths,), generator=generator)
+    return Targets(boxes, labels, torch.zeros(truths, dtype=torch.bool))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([1, 7, 32, 33, 150]),
+    st.sampled_from(LAYOUTS),
+    st.sampled_from(["before", "after"]),
+    st.booleans(),
+)
+def test_tal_of_few_or_many_objects_is_the_dense_definition_ties_included(
+    seed: int, truths: int, layout: str, inside: str, ties: bool
+) -> None:
+    scores, boxes, _ = scene(seed, 0)
+    if ties:  # whole numbers, and a score for all: many boxes are equally good
+        scores, boxes = (scores * 2).round() / 2, (boxes / 8).round() * 8
+    truth = many(layout, seed, truths)
+    assigner = TaskAlignedAssigner(topk=9, inside=inside)  # type: ignore[arg-type]
+    found = assigner(scores[None], boxes[None], PRIORS.centres, [truth])
+    assert torch.equal(found.gt_index[0], dense_tal(scores, boxes, truth, assigner))
+
+
+@pytest.mark.parametrize("truths", [33, 150])
+def test_crowded_images_of_a_batch_and_their_padding_are_each_as_if_alone(truths: int) -> None:
+    scenes = [scene(seed, count) for seed, count in enumerate([truths, 0, 3])]
+    scores, boxes = torch.stack([s for s, _, _ in scenes]), torch.stack([b for _, b, _ in scenes])
+    valid = torch.stack([some_valid(seed) for seed in range(3)])
+    together = TaskAlignedAssigner()(scores, boxes, PRIORS.centres, [t for _, _, t in scenes], valid)
+    for i, (score, box, truth) in enumerate(scenes):
+        alone = as_dict(together.gt_index[i])
+        assert alone == slow_tal(score, box, truth, TaskAlignedAssigner(), valid[i].tolist())
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the most elements of any tensor that was made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_the_assigner_never_makes_a_matrix_of_boxes_and_priors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    priors = grid_priors(
+        [torch.zeros(1, 1, 80, 80), torch.zeros(1, 1, 40, 40), torch.zeros(1, 1, 20, 20)], (8, 16, 32), 8
+    )
+    reach = torch.rand(8400, 4, generator=generator) * 60 + 2
+    boxes = torch.cat([priors.centres - reach[:, :2], priors.centres + reach[:, 2:]], 1)[None]
+    scores = torch.rand(1, 8400, 80, generator=generator)
+    largest = {}
+    for truths in (2500, 5000):
+        place, side = (
+            torch.rand(truths, 2, generator=generator) * 640,
+            torch.rand(truths, 2, generator=generator) * 30 + 4,
+        )
+        labels = torch.randint(0, 80, (truths,), generator=generator)
+        truth = Targets(torch.cat([place - side, place + side], 1), labels, torch.zeros(truths, dtype=torch.bool))
+        with LargestTensor() as seen:
+            TaskAlignedAssigner()(scores, boxes, priors.centres, [truth])
+        largest[truths] = seen.elements
+    assert largest[5000] <= 1 << 20
+    assert largest[5000] == largest[2500], "twice the boxes, the same largest piece"

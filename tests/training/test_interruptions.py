@@ -26,17 +26,7 @@ from tood.training.loop import Trainer
 from training.fakes import FakeScores, plain, squares_loader, tiny_run, tiny_trainer
 from training.pictures import coco_folder
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.mark.parametrize("options", ["--kills 1", "--kills 1 --processes 2 --elastic"])
-def test_a_killed_run_ends_bit_for_bit_like_one_left_alone(options: str) -> None:
-    """Small here; `python benchmarks/interruptions.py` kills twenty times."""
-    command = [sys.executable, "benchmarks/interruptions.py", "--seed", "1", *options.split()]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "the same to the last bit" in done.stdout
 
 
 def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_leaves_the_checkpoint_before_it(tmp_path: Path) -> None:
