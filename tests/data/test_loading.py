@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord
 from tood.data.image_cache import build_cache
-from tood.data.loading import Batch, UnreadableImageError, default_workers, eval_loader, train_loader
+from tood.data.loading import Batch, default_workers, eval_loader, train_loader
+from tood.data.reading import UnreadableImageError
 from tood.data.sampler import BLANK, EvalBatchSampler, SampleKey, TrainBatchSampler
 from tood.data.transforms import AugmentConfig, small_model
 from tood.errors import ToodError

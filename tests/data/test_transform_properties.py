@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tood.data.dataset import ImageRecord
-from tood.data.loading import TrainImages
 from tood.data.sampler import SampleKey
+from tood.data.samples import TrainImages
 from tood.data.transforms import (
     AugmentConfig,
     Mosaic,
@@ -134,7 +134,7 @@ def test_the_area_filter_is_the_one_that_is_told(
     require_sound(sample, after)
     kept = set(after.labels.tolist())
     for number, box in enumerate(sample.boxes.astype(np.float64)):
-        x1, y1, x2, y2 = box + [left, top, left, top]
+        x1, y1, x2, y2 = box + np.array([left, top, left, top])
         width, height = min(x2, 40) - max(x1, 0), min(y2, 50) - max(y1, 0)
         part = max(width, 0) * max(height, 0) / ((x2 - x1) * (y2 - y1))
         # Rounding decides where a number is as good as the limit, or as nothing.
@@ -151,9 +151,7 @@ def records(folder: Path, count: int = 5) -> list[ImageRecord]:
         cv2.imwrite(str(path), rng.integers(0, 256, (40 + number, 50, 3), dtype=np.uint8))
         boxes = np.array([[3, 4, 30, 33], [10, 0, 50, 40]], np.float32)
         found.append(
-            ImageRecord(
-                number, path, 50, 40 + number, boxes, np.arange(2), np.zeros(2, bool), np.ones(2), np.arange(2)
-            )
+            ImageRecord(number, path, 50, 40 + number, boxes, np.arange(2), np.zeros(2, bool), np.ones(2), np.arange(2))
         )
     return found
 
@@ -166,7 +164,7 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone(
     folder = tmp_path_factory.getbasetemp() / "pictures"
     folder.mkdir(exist_ok=True)
     augment = replace(small_model(64), mosaic=0.5)
-    one, other = (TrainImages(records(folder), augment, seed, 32, None) for _ in range(2))
+    one, other = (TrainImages(records(folder), augment, seed, 32) for _ in range(2))
     # The other one has given other samples before, as another number of workers would have it.
     keys = [SampleKey(e, i) for e in (epoch, epoch + 1) for i in range(5)]
     order.shuffle(keys)  # type: ignore[attr-defined]
@@ -178,5 +176,5 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone(
     assert first[1] == second[1]
     assert not np.array_equal(first[0].image, one[SampleKey(epoch + 1, image)][0].image)
     assert not np.array_equal(
-        first[0].image, TrainImages(one.records, augment, seed + 1, 32, None)[SampleKey(epoch, image)][0].image
+        first[0].image, TrainImages(one.records, augment, seed + 1, 32)[SampleKey(epoch, image)][0].image
     )

@@ -6,7 +6,9 @@ from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, 
 from tood.data.digits import DigitsConfig, SceneConfig, write_digits
 from tood.data.formats import SplitInfo, write_coco
 from tood.data.images import image_size, read_image
-from tood.data.loading import Batch, Collate, ImageInfo, eval_loader, train_loader
+from tood.data.loading import Batch, Collate, eval_loader, loading_error, train_loader
+from tood.data.reading import UnreadableImageError
+from tood.data.samples import ImageInfo
 from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits
 from tood.data.transforms import AugmentConfig, Sample, published_1x, published_2x, small_model
 
@@ -27,12 +29,14 @@ __all__ = [
     "Sample",
     "SceneConfig",
     "SplitInfo",
+    "UnreadableImageError",
     "available_splits",
     "check_dataset",
     "convert_dataset",
     "eval_loader",
     "image_size",
     "load_dataset",
+    "loading_error",
     "pick_splits",
     "published_1x",
     "published_2x",

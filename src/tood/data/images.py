@@ -95,13 +95,18 @@ def read_image(
     if expected_size is not None and (header.width, header.height) != expected_size:
         raise ToodError(_size_sentence(told, (header.width, header.height), expected_size))
     pixels = _decode(data, header, told, reduction)
-    reduced = (-(-header.height // reduction), -(-header.width // reduction))
-    if pixels.shape[:2] not in ((header.height, header.width), reduced):
+    shapes = ((header.height, header.width), reduced_shape(header.height, header.width, reduction))
+    if pixels.shape[:2] not in shapes:
         raise ToodError(
             f"{told}: the file says {header.width}x{header.height} pixels, but holds "
             f"{pixels.shape[1]}x{pixels.shape[0]}"
         )
     return _upright(pixels, orientation(data)) if exif else pixels
+
+
+def reduced_shape(height: int, width: int, reduction: int) -> tuple[int, int]:
+    """Height, width of a JPEG that `read_image` decodes at that part of its size."""
+    return -(-height // reduction), -(-width // reduction)
 
 
 def image_size(source: str | Path | bytes, *, exif: bool = False, name: str | None = None) -> tuple[int, int]:

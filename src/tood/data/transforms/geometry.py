@@ -139,7 +139,7 @@ class RandomFlip:
 
 
 def flip(sample: Sample, horizontal: bool) -> Sample:
-    """The mirrored sample: left-right if `horizontal`, else upside down; boxes without area are dropped as in `resize`."""
+    """The mirrored sample: left-right if `horizontal`, else upside down; boxes are dropped as by `resize`."""
     image: NDArray[np.uint8] = cv2.flip(sample.image, 1 if horizontal else 0)
     low, high, side = (0, 2, sample.width) if horizontal else (1, 3, sample.height)
     boxes = sample.boxes.copy()
