@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from tood.data.dataset import ImageRecord
@@ -16,7 +17,7 @@ from tood.data.reading import WHOLE, ImageReader, SkippedImages, UnreadableImage
 from tood.data.sampler import BLANK, SampleKey
 from tood.data.transforms.geometry import Resize, scale_boxes, with_area
 from tood.data.transforms.pipeline import AugmentConfig, build_transforms, canvas_shape
-from tood.data.transforms.sample import Sample, Transform
+from tood.data.transforms.sample import Compose, Sample, Transform
 
 # So many images that cannot be read, drawn one after the other, are no accident.
 _TRIES = 20
@@ -76,13 +77,19 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
     def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
         if key.image == BLANK:
             return _BLANK
-        rng = np.random.default_rng((self.seed, key.epoch, key.image))
-        side = key.canvas or self.augment.canvas
-        canvas = None if side is None else canvas_shape(side, self.ratio, self.divisor)
-        transforms = build_transforms(self.augment, canvas, self._fetch)
         # A stream of its own: whether an image can be read does not change what is drawn for those that can.
         index, sample = self._readable(key.image, np.random.default_rng((self.seed, key.epoch, key.image, 1)))
-        return transformed(self.records[index], sample, transforms, rng)
+        return transformed(self.records[index], sample, self.transforms(key), self.generator(key))
+
+    def generator(self, key: SampleKey) -> np.random.Generator:
+        """Where the draws for a key come from."""
+        return np.random.default_rng((self.seed, key.epoch, key.image))
+
+    def transforms(self, key: SampleKey) -> Compose:
+        """What becomes of a key's image."""
+        side = key.canvas or self.augment.canvas
+        canvas = None if side is None else canvas_shape(side, self.ratio, self.divisor)
+        return build_transforms(self.augment, canvas, self._fetch)
 
     def _fetch(self, rng: np.random.Generator) -> Sample:
         return self._readable(int(rng.integers(len(self.records))), rng)[1]
@@ -108,15 +115,19 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
         """
         record = self.records[index]
         pixels = self.read(record) if self.cache is None else self.cache[index]
+        return with_area(Sample(pixels, self.boxes_on(pixels, record), record.labels, record.crowd))
+
+    def boxes_on(self, pixels: NDArray[np.uint8], record: ImageRecord) -> NDArray[np.float32]:
+        """[G, 4] an image's boxes on its pixels as they were decoded or kept."""
         height, width = pixels.shape[:2]
         if (height, width) == (record.height, record.width):
-            return Sample(pixels, record.boxes, record.labels, record.crowd)
+            return record.boxes
         scale_x, scale_y = width / record.width, height / record.height
         reduction = self.read.reduction(record)
         if reduction > 1 and (height, width) == reduced_shape(record.height, record.width, reduction):
             # The last row and column stand for a square of pixels that may reach beyond the image.
             scale_x = scale_y = 1 / reduction
-        return with_area(Sample(pixels, scale_boxes(record.boxes, scale_x, scale_y), record.labels, record.crowd))
+        return scale_boxes(record.boxes, scale_x, scale_y)
 
 
 class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
