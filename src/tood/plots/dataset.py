@@ -121,9 +121,8 @@ def _shapes(axes: Axes, stats: DatasetStats) -> None:
         return
     # The same way to both sides: 1/4 is as far from a square as 4.
     reach = float(np.clip(np.abs(np.log2(ratios)).max(), 2, 6))
-    axes.hist(
-        ratios.clip(2**-reach, 2**reach), bins=np.logspace(-reach, reach, 41, base=2).tolist(), color=_BLUE, rwidth=0.9
-    )
+    edges = np.logspace(-reach, reach, 41, base=2).tolist()
+    axes.hist(ratios.clip(edges[0], edges[-1]), bins=edges, color=_BLUE, rwidth=0.9)
     _log_axis(axes)
     axes.axvline(1, color="0.6", linewidth=1, linestyle=":")
     _median(axes, float(np.median(ratios)))
