@@ -105,7 +105,7 @@ def test_augmentation_does_not_depend_on_the_batch(dataset: DetectionDataset) ->
 def test_batches_are_padded_with_zeros_to_the_divisor(dataset: DetectionDataset) -> None:
     for batch in train_loader(dataset, KEEP_RATIO, 3, 0, divisor=32):
         assert batch.images.dtype == torch.uint8
-        assert batch.images.is_contiguous()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.sizes.dtype == torch.int64
         height, width = batch.images.shape[2:]
         assert height % 32 == width % 32 == 0

@@ -39,7 +39,8 @@ class Batch:
     """Images of one step.
 
     Attributes:
-        images: [B, 3, H, W] uint8 RGB, contiguous, padded right and bottom with zeros.
+        images: [B, 3, H, W] uint8 RGB in channels-last memory, as pixels are decoded and networks compute, padded right
+            and bottom with zeros.
         sizes: [B, 2] int64, height, width of each image inside the padding; 0, 0 of a blank (see `TrainBatchSampler`).
         targets: ground truth of each image in input pixels, crowds flagged.
         infos: origin of each image.
@@ -110,12 +111,9 @@ class Collate:
         samples = [sample for sample, _ in items]
         sizes = torch.tensor([[sample.height, sample.width] for sample in samples])
         height, width = (max(-(-int(side) // self.divisor), 1) * self.divisor for side in sizes.amax(dim=0))
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
-        for planes, sample in zip(images.numpy(), samples, strict=True):
-            if sample.image.size == 0:
-                continue
-            for plane, channel in zip(planes, cv2.split(sample.image), strict=True):
-                plane[: sample.height, : sample.width] = channel
+        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
+        for pixels, sample in zip(images.numpy(), samples, strict=True):
+            pixels[: sample.height, : sample.width] = sample.image
         targets = tuple(
             Targets(
                 torch.from_numpy(sample.boxes.astype(np.float32)),
@@ -124,7 +122,7 @@ class Collate:
             )
             for sample in samples
         )
-        return Batch(images, sizes, targets, tuple(info for _, info in items))
+        return Batch(images.permute(0, 3, 1, 2), sizes, targets, tuple(info for _, info in items))
 
 
 def default_workers(on_gpu: bool | None = None) -> int:
