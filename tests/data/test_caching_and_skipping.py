@@ -232,6 +232,8 @@ def kill_and_go_on(iterator: Iterator[Batch]) -> None:
         pass
 
 
+# The end of the iterator finds its worker dead, too.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_killed_worker_is_one_sentence(dataset: DetectionDataset) -> None:
     iterator = iter(train_loader(dataset, KEEP_RATIO, 1, 1))
     next(iterator)

@@ -1,6 +1,6 @@
 """Generated datasets with things wrong in them: no traceback, and no wrong box that trains unsaid.
 
-`TOOD_MALFORMED=1000 pytest tests/data/test_malformed.py` makes so many of them; left out, 150.
+`TOOD_MALFORMED=1000 pytest tests/data/test_malformed.py` makes so many of them; left out, 600.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tood.data import (
 )
 from tood.errors import ToodError
 
-EXAMPLES = -(-int(os.environ.get("TOOD_MALFORMED", "150")) // len(STRATEGIES))
+EXAMPLES = -(-int(os.environ.get("TOOD_MALFORMED", "600")) // len(STRATEGIES))
 generated = settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -49,10 +49,10 @@ def test_malformed_datasets_are_refused_or_train_on_sound_boxes(format_: str) ->
             outcomes[outcome(Path(folder))] += 1
 
     run()
-    print(format_, dict(outcomes))
+    print(format_, dict(outcomes))  # shown by pytest -s
     # The generator makes both kinds: else it would test nothing.
-    assert outcomes["refused"] > EXAMPLES * 0.1
-    assert outcomes["trains"] > EXAMPLES * 0.1
+    assert outcomes["refused"] > EXAMPLES * 0.05
+    assert outcomes["trains"] > EXAMPLES * 0.05
 
 
 def outcome(root: Path) -> str:

@@ -184,7 +184,7 @@ def _show_stats(found: DatasetStats, console: Console) -> None:
         )
     if found.crowds:
         told += f"; {found.crowds:,} {'difficult' if found.format == 'voc' else 'crowds'} besides"
-    console.print(told, highlight=False, markup=False)
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     classes = Table(show_header=True)
     for column in ("class", "boxes", "images"):
         classes.add_column(column, justify="left" if column == "class" else "right")

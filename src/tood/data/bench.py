@@ -110,8 +110,8 @@ def bench_loading(
     )
     counts = sorted({1, default_workers() if workers is None else workers})
     loaders = tuple(LoaderRate(n, _loader_rate(part, augment, batch_size, n, divisor, scaled_jpeg)) for n in counts)
-    limit = names[int(seconds.argmax())]
-    return LoadingBench(len(part), stages, loaders, limit, _advice(dataset, augment, stages, limit, scaled_jpeg))
+    limit = max(stages, key=lambda stage: stage.share)
+    return LoadingBench(len(part), stages, loaders, limit.name, advice(dataset, augment, limit, scaled_jpeg))
 
 
 @contextmanager
@@ -167,20 +167,23 @@ def _loader_rate(
     return loaded / (time.perf_counter() - begun)
 
 
-def _advice(
-    dataset: DetectionDataset, augment: AugmentConfig, stages: tuple[StageRate, ...], limit: str, scaled_jpeg: bool
-) -> str:
-    share = next(stage.share for stage in stages if stage.name == limit)
-    told = f"what limits a worker is to {limit} ({100 * share:.0f} % of its time)"
+def advice(dataset: DetectionDataset, augment: AugmentConfig, limit: StageRate, scaled_jpeg: bool = False) -> str:
+    """One sentence: that this stage takes most of the time, and what to do about it.
+
+    Args:
+        dataset, augment, scaled_jpeg: as for `bench_loading`.
+        limit: the slowest stage.
+    """
+    told = f"what limits a worker is to {limit.name} ({100 * limit.share:.0f} % of its time)"
     gigabytes = sum(pixel_bytes((image.height, image.width)) for image in dataset.images) / 1e9
     scaled = ImageReader(augment.largest_scale)
     spared = np.mean([scaled.reduction(image) > 1 for image in dataset.images])
-    if limit == DECODE and not scaled_jpeg and spared > 0.5:
+    if limit.name == DECODE and not scaled_jpeg and spared > 0.5:
         return f"{told}: JPEGs here are twice as large as wanted or more, `--set data.scaled_jpeg=true` decodes less"
-    if limit in (READ, DECODE):
+    if limit.name in (READ, DECODE):
         if gigabytes < MEMORY_LIMIT:
             return f"{told}: `--set data.cache=true` keeps the decoded images in {gigabytes:.2g} GB of memory"
         return f"{told}: `--set data.cache=FOLDER` keeps the decoded images there, {gigabytes:,.0f} GB if there is room"
-    if limit == TRANSFORM:
+    if limit.name == TRANSFORM:
         return f"{told}: take more workers, or spare some of it (augment.photometric=0, a smaller augment.canvas)"
     return f"{told}: take more workers"
