@@ -262,3 +262,36 @@ def test_real_data_there_and_back(real_data: Path, tmp_path: Path) -> None:
     for first, second in zip(one.images, two.images, strict=True):
         np.testing.assert_allclose(first.boxes, second.boxes, atol=1e-3)
         np.testing.assert_array_equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
+def test_a_truncated_picture_is_told_of(tmp_path: Path, to: str) -> None:
+    write_coco_folder(tmp_path / "coco", usual_coco())
+    cut = tmp_path / "coco" / "train2017" / "7.png"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    report = convert_dataset(tmp_path / "coco", tmp_path / "out", to)
+    assert report.images == {"train": 3}
+    told = [sentence for sentence in report.lost if "no one can train on it" in sentence]
+    assert len(told) == 1
+    assert str(cut) in told[0]
+
+
+def test_a_file_that_is_no_picture_is_never_copied(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("not for others")
+    images = [image_row(1), image_row(2, "../../secret.txt")]
+    write_coco_folder(tmp_path / "coco", coco(images, [box_row(1, 1)], {3: "cat"}), images=False)
+    write_image(tmp_path / "coco" / "train2017" / "1.png")
+    with pytest.raises(ToodError, match=r"secret\.txt.*nothing is written"):
+        convert_dataset(tmp_path / "coco", tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_of_other_folders_are_told_of(tmp_path: Path) -> None:
+    write_image(tmp_path / "elsewhere" / "a.png")
+    images = [image_row(1), image_row(2, "../../elsewhere/a.png")]
+    write_coco_folder(tmp_path / "coco", coco(images, [box_row(1, 1)], {3: "cat"}), images=False)
+    write_image(tmp_path / "coco" / "train2017" / "1.png")
+    report = convert_dataset(tmp_path / "coco", tmp_path / "out", "coco")
+    assert (tmp_path / "out" / "train" / "a.png").is_file()
+    assert any("1 image files lie outside their folder" in sentence for sentence in report.lost)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord
 from tood.data.image_cache import build_cache
-from tood.data.loading import Batch, UnreadableImageError, default_workers, eval_loader, train_loader
+from tood.data.loading import Batch, default_workers, eval_loader, train_loader
+from tood.data.reading import UnreadableImageError
 from tood.data.sampler import BLANK, EvalBatchSampler, SampleKey, TrainBatchSampler
 from tood.data.transforms import AugmentConfig, small_model
 from tood.errors import ToodError
@@ -104,7 +105,7 @@ def test_augmentation_does_not_depend_on_the_batch(dataset: DetectionDataset) ->
 def test_batches_are_padded_with_zeros_to_the_divisor(dataset: DetectionDataset) -> None:
     for batch in train_loader(dataset, KEEP_RATIO, 3, 0, divisor=32):
         assert batch.images.dtype == torch.uint8
-        assert batch.images.is_contiguous()
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.sizes.dtype == torch.int64
         height, width = batch.images.shape[2:]
         assert height % 32 == width % 32 == 0

@@ -10,8 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tood.data import Batch
-from tood.data.loading import ImageInfo
+from tood.data import Batch, ImageInfo
 from tood.models import AnyDetector, InputConfig, build_model
 from tood.models.backbones import ResNetConfig
 from tood.models.necks import FPNConfig

@@ -1,15 +1,17 @@
-"""`tood data list | check | convert`."""
+"""`tood data list | check | convert`; the others are in `data_measure`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from tood.cli.data_measure import bench, split, stats
+from tood.cli.options import Data, Images
+from tood.cli.report import progress_bar, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,13 +19,15 @@ if TYPE_CHECKING:
     from tood.data import CheckReport, Problem
     from tood.data.dataset import Severity
 
-app = typer.Typer(help="Look at, check and convert datasets.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="Look at, check, convert and divide datasets; measure their loading.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
 
 ERRORS_FOUND = 1
 _SHOWN = 20
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-
-Data = Annotated[Path, typer.Argument(help="COCO, YOLO or VOC folder, or a COCO json or YOLO yaml.", metavar="DATA")]
 
 
 class Format(str, Enum):
@@ -32,14 +36,6 @@ class Format(str, Enum):
     COCO = "coco"
     YOLO = "yolo"
     VOC = "voc"
-
-
-class Images(str, Enum):
-    """How image files get into the new folder."""
-
-    HARDLINK = "hardlink"
-    COPY = "copy"
-    SYMLINK = "symlink"
 
 
 @app.command(name="list")
@@ -95,12 +91,12 @@ def check(
     console = Console()
     reports = []
     for name in names:
-        with _progress(f"checking {name}") as advance:
+        with progress_bar(f"checking {name}") as advance:
             report = check_dataset(data, name, progress=advance)
         _show(report, console, show_all)
         reports.append(report)
     if json_file is not None:
-        _write_json(json_file, [report.to_dict() for report in reports])
+        write_json(json_file, [report.to_dict() for report in reports])
         console.print(f"report: {json_file}", highlight=False)
     if not all(report.ok for report in reports):
         raise typer.Exit(ERRORS_FOUND)
@@ -122,7 +118,7 @@ def convert(
 
     from tood.data import ImageTransfer, convert_dataset
 
-    with _progress("converting") as advance:
+    with progress_bar("converting") as advance:
         report = convert_dataset(
             data,
             out,
@@ -140,25 +136,17 @@ def convert(
     console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False)
 
 
+app.command()(stats)
+app.command()(split)
+app.command()(bench)
+
+
 def _splits_to_check(data: Path) -> list[str]:
     """All splits, but no image twice: `trainval` is train and val."""
     from tood.data import available_splits
 
     names = list(available_splits(data))
     return [name for name in names if name != "trainval" or not {"train", "val"} <= set(names)]
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, and the function that moves it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show(report: CheckReport, console: Console, show_all: bool) -> None:
@@ -206,10 +194,3 @@ def _figures(report: CheckReport) -> Iterator[tuple[str, str]]:
     yield "  clipped", f"{report.clipped:,}"
     yield "boxes dropped", f"{report.dropped:,}"
     yield "classes", f"{len(report.boxes_per_class):,}"
-
-
-def _write_json(path: Path, content: object) -> None:
-    from tood.whole_file import whole_file
-
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+Data = Annotated[Path, typer.Argument(help="COCO, YOLO or VOC folder, or a COCO json or YOLO yaml.", metavar="DATA")]
 
 HOW, FILES = "How", "Files"
 
@@ -17,3 +21,11 @@ Device = Annotated[
         help="cpu, cuda, cuda:1 or mps. Left out: a GPU where there is one.", rich_help_panel=HOW, show_default=False
     ),
 ]
+
+
+class Images(str, Enum):
+    """How image files get into the new folder."""
+
+    HARDLINK = "hardlink"
+    COPY = "copy"
+    SYMLINK = "symlink"

@@ -1,13 +1,18 @@
 """Dataset formats, safe decoding, checking, converting; transforms and loading; the built-in dataset `digits`."""
 
+from tood.data.bench import LoadingBench, bench_loading
 from tood.data.check import CheckReport, check_dataset
 from tood.data.convert import ConversionReport, ImageTransfer, convert_dataset
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, require_same_categories
 from tood.data.digits import DigitsConfig, SceneConfig, write_digits
 from tood.data.formats import SplitInfo, write_coco
 from tood.data.images import image_size, read_image
-from tood.data.loading import Batch, Collate, ImageInfo, eval_loader, train_loader
+from tood.data.loading import Batch, Collate, eval_loader, loading_error, train_loader
+from tood.data.reading import UnreadableImageError
+from tood.data.samples import ImageInfo
+from tood.data.split import SplitReport, split_dataset
 from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits
+from tood.data.stats import DatasetStats, dataset_stats
 from tood.data.transforms import AugmentConfig, Sample, published_1x, published_2x, small_model
 
 __all__ = [
@@ -17,28 +22,36 @@ __all__ = [
     "CheckReport",
     "Collate",
     "ConversionReport",
+    "DatasetStats",
     "DetectionDataset",
     "DigitsConfig",
     "ImageInfo",
     "ImageRecord",
     "ImageTransfer",
+    "LoadingBench",
     "PickedSplits",
     "Problem",
     "Sample",
     "SceneConfig",
     "SplitInfo",
+    "SplitReport",
+    "UnreadableImageError",
     "available_splits",
+    "bench_loading",
     "check_dataset",
     "convert_dataset",
+    "dataset_stats",
     "eval_loader",
     "image_size",
     "load_dataset",
+    "loading_error",
     "pick_splits",
     "published_1x",
     "published_2x",
     "read_image",
     "require_same_categories",
     "small_model",
+    "split_dataset",
     "train_loader",
     "write_coco",
     "write_digits",

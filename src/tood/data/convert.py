@@ -16,6 +16,7 @@ from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_s
 from tood.data.formats import open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
 from tood.data.formats.yolo import label_path
+from tood.data.images import image_damage, image_size
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
 from tood.whole_file import whole_folder
@@ -80,29 +81,64 @@ def convert_dataset(
     if to not in FORMATS:
         raise ToodError(f"there is no dataset format {to!r}; there are {', '.join(FORMATS)}")
     source, target = Path(root), Path(out)
-    _require_free(source, target, overwrite)
+    require_free(source, target, overwrite)
     datasets, lost = _load(source, splits, to)
+    report = write_datasets(datasets, target, to, transfer, progress)
+    return replace(report, lost=(*lost, *report.lost))
+
+
+def write_datasets(
+    datasets: Sequence[DetectionDataset],
+    out: Path,
+    to: str,
+    transfer: ImageTransfer = ImageTransfer.HARDLINK,
+    progress: Callable[[int, int], None] | None = None,
+) -> ConversionReport:
+    """Write splits into a new folder, which appears whole or not at all; arguments as for `convert_dataset`.
+
+    Raises:
+        ToodError: if the folder cannot be written, or a file that an annotation names as its image is none.
+    """
     paths = [image.path for dataset in datasets for image in dataset.images]
     total = len(set(paths) if to == "voc" else paths)  # a VOC image may be in several lists
+    damaged: list[str] = []
     done = 0
 
     def place(image: ImageRecord, path: Path) -> None:
         nonlocal done
+        _require_image(image)
+        damage = image_damage(image.path)
+        if damage is not None:
+            damaged.append(damage)
         _transfer(image.path, path, transfer)
         done += 1
         if progress is not None:
             progress(done, total)
 
     try:
-        with whole_folder(target) as folder:
+        with whole_folder(out) as folder:
             writer = {"coco": _write_coco, "yolo": _write_yolo, "voc": _write_voc}[to]
-            lost += writer(folder, datasets, place)
+            lost = writer(folder, datasets, place)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ToodError(f"{target}: cannot be written ({why}); nothing is left there") from error
+        raise ToodError(f"{out}: cannot be written ({why}); nothing is left there") from error
+    outside = [image.name for dataset in datasets for image in dataset.images if _leaves_its_folder(image)]
+    if outside:
+        lost.append(f"{len(outside)} image files lie outside their folder, such as {outside[0]}: written inside it")
+    if damaged:
+        more = f" (and {len(damaged) - 1} more: `tood data check` lists them)" if len(damaged) > 1 else ""
+        lost.append(f"written as it is, though no one can train on it: {damaged[0]}{more}")
     counted = {dataset.split: _written_boxes(dataset, to) for dataset in datasets}
     images = {dataset.split: len(dataset.images) for dataset in datasets}
-    return ConversionReport(target, to, images, counted, tuple(lost))
+    return ConversionReport(out, to, images, counted, tuple(lost))
+
+
+def _require_image(image: ImageRecord) -> None:
+    """Refuse a file that is no image: an annotation file from elsewhere may name any file of this machine as one."""
+    try:
+        image_size(image.path)
+    except ToodError as error:
+        raise ToodError(f"{error}; nothing is written: `tood data check` lists such files") from None
 
 
 def _load(root: Path, splits: Sequence[str] | None, to: str) -> tuple[list[DetectionDataset], list[str]]:
@@ -266,9 +302,14 @@ def _safe_name(image: ImageRecord) -> str:
     name = PurePosixPath(image.name)
     if not name.parts:
         return image.path.name
-    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+    if _leaves_its_folder(image):
         return name.name if name.name not in ("", "..") else image.path.name
     return str(name)
+
+
+def _leaves_its_folder(image: ImageRecord) -> bool:
+    name = PurePosixPath(image.name)
+    return name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1])
 
 
 def _flat_name(image: ImageRecord, split: str, taken: set[str]) -> str:
@@ -301,7 +342,7 @@ def _transfer(source: Path, target: Path, transfer: ImageTransfer) -> None:
     shutil.copyfile(real, target)
 
 
-def _require_free(root: Path, out: Path, overwrite: bool) -> None:
+def require_free(root: Path, out: Path, overwrite: bool) -> None:
     """Refuse an `out` that something would be lost in."""
     real_root, real_out = root.resolve(), out.resolve()
     if out.is_symlink() or (out.exists() and not out.is_dir()):

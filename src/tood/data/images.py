@@ -7,6 +7,7 @@ stored), of an animation the first frame is taken.
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,6 +27,12 @@ _HEADER_BYTES = 1 << 16
 _ORIENTATION_TAG = 0x0112
 # Start-of-frame markers of JPEG: C0..CF but Huffman tables (C4), extensions (C8) and arithmetic tables (CC).
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 # What Pillow's many decoders raise at broken bytes.
 _DECODE_ERRORS = (
     OSError,
@@ -60,6 +67,7 @@ def read_image(
     exif: bool = False,
     max_pixels: int = MAX_PIXELS,
     expected_size: tuple[int, int] | None = None,
+    reduction: int = 1,
     name: str | None = None,
 ) -> NDArray[np.uint8]:
     """Decode an image.
@@ -69,6 +77,8 @@ def read_image(
         exif: turn the picture as its EXIF orientation says, instead of giving the pixels as stored.
         max_pixels: refuse a larger image before decoding it.
         expected_size: (width, height) of the stored pixels as the annotations have it; refuse anything else.
+        reduction: 2, 4 or 8 decode a JPEG at that part of its size, sides rounded up, with the scaling that libjpeg
+            does in its cosine transform: sooner done than all pixels, and free of aliases. Other files come whole.
         name: what to call the image in errors, where `source` is bytes.
 
     Returns:
@@ -76,18 +86,27 @@ def read_image(
 
     Raises:
         ToodError: missing, empty, truncated, broken, too large or not an image, or not of the expected size.
+        ValueError: a reduction that there is not.
     """
+    if reduction not in _REDUCED:
+        raise ValueError(f"reduction is {reduction}: there are {', '.join(map(str, _REDUCED))}")
     data, told = _bytes_of(source, name)
     header = _checked_header(data, told, max_pixels)
     if expected_size is not None and (header.width, header.height) != expected_size:
         raise ToodError(_size_sentence(told, (header.width, header.height), expected_size))
-    pixels = _decode(data, header, told)
-    if pixels.shape[:2] != (header.height, header.width):
+    pixels = _decode(data, header, told, reduction)
+    shapes = ((header.height, header.width), reduced_shape(header.height, header.width, reduction))
+    if pixels.shape[:2] not in shapes:
         raise ToodError(
             f"{told}: the file says {header.width}x{header.height} pixels, but holds "
             f"{pixels.shape[1]}x{pixels.shape[0]}"
         )
     return _upright(pixels, orientation(data)) if exif else pixels
+
+
+def reduced_shape(height: int, width: int, reduction: int) -> tuple[int, int]:
+    """Height, width of a JPEG that `read_image` decodes at that part of its size."""
+    return -(-height // reduction), -(-width // reduction)
 
 
 def image_size(source: str | Path | bytes, *, exif: bool = False, name: str | None = None) -> tuple[int, int]:
@@ -111,6 +130,26 @@ def image_header(source: str | Path | bytes, *, name: str | None = None) -> Imag
     """Kind, stored size and channels of an image; errors as for `read_image`."""
     data, told = _bytes_of(source, name)
     return _header(data, told)
+
+
+def image_damage(path: Path) -> str | None:
+    """What is wrong with an image file, in a sentence; None if it seems whole.
+
+    A JPEG or PNG that begins and ends as it should is not decoded for it, so this takes little longer than opening the
+    file; damage in its middle is found by decoding alone (`read_image`).
+    """
+    try:
+        with path.open("rb") as file:
+            header = _parse_header(file.read(_HEADER_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8))
+            if header is not None and _ends_well(file.read(), header):
+                return None
+        read_image(path)
+    except ToodError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror or error})"
+    return None
 
 
 def orientation(data: bytes) -> int:
@@ -198,28 +237,30 @@ def _parse_header(data: bytes) -> ImageHeader | None:
     return None
 
 
-def _decode(data: bytes, header: ImageHeader, told: str) -> NDArray[np.uint8]:
+def _decode(data: bytes, header: ImageHeader, told: str, reduction: int) -> NDArray[np.uint8]:
     """[H, W, 3] RGB: OpenCV for the whole everyday files, where it is fast; Pillow for the rest, where it is strict."""
     # Four channels are CMYK in a JPEG, where Pillow knows Adobe's inverted inks.
     cmyk = header.kind == "jpeg" and header.channels == 4
-    if _ends_well(data, header) and not cmyk:
-        pixels = _decode_opencv(data)
+    if _ends_well(data[-8:], header) and not cmyk:
+        pixels = _decode_opencv(data, reduction if header.kind == "jpeg" else 1)
         if pixels is not None:
             return pixels
     return _decode_pillow(data, told)
 
 
-def _ends_well(data: bytes, header: ImageHeader) -> bool:
-    """Whether the file ends as its format wants: a truncated one does not, yet OpenCV may decode it half grey."""
+def _ends_well(end: bytes, header: ImageHeader) -> bool:
+    """Whether a file's last 8 bytes are what its format wants: those of a truncated one, which OpenCV may decode half
+    grey, are not.
+    """
     if header.kind == "jpeg":
-        return data[-2:] == b"\xff\xd9"
-    return header.kind == "png" and data[-8:-4] == b"IEND"
+        return end[-2:] == b"\xff\xd9"
+    return header.kind == "png" and end[:4] == b"IEND"
 
 
-def _decode_opencv(data: bytes) -> NDArray[np.uint8] | None:
+def _decode_opencv(data: bytes, reduction: int) -> NDArray[np.uint8] | None:
     try:
         # Scales 16 bits to 8, spreads grey and palette to three channels, drops alpha.
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
         if bgr is None or bgr.ndim != 3:
             return None
         rgb: NDArray[np.uint8] = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
@@ -232,7 +273,7 @@ def _decode_pillow(data: bytes, told: str) -> NDArray[np.uint8]:
     try:
         with Image.open(BytesIO(data)) as image:
             image.load()
-            return _to_rgb(image, told)
+            return picture_pixels(image, told)
     except ToodError:
         raise
     except Image.DecompressionBombError:
@@ -241,8 +282,16 @@ def _decode_pillow(data: bytes, told: str) -> NDArray[np.uint8]:
         raise ToodError(f"{told}: the image is truncated or broken ({_one_line(error)})") from None
 
 
-def _to_rgb(image: Image.Image, told: str) -> NDArray[np.uint8]:
-    """[H, W, 3] uint8 of any Pillow mode."""
+def picture_pixels(image: Image.Image, told: str) -> NDArray[np.uint8]:
+    """[H, W, 3] uint8 RGB of a Pillow picture of any mode, by the rules of this module.
+
+    Args:
+        image: the picture; EXIF orientation is ignored.
+        told: what to call it in errors.
+
+    Raises:
+        ToodError: pixels that are floating-point numbers, or whole numbers of more than 16 bits.
+    """
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)  # [H, W], 16 bits
         if deep.min() < 0 or deep.max() > 0xFFFF:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,40 +14,24 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from tood.data.dataset import DetectionDataset, ImageRecord
-from tood.data.image_cache import ImageCache, build_cache
-from tood.data.images import read_image
-from tood.data.sampler import BLANK, EvalBatchSampler, SampleKey, TrainBatchSampler
-from tood.data.transforms.geometry import Resize, fit_scale, resized_shape, scale_boxes
-from tood.data.transforms.pipeline import AugmentConfig, build_transforms, canvas_shape
-from tood.data.transforms.sample import Sample, Transform
+from tood.data.disk_cache import DiskCache
+from tood.data.image_cache import ImageCache, build_cache, pixel_bytes
+from tood.data.reading import ImageReader, SkippedImages, Unreadable
+from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
+from tood.data.samples import EvalImages, ImageInfo, TrainImages
+from tood.data.transforms.geometry import fit_scale, resized_shape
+from tood.data.transforms.pipeline import AugmentConfig
+from tood.data.transforms.sample import Sample
 from tood.errors import ToodError
 from tood.structures import Targets
 
 # Decoded images that take less memory than this are kept unless told otherwise.
 UNQUESTIONED_CACHE_BYTES = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """Where an input image came from.
-
-    Attributes:
-        id: the image's number in its dataset.
-        path: its file.
-        height, width: pixels of the stored image.
-        scale_x, scale_y: input side / stored side. Boxes divided by them are in stored pixels, unless training
-            cropped or moved the image.
-    """
-
-    id: int
-    path: str
-    height: int
-    width: int
-    scale_x: float
-    scale_y: float
+# The most that is spent on decoded images unless told otherwise, GB.
+MEMORY_LIMIT, DISK_LIMIT = 2.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,8 @@ class Batch:
     """Images of one step.
 
     Attributes:
-        images: [B, 3, H, W] uint8 RGB, contiguous, padded right and bottom with zeros.
+        images: [B, 3, H, W] uint8 RGB in channels-last memory, as pixels are decoded and networks compute, padded right
+            and bottom with zeros.
         sizes: [B, 2] int64, height, width of each image inside the padding; 0, 0 of a blank (see `TrainBatchSampler`).
         targets: ground truth of each image in input pixels, crowds flagged.
         infos: origin of each image.
@@ -115,85 +101,6 @@ def _unpack(
     return Batch(images, torch.from_numpy(sizes), targets, infos)
 
 
-class UnreadableImageError(ToodError):
-    """An image of the dataset cannot be used; the message is the sentence alone, also out of a worker.
-
-    DataLoader raises a worker's error anew with the worker's whole traceback as its message.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
-
-
-class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
-    """Augmented images: what a key gives depends on (seed, epoch, image) and the batch's canvas alone."""
-
-    def __init__(
-        self, records: Sequence[ImageRecord], augment: AugmentConfig, seed: int, divisor: int, cache: ImageCache | None
-    ) -> None:
-        self.records, self.augment, self.seed, self.divisor, self.cache = records, augment, seed, divisor, cache
-        self.ratio = usual_ratio(records)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
-        if key.image == BLANK:
-            return _BLANK
-        rng = np.random.default_rng((self.seed, key.epoch, key.image))
-        side = key.canvas or self.augment.canvas
-        canvas = None if side is None else canvas_shape(side, self.ratio, self.divisor)
-        transforms = build_transforms(self.augment, canvas, self._fetch)
-        return _transformed(self.records[key.image], self._sample(key.image), transforms, rng)
-
-    def _fetch(self, rng: np.random.Generator) -> Sample:
-        return self._sample(int(rng.integers(len(self.records))))
-
-    def _sample(self, index: int) -> Sample:
-        record = self.records[index]
-        if self.cache is None:
-            return _read_sample(record)
-        pixels = self.cache[index]
-        boxes = scale_boxes(record.boxes, pixels.shape[1] / record.width, pixels.shape[0] / record.height)
-        return Sample(pixels, boxes, record.labels, record.crowd)
-
-
-class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
-    """Images resized to fit within (short, long), nothing else."""
-
-    def __init__(self, records: Sequence[ImageRecord], size: tuple[int, int]) -> None:
-        self.records, self.resize = records, Resize(*size)
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
-        record = self.records[key.image]
-        return _transformed(record, _read_sample(record), self.resize, np.random.default_rng(0))
-
-
-_BLANK = (
-    Sample(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)),
-    ImageInfo(BLANK, "blank", 0, 0, 1.0, 1.0),
-)
-
-
-def _read_sample(record: ImageRecord) -> Sample:
-    try:
-        pixels = read_image(record.path, expected_size=(record.width, record.height))
-    except ToodError as error:
-        raise UnreadableImageError(str(error)) from None
-    return Sample(pixels, record.boxes, record.labels, record.crowd)
-
-
-def _transformed(
-    record: ImageRecord, sample: Sample, transform: Transform, rng: np.random.Generator
-) -> tuple[Sample, ImageInfo]:
-    sample = transform(sample, rng)
-    scale_x, scale_y = sample.width / record.width, sample.height / record.height
-    return sample, ImageInfo(record.id, str(record.path), record.height, record.width, scale_x, scale_y)
-
-
 @dataclass(frozen=True)
 class Collate:
     """Samples of a batch into one `Batch`, padded right and bottom with zeros to a multiple of `divisor`."""
@@ -204,12 +111,9 @@ class Collate:
         samples = [sample for sample, _ in items]
         sizes = torch.tensor([[sample.height, sample.width] for sample in samples])
         height, width = (max(-(-int(side) // self.divisor), 1) * self.divisor for side in sizes.amax(dim=0))
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
-        for planes, sample in zip(images.numpy(), samples, strict=True):
-            if sample.image.size == 0:
-                continue
-            for plane, channel in zip(planes, cv2.split(sample.image), strict=True):
-                plane[: sample.height, : sample.width] = channel
+        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
+        for pixels, sample in zip(images.numpy(), samples, strict=True):
+            pixels[: sample.height, : sample.width] = sample.image
         targets = tuple(
             Targets(
                 torch.from_numpy(sample.boxes.astype(np.float32)),
@@ -218,7 +122,7 @@ class Collate:
             )
             for sample in samples
         )
-        return Batch(images, sizes, targets, tuple(info for _, info in items))
+        return Batch(images.permute(0, 3, 1, 2), sizes, targets, tuple(info for _, info in items))
 
 
 def default_workers(on_gpu: bool | None = None) -> int:
@@ -243,8 +147,10 @@ def train_loader(
     drop_last: bool = False,
     keep_empty: bool = True,
     smallest_side: int = 1,
-    cache: bool | None = False,
-    cache_limit_gb: float = 2.0,
+    cache: bool | Path | None = False,
+    cache_limit_gb: float | None = None,
+    scaled_jpeg: bool = False,
+    unreadable: Unreadable = "stop",
     accumulation: int = 1,
     processes: int = 1,
     process: int = 0,
@@ -266,10 +172,14 @@ def train_loader(
         drop_last: leave out the smaller last step.
         keep_empty: keep images without any annotation; the published recipes leave them out.
         smallest_side: leave out images of which a side has fewer pixels; the published recipes: 32.
-        cache: keep the decoded images in memory, once for all workers; None does so where they are small enough for
-            it to be no question.
-        cache_limit_gb: the most memory to spend on that; images that do not fit even when shrunk to the largest size
-            that `augment` asks for are read from disk each time, and a log line says so.
+        cache: keep the decoded images in memory, once for all workers, or, given a folder, there (see `DiskCache`);
+            None keeps them in memory where they are small enough for it to be no question.
+        cache_limit_gb: the most memory or disk to spend on that, None for 2 or 50 GB; what does not fit even when
+            shrunk to the largest size that `augment` asks for is read anew each time, and a log line says so.
+        scaled_jpeg: decode a JPEG of twice the largest size that `augment` asks for, or more, at a half, quarter or
+            eighth of its own: much sooner done, and its pixels differ slightly.
+        unreadable: "skip" puts another image in the place of one that is missing or broken, says so once in the log
+            and counts it (`loader.dataset.skipped`); "stop" raises.
         accumulation, processes, process: see `TrainBatchSampler`.
         on_gpu: whether the batches go to a CUDA device; None takes the machine to be used for what it has.
 
@@ -287,9 +197,9 @@ def train_loader(
         wanted += [f"with sides of {smallest_side} pixels or more"] if smallest_side > 1 else []
         told = " ".join(["there is no image to train on", *wanted])
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: {told}")
-    if cache is None:
-        cache = sum(3 * record.width * record.height for record in records) < UNQUESTIONED_CACHE_BYTES
-    kept = build_cache(records, augment.largest_scale, int(cache_limit_gb * 1e9)) if cache else None
+    read = ImageReader(augment.largest_scale if scaled_jpeg else None)
+    skipped = SkippedImages(records) if unreadable == "skip" else None
+    kept = _cache(cache, cache_limit_gb, records, augment, read, skipped is not None)
     sampler = TrainBatchSampler(
         len(records),
         batch_size,
@@ -301,7 +211,8 @@ def train_loader(
         processes=processes,
         process=process,
     )
-    return _loader(TrainImages(records, augment, seed, divisor, kept), sampler, workers, divisor, on_gpu)
+    images = TrainImages(records, augment, seed, divisor, kept, read, skipped)
+    return _loader(images, sampler, workers, divisor, on_gpu)
 
 
 def eval_loader(
@@ -333,12 +244,42 @@ def eval_loader(
     return _loader(EvalImages(dataset.images, size), sampler, workers, divisor, on_gpu)
 
 
-def usual_ratio(records: Sequence[ImageRecord]) -> float:
-    """Width / height that nine in ten images have to within a twentieth, or 1 where there is no such ratio."""
-    ratios = np.array([record.width / record.height for record in records])
-    median = float(np.median(ratios))
-    usual = (np.abs(ratios / median - 1) < 0.05).mean() >= 0.9
-    return median if usual else 1.0
+def loading_error(error: Exception) -> Exception:
+    """The error to raise for one that loading raised: for the death of a worker a ToodError that says what to do.
+
+    PyTorch raises its RuntimeError wherever the main process happens to be, so a training loop should pass here what
+    ends it from within a step, too.
+    """
+    told = str(error)
+    lost = isinstance(error, RuntimeError) and "DataLoader worker (pid" in told
+    # A worker's batches come by a connection to it.
+    if not lost and not isinstance(error, ConnectionError | EOFError):
+        return error
+    why = "shared memory (/dev/shm) ran out" if "shared memory" in told else "memory that ran out is the usual cause"
+    return ToodError(
+        f"a process that loads images was ended from outside ({why}): set data.workers to 1 or 0, or data.cache=false, "
+        "and go on from the last checkpoint"
+    )
+
+
+def _cache(
+    wanted: bool | Path | None,
+    limit_gb: float | None,
+    records: Sequence[ImageRecord],
+    augment: AugmentConfig,
+    read: ImageReader,
+    keep_going: bool,
+) -> ImageCache | DiskCache | None:
+    if isinstance(wanted, Path):
+        limit = int((DISK_LIMIT if limit_gb is None else limit_gb) * 1e9)
+        return DiskCache(wanted, records, augment.largest_scale, limit, read)
+    if wanted is None:
+        needed = sum(pixel_bytes((record.height, record.width)) for record in records)
+        wanted = needed < UNQUESTIONED_CACHE_BYTES
+    if not wanted:
+        return None
+    limit = int((MEMORY_LIMIT if limit_gb is None else limit_gb) * 1e9)
+    return build_cache(records, augment.largest_scale, limit, read, keep_going)
 
 
 def _padded_shape(record: ImageRecord, size: tuple[int, int], divisor: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.data import read_image
+from tood.data.images import picture_pixels, read_image
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
@@ -180,12 +180,8 @@ def _from_picture(picture: Image.Image, exif: bool) -> NDArray[np.uint8]:
 
     try:
         upright = ImageOps.exif_transpose(picture) if exif else picture
-        if upright.mode.startswith("I;16") or upright.mode == "I":
-            # Pillow's own conversion clips 16 bits to 255.
-            return _from_array((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if upright.mode == "RGBA":
-            return np.ascontiguousarray(np.asarray(upright)[:, :, :3])
-        return _from_array(np.array(upright.convert("RGB")))
+        upright.load()
+        return _from_array(picture_pixels(upright, "the PIL image"))
     except (OSError, ValueError, SyntaxError) as error:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
 

@@ -1,7 +1,8 @@
-"""Pictures: detections on an image, truth beside predictions, training curves."""
+"""Pictures: detections on an image, truth beside predictions, training curves, datasets."""
 
 from tood.plots.boxes import draw_boxes, draw_detections
 from tood.plots.curves import training_curves
+from tood.plots.dataset import dataset_picture
 from tood.plots.palette import class_colour
 from tood.plots.sheet import SheetRow, contact_sheet
 from tood.plots.write import write_image
@@ -10,6 +11,7 @@ __all__ = [
     "SheetRow",
     "class_colour",
     "contact_sheet",
+    "dataset_picture",
     "draw_boxes",
     "draw_detections",
     "training_curves",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
+from tood.data.reading import Unreadable
 from tood.data.transforms import AugmentConfig
 from tood.errors import ToodError
 from tood.models import AnyModelConfig
@@ -33,8 +34,13 @@ class DataConfig:
         train, val: names of its splits; null takes the ones that are meant for it (`tood data check` lists them).
         workers: processes that load and augment images, in each training process; 0 loads in the trainer itself,
             null picks as suits the machine.
-        cache: keep decoded images in memory, so that each file is read once; null does so where they take less than
-            2 GB.
+        cache: true keeps decoded images in memory, so that each file is read once; a folder keeps them there, across
+            runs; null keeps them in memory where they take less than 1 GB.
+        cache_gb: the most memory or disk to spend on that; null is 2 GB of memory, 50 GB of disk.
+        scaled_jpeg: decode photographs of twice the size that training asks for, or more, at a half, quarter or eighth
+            of their own, which is quicker and changes pixels slightly; the published recipes and evaluations never do.
+        unreadable: what an image does that cannot be read, or no longer: "stop" ends the run with its name, "skip"
+            puts another one in its place and says so once.
         keep_empty: train on images without any annotation too; the published recipes leave them out.
         smallest_side: train on images of at least so many pixels a side; the published recipes: 32.
     """
@@ -43,7 +49,10 @@ class DataConfig:
     train: str | None = None
     val: str | None = None
     workers: int | None = None
-    cache: bool | None = None
+    cache: bool | Path | None = None
+    cache_gb: float | None = None
+    scaled_jpeg: bool = False
+    unreadable: Unreadable = "stop"
     keep_empty: bool = True
     smallest_side: int = 1
 
@@ -137,8 +146,12 @@ class RunConfig:
         _at_least("data.smallest_side", self.data.smallest_side, 1)
         _at_least("seed", self.seed, 0)
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
-        for name in ("minutes", "clip_gradient"):
-            value = getattr(self, name)
+        above_nought = {
+            "minutes": self.minutes,
+            "clip_gradient": self.clip_gradient,
+            "data.cache_gb": self.data.cache_gb,
+        }
+        for name, value in above_nought.items():
             if value is not None and not 0 < value < math.inf:
                 raise ToodError(f"{name} is {value}: expected a number above 0")
         for name in ("assigner_warm_up_share", "evaluation_share"):

@@ -28,16 +28,28 @@ def resized_shape(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """The sample at another size: bilinear, each axis of the boxes scaled by its own new / old."""
+    """The sample at another size: bilinear, each axis of the boxes scaled by its own new / old.
+
+    A box so thin that float32 leaves it no width or height at the new size is dropped.
+    """
     if (height, width) == (sample.height, sample.width):
         return sample
     image: NDArray[np.uint8] = cv2.resize(sample.image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return replace(sample, image=image, boxes=scale_boxes(sample.boxes, width / sample.width, height / sample.height))
+    boxes = scale_boxes(sample.boxes, width / sample.width, height / sample.height)
+    return with_area(replace(sample, image=image, boxes=boxes))
 
 
 def scale_boxes(boxes: NDArray[np.float32], scale_x: float, scale_y: float) -> NDArray[np.float32]:
     """[G, 4] boxes with each axis scaled; in double precision, so that a box at the border stays inside."""
     return (boxes.astype(np.float64) * [scale_x, scale_y, scale_x, scale_y]).astype(np.float32)
+
+
+def with_area(sample: Sample) -> Sample:
+    """Without the boxes that have no width or height."""
+    keep = (sample.boxes[:, 2:] > sample.boxes[:, :2]).all(axis=1)
+    if keep.all():
+        return sample
+    return replace(sample, boxes=sample.boxes[keep], labels=sample.labels[keep], crowd=sample.crowd[keep])
 
 
 def clip_boxes(sample: Sample, min_visible: float, min_side: float) -> Sample:
@@ -127,12 +139,12 @@ class RandomFlip:
 
 
 def flip(sample: Sample, horizontal: bool) -> Sample:
-    """The mirrored sample: left-right if `horizontal`, else upside down."""
+    """The mirrored sample: left-right if `horizontal`, else upside down; boxes are dropped as by `resize`."""
     image: NDArray[np.uint8] = cv2.flip(sample.image, 1 if horizontal else 0)
     low, high, side = (0, 2, sample.width) if horizontal else (1, 3, sample.height)
     boxes = sample.boxes.copy()
     boxes[:, low], boxes[:, high] = side - sample.boxes[:, high], side - sample.boxes[:, low]
-    return replace(sample, image=image, boxes=boxes)
+    return with_area(replace(sample, image=image, boxes=boxes))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tood.data.transforms.geometry import MEAN_COLOUR, place, random_offset, resize, resized_shape
+from tood.data.transforms.geometry import MEAN_COLOUR, place, random_offset, resize, resized_shape, with_area
 from tood.data.transforms.sample import Sample, join
 
 
@@ -40,7 +40,7 @@ class Mosaic:
                 part = self._tile(self.fetch(rng) if parts else sample, bottom - top, right - left, rng)
                 canvas[top:bottom, left:right] = part.image
                 parts.append(replace(part, boxes=part.boxes + np.array([left, top] * 2, dtype=np.float32)))
-        return join(canvas, parts)
+        return with_area(join(canvas, parts))
 
     def _tile(self, sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
         fit = min(self.height / sample.height, self.width / sample.width)

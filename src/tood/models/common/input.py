@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import torch
 from torch import Tensor
 
@@ -36,12 +37,29 @@ def normalise(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
     Returns:
         [B, 3, H, W] float32 in channels-last memory, (pixel - mean) / std, zero on the padding.
     """
+    if images.device.type == "cpu":
+        return _from_table(images, sizes, config)
     mean = torch.tensor(config.mean, device=images.device)[:, None, None]
     std = torch.tensor(config.std, device=images.device)[:, None, None]
     pixels = (images.to(torch.float32, memory_format=torch.channels_last) - mean) / std
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # [B, H]
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # [B, W]
     return pixels * (rows[:, None, :, None] & columns[:, None, None, :])
+
+
+def _from_table(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
+    """As `normalise`, by looking up the 256 values of each channel: one pass instead of four, the same bits."""
+    values = torch.arange(256, dtype=torch.float32)[:, None]
+    table = ((values - torch.tensor(config.mean)) / torch.tensor(config.std)).numpy()[None]  # [1, 256, 3]
+    pixels = images.permute(0, 2, 3, 1).contiguous()
+    result = torch.empty(pixels.shape, dtype=torch.float32)
+    # A few images of some million values each.
+    for image, target, (height, width) in zip(pixels.numpy(), result.numpy(), sizes.tolist(), strict=True):
+        target[height:] = 0
+        target[:height, width:] = 0
+        if height and width:
+            cv2.LUT(image[:height, :width], table, target[:height, :width])
+    return result.permute(0, 3, 1, 2)
 
 
 def padded_sizes(sizes: Tensor, divisor: int) -> Tensor:

@@ -1,0 +1,204 @@
+"""`tood data stats | split | bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tood.cli.options import Data, Images
+from tood.cli.report import progress_bar, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tood.data import DatasetStats
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.", metavar="FILE")]
+
+_CLASSES_SHOWN = 20
+
+
+def stats(
+    data: Data,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated); all if none.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a picture of each split, stats_<split>.png; without it there is none."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Count what a dataset holds: sizes of pictures, classes, boxes an image, sizes and shapes of boxes.
+
+    A box is small under 32x32 pixels of the stored picture and large from 96x96 on, as COCO has it. The input should
+    leave the small ones some pixels (--size of `tood train`); a class of few boxes is learned badly. Crowds (VOC's
+    difficult) are left out of all figures but their own. No picture is opened, so this is quick; `tood data check`
+    decodes them all.
+    """
+    from rich.console import Console
+
+    from tood.data import available_splits, dataset_stats, load_dataset
+
+    console, reports = Console(), []
+    splits = available_splits(data)
+    for name in split or list(splits):
+        dataset = load_dataset(data, name, images_required=False)
+        found = dataset_stats(dataset)
+        reports.append(found)
+        _show_stats(found, console)
+        if out is not None:
+            from tood.plots import dataset_picture
+
+            picture = out / f"stats_{found.split}.png"
+            dataset_picture(found, picture)
+            console.print(f"picture: {picture}", highlight=False, markup=False, soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, [report.to_dict() for report in reports])
+        console.print(f"figures: {json_file}", highlight=False, markup=False, soft_wrap=True)
+
+
+def split(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder to write; appears whole or not at all.")],
+    val: Annotated[float, typer.Option(help="Share of the images to validate on.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share of the images to test on.")] = 0.0,
+    of: Annotated[
+        str | None, typer.Option("--split", help="The split to divide, where there are several.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another division; the same one, the same.")] = 0,
+    images: Annotated[
+        Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
+    ] = Images.HARDLINK,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is in OUT.")] = False,
+) -> None:
+    """Divide a dataset that has one split into train, val and, with --test, test.
+
+    Images are drawn so that every class is shared out as the images are, and one of few images is in each part as long
+    as it has as many; what cannot be so is told. The new folder is of the dataset's own format and what `tood train
+    --data` takes. Pictures of one scene (frames of a film) may come to lie in different parts: divide those by hand.
+    """
+    from rich.console import Console
+
+    from tood.data import ImageTransfer, split_dataset
+
+    with progress_bar("dividing") as advance:
+        report = split_dataset(
+            data,
+            out,
+            val=val,
+            test=test,
+            split=of,
+            seed=seed,
+            transfer=ImageTransfer(images.value),
+            overwrite=overwrite,
+            progress=advance,
+        )
+    console = Console()
+    total = sum(report.images.values())
+    for name, count in report.images.items():
+        told = f"{name}: {count:,} images ({100 * count / total:.0f} %), {report.boxes[name]:,} boxes"
+        console.print(told, highlight=False, markup=False)
+    for sentence in report.notes:
+        console.print(f"note: {sentence}", highlight=False, markup=False)
+    console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False, soft_wrap=True)
+
+
+def bench(
+    data: Data,
+    split: Annotated[
+        str | None, typer.Option(help="Split to load; left out, the one to train on.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(help="Load as `tood train --model` of this name does.")] = "tood_tiny",
+    recipe: Annotated[
+        str | None, typer.Option(help="1x, 2x or small; left out, the model's own.", show_default=False)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Short side of the input; left out, the model's.", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a batch; left out, the recipe's.", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Loading processes; left out, as many as training takes.", show_default=False),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Measure on so many, spread evenly over the split.")] = 200,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure how fast training images load, and say which stage limits and what to do about it.
+
+    Each stage (read the file, decode it, resize and augment, collate into a batch) is timed alone in one process, then
+    the whole loader with one worker and with as many as training takes. Nothing is cached, but files read lately come
+    from the system's memory. A training that shows fewer images a second than the last line here waits for the network,
+    not for the data.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tood.data import bench_loading, load_dataset
+    from tood.training import run_config
+
+    run = run_config(model, size, recipe)
+    dataset = load_dataset(data, split)
+    report = bench_loading(
+        dataset,
+        run.augment,
+        batch_size or run.batches()[0],
+        workers=workers,
+        divisor=run.model.input.divisor,
+        images=images,
+        scaled_jpeg=run.data.scaled_jpeg,
+    )
+    table = Table(title=f"{dataset.root}: {dataset.split}, {report.images} images")
+    for column in ("", "images/s", "share of a worker's time"):
+        table.add_column(column, justify="right" if column else "left")
+    for stage in report.stages:
+        table.add_row(stage.name, f"{stage.images_per_second:,.0f}", f"{100 * stage.share:.0f} %")
+    for loader in report.loaders:
+        many = "in the trainer" if loader.workers == 0 else f"{loader.workers} worker{'s' * (loader.workers > 1)}"
+        table.add_row(f"whole loader, {many}", f"{loader.images_per_second:,.0f}", "")
+    console = Console()
+    console.print(table)
+    console.print(report.advice, highlight=False, markup=False, soft_wrap=True)
+    if json_file is not None:
+        write_json(json_file, report.to_dict())
+        console.print(f"figures: {json_file}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_stats(found: DatasetStats, console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"{found.root}: {found.split} ({found.format})"))
+    for column in ("", "smallest", "5 % below", "median", "5 % above", "largest"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, spread in found.spreads().items():
+        table.add_row(name, *(f"{value:.4g}" for value in vars(spread).values()))
+    console.print(table)
+    empty = int((found.boxes_an_image == 0).sum())
+    told = f"{found.images:,} images, {empty:,} of them without an object; {found.boxes:,} boxes"
+    if found.boxes:
+        told += ": " + ", ".join(
+            f"{count:,} {size} ({100 * count / found.boxes:.0f} %)" for size, count in found.by_size.items()
+        )
+    if found.crowds:
+        told += f"; {found.crowds:,} {'difficult' if found.format == 'voc' else 'crowds'} besides"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    classes = Table(show_header=True)
+    for column in ("class", "boxes", "images"):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    ranked = sorted((one for one in found.classes if one.boxes), key=lambda one: -one.boxes)
+    # The ends of a long list say most: what there is plenty of, and what is too rare to be learned.
+    half = _CLASSES_SHOWN // 2
+    for number, one in enumerate(ranked):
+        if len(ranked) > _CLASSES_SHOWN and half <= number < len(ranked) - half:
+            if number == half:
+                classes.add_row(f"... {len(ranked) - 2 * half} more", "", "")
+            continue
+        classes.add_row(escape(one.name), f"{one.boxes:,}", f"{one.images:,}")
+    console.print(classes)
+    unused = [one.name for one in found.classes if not one.boxes]
+    if unused:
+        told = f"{len(unused)} of {len(found.classes)} classes have no box: {', '.join(unused)}"
+        console.print(told, highlight=False, markup=False)

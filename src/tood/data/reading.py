@@ -1,0 +1,96 @@
+"""The pixels of a dataset's image, from its file, and what becomes of one that cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tood.data.dataset import ImageRecord
+from tood.data.images import read_image
+from tood.errors import ToodError
+
+log = logging.getLogger(__name__)
+
+# What happens to a training image that cannot be read: the run ends with its name, or another takes its place.
+Unreadable = Literal["stop", "skip"]
+
+# By so much libjpeg can scale down while it decodes.
+REDUCTIONS = (8, 4, 2)
+
+
+class UnreadableImageError(ToodError):
+    """An image of the dataset cannot be used; the message is the sentence alone, also out of a worker.
+
+    DataLoader raises a worker's error anew with the worker's whole traceback as its message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Decodes images.
+
+    Attributes:
+        largest_scale: where given, the largest factor by which an image of this height and width will be scaled; a
+            JPEG that is wanted at half its size or less is then decoded at a half, quarter or eighth of it, never at
+            less than what is wanted.
+    """
+
+    largest_scale: Callable[[int, int], float] | None = None
+
+    def __call__(self, record: ImageRecord) -> NDArray[np.uint8]:
+        """[H, W, 3] uint8 RGB.
+
+        Raises:
+            UnreadableImageError: it is missing or broken, or not of the size that its annotations say.
+        """
+        try:
+            return read_image(
+                record.path, expected_size=(record.width, record.height), reduction=self.reduction(record)
+            )
+        except ToodError as error:
+            raise UnreadableImageError(str(error)) from None
+
+    def reduction(self, record: ImageRecord) -> int:
+        """By how much a JPEG of this size is scaled down in decoding."""
+        if self.largest_scale is None:
+            return 1
+        scale = self.largest_scale(record.height, record.width)
+        return next((number for number in REDUCTIONS if scale * number <= 1), 1)
+
+
+# Decodes every pixel that there is.
+WHOLE = ImageReader()
+
+
+class SkippedImages:
+    """The images that were passed over because they cannot be read, known to all loading processes.
+
+    Args:
+        records: the dataset's; an image is told by its index.
+    """
+
+    def __init__(self, records: Sequence[ImageRecord]) -> None:
+        self.records = records
+        # In shared memory: whichever process meets an image first says so, the others need not.
+        self.flags = torch.zeros(len(records), dtype=torch.uint8)
+        self.flags.share_memory_()  # type: ignore[no-untyped-call]
+
+    def add(self, index: int, error: ToodError) -> None:
+        """Counts an image, and says so in the log the first time."""
+        if not self.flags[index]:
+            self.flags[index] = 1
+            log.warning("%s: skipped, other images take its place", error)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, so far."""
+        return tuple(str(self.records[index].path) for index in torch.nonzero(self.flags).ravel().tolist())
