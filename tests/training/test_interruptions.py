@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -228,3 +230,45 @@ def test_a_run_ends_early_when_its_ap_no_longer_rises(tmp_path: Path) -> None:
     again = tiny_trainer(config, lambda model: FakeScores(0.9))
     again.load_state_dict(read_checkpoint(tmp_path))
     assert again.finished
+
+
+def test_a_loader_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
+    settings = ["model.backbone.width=16", "model.neck.width=8", "model.head.width=8", "model.head.norm_groups=2"]
+    command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--out", str(out), "--size", "64"]
+    command += ["--workers", "1", "--batch-size", "2", "--epochs", "100000", "--device", "cpu"]
+    command += [f"--set={setting}" for setting in [*settings, "trackers=[]", "log_every=1", "checkpoint_minutes=0"]]
+    run = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while newest_checkpoint(out) is None:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.1)
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    worker = next(int(child) for child in children if b"tood" in Path(f"/proc/{child}/cmdline").read_bytes())
+    os.kill(worker, signal.SIGKILL)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert "worker" in errors.splitlines()[-1]
+    assert read_checkpoint(out)["position"]["step"] >= 1
+
+
+def test_a_batch_of_one_small_picture_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    config = replace(one_epoch(data, tmp_path / "run"), batch_size=1)
+    with pytest.raises(ToodError, match="a larger --size or --batch-size"):
+        train(config)
+
+
+def test_a_picture_that_breaks_in_epoch_3_is_skipped_on_request_or_ends_the_run(tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    picture = next((data / "train2017").iterdir())
+    config = one_epoch(data, tmp_path / "run")
+    config = replace(config, data=replace(config.data, cache=False), epochs=2)
+    train(config)
+    picture.write_bytes(picture.read_bytes()[:100])
+    longer = replace(config, epochs=3)
+    with pytest.raises(ToodError, match=picture.name):
+        train(longer, resume=True)
+    assert read_checkpoint(tmp_path / "run")["position"]["step"] >= 6
+    skipping = replace(longer, data=replace(longer.data, unreadable="skip"))
+    assert train(skipping, resume=True).steps == 9

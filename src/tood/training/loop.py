@@ -16,7 +16,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 from tood import configuration
-from tood.data import Batch
+from tood.data import Batch, loading_error
 from tood.errors import ToodError
 from tood.models import AnyDetector, save_weights
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
@@ -178,7 +178,7 @@ class Trainer:
                 return
             except Exception as error:
                 if not (isinstance(error, RuntimeError) and self.stop.number):
-                    self._fail(error)
+                    self._fail(loading_error(error))
                 return
             yield batch
 

@@ -18,7 +18,15 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from tood import configuration
-from tood.data import Batch, DetectionDataset, load_dataset, pick_splits, require_same_categories, train_loader
+from tood.data import (
+    Batch,
+    DetectionDataset,
+    load_dataset,
+    loading_error,
+    pick_splits,
+    require_same_categories,
+    train_loader,
+)
 from tood.errors import ToodError
 from tood.models import AnyDetector, build_model
 from tood.processes import Processes, join_restarted
@@ -76,7 +84,17 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
             f"the GPU's memory does not hold the training on {size} images at once: give a smaller --batch-size (the "
             "published recipes then take as many batches a step as make up their 16 images)"
         ) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ToodError(
+            "a batch of one picture this small leaves a BatchNorm a single value to learn from: give a larger --size "
+            "or --batch-size"
+        ) from error
     except RuntimeError as error:
+        told = loading_error(error)  # a dead worker may be noticed anywhere
+        if told is not error:
+            raise told from error
         if accelerator.num_processes == 1 or not _is_lost_connection(error):
             raise
         raise ToodError(f"process {accelerator.process_index} lost the others, one of which ended: {error}") from error
@@ -169,6 +187,9 @@ def _loader(
         keep_empty=config.data.keep_empty,
         smallest_side=config.data.smallest_side,
         cache=config.data.cache,
+        cache_limit_gb=config.data.cache_gb,
+        scaled_jpeg=config.data.scaled_jpeg,
+        unreadable=config.data.unreadable,
         accumulation=accumulation,
         processes=processes.count,
         process=processes.rank,
