@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from tood.cli.options import FILES, HOW, Device
+from tood.cli.options import FILES, HOW, Device, Precision
 
 if TYPE_CHECKING:
     from tood.errors import ToodError
@@ -48,6 +48,7 @@ def predict(
         ),
     ] = 1,
     device: Device = None,
+    precision: Precision = "auto",
     exif: Annotated[
         bool,
         typer.Option(
@@ -83,7 +84,8 @@ def predict(
     from tood.errors import ToodError
     from tood.inference import Detector, SourceConfig, expand
 
-    detector = Detector(model, device, threshold, sources=SourceConfig(exif=exif))
+    detector = Detector(model, device, threshold, precision=precision, sources=SourceConfig(exif=exif))
+    typer.echo(f"{detector.device}, {detector.precision}", err=True)
     failures: list[ToodError] = []
     images: list[Any] = []
     for source in sources:

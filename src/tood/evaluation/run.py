@@ -14,7 +14,7 @@ from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
 from tood.inference import postprocess
-from tood.models import AnyDetector, normalise
+from tood.models import AnyDetector, Precision, choose_precision, for_inference, normalise
 from tood.processes import Processes
 
 # Called with the number of images done and of all.
@@ -31,6 +31,7 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
+    precision: Precision = "fp32",
 ) -> CocoResult:
     """Runs the model over every image and compares what it finds with the annotations.
 
@@ -46,6 +47,7 @@ def evaluate(
         device=device,
         progress=progress,
         processes=processes,
+        precision=precision,
     )
     return processes.from_main(lambda: evaluate_detections(found, dataset))
 
@@ -60,6 +62,7 @@ def detect(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
+    precision: Precision = "fp32",
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
 
@@ -76,13 +79,15 @@ def detect(
         progress: called after each batch.
         processes: those that share the work: each looks at its own images, every image is looked at once, and all
             get all detections. All of them call this, with the same model. None: this one alone.
+        precision: what the network computes in: "fp32", "bf16", or "auto" for bf16 on a CPU that has instructions for
+            it. Figures to publish or compare want fp32.
 
     Raises:
         ToodError: if the classes cannot be matched or an image cannot be read.
     """
     processes = processes or Processes()
     with processes.agreed():
-        found = _detect(model, dataset, class_names, batch_size, workers, device, progress, processes)
+        found = _detect(model, dataset, class_names, batch_size, workers, device, progress, processes, precision)
     return DetectionTable.join(processes.gather(found)).by_image()
 
 
@@ -95,6 +100,7 @@ def _detect(
     device: torch.device | str | None,
     progress: Progress | None,
     processes: Processes,
+    precision: Precision,
 ) -> DetectionTable:
     """What this process finds in its share of the images."""
     config = model.config
@@ -113,6 +119,7 @@ def _detect(
     )
     was_training = model.training
     model.to(place).eval()
+    network = for_inference(model, choose_precision(precision, place)[0])
     tables = []
     total, done = len(dataset.images), 0
     try:
@@ -120,7 +127,7 @@ def _detect(
             for loaded in loader:
                 batch = loaded.to(place)
                 scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
-                predictions = model(normalise(batch.images, batch.sizes, config.input))
+                predictions = network(normalise(batch.images, batch.sizes, config.input))
                 results = postprocess(predictions, scales, config.postprocess, batch.sizes)
                 for info, found in zip(batch.infos, results, strict=True):
                     tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))

@@ -16,7 +16,7 @@ from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
 from tood.inference.postprocess import postprocess
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
-from tood.models import AnyDetector, normalise
+from tood.models import AnyDetector, Precision, choose_precision, for_inference, normalise
 from tood.structures import Detections
 from tood.weights import load_detector_file, locate_weights
 
@@ -51,9 +51,11 @@ class Detector:
         result.boxes, result.scores, result.names
 
     Attributes:
-        model: the network, in evaluation mode, on `device`.
+        model: the network, in evaluation mode, on `device`. What computes is a faster copy of it, made at the start:
+            for weights that changed since make another detector.
         class_names: name of every class, indexed by label.
         device: where it computes.
+        precision: "fp32" or "bf16", and why: for people.
         config: thresholds and limits of the detections.
         sources: how images are fetched and read.
     """
@@ -64,6 +66,7 @@ class Detector:
         device: torch.device | str | None = None,
         threshold: float | None = None,
         *,
+        precision: Precision = "auto",
         sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
     ) -> None:
         """Loads a model.
@@ -74,13 +77,15 @@ class Detector:
             device: such as "cpu" or "cuda:1"; None picks the accelerator if there is one.
             threshold: only detections of a higher score are given; None takes the model's own, which is low (0.05) as
                 evaluation wants it; pictures for people want about 0.3.
+            precision: what the network computes in; boxes and scores always are fp32. "auto" is bf16 on a CPU that has
+                instructions for it (scores differ in the third digit, AP by less than 0.2), else fp32.
             sources: how images are fetched and read.
 
         Raises:
             ToodError: if there is no such model or device.
         """
         model, class_names = load_model(name_or_file)
-        self._set_up(model, class_names, device, threshold, sources)
+        self._set_up(model, class_names, device, threshold, precision, sources)
 
     @classmethod
     def from_model(
@@ -90,11 +95,12 @@ class Detector:
         device: torch.device | str | None = None,
         threshold: float | None = None,
         *,
+        precision: Precision = "auto",
         sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
     ) -> Detector:
         """A detector of a model in memory, which it moves to `device` and puts into evaluation mode."""
         detector = cls.__new__(cls)
-        detector._set_up(model, class_names, device, threshold, sources)
+        detector._set_up(model, class_names, device, threshold, precision, sources)
         return detector
 
     def _set_up(
@@ -103,10 +109,13 @@ class Detector:
         class_names: Sequence[str],
         device: torch.device | str | None,
         threshold: float | None,
+        precision: Precision,
         sources: SourceConfig,
     ) -> None:
         self.device = check_device(device)
         self.model = model.to(self.device).eval()
+        dtype, self.precision = choose_precision(precision, self.device)
+        self._network = for_inference(self.model, dtype)
         self.class_names = tuple(class_names)
         self.config = model.config.postprocess
         if threshold is not None:
@@ -186,7 +195,7 @@ class Detector:
         batch = Collate(shape.divisor)(items).to(self.device)
         scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
         with torch.inference_mode():
-            predictions = self.model(normalise(batch.images, batch.sizes, shape))
+            predictions = self._network(normalise(batch.images, batch.sizes, shape))
             results = postprocess(predictions, scales, self.config, batch.sizes)
         return [
             Detections(

@@ -2,6 +2,7 @@
 
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
 from tood.models.common import DenseDetector, InputConfig, PostprocessConfig, normalise, padded_sizes
+from tood.models.inference import Precision, choose_precision, for_inference
 from tood.models.weight_files import load_weights, save_weights
 
 __all__ = [
@@ -11,7 +12,10 @@ __all__ = [
     "InputConfig",
     "NamedModel",
     "PostprocessConfig",
+    "Precision",
     "build_model",
+    "choose_precision",
+    "for_inference",
     "load_weights",
     "named_model",
     "named_models",

@@ -100,13 +100,10 @@ class THead(nn.Module):
         """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores are probabilities."""
         priors = grid_priors(maps, self.strides, self.config.anchor_scale)
         scores, boxes = [], []
-        start = 0
-        for level, features in enumerate(maps):
-            end = start + features.shape[2] * features.shape[3]
-            level_scores, level_boxes = self._level(features, level, _slice(priors, start, end))
+        for level, (features, own) in enumerate(zip(maps, level_priors(priors), strict=True)):
+            level_scores, level_boxes = self._level(features, level, own)
             scores.append(level_scores.flatten(2))
             boxes.append(level_boxes.flatten(2))
-            start = end
         # [B, C, N] -> [B, N, C]
         return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
 
@@ -123,19 +120,8 @@ class THead(nn.Module):
         regression = self.regressor(self.regression_decomposition(trunk, average))
         offsets = self.regression_alignment(trunk)
         # Coordinates need all of fp32's bits; none of the operations from here on is one that autocast would lower.
-        boxes = self._decode(regression.float(), self.scales[level], priors)
+        boxes = decoded_boxes(regression.float(), self.scales[level], priors, self.config.anchor)
         return scores, aligned_boxes(boxes, offsets.float()) * self.strides[level]
-
-    def _decode(self, regression: Tensor, scale: Tensor, priors: Priors) -> Tensor:
-        """[B, 4, h, w] regression and the level's scale -> boxes x1 y1 x2 y2 in strides."""
-        batch, _, height, width = regression.shape
-        flat = regression.permute(0, 2, 3, 1).reshape(batch, -1, 4)  # [B, hw, 4]
-        strides = priors.strides[:, None]
-        if self.config.anchor == "free":
-            boxes = decode_distances(priors.centres / strides, scale * flat.exp())
-        else:
-            boxes = decode_deltas(priors.boxes / strides, scale * flat, DELTA_STDS)
-        return boxes.view(batch, height, width, 4).permute(0, 3, 1, 2)
 
     def _initialise(self) -> None:
         init_normal(self, std=0.01)
@@ -154,6 +140,18 @@ def aligned_scores(logits: Tensor, alignment: Tensor) -> Tensor:
     As the exponential of the mean log-sigmoid, so that the square root's gradient cannot blow up near 0.
     """
     return ((F.logsigmoid(logits.float()) + F.logsigmoid(alignment.float())) / 2).exp()
+
+
+def decoded_boxes(regression: Tensor, scale: Tensor, priors: Priors, anchor: Literal["free", "based"]) -> Tensor:
+    """A level's [B, 4, h, w] regression, scale and priors -> boxes x1 y1 x2 y2 in strides."""
+    batch, _, height, width = regression.shape
+    flat = regression.permute(0, 2, 3, 1).reshape(batch, -1, 4)  # [B, hw, 4]
+    strides = priors.strides[:, None]
+    if anchor == "free":
+        boxes = decode_distances(priors.centres / strides, scale * flat.exp())
+    else:
+        boxes = decode_deltas(priors.boxes / strides, scale * flat, DELTA_STDS)
+    return boxes.view(batch, height, width, 4).permute(0, 3, 1, 2)
 
 
 def aligned_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
@@ -184,6 +182,9 @@ def _alignment_branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, padding=1))
 
 
-def _slice(priors: Priors, start: int, end: int) -> Priors:
-    """One level's priors."""
-    return Priors(priors.centres[start:end], priors.sizes[start:end], priors.strides[start:end], ())
+def level_priors(priors: Priors) -> list[Priors]:
+    """Each level's priors."""
+    sizes = priors.level_sizes
+    parts = (torch.split(values, sizes) for values in (priors.centres, priors.sizes, priors.strides))
+    levels = zip(*parts, priors.shapes, strict=True)
+    return [Priors(centres, sides, strides, (shape,)) for centres, sides, strides, shape in levels]

@@ -1,0 +1,137 @@
+"""Convolutions of a network that no longer learns: weights in oneDNN's own order, and in one pass what follows them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tood.models.common.deform_conv import DeformConv2d
+from tood.models.inference.winograd import WinogradConv2d
+
+
+class InferenceConv2d(nn.Module):
+    """A convolution, its bias, whatever is added to its output, and ReLU.
+
+    On a CPU with oneDNN the weights are reordered once rather than at every call, and bias, sum and ReLU are written
+    with the output. 3x3 convolutions of many channels in fp32 take Winograd's way where the map is large enough.
+
+    Args:
+        weight: [O, C / groups, k, k], with a norm's scale folded in.
+        bias: [O], or None.
+        stride, padding, groups: of the convolution.
+        relu: whether ReLU follows.
+        dtype: what is computed in, torch.float32 or torch.bfloat16.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: int,
+        padding: int,
+        groups: int,
+        relu: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding, self.groups, self.relu = stride, padding, groups, relu
+        self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
+        self.weight: Tensor | None = None
+        self.packed: Tensor | None = None
+        self.winograd: WinogradConv2d | None = None
+        if weight.device.type == "cpu" and _fuses():
+            dense = weight.detach().to(dtype).contiguous()
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                dense, [padding] * 2, [stride] * 2, [1, 1], groups, []
+            )
+            if dtype == torch.float32 and stride == 1 and groups == 1 and WinogradConv2d.pays(weight):
+                self.winograd = WinogradConv2d(weight.detach(), self.bias, relu)
+        else:
+            self.weight = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
+
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] in channels-last memory -> [B, O, h, w]; `added`, of the output's shape, is overwritten."""
+        if self.winograd is not None and added is None and self.winograd.pays_for(x):
+            return self.winograd(x)  # type: ignore[no-any-return]
+        geometry = ((self.padding,) * 2, (self.stride,) * 2, (1, 1), self.groups)
+        if self.packed is None:
+            return self._plain(x, added)
+        operators = torch.ops.mkldnn
+        if added is None:
+            activation = "relu" if self.relu else "none"
+            out: Tensor = operators._convolution_pointwise(x, self.packed, self.bias, *geometry, activation, [], None)
+        else:
+            out = operators._convolution_pointwise_.binary(
+                added, x, self.packed, self.bias, *geometry, "add", 1.0, "relu" if self.relu else None, [], None
+            )
+        return out
+
+    def _plain(self, x: Tensor, added: Tensor | None) -> Tensor:
+        assert self.weight is not None
+        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+        if added is not None:
+            out = added.add_(out)
+        return out.relu_() if self.relu else out
+
+
+class InferenceDeformConv2d(nn.Module):
+    """A deformable convolution, its bias and ReLU; in fp32 whatever comes in, as its offsets need all their bits.
+
+    Args:
+        conv: the layer.
+        scale, bias: [O] of a norm that follows it, or None.
+        relu: whether ReLU follows.
+    """
+
+    def __init__(self, conv: DeformConv2d, scale: Tensor | None, bias: Tensor | None, relu: bool) -> None:
+        super().__init__()
+        self.conv = DeformConv2d(
+            conv.in_channels, conv.out_channels, conv.stride[0], conv.groups, conv.deform_groups
+        ).to(conv.weight.device)
+        self.conv.load_state_dict(conv.state_dict())
+        self.conv.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if scale is not None:
+            self.conv.weight.mul_(scale[:, None, None, None])
+        self.bias = None if bias is None else bias.detach()[:, None, None]
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, O, h, w], both in channels-last memory."""
+        out: Tensor = self.conv(x.float())
+        if self.bias is not None:
+            out = out.add_(self.bias)
+        out = out.relu_() if self.relu else out
+        return out.to(x.dtype, memory_format=torch.channels_last)
+
+
+def folded(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, dtype: torch.dtype
+) -> InferenceConv2d | InferenceDeformConv2d:
+    """A convolution with the BatchNorm that follows it, in evaluation mode, as one; None: no such norm."""
+    scale, bias = None, conv.bias
+    if norm is not None:
+        scale, bias = _scale_and_shift(norm)
+        assert conv.bias is None
+    if isinstance(conv, DeformConv2d):
+        return InferenceDeformConv2d(conv, scale, bias, relu)
+    weight = conv.weight if scale is None else conv.weight.double() * scale.double()[:, None, None, None]
+    assert isinstance(conv.padding[0], int)
+    return InferenceConv2d(weight.float(), bias, conv.stride[0], conv.padding[0], conv.groups, relu, dtype)
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm in evaluation mode multiplies by, and what it adds, [C] each."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return scale.float(), (norm.bias.double() - norm.running_mean.double() * scale).float()
+
+
+@cache
+def _fuses() -> bool:
+    """Whether this PyTorch has the operators that its own compiler fuses convolutions with on x86."""
+    names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]

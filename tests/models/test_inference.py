@@ -1,0 +1,181 @@
+"""The copy of a network that only predicts: the same predictions, by fewer operations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from golden_values import NARROW, golden, narrow_model
+from narrow_models import BASED, FREE, NARROW_ATSS, RESNEXT_DEFORMABLE, lively
+from tood.errors import ToodError
+from tood.inference import postprocess
+from tood.models import AnyDetector, AnyModelConfig, build_model, choose_precision, for_inference
+from tood.models.inference.winograd import WinogradConv2d
+
+VALUES = golden("anchor_free")
+IMAGES = torch.randn(2, 3, 160, 224, generator=torch.Generator().manual_seed(0))
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations, and the largest result of any that copies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.largest_cat = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        name = function.overloadpacket._qualified_op_name
+        self.counts[name] += 1
+        if name == "aten::cat" and out.dim() == 4:
+            self.largest_cat = max(self.largest_cat, out.numel())
+        return out
+
+
+def network(config: AnyModelConfig) -> AnyDetector:
+    torch.manual_seed(0)
+    return lively(build_model(config))
+
+
+def test_golden_detections() -> None:
+    scales = VALUES["scale_factors"][:, None].expand(-1, 2)
+    with torch.inference_mode():
+        results = postprocess(for_inference(narrow_model())(VALUES["images"]), scales, NARROW.postprocess)
+    for found, wanted in zip(results, VALUES["detections"], strict=True):
+        assert torch.equal(found.labels, wanted["labels"])
+        torch.testing.assert_close(found.scores, wanted["scores"], rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.boxes, wanted["boxes"], rtol=0, atol=1e-2)
+
+
+def test_golden_maps() -> None:
+    with torch.inference_mode():
+        predictions = for_inference(narrow_model())(VALUES["images"])
+    levels = zip(VALUES["cls_scores"], VALUES["bbox_preds"], (8, 16, 32, 64, 128), strict=True)
+    scores = predictions.scores.split(predictions.priors.level_sizes, dim=1)
+    boxes = predictions.boxes.split(predictions.priors.level_sizes, dim=1)
+    for (wanted_scores, wanted_boxes, stride), given_scores, given_boxes in zip(levels, scores, boxes, strict=True):
+        wanted_scores, wanted_boxes = (x.flatten(2).transpose(1, 2) for x in (wanted_scores, wanted_boxes))
+        torch.testing.assert_close(given_scores, wanted_scores, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(given_boxes, wanted_boxes * stride, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "config", [FREE, BASED, RESNEXT_DEFORMABLE, NARROW_ATSS], ids=["free", "based", "resnext-dcn", "atss"]
+)
+def test_every_kind_of_network(config: AnyModelConfig) -> None:
+    model = network(config)
+    with torch.inference_mode():
+        wanted, given = model(IMAGES), for_inference(model)(IMAGES)
+    # Random offsets of deformable layers amplify rounding, as test_golden_dcn.py says.
+    deformable = 20 if config is RESNEXT_DEFORMABLE else 1
+    torch.testing.assert_close(given.scores, wanted.scores, rtol=1e-4 * deformable, atol=1e-5 * deformable)
+    torch.testing.assert_close(given.boxes, wanted.boxes, rtol=1e-4 * deformable, atol=1e-2 * deformable)
+    assert given.logits == wanted.logits
+    assert torch.equal(given.priors.centres, wanted.priors.centres)
+    if wanted.quality is None:
+        assert given.quality is None
+    else:
+        torch.testing.assert_close(given.quality, wanted.quality, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [FREE, RESNEXT_DEFORMABLE, NARROW_ATSS], ids=["free", "resnext-dcn", "atss"])
+def test_bf16_is_near_and_gives_fp32(config: AnyModelConfig) -> None:
+    model = network(config)
+    with torch.inference_mode():
+        wanted, given = model(IMAGES), for_inference(model, torch.bfloat16)(IMAGES)
+    assert given.scores.dtype == given.boxes.dtype == torch.float32
+    error = (given.probabilities() - wanted.probabilities()).abs().mean()
+    assert float(error) < 0.1 * float(wanted.probabilities().std())
+
+
+def test_the_plain_network_is_left_alone() -> None:
+    model = network(FREE).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copy = for_inference(model)
+    with torch.inference_mode():
+        images = IMAGES.clone()
+        first = copy(images).scores
+        assert torch.equal(images, IMAGES)
+        for value in model.state_dict().values():
+            value.zero_()
+        assert torch.equal(copy(IMAGES).scores, first)
+    assert model.training
+    assert set(model.state_dict()) == set(before)
+
+
+def test_other_modules_are_given_back() -> None:
+    module = nn.Linear(1, 1)
+    assert for_inference(module) is module
+
+
+def test_operations() -> None:
+    # By number, whatever the machine: a norm or activation that is no longer fused, or the trunk as a copy, would show.
+    model = network(FREE)
+    copy = for_inference(model)
+    with torch.no_grad(), Calls() as calls:  # inference mode would not take composite operations apart
+        copy(IMAGES)
+    counts = calls.counts
+    levels, blocks, interactive = 5, 4, 6
+    assert not [name for name in counts if "batch_norm" in name]
+    assert counts["aten::native_group_norm"] == levels * (interactive + 2)
+    pointwise = sum(counts[f"mkldnn::{name}"] for name in ("_convolution_pointwise", "_convolution_pointwise_"))
+    plain = counts["aten::convolution"]
+    # Stem, three convolutions and a shortcut a block, the pyramid's 3 + 3 + 2, and 6 + 1 + 1 + 1 a level.
+    assert pointwise + plain == 1 + 4 * blocks + 8 + levels * (interactive + 3)
+    if pointwise:
+        assert plain == 0
+        # ReLU stands alone after GroupNorms and in both branches of alignment and attention only.
+        assert counts["aten::relu_"] == levels * (interactive + 2 + 1 + 2)
+        assert counts["aten::add_"] == 0
+    # The trunk, 6 x 32 channels of 20 x 28 cells, is in no one piece.
+    assert calls.largest_cat < 2 * 6 * 32 * 20 * 28
+    assert counts["aten::baddbmm_"] == levels * 3 * (interactive - 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 20), (2, 17, 21), (3, 7, 9), (1, 1, 300), (1, 300, 1), (2, 2, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_winograd_is_as_exact_as_the_direct_sum(shape: tuple[int, int, int], bias: bool) -> None:
+    batch, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 130, height, width, generator=generator).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(140, 130, 3, 3, generator=generator) / 34
+    shift = torch.randn(140, generator=generator) if bias else None
+    exact = nn.functional.conv2d(x.double(), weight.double(), None if shift is None else shift.double(), padding=1)
+    direct = nn.functional.conv2d(x, weight, shift, padding=1)
+    for relu in (False, True):
+        wanted = exact.relu() if relu else exact
+        with torch.inference_mode():
+            given = WinogradConv2d(weight, shift, relu)(x)
+        assert given.is_contiguous(memory_format=torch.channels_last)
+        error = (given - wanted).abs().max()
+        assert error < max(3 * float((direct - exact).abs().max()), 2e-6)
+
+
+def test_wide_layers_take_winograd_s_way() -> None:
+    wide = replace(FREE, neck=replace(FREE.neck, width=128), head=replace(FREE.head, width=128))
+    model = network(wide)
+    copy = for_inference(model)
+    with torch.no_grad(), Calls() as calls:  # inference mode would not take composite operations apart
+        given = copy(IMAGES)
+    with torch.inference_mode():
+        wanted = model(IMAGES)
+    torch.testing.assert_close(given.scores, wanted.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(given.boxes, wanted.boxes, rtol=1e-4, atol=1e-2)
+    if any(isinstance(module, WinogradConv2d) for module in copy.modules()):
+        assert calls.counts["aten::bmm"] > 2 * 5
+
+
+def test_precision() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("fp32", cpu) == (torch.float32, "fp32, as asked")
+    assert choose_precision("bf16", cpu)[0] == torch.bfloat16
+    assert choose_precision("auto", torch.device("cuda"))[0] == torch.float32
+    with pytest.raises(ToodError, match="precision is 'fp8'"):
+        choose_precision("fp8", cpu)  # type: ignore[arg-type]
