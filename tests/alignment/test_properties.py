@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriterion
 from tood.alignment.assigners import assignment
+from tood.alignment.assigners.nearest import nearest
 from tood.boxes import inside_distance, iou_matrix
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Targets
@@ -311,3 +312,37 @@ def test_the_assigner_never_makes_a_matrix_of_boxes_and_priors() -> None:
         largest[truths] = seen.elements
     assert largest[5000] <= 1 << 20
     assert largest[5000] == largest[2500], "twice the boxes, the same largest piece"
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 14),
+    st.integers(1, 14),
+    st.booleans(),
+    st.sampled_from(["all", "part", "any"]),
+)
+def test_the_nearest_places_are_those_of_the_whole_matrix_ties_included(
+    seed: int, height: int, width: int, ties: bool, which: str
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    centres = grid_priors([torch.zeros(1, 1, height, width)], (8,), 8.0).centres
+    points = torch.rand(2, 20, 2, generator=generator) * torch.tensor([width * 8.0, height * 8.0])
+    points = (points / 2).round() * 2 if ties else points
+    valid, k = None, min(9, height * width)
+    if which == "part":
+        valid = torch.stack([(centres < limit).all(dim=1) for limit in points[:, 0] + 1])
+    elif which == "any":
+        valid = torch.rand(2, height * width, generator=generator) > 0.5
+    distance = (points[:, :, None] - centres).square().sum(dim=-1).sqrt()
+    if valid is not None:
+        distance = distance.masked_fill(~valid[:, None], torch.inf)
+    values, index = distance.topk(k, dim=2, largest=False)
+    found, places = nearest(centres, (height, width), points, valid, k)
+    assert torch.equal(found, values)
+    near = found < torch.inf
+    # The same places; their order among equally near ones does not matter.
+    missing = torch.full_like(index, -1)
+    assert torch.equal(
+        torch.where(near, places, missing).sort().values, torch.where(near, index, missing).sort().values
+    )

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from golden_values import golden
 from tood.boxes import decode_distances, iou_matrix
 from tood.inference import postprocess
+from tood.inference.postprocess import _best_pairs
 from tood.models.common import PostprocessConfig
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Priors
@@ -201,3 +202,18 @@ def test_nothing_above_the_threshold(threshold: float, logits: bool) -> None:
     for found in postprocess(predictions, None, PostprocessConfig(score_threshold=threshold)):
         assert found.boxes.shape == (0, 4)
         assert found.scores.shape == found.labels.shape == (0,)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([1, 5, 40]), st.booleans(), st.booleans())
+def test_the_best_pairs_are_those_of_a_stable_sort(seed: int, limit: int, ties: bool, holes: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(60, 7, generator=generator)
+    if ties:
+        scores = (scores * 4).round() / 4
+    if holes:
+        scores[torch.rand(60, 7, generator=generator) < 0.05] = torch.nan
+    flat = scores.flatten().nan_to_num(nan=-1.0)
+    ordered = flat.sort(descending=True, stable=True).indices[:limit]
+    expected = ordered[flat[ordered] > 0.3].sort().values
+    assert torch.equal(_best_pairs(scores, 0.3, limit), expected)

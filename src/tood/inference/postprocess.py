@@ -67,8 +67,7 @@ def _one_image(
     candidates = []
     start = 0
     for size in predictions.priors.level_sizes:
-        level = scores[start : start + size].reshape(-1)
-        pairs = _best(level, torch.nonzero(level > threshold).squeeze(1), config.per_level)
+        pairs = _best_pairs(scores[start : start + size], threshold, config.per_level)
         candidates.append(pairs + start * classes)
         start += size
     pairs = torch.cat(candidates)  # [K] prior * C + class
@@ -90,17 +89,33 @@ def _one_image(
     return Found(kept_boxes[best], values[best], labels[best])
 
 
-def _best(values: Tensor, indices: Tensor, limit: int) -> Tensor:
-    """The `limit` of the `indices` with the largest values, in their given order; of equals the first."""
-    if len(indices) <= limit:
-        return indices
-    chosen = values[indices]
-    last = torch.topk(chosen, limit).values[-1]
-    above = chosen > last
-    equal = chosen == last
+def _best_pairs(scores: Tensor, threshold: float, limit: int) -> Tensor:
+    """The `limit` largest of the scores [n, C] above the threshold, as indices prior * C + class in rising order.
+
+    Of equal ones the first are taken.
+    """
+    peaks = scores.amax(dim=1)  # [n]
+    if peaks.isnan().any():
+        scores = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+        peaks = scores.amax(dim=1)
+    hopeful = peaks > threshold
+    least = threshold
+    if len(peaks) > limit:
+        # `limit` priors have a score of at least this, so that nothing below is among the best.
+        least = float(peaks.topk(limit).values[-1])
+        hopeful &= peaks >= least
+    places = hopeful.nonzero().squeeze(1)  # [m]
+    values = scores[places]  # [m, C]
+    row, label = ((values > threshold) & (values >= least)).nonzero(as_tuple=True)
+    pairs, values = places[row] * scores.shape[1] + label, values[row, label]
+    if len(pairs) <= limit:
+        return pairs
+    last = values.topk(limit).values[-1]
+    above = values > last
+    equal = values == last
     # topk alone leaves open which of several equal values it takes.
     equal &= equal.cumsum(0) <= limit - above.sum()
-    return indices[above | equal]
+    return pairs[above | equal]
 
 
 def _logit(probability: float) -> float:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from tood.data import DatasetStats
 from tood.data.stats import LARGE, SMALL
 from tood.plots.palette import PALETTE
 from tood.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_CLASSES = 25
 _BLUE, _ORANGE, _GREEN = (tuple(part / 255 for part in PALETTE[i]) for i in (4, 5, 2))
@@ -30,6 +30,8 @@ def dataset_picture(stats: DatasetStats, out_png: Path | str) -> None:
     Raises:
         ToodError: if it cannot be written.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(15, 8.5), layout="constrained")
     sizes, classes, counts, areas, shapes, places = figure.subplots(2, 3).ravel()
     _image_sizes(sizes, stats)
@@ -77,7 +79,7 @@ def _classes(axes: Axes, stats: DatasetStats) -> None:
     # Dollars in a name are no formula.
     axes.set_yticks(rows, [name.replace("$", r"\$") for name in names], fontsize=9 if len(shown) <= 15 else 7)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _whole_numbers(axes.xaxis, 6)
 
 
 def _counts(axes: Axes, stats: DatasetStats) -> None:
@@ -90,8 +92,8 @@ def _counts(axes: Axes, stats: DatasetStats) -> None:
     edges = np.arange(0, most + width + 1, width) - 0.5
     axes.hist(stats.boxes_an_image, bins=edges.tolist(), color=_BLUE, rwidth=0.9)
     _median(axes, float(np.median(stats.boxes_an_image)))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(axes.xaxis)
+    _whole_numbers(axes.yaxis)
 
 
 def _areas(axes: Axes, stats: DatasetStats) -> None:
@@ -136,7 +138,7 @@ def _places(axes: Axes, stats: DatasetStats) -> None:
     cells: NDArray[Any] = np.histogram2d(stats.centres[:, 1], stats.centres[:, 0], bins=24, range=[[0, 1], [0, 1]])[0]
     drawn = axes.imshow(cells, extent=(0, 1, 1, 0), cmap="Blues", aspect="auto", vmin=0)
     bar = axes.figure.colorbar(drawn, ax=axes, label="boxes")
-    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_numbers(bar.ax.yaxis)
 
 
 def _dress(axes: Axes, title: str, across: str, up: str, grid: Literal["x", "y"] | None = "y") -> None:
@@ -154,7 +156,15 @@ def _median(axes: Axes, value: float) -> None:
     axes.legend(frameon=False)
 
 
+def _whole_numbers(axis: Any, steps: int | Literal["auto"] = "auto") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(steps, integer=True))
+
+
 def _log_axis(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 1 else f"1/{1 / value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

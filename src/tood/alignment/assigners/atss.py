@@ -12,11 +12,11 @@ from tood.alignment.assigners.assignment import (
     Assignment,
     Candidates,
     PaddedTargets,
-    block_size,
     build_assignment,
     empty_assignment,
     settle_conflicts,
 )
+from tood.alignment.assigners.nearest import nearest
 from tood.boxes import inside_distance, iou_pairs
 from tood.structures import Priors, Targets
 
@@ -44,7 +44,8 @@ class ATSSAssigner:
             valid: [B, N] bool, False on priors that may not be assigned (padding); None for all valid.
 
         Returns:
-            The assignment, `metric` being the IoU and `target_scores` 1 on positives. Conflicts as in TAL.
+            The assignment, `metric` being the IoU and `target_scores` 1 on positives. Of equally near anchors
+            those are taken that `torch.topk` takes; conflicts as in TAL.
             Extra memory: O(B * G * levels * topk + B * N), plus blocks of 8 MiB.
         """
         truth = PaddedTargets.of(targets)
@@ -65,20 +66,18 @@ class ATSSAssigner:
     def _nearest(self, priors: Priors, truth: PaddedTargets, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         """[B, G, K] index of each ground truth's nearest anchors, level by level, and whether each is a valid one."""
         centres = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2  # [B, G, 2]
-        block = block_size(len(centres), len(priors.centres))
-        parts = [self._nearest_on_levels(priors, part, valid) for part in torch.split(centres, block, dim=1)]
-        return torch.cat([index for index, _ in parts], dim=1), torch.cat([near for _, near in parts], dim=1)
-
-    def _nearest_on_levels(self, priors: Priors, centres: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-        indices, nears = [], []
+        distances, indices = [], []
         start = 0
-        for size in priors.level_sizes:
-            offset = centres[:, :, None] - priors.centres[start : start + size]  # [B, g, n, 2]
-            distance = offset.square().sum(dim=-1).sqrt()
-            if valid is not None:
-                distance = distance.masked_fill(~valid[:, None, start : start + size], torch.inf)
-            nearest, index = distance.topk(min(self.topk, size), dim=2, largest=False)  # [B, g, k]
+        for shape, size in zip(priors.shapes, priors.level_sizes, strict=True):
+            level = slice(start, start + size)
+            distance, index = nearest(
+                priors.centres[level],
+                shape,
+                centres,
+                None if valid is None else valid[:, level],
+                min(self.topk, size),
+            )
+            distances.append(distance)
             indices.append(index + start)
-            nears.append(nearest < torch.inf)
             start += size
-        return torch.cat(indices, dim=2), torch.cat(nears, dim=2)
+        return torch.cat(indices, dim=2), torch.cat(distances, dim=2) < torch.inf
