@@ -2,7 +2,7 @@
 
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
 from tood.models.common import DenseDetector, InputConfig, PostprocessConfig, normalise, padded_sizes
-from tood.models.inference import Precision, choose_precision, for_inference
+from tood.models.inference import Precision, choose_precision, cpu_multiplies_bf16, for_inference
 from tood.models.weight_files import load_weights, save_weights
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Precision",
     "build_model",
     "choose_precision",
+    "cpu_multiplies_bf16",
     "for_inference",
     "load_weights",
     "named_model",

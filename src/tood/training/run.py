@@ -28,7 +28,7 @@ from tood.data import (
     train_loader,
 )
 from tood.errors import ToodError
-from tood.models import AnyDetector, build_model
+from tood.models import AnyDetector, build_model, cpu_multiplies_bf16
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
 from tood.training.config import RunConfig
@@ -221,18 +221,9 @@ def choose_precision(config: RunConfig) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "the GPU has it"
         return "fp32", "the GPU has no bf16"
-    if config.device in ("auto", "cpu") and not torch.backends.mps.is_available() and _cpu_multiplies_bf16():
+    if config.device in ("auto", "cpu") and not torch.backends.mps.is_available() and cpu_multiplies_bf16():
         return "bf16", "this CPU has instructions for it"
     return "fp32", "no hardware for less"
-
-
-def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for it; without them bf16 is slower than fp32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 @dataclass(frozen=True)
