@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -103,11 +104,12 @@ class Run:
 def kill_all(process: subprocess.Popen[str], out: Path) -> None:
     """SIGKILL to the launcher, the training processes and their loaders."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    for other in members(out):
-        os.kill(other, signal.SIGKILL)
-    while members(out):
+    while remaining := members(out):  # torchrun gives each of its processes a session of its own
+        for other in remaining:
+            with suppress(ProcessLookupError):
+                os.kill(other, signal.SIGKILL)
         time.sleep(0.05)
+    process.communicate()
 
 
 def kill_one(rng: random.Random, out: Path) -> None:
