@@ -237,11 +237,12 @@ def test_a_loader_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None
     settings = ["model.backbone.width=16", "model.neck.width=8", "model.head.width=8", "model.head.norm_groups=2"]
     command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--out", str(out), "--size", "64"]
     command += ["--workers", "1", "--batch-size", "2", "--epochs", "100000", "--device", "cpu"]
-    command += [f"--set={setting}" for setting in [*settings, "trackers=[]", "log_every=1", "checkpoint_minutes=0"]]
+    command += [f"--set={setting}" for setting in [*settings, "trackers=[]", "log_every=1", "checkpoint_minutes=60"]]
     run = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while newest_checkpoint(out) is None:
+    while not (out / "metrics.csv").is_file() or (out / "metrics.csv").read_text().count("\n") < 20:
         assert run.poll() is None, run.communicate()
         time.sleep(0.1)
+    assert newest_checkpoint(out) is None
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     worker = next(int(child) for child in children if b"tood" in Path(f"/proc/{child}/cmdline").read_bytes())
     os.kill(worker, signal.SIGKILL)

@@ -7,7 +7,6 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -158,15 +157,21 @@ def test_runs_are_numbered_and_the_latest_is_found(tmp_path: Path, monkeypatch: 
     assert latest_run_folder() == Path("runs/tiny-2")
 
 
-@pytest.mark.parametrize("reduced", ["bf16", "fp16"])
-def test_reduced_precision_trains_and_resumes_and_the_run_says_why(
-    tmp_path: Path, reduced: Literal["bf16", "fp16"]
-) -> None:
-    config = replace(run_on(coco_folder(tmp_path / "data"), tmp_path / "run"), precision=reduced, epochs=1)
+def test_reduced_precision_trains_and_resumes_and_the_run_says_why(tmp_path: Path) -> None:
+    config = replace(run_on(coco_folder(tmp_path / "data"), tmp_path / "run"), precision="bf16", epochs=1)
     result, text = said(config)
     assert result.steps == 3
-    assert f"precision {reduced} (as configured)" in text
+    assert "precision bf16 (as configured)" in text
     assert said(replace(config, epochs=2), resume=True)[0].steps == 6
+    exact = train(replace(config, precision="fp32", out=tmp_path / "exact"))
+    lower, full = (load_weights(folder / "last.safetensors")[0].state_dict() for folder in (config.out, exact.out))
+    assert any(not torch.equal(lower[name], full[name]) for name in full), "bf16 is computed in, not only said"
+
+
+def test_fp16_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    config = replace(run_on(coco_folder(tmp_path / "data"), tmp_path / "run"), precision="fp16")
+    with pytest.raises(ToodError, match="which only a GPU computes in"):
+        train(config)
 
 
 @pytest.mark.parametrize(

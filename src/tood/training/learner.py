@@ -22,6 +22,9 @@ from tood.training.freeze import freeze_parts
 from tood.training.guard import FiniteGuard, NotFiniteError, gradient_norm
 from tood.training.optim import build_optimizer, scaled_rate, set_rate
 
+# Steps in a row that fp16's scaler may drop: it halves its scale each time, from 2^16.
+MOST_OVERFLOWS = 30
+
 
 class Learner:
     """A network in training.
@@ -63,6 +66,19 @@ class Learner:
         self.buffers = [buffer for _, buffer in model.named_buffers()]  # the statistics of BatchNorms
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.moving = False  # whether weights and average are in the middle of a step
+        self.overflows = 0
+
+    def _overflowed(self, batches: Sequence[Batch], number: int) -> None:
+        """Counts steps that fp16's scaler has dropped: it lowers its scale for them, but not without end."""
+        self.overflows += 1
+        if self.overflows > MOST_OVERFLOWS:
+            self.moving = False
+            paths = ", ".join(info.path for batch in batches for info in batch.infos)
+            raise NotFiniteError(
+                f"the gradient is not finite at step {number} nor at the {MOST_OVERFLOWS} before, on the images "
+                f"{paths}: lower optimizer.lr, set clip_gradient (10 is usual) or use precision=bf16"
+            )
 
     @property
     def averaged(self) -> AnyDetector:
@@ -95,14 +111,20 @@ class Learner:
         try:
             losses = self._gradients(batches, number, warm_up)
             self._limit_gradient(batches, number)
-        except NotFiniteError:
+        except Exception:
             self.optimizer.zero_grad()
             _copy(self.buffers_before, self.buffers)  # the forward pass has changed them
             raise
+        self.moving = True
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.ema is not None:
-            self.ema.update(self.accelerator.unwrap_model(self.model), number)
+        if self.accelerator.scaler is not None and self.optimizer.step_was_skipped:
+            self._overflowed(batches, number)
+        else:
+            self.overflows = 0
+            if self.ema is not None:
+                self.ema.update(self.accelerator.unwrap_model(self.model), number)
+        self.moving = False
         return losses
 
     def _gradients(self, batches: Sequence[Batch], number: int, warm_up: bool) -> dict[str, float]:

@@ -106,16 +106,24 @@ class Trainer:
             except CheckpointWriteError:
                 raise
             except ToodError:
-                if self.processes.main and self.position.step:
-                    with suppress(ToodError):
-                        self._write_files(
-                            [random_states()]
-                        )  # the others have failed too: they are not asked for theirs
+                self._keep_last_good_state()
                 raise
+            except RuntimeError as error:  # a dead worker is noticed anywhere
+                told = loading_error(error)
+                if told is error:
+                    raise
+                self._keep_last_good_state()
+                raise told from error
             finally:
                 if self.log is not None:
                     self.log.close()
         return self._result(self.stopped_by)
+
+    def _keep_last_good_state(self) -> None:
+        """A last checkpoint, without the other processes' random states: they have failed too, or wait no longer."""
+        if self.processes.main and self.position.step and not self.learner.moving:
+            with suppress(ToodError):
+                self._write_files([random_states()])
 
     def _run(self) -> None:
         self.clock.start()

@@ -70,6 +70,8 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
         mixed = "no" if precision == "fp32" else precision
         # Without this, processes launched together on a machine that has no GPU would each train alone.
         on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.accelerator.is_available())
+        if on_cpu and precision == "fp16":
+            raise ToodError("precision is 'fp16', which only a GPU computes in: use bf16, fp32 or auto")
         join_restarted(on_cpu)
         accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu)
     except ValueError as error:
