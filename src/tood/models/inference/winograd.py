@@ -16,40 +16,33 @@ STRIP_BYTES = 11 << 18
 LEAST_SQUARES = 160
 # Below, oneDNN's direct convolution is as fast.
 LEAST_CHANNELS = 128
-LEAST_CELLS = 256
 
 # Rows transform a filter's three taps into four.
 _TAPS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
 
 class WinogradConv2d(nn.Module):
-    """A 3x3 convolution of stride 1 and padding 1 with bias and ReLU, in fp32 on a CPU, without gradient.
+    """A 3x3 convolution of stride 1 and padding 1 with bias, in fp32 on a CPU, without gradient.
 
     Args:
         weight: [O, C, 3, 3].
         bias: [O], or None.
-        relu: whether ReLU follows.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         taps = torch.tensor(_TAPS, dtype=torch.float64)
         transformed = torch.einsum("ia,jb,ocab->ijco", taps, taps, weight.double())
         self.kernels = transformed.flatten(0, 1).float().contiguous()  # [16, C, O]
-        self.bias, self.relu = bias, relu
+        self.bias = bias
 
     @staticmethod
     def pays(weight: Tensor) -> bool:
         """Whether a convolution of these weights can be faster so."""
         return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS
 
-    @staticmethod
-    def pays_for(x: Tensor) -> bool:
-        """Whether the map is large enough."""
-        return x.shape[0] * x.shape[2] * x.shape[3] >= LEAST_CELLS
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] in channels-last memory -> [B, O, H, W]."""
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        """[B, C, H, W] in channels-last memory -> [B, O, H, W], through ReLU where asked."""
         batch, channels, height, width = x.shape
         outputs = self.kernels.shape[2]
         down, across = (height + 1) // 2, (width + 1) // 2
@@ -72,7 +65,7 @@ class WinogradConv2d(nn.Module):
                     products[5].add_(self.bias)  # the one that every output holds once, with a plus
                 part = out[first : first + images_at_once, 2 * row : 2 * (row + rows)]
                 _outputs(products.view(4, 4, len(images), rows, across, outputs), part)
-                if self.relu:
+                if relu:
                     part.relu_()
         return out.permute(0, 3, 1, 2)
 
