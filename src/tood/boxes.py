@@ -32,7 +32,7 @@ def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     sides = b.movedim(-1, 0).contiguous()[..., None, :]  # [4, ..., 1, N]
     overlap = _intersection(a[..., None, :].unbind(dim=-1), sides.unbind())
     union = area(a)[..., None] + area(b)[..., None, :] - overlap
-    return overlap / union.clamp(min=EPSILON)
+    return overlap.div_(union.clamp_(min=EPSILON))
 
 
 def iou_pairs(a: Tensor, b: Tensor) -> Tensor:
@@ -54,9 +54,10 @@ def giou_pairs(a: Tensor, b: Tensor) -> Tensor:
 
 def _intersection(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Of boxes given by their sides x1, y1, x2, y2, which broadcast."""
-    width = torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0])
-    height = torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1])
-    return width.clamp(min=0) * height.clamp(min=0)
+    # In place: of large matrices the memory that is asked for costs as much as the arithmetic.
+    width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)
+    height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)
+    return width.mul_(height)
 
 
 def inside_distance(points: Tensor, boxes: Tensor) -> Tensor:

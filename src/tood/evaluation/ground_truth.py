@@ -9,34 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import ValidationError
 
 from tood.data import DetectionDataset
+from tood.data.formats.coco_json import COCO_FILE
 from tood.errors import ToodError
 from tood.evaluation.json_file import read_json
-
-
-class _Annotation(TypedDict, total=False):
-    image_id: Any
-    category_id: Any
-    bbox: Any
-    area: Any
-    iscrowd: Any
-
-
-class _Image(TypedDict, total=False):
-    id: Any
-
-
-class _File(TypedDict, total=False):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: Any
-
-
-# Parses only what is wanted: masks, which are nine tenths of COCO's files, never become Python objects.
-_FILE = TypeAdapter(_File)
 
 
 @dataclass(frozen=True)
@@ -123,7 +101,7 @@ class GroundTruth:
 
 def _parse(path: Path) -> Any:
     try:
-        return _FILE.validate_json(path.read_bytes())
+        return COCO_FILE.validate_json(path.read_bytes())
     except (OSError, ValidationError):
         # Broken, or of an unusual form: the slow way reads it, or says what is wrong.
         return read_json(path, "annotations", "get or write it again")

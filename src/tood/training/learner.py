@@ -19,7 +19,7 @@ from tood.training.batch_norm import share_batch_statistics
 from tood.training.config import RunConfig
 from tood.training.ema import EMA
 from tood.training.freeze import freeze_parts
-from tood.training.guard import FiniteGuard, NotFiniteError, gradient_norm
+from tood.training.guard import FiniteGuard, gradient_norm
 from tood.training.optim import build_optimizer, scaled_rate, set_rate
 
 # Steps in a row that fp16's scaler may drop: it halves its scale each time, from 2^16.
@@ -67,18 +67,7 @@ class Learner:
         self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.moving = False  # whether weights and average are in the middle of a step
-        self.overflows = 0
-
-    def _overflowed(self, batches: Sequence[Batch], number: int) -> None:
-        """Counts steps that fp16's scaler has dropped: it lowers its scale for them, but not without end."""
-        self.overflows += 1
-        if self.overflows > MOST_OVERFLOWS:
-            self.moving = False
-            paths = ", ".join(info.path for batch in batches for info in batch.infos)
-            raise NotFiniteError(
-                f"the gradient is not finite at step {number} nor at the {MOST_OVERFLOWS} before, on the images "
-                f"{paths}: lower optimizer.lr, set clip_gradient (10 is usual) or use precision=bf16"
-            )
+        self.overflows = 0  # steps in a row that fp16's scaler has dropped
 
     @property
     def averaged(self) -> AnyDetector:
@@ -118,13 +107,14 @@ class Learner:
         self.moving = True
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.accelerator.scaler is not None and self.optimizer.step_was_skipped:
-            self._overflowed(batches, number)
-        else:
-            self.overflows = 0
-            if self.ema is not None:
-                self.ema.update(self.accelerator.unwrap_model(self.model), number)
+        dropped = self.accelerator.scaler is not None and self.optimizer.step_was_skipped
+        if self.ema is not None and not dropped:
+            self.ema.update(self.accelerator.unwrap_model(self.model), number)
         self.moving = False
+        self.overflows = self.overflows + 1 if dropped else 0
+        if self.overflows > MOST_OVERFLOWS:
+            what = f"the gradient, as at the {MOST_OVERFLOWS} steps before,"
+            self.guard.values(what, batches, number, torch.tensor(torch.inf, device=self.accelerator.device))
         return losses
 
     def _gradients(self, batches: Sequence[Batch], number: int, warm_up: bool) -> dict[str, float]:

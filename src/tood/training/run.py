@@ -22,7 +22,6 @@ from tood.data import (
     Batch,
     DetectionDataset,
     load_dataset,
-    loading_error,
     pick_splits,
     require_same_categories,
     train_loader,
@@ -94,9 +93,6 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
             "or --batch-size"
         ) from error
     except RuntimeError as error:
-        told = loading_error(error)  # a dead worker may be noticed anywhere
-        if told is not error:
-            raise told from error
         if accelerator.num_processes == 1 or not _is_lost_connection(error):
             raise
         raise ToodError(f"process {accelerator.process_index} lost the others, one of which ended: {error}") from error
@@ -150,6 +146,7 @@ def _train(
             )
     elif resumes:
         display.say(f"{out} stopped before its first checkpoint: it starts anew")
+    found = None  # the content of a large checkpoint is not kept for the whole run
     processes.from_main(lambda: _save_config(config, out))
     return trainer.run()
 

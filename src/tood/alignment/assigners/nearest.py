@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from tood.alignment.assigners.assignment import BLOCK
+from tood.alignment.assigners.assignment import block_size
 
 
 def nearest(
@@ -51,7 +51,7 @@ def _nearest_of_all(
 ) -> tuple[Tensor, Tensor]:
     """`nearest` for points [P, 2] of the images [P], from all distances."""
     parts = []
-    for part in torch.split(torch.arange(len(points), device=points.device), max(1, BLOCK // len(places))):
+    for part in torch.split(torch.arange(len(points), device=points.device), block_size(1, len(places))):
         distance = (points[part, None] - places).square().sum(dim=-1).sqrt()  # [p, n]
         if valid is not None:
             distance = distance.masked_fill(~valid[image[part]], torch.inf)

@@ -7,14 +7,13 @@ groups that lie close to each other, and each group is measured against the boxe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tood.alignment.assigners.assignment import first_largest
 from tood.alignment.metric import alignment_metric
-from tood.boxes import EPSILON, area, inside_distance
+from tood.boxes import EPSILON, inside_distance, iou_matrix
 
 # Ground truths of a group: more of them share the search for boxes, fewer of them lie closer together.
 GROUP = 16
@@ -22,20 +21,6 @@ GROUP = 16
 PAIRS = 1 << 18
 # Pairs of a group and a box that are compared at once: 1 MiB of truth values.
 COMPARISONS = 1 << 20
-
-
-@dataclass(frozen=True)
-class Best:
-    """The priors of largest t.
-
-    Attributes:
-        index: [G, K] int64, of the priors.
-        iou, metric: [G, K] overlap and t of each.
-    """
-
-    index: Tensor
-    iou: Tensor
-    metric: Tensor
 
 
 def best_overlapping(
@@ -49,7 +34,7 @@ def best_overlapping(
     alpha: float,
     beta: float,
     margin: float,
-) -> Best:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The `topk` priors of largest t of each ground truth of one image, of equal ones the first.
 
     Args:
@@ -61,7 +46,8 @@ def best_overlapping(
         topk, alpha, beta, margin: as in `TaskAlignedAssigner`.
 
     Returns:
-        [G, topk] each; where fewer priors have a t above 0, the rest is 0. Memory: O(G * topk + N), plus a few MiB.
+        [G, topk] each: indices of the priors, their IoU, their t; where fewer have a t above 0, the rest is 0. Memory:
+        O(G * topk + N), plus a few MiB.
     """
     truths, priors = len(gt_boxes), len(boxes)
     index = torch.zeros(truths, topk, dtype=torch.long)
@@ -69,15 +55,12 @@ def best_overlapping(
     order = _morton_order(gt_boxes)
     places = torch.arange(-(-truths // GROUP) * GROUP).clamp(max=truths - 1).view(-1, GROUP)
     groups = order[places]  # [M, g], the last one filled up with its last member
-    # A box beyond every other, of no area: what groups with fewer boxes are filled up with.
-    corners = torch.cat([boxes.T, boxes.new_full((4, 1), -1e9)], dim=1)  # [4, N + 1]
-    areas = torch.cat([area(boxes), boxes.new_zeros(1)])
+    # The last is beyond every other and of no area: what groups with fewer boxes are filled up with.
+    padded = torch.cat([boxes, boxes.new_full((1, 4), -1e9)])  # [N + 1, 4]
     flat = scores.reshape(-1)
     for members, touching in _touching(groups, gt_boxes, boxes, centres, valid):
         gt = gt_boxes[members]  # [m, g, 4]
-        overlap = _overlap(gt, corners[:, touching])  # [m, g, n]
-        union = area(gt)[..., None] + areas[touching][:, None] - overlap
-        u = overlap.div_(union.clamp_(min=EPSILON))
+        u = iou_matrix(gt, padded[touching])  # [m, g, n]
         prior = touching.clamp(max=priors - 1)
         s = flat[(prior * scores.shape[1])[:, None] + gt_labels[members][..., None]]
         t = alignment_metric(s, u, alpha, beta)
@@ -89,7 +72,7 @@ def best_overlapping(
         index[members, :k] = prior[:, None].expand(-1, GROUP, -1).gather(2, place)
         metric[members, :k] = values
         iou[members, :k] = u.gather(2, place)
-    return Best(index, iou, metric)
+    return index, iou, metric
 
 
 def _morton_order(gt_boxes: Tensor) -> Tensor:
@@ -135,12 +118,3 @@ def _touching(
             source = (begin[part][:, None] + column).clamp_(max=len(box) - 1)
             yield groups[chunk][part], torch.where(filled, box[source], priors)
             first = stop
-
-
-def _overlap(gt: Tensor, corners: Tensor) -> Tensor:
-    """[m, g, n] intersections of [m, g, 4] with [4, m, n]."""
-    x1, y1, x2, y2 = (side[..., None] for side in gt.unbind(dim=-1))
-    left, top, right, bottom = (side[:, None] for side in corners)
-    width = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
-    height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
-    return width.mul_(height)

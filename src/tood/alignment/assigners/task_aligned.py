@@ -113,7 +113,7 @@ class TaskAlignedAssigner:
         ranked = centres if self.inside == "before" else None
         for image, count in enumerate(truth.present.sum(dim=1).tolist()):
             if count:
-                best = best_overlapping(
+                index, iou, metric = best_overlapping(
                     scores[image],
                     boxes[image],
                     ranked,
@@ -125,9 +125,8 @@ class TaskAlignedAssigner:
                     self.beta,
                     self.margin,
                 )
-                found.index[image, :count] = best.index
-                found.iou[image, :count] = best.iou
-                found.metric[image, :count] = best.metric
+                found.index[image, :count], found.iou[image, :count] = index, iou
+                found.metric[image, :count] = metric
         return found
 
     def _among_all(
