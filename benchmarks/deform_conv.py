@@ -1,4 +1,4 @@
-"""Time and memory of a deformable 3x3 convolution beside an ordinary one: `python benchmarks/deform_conv.py`.
+"""Time and memory of a deformable 3x3 convolution beside an ordinary one: `python -m benchmarks.deform_conv`.
 
 The maps are those of an 800 x 1344 image; every figure includes the convolution that predicts offsets and masks.
 """
@@ -6,15 +6,13 @@ The maps are those of an 800 x 1344 image; every figure includes the convolution
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from benchmarks.timing import fastest, peak_growth
 from tood.models.common.deform_conv import DeformConv2d, torchvision_operator
 
 # (what, channels, groups, deformable groups, height, width)
@@ -27,22 +25,11 @@ CASES = (
 )
 
 
-def fastest(function: Callable[[], object], times: int = 7) -> float:
-    """Seconds of the fastest of several calls, after one that is not counted."""
-    function()
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
-
-
 def ratios(layer: nn.Module, ordinary: nn.Module, x: torch.Tensor) -> tuple[float, float, float]:
     """Seconds of the ordinary convolution, then `layer`'s over these: forward; forward and backward."""
     with torch.inference_mode():
-        base = fastest(lambda: ordinary(x))
-        forward = fastest(lambda: layer(x)) / base
+        base = fastest(lambda: ordinary(x), 7)
+        forward = fastest(lambda: layer(x), 7) / base
     x = x.clone().requires_grad_()
     both = [fastest(lambda m=module: m(x).sum().backward(), 4) for module in (ordinary, layer)]
     return base, forward, both[1] / both[0]
@@ -55,16 +42,18 @@ def trained_layer(channels: int, groups: int, deform_groups: int) -> DeformConv2
     return layer
 
 
-def peak_memory(batch: int, channels: int, height: int, width: int, backward: bool) -> None:
+def print_peak(batch: int, channels: int, height: int, width: int, backward: bool) -> None:
     """Prints, in MiB, by how much a call raises the peak memory of this process."""
     layer = trained_layer(channels, 1, 1)
     x = torch.randn(batch, channels, height, width, requires_grad=backward)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with torch.set_grad_enabled(backward):
-        out = layer(x)
-        if backward:
-            out.sum().backward()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+
+    def call() -> None:
+        with torch.set_grad_enabled(backward):
+            out = layer(x)
+            if backward:
+                out.sum().backward()
+
+    print(round(peak_growth(call)))
 
 
 def main() -> None:
@@ -77,7 +66,7 @@ def main() -> None:
     torch.manual_seed(0)
     if arguments.peak:
         *shape, backward = arguments.peak
-        peak_memory(*shape, backward=bool(backward))
+        print_peak(*shape, backward=bool(backward))
         return
     which = "PyTorch formulation" if torchvision_operator() is None else "torchvision's operator"
     print(f"{which}, {arguments.threads} threads; times over those of an ordinary 3x3 convolution of the same shape")
@@ -98,7 +87,7 @@ def main() -> None:
         samples = batch * channels * 9 * height * width * 4 / 2**20
         for backward in (False, True):
             # In a process of its own: a peak never falls.
-            command = [sys.executable, __file__, "--threads", str(arguments.threads), "--peak"]
+            command = [sys.executable, "-m", "benchmarks.deform_conv", "--threads", str(arguments.threads), "--peak"]
             command += [str(number) for number in (batch, channels, height, width, int(backward))]
             peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
             print(

@@ -1,4 +1,4 @@
-"""A training step on 5,000 boxes in each of eight images of 640 x 640: `python benchmarks/dense_scene.py`.
+"""A training step on 5,000 boxes in each of eight images of 640 x 640: `python -m benchmarks.dense_scene`.
 
 Prints the step's time and the assigner's extra memory, which must stay under 300 MB.
 """

@@ -1,4 +1,4 @@
-"""Time and memory of full-size models' way into the published layout and back: `python benchmarks/full_size.py IMAGE`.
+"""Time and memory of full-size models' way into the published layout and back: `python -m benchmarks.full_size IMAGE`.
 
 Prints a table a model, in Markdown, and fails where the detections change on the way; all files lie in a temporary
 folder. Weights are random, the image is scaled to fit 1333 x 800.
@@ -7,7 +7,6 @@ folder. Weights are random, the image is scaled to fit 1333 x 800.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from benchmarks.timing import peak_memory
 from tood.inference import Detector
 from tood.models import AnyDetector, build_model, named_model, save_weights
 from tood.models.common.deform_conv import DeformConv2d
@@ -33,9 +33,7 @@ def measured(what: str, step: Callable[[], T]) -> T:
     started, cpu_started = time.perf_counter(), time.process_time()
     result = step()
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu_started
-    # Linux counts in KiB, macOS in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    print(f"| {what} | {seconds:.2f} | {cpu:.2f} | {peak:.0f} |", flush=True)
+    print(f"| {what} | {seconds:.2f} | {cpu:.2f} | {peak_memory():.0f} |", flush=True)
     return result
 
 
@@ -86,7 +84,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.model is None:
         for name in MODELS:
-            subprocess.run([sys.executable, *sys.argv, "--model", name], check=True)
+            subprocess.run([sys.executable, "-m", "benchmarks.full_size", *sys.argv[1:], "--model", name], check=True)
         return
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)

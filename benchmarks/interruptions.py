@@ -1,14 +1,13 @@
 """Kills a training run again and again, and compares what it ends with to a run that was left alone: bit for bit.
 
-python benchmarks/interruptions.py --kills 20                  # SIGKILL to one process at random moments
-python benchmarks/interruptions.py --kills 20 --processes 2    # and to two, with their launcher
-python benchmarks/interruptions.py --kills 2 --processes 2 --elastic    # to one of two; torchrun restarts them
+python -m benchmarks.interruptions --kills 20                  # SIGKILL to one process at random moments
+python -m benchmarks.interruptions --kills 20 --processes 2    # and to two, with their launcher
+python -m benchmarks.interruptions --kills 2 --processes 2 --elastic    # to one of two; torchrun restarts them
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -19,47 +18,29 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from tood.data.digits import DigitsConfig, write_digits
 from tood.errors import ToodError
 from tood.training.checkpoint import newest_checkpoint, parse_checkpoint, read_checkpoint
 
-SETTINGS = [
+# A network that a second trains; the tests of the command line take it too.
+NARROW = (
     "model.backbone.width=8",
     "model.backbone.stem_width=8",
     "model.neck.width=8",
     "model.head.width=8",
     "model.head.norm_groups=2",
     "model.head.interactive_layers=2",
+)
+SETTINGS = (
+    *NARROW,
     "checkpoint_minutes=0",  # after every step: many a kill meets one half-written
     "keep=2",
     "log_every=1",
     "trackers=[]",
-]
-
-
-def picture_folder(root: Path, images: int = 12) -> Path:
-    """A COCO folder of bright squares."""
-    (root / "annotations").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        (root / split).mkdir()
-        records, annotations = [], []
-        for number in range(1, images + 1):
-            picture = np.full((48, 64, 3), 60, np.uint8)
-            x, y, side = (int(value) for value in rng.integers(4, 24, 3))
-            picture[y : y + side, x : x + side] = 220
-            cv2.imwrite(str(root / split / f"{number}.png"), picture)
-            records.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 48})
-            box = {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0}
-            annotations.append({"id": number, "image_id": number, "category_id": 1 + number % 2, **box})
-        categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
-        content = {"images": records, "annotations": annotations, "categories": categories}
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
-    return root
+)
 
 
 class Run:
@@ -212,7 +193,7 @@ def main() -> None:
     options = parser.parse_args()
     epochs = options.epochs or 20 * options.kills
     with tempfile.TemporaryDirectory() as folder:
-        data = picture_folder(Path(folder) / "data")
+        data = write_digits(Path(folder) / "data", DigitsConfig(train=12, val=12, test=0))
         steps = survive(data, Path(folder), options.kills, options.processes, options.elastic, epochs, options.seed)
     if len(steps) < options.kills:
         raise SystemExit(f"the run was through after {len(steps)} kills: give more --epochs")

@@ -1,4 +1,4 @@
-"""The digits demo in bf16 and in fp32, over the same pictures: `python benchmarks/precision.py --epochs 4`.
+"""The digits demo in bf16 and in fp32, over the same pictures: `python -m benchmarks.precision --epochs 4`.
 
 On two CPU cores it takes about ten minutes; the test split's AP may differ by a point at most.
 """

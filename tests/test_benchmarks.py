@@ -20,16 +20,16 @@ ENVIRONMENT = {
 
 
 def run(script: str, *options: str) -> str:
-    command = [sys.executable, f"benchmarks/{script}", *options]
+    command = [sys.executable, "-m", f"benchmarks.{script}", *options]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_a_step_on_5000_boxes_in_each_of_8_images_takes_little_memory() -> None:
-    assert "the assigner's extra memory" in run("dense_scene.py")
+    assert "the assigner's extra memory" in run("dense_scene")
 
 
 @pytest.mark.parametrize("options", ["--kills 1 --epochs 8", "--kills 1 --processes 2 --elastic --epochs 8"])
 def test_a_killed_run_ends_bit_for_bit_like_one_left_alone(options: str) -> None:
-    assert "the same to the last bit" in run("interruptions.py", "--seed", "1", *options.split())
+    assert "the same to the last bit" in run("interruptions", "--seed", "1", *options.split())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from benchmarks.interruptions import NARROW
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -24,17 +25,7 @@ from tood.training import RunConfig, SGDConfig
 from training.pictures import coco_folder
 
 # A model that a second trains.
-SMALL = [
-    f"--set={setting}"
-    for setting in (
-        "model.backbone.width=8",
-        "model.backbone.stem_width=8",
-        "model.neck.width=8",
-        "model.head.width=8",
-        "model.head.norm_groups=2",
-        "model.head.interactive_layers=2",
-    )
-]
+SMALL = [f"--set={setting}" for setting in NARROW]
 OPTIONS = ["--model", "tood_tiny", "--size", "32", "--workers", "0", "--batch-size", "2", "--device", "cpu"]
 
 

@@ -10,25 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.interruptions import NARROW
 from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
 from training.pictures import coco_folder
 
-SMALL = [
-    f"--set={setting}"
-    for setting in (
-        "model.backbone.width=8",
-        "model.backbone.stem_width=8",
-        "model.neck.width=8",
-        "model.head.width=8",
-        "model.head.norm_groups=2",
-        "model.head.interactive_layers=2",
-        "model.postprocess.score_threshold=0",
-        "log_every=1",
-    )
-]
+SMALL = [f"--set={setting}" for setting in (*NARROW, "model.postprocess.score_threshold=0", "log_every=1")]
 
 
 def torchrun(*arguments: object) -> subprocess.Popen[str]:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks/full_size.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", ["tood_r50_fpn_1x", "tood_x101_dcnv2_fpn_2x"])
 def test_a_full_size_model_is_the_same_afterwards(name: str, real_data: Path, tmp_path: Path) -> None:
     image = real_data / "coco128/val2017/000000000139.jpg"
     done = subprocess.run(
-        [sys.executable, str(BENCHMARK), str(image), "--model", name, "--threads", "1"],
-        cwd=tmp_path,
+        [sys.executable, "-m", "benchmarks.full_size", str(image), "--model", name, "--threads", "1"],
+        cwd=ROOT,
         env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
