@@ -96,9 +96,10 @@ def test_several_images_are_a_list(tmp_path: Path) -> None:
 def test_batches_give_what_single_images_give() -> None:
     boxes = [(0, 0, 40, 40), (20, 30, 90, 60), (10, 10, 100, 100)]
     images = [picture(100, 140, boxes[0]), picture(140, 100, boxes[1]), picture(333, 120, boxes[2]), picture(50, 50)]
-    single, batched = detector(), detector()
+    network = BrightRectangle()
+    single, batched = detector(), Detector.from_model(network, ["dark", "bright"], "cpu")
     results = batched(images, batch_size=3)
-    assert batched.model.batches == [3, 1]
+    assert network.batches == [3, 1]
     for image, result in zip(images, results, strict=True):
         torch.testing.assert_close(single(image).boxes, result.boxes)
     assert len(results[3]) == 0

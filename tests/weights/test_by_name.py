@@ -17,7 +17,7 @@ from bright_square import picture, save_picture
 from tood import configuration
 from tood.cli import app
 from tood.errors import ToodError
-from tood.inference import Detector
+from tood.inference import Detector, load_model
 from tood.models import AnyDetector, InputConfig, NamedModel, build_model, named_models, save_weights
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.necks import FPNConfig
@@ -173,7 +173,7 @@ def test_training_starts_from_imagenet_and_a_resumed_run_fetches_nothing(
     assert result.exit_code == 0, result.output
     assert "weights: backbone from ImageNet (resnet18-0123.pth)" in result.stdout
     assert configuration.load(out / "config.yaml", RunConfig).start_from == "imagenet"
-    trained = Detector(out, "cpu").model.state_dict()
+    trained = load_model(out)[0].state_dict()
     assert torch.equal(trained["backbone.conv1.weight"], imagenet["conv1.weight"]), "the stem is frozen"
     assert len(server.asked) == 1
     (tmp_path / "cache/weights/resnet18-0123.pth").unlink()
@@ -236,10 +236,10 @@ def test_fine_tuning_by_name_takes_that_model_and_its_weights(
     result = tood("train", "--from", NAME, "--data", data, "--out", out, *options)
     assert result.exit_code == 0, result.output
     assert "so the classifier starts anew" in " ".join(result.stdout.split())
-    tuned = Detector(out, "cpu")
-    assert tuned.class_names == ("cat", "dog")
+    tuned, class_names = load_model(out)
+    assert class_names == ("cat", "dog")
     ours = model.state_dict()
-    for name, tensor in tuned.model.state_dict().items():
+    for name, tensor in tuned.state_dict().items():
         if "classifier" not in name:
             torch.testing.assert_close(tensor, ours[name], atol=1e-6, rtol=1e-4, msg=name)
 

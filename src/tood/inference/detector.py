@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tood.allocator import return_freed_memory
 from tood.data import Collate, ImageInfo
 from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
@@ -51,8 +52,6 @@ class Detector:
         result.boxes, result.scores, result.names
 
     Attributes:
-        model: the network, in evaluation mode, on `device`. What computes is a faster copy of it, made at the start:
-            for weights that changed since make another detector.
         class_names: name of every class, indexed by label.
         device: where it computes.
         precision: "fp32" or "bf16", and why: for people.
@@ -86,6 +85,8 @@ class Detector:
         """
         model, class_names = load_model(name_or_file)
         self._set_up(model, class_names, device, threshold, precision, sources)
+        del model  # what computes is a copy
+        return_freed_memory()
 
     @classmethod
     def from_model(
@@ -98,7 +99,10 @@ class Detector:
         precision: Precision = "auto",
         sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
     ) -> Detector:
-        """A detector of a model in memory, which it moves to `device` and puts into evaluation mode."""
+        """A detector of a model in memory, which it moves to `device` and puts into evaluation mode.
+
+        What computes is a faster copy of it: for weights that changed since make another detector.
+        """
         detector = cls.__new__(cls)
         detector._set_up(model, class_names, device, threshold, precision, sources)
         return detector
@@ -113,9 +117,10 @@ class Detector:
         sources: SourceConfig,
     ) -> None:
         self.device = check_device(device)
-        self.model = model.to(self.device).eval()
         dtype, self.precision = choose_precision(precision, self.device)
-        self._network = for_inference(self.model, dtype)
+        # The network itself is not kept: a second set of weights.
+        self._network = for_inference(model.to(self.device).eval(), dtype)
+        self._input = model.config.input
         self.class_names = tuple(class_names)
         self.config = model.config.postprocess
         if threshold is not None:
@@ -184,7 +189,7 @@ class Detector:
     def _detect(self, images: Sequence[tuple[ImageSource, NDArray[np.uint8]]], keep_image: bool) -> list[Detections]:
         if not images:
             return []
-        shape = self.model.config.input
+        shape = self._input
         resize, rng = Resize(shape.short, shape.long), np.random.default_rng(0)
         items = []
         for source, pixels in images:

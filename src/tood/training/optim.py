@@ -83,12 +83,13 @@ def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
 def build_optimizer(config: SGDConfig | AdamWConfig, model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser over the parameters that learn, at the peak rate."""
     groups = parameter_groups(model, config.weight_decay, config.decay_norm_and_bias, config.layer_decay)
+    # Fused: one pass over weights, gradients and momenta instead of one for each operation.
     if isinstance(config, SGDConfig):
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov
+            groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov, fused=True
         )
     else:
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=config.betas)
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True)
     set_rate(optimizer, rate)
     return optimizer
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from tood import configuration
+from tood.allocator import keep_freed_memory
 from tood.data import (
     Batch,
     DetectionDataset,
@@ -71,6 +72,8 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
         on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.accelerator.is_available())
         if on_cpu and precision == "fp16":
             raise ToodError("precision is 'fp16', which only a GPU computes in: use bf16, fp32 or auto")
+        if on_cpu:
+            keep_freed_memory()
         join_restarted(on_cpu)
         accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu)
     except ValueError as error:

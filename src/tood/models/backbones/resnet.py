@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.models.common.conv_norm import conv_norm
 from tood.models.common.deform_conv import DeformConv2d
 
 
@@ -68,14 +69,12 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, planes, H / stride, W / stride]."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out)) + (x if self.downsample is None else self.downsample(x))
-        return self.relu(out)  # type: ignore[no-any-return]
+        shortcut = _joined(x, self.downsample)
+        return conv_norm(self.conv2, self.bn2, conv_norm(self.conv1, self.bn1, x), added=shortcut)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
@@ -100,20 +99,28 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv3 = nn.Conv2d(middle, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, 4 * planes, H / stride, W / stride]."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x))
-        return self.relu(out)  # type: ignore[no-any-return]
+        shortcut = _joined(x, self.downsample)
+        out = conv_norm(self.conv2, self.bn2, conv_norm(self.conv1, self.bn1, x))
+        return conv_norm(self.conv3, self.bn3, out, added=shortcut)
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
         """The norm whose output joins the identity."""
         return self.bn3
+
+
+def _joined(x: Tensor, downsample: nn.Sequential | None) -> Tensor:
+    """What a block's output is added to."""
+    if downsample is None:
+        return x
+    conv, norm = downsample
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return conv_norm(conv, norm, x, relu=False)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -144,7 +151,6 @@ class ResNet(nn.Module):
         self.config = config
         self.conv1 = nn.Conv2d(3, config.stem_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.stem_width)
-        self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         block = Bottleneck if config.block == "bottleneck" else BasicBlock
         inputs = config.stem_width
@@ -162,7 +168,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] normalised -> the configured stages' maps [B, C, H / stride, W / stride]."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(conv_norm(self.conv1, self.bn1, images))
         maps = []
         for stage, name in enumerate(self.stage_names):
             x = getattr(self, name)(x)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.models.common.conv_norm import fuses_convolutions
 from tood.models.common.deform_conv import DeformConv2d
 from tood.models.inference.winograd import WinogradConv2d
 
@@ -45,7 +44,7 @@ class InferenceConv2d(nn.Module):
         self.weight: Tensor | None = None
         self.packed: Tensor | None = None
         self.winograd: WinogradConv2d | None = None
-        on_cpu = weight.device.type == "cpu" and _fuses()
+        on_cpu = weight.device.type == "cpu" and fuses_convolutions()
         if on_cpu and dtype == torch.float32 and stride == 1 and groups == 1 and WinogradConv2d.pays(weight):
             self.winograd = WinogradConv2d(weight.detach(), self.bias)
         elif on_cpu:
@@ -139,10 +138,3 @@ def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale.float(), (norm.bias.double() - norm.running_mean.double() * scale).float()
-
-
-@cache
-def _fuses() -> bool:
-    """Whether this PyTorch has the operators that its own compiler fuses convolutions with on x86."""
-    names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]

@@ -108,14 +108,17 @@ class InferenceTHead(nn.Module):
             features = interactive(features)
             layers.append(features)
         average = torch.cat([layer.mean(dim=(2, 3), dtype=torch.float32) for layer in layers], dim=1)  # [B, L * C]
-        classification, regression = (
-            norm(_weighted_sum(layers, attention(average).to(self.dtype)))
-            for attention, norm in zip(self.attentions, self.norms, strict=True)
+        logits, regression = (
+            predictor(norm(_weighted_sum(layers, attention(average).to(self.dtype))))
+            for attention, norm, predictor in zip(
+                self.attentions, self.norms, (self.classifier, self.regressor), strict=True
+            )
         )
         hidden = _weighted_sum(layers, self.alignment[:, None], self.alignment_bias).relu_()
+        del layers, features  # the most memory that a network of this kind holds at once
         alignment, offsets = self.alignment_output(hidden).float().split((1, 8), dim=1)
-        scores = _scores(self.classifier(classification), alignment)
-        boxes = decoded_boxes(self.regressor(regression).float(), self.scales[level], priors, self.config.anchor)
+        scores = _scores(logits, alignment)
+        boxes = decoded_boxes(regression.float(), self.scales[level], priors, self.config.anchor)
         return scores, aligned_boxes(boxes, offsets) * self.strides[level]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tood.boxes import decode_deltas, decode_distances
 from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
 from tood.models.common.priors import DELTA_STDS, grid_priors
+from tood.models.common.scaled_product import scaled_product
 from tood.structures import DensePredictions, Priors
 
 
@@ -52,21 +53,17 @@ class TaskDecomposition(nn.Module):
         channels = config.width * config.interactive_layers
         hidden = config.width // config.attention_reduction
         self.attention = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, self.layers, 1), nn.Sigmoid()
+            nn.Conv2d(channels, hidden, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, config.interactive_layers, 1),
+            nn.Sigmoid(),
         )
         self.reduction = nn.Conv2d(channels, config.width, 1, bias=False)
         self.norm = nn.GroupNorm(config.norm_groups, config.width)
 
-    def forward(self, trunk: Tensor, average: Tensor) -> Tensor:
-        """Trunk [B, L * C, H, W] and its spatial average [B, L * C, 1, 1] -> [B, C, H, W]."""
-        batch, channels, height, width = trunk.shape
-        attention = self.attention(average).view(batch, 1, self.layers, 1)  # [B, 1, L, 1]
-        # One weight a layer, folded into the reduction's weights: they are far smaller than the trunk.
-        weight = self.reduction.weight.view(1, -1, self.layers, channels // self.layers) * attention  # [B, C, L, C]
-        flat = trunk.permute(0, 2, 3, 1).reshape(batch, height * width, channels)  # [B, HW, LC]
-        reduced = torch.bmm(flat, weight.flatten(2).transpose(1, 2))  # [B, HW, C]
-        reduced = reduced.view(batch, height, width, -1).permute(0, 3, 1, 2)  # [B, C, H, W], channels last
-        return F.relu(self.norm(reduced))
+    def finish(self, reduced: Tensor) -> Tensor:
+        """What follows the reduction: [B, C, h, w] -> the same shape."""
+        return F.relu(self.norm(reduced), inplace=True)
 
 
 class THead(nn.Module):
@@ -99,29 +96,61 @@ class THead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
         """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores are probabilities."""
         priors = grid_priors(maps, self.strides, self.config.anchor_scale)
+        reductions = self._reductions()
         scores, boxes = [], []
         for level, (features, own) in enumerate(zip(maps, level_priors(priors), strict=True)):
-            level_scores, level_boxes = self._level(features, level, own)
+            level_scores, level_boxes = self._level(features, level, own, reductions)
             scores.append(level_scores.flatten(2))
             boxes.append(level_boxes.flatten(2))
         # [B, C, N] -> [B, N, C]
         return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
 
-    def _level(self, features: Tensor, level: int, priors: Priors) -> tuple[Tensor, Tensor]:
+    def _level(self, features: Tensor, level: int, priors: Priors, reductions: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
         layers = []
         for interactive in self.interactive:
             features = interactive(features)
             layers.append(features)
-        trunk = torch.cat(layers, dim=1)  # [B, L * C, h, w]
-        average = trunk.mean(dim=(2, 3), keepdim=True)
-        logits = self.classifier(self.classification_decomposition(trunk, average))
-        scores = aligned_scores(logits, self.classification_alignment(trunk))
-        regression = self.regressor(self.regression_decomposition(trunk, average))
-        offsets = self.regression_alignment(trunk)
+        classification, regression, for_scores, for_boxes = self._reduce(torch.cat(layers, dim=1), reductions)
+        logits = self.classifier(self.classification_decomposition.finish(classification))
+        scores = aligned_scores(logits, _alignment(self.classification_alignment, for_scores))
+        distances = self.regressor(self.regression_decomposition.finish(regression))
+        offsets = _alignment(self.regression_alignment, for_boxes)
         # Coordinates need all of fp32's bits; none of the operations from here on is one that autocast would lower.
-        boxes = decoded_boxes(regression.float(), self.scales[level], priors, self.config.anchor)
+        boxes = decoded_boxes(distances.float(), self.scales[level], priors, self.config.anchor)
         return scores, aligned_boxes(boxes, offsets.float()) * self.strides[level]
+
+    def _reductions(self) -> Tensor:
+        """The weights of all four 1x1 convolutions on the trunk, one under the other: [O, L * C]."""
+        decompositions = (self.classification_decomposition, self.regression_decomposition)
+        convolutions = [decomposition.reduction for decomposition in decompositions]
+        convolutions += [_first(branch) for branch in (self.classification_alignment, self.regression_alignment)]
+        return torch.cat([convolution.weight for convolution in convolutions]).flatten(1)
+
+    def _reduce(self, trunk: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        """What both tasks and both alignments take from the trunk, in one product that reads it once.
+
+        Layer attention is one weight a layer, folded into the tasks' weights, which are far smaller than the trunk;
+        the alignments look at all layers alike.
+
+        Args:
+            trunk: [B, L * C, h, w].
+            weight: [O, L * C] of `_reductions`.
+
+        Returns:
+            [B, C, h, w] of classification and regression, [B, hidden, h, w] of their alignments.
+        """
+        batch, _, height, width = trunk.shape
+        average = trunk.mean(dim=(2, 3), keepdim=True)
+        decompositions = (self.classification_decomposition, self.regression_decomposition)
+        attention = torch.stack([task.attention(average).flatten(1) for task in decompositions], dim=1).float()
+        scale = attention.repeat_interleave(self.config.width, dim=1)  # [B, 2C, L]
+        hidden = _first(self.classification_alignment).out_channels
+        scale = F.pad(scale, (0, 0, 0, 2 * hidden), value=1.0)  # [B, O, L]
+        rows = trunk.permute(0, 2, 3, 1).flatten(1, 2)  # [B, hw, L * C]
+        reduced = scaled_product(rows, weight, scale).view(batch, height, width, -1)
+        parts = torch.split(reduced, [self.config.width, self.config.width, hidden, hidden], dim=3)
+        return tuple(part.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for part in parts)
 
     def _initialise(self) -> None:
         init_normal(self, std=0.01)
@@ -180,6 +209,20 @@ def aligned_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
 
 def _alignment_branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, padding=1))
+
+
+def _alignment(branch: nn.Sequential, reduced: Tensor) -> Tensor:
+    """The branch from behind its first convolution's product on: [B, hidden, h, w] -> [B, outputs, h, w]."""
+    bias = _first(branch).bias
+    assert bias is not None
+    out: Tensor = branch[1:](reduced + bias[:, None, None].to(reduced.dtype))
+    return out
+
+
+def _first(branch: nn.Sequential) -> nn.Conv2d:
+    conv = branch[0]
+    assert isinstance(conv, nn.Conv2d)
+    return conv
 
 
 def level_priors(priors: Priors) -> list[Priors]:

@@ -1,0 +1,60 @@
+"""A matrix product whose weights are scaled anew for every image, and its gradient in few passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def scaled_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Rows times weights that one factor an image, output and layer scales.
+
+    The weights are scaled rather than the rows, which are far more in any usual image.
+
+    Args:
+        x: [B, P, L * C], L layers of C channels.
+        weight: [O, L * C].
+        scale: [B, O, L].
+
+    Returns:
+        [B, P, O], in autocast's dtype where it is on.
+    """
+    device = x.device.type
+    lowered = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if lowered else x.dtype
+    if torch.compiler.is_compiling():  # compilers want plain operations
+        return torch.bmm(x.to(dtype), _scaled(weight, scale, dtype).transpose(1, 2))
+    out: Tensor = _ScaledProduct.apply(x.to(dtype), weight, scale)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """[B, O, L * C]."""
+    return (_layers(weight[None], scale) * scale[..., None]).flatten(2).to(dtype)
+
+
+def _layers(weight: Tensor, scale: Tensor) -> Tensor:
+    """[.., O, L * C] -> [.., O, L, C]."""
+    return weight.view(*weight.shape[:2], scale.shape[2], -1)
+
+
+class _ScaledProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+        scaled = _scaled(weight, scale, x.dtype)
+        ctx.save_for_backward(x, weight, scale, scaled)
+        return torch.bmm(x, scaled.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale, scaled = ctx.saved_tensors
+        to_x = torch.bmm(gradient, scaled) if ctx.needs_input_grad[0] else None
+        to_scaled = torch.bmm(gradient.transpose(1, 2), x).to(weight.dtype)
+        to_scaled = _layers(to_scaled, scale)  # [B, O, L, C]
+        to_scale = (to_scaled * _layers(weight[None], scale)).sum(dim=3)
+        to_weight = to_scaled.mul_(scale[..., None]).sum(dim=0).flatten(1)
+        return to_x, to_weight, to_scale

@@ -1,0 +1,136 @@
+"""Operations with gradients of their own, beside the plain ones that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from tood.models.common.conv_norm import conv_norm
+from tood.models.common.scaled_product import scaled_product
+
+
+def layers(stride: int = 1, groups: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A convolution of 32 channels to 48 and a norm that has seen data."""
+    torch.manual_seed(stride + groups)
+    conv = nn.Conv2d(32, 48, kernel, stride, kernel // 2, groups=groups, bias=False)
+    norm = nn.BatchNorm2d(48).eval()
+    with torch.no_grad():
+        norm.running_mean.normal_()  # type: ignore[union-attr]
+        norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+        norm.weight.uniform_(-1, 2)
+        norm.bias.normal_()
+    return conv.to(memory_format=torch.channels_last), norm  # type: ignore[call-overload]
+
+
+def plain(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, active: bool, added: Tensor | None) -> Tensor:
+    """What `conv_norm` stands for."""
+    out: Tensor = norm(conv(x))
+    out = out if added is None else out + added
+    return relu(out) if active else out
+
+
+def gradients(
+    function: Callable[[Tensor, Tensor | None], Tensor], inputs: list[Tensor], parameters: list[Tensor]
+) -> list[Tensor]:
+    """The output, and gradients of a weighted sum of it."""
+    x, *added = [tensor.clone().requires_grad_() for tensor in inputs]
+    out = function(x, added[0] if added else None)
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out)
+    return [out.detach(), *torch.autograd.grad((out * weights).sum(), [x, *added, *parameters])]
+
+
+@pytest.mark.parametrize("active", [True, False])
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize(("stride", "groups", "kernel"), [(1, 1, 3), (2, 1, 3), (2, 4, 3), (1, 1, 1), (2, 1, 1)])
+def test_a_norm_that_keeps_its_statistics_folds_into_its_convolution(
+    stride: int, groups: int, kernel: int, sums: bool, active: bool
+) -> None:
+    conv, norm = layers(stride, groups, kernel)
+    inputs = [torch.randn(2, 32, 9, 7), *([torch.randn(2, 48, -(-9 // stride), -(-7 // stride))] if sums else [])]
+    parameters: list[Tensor] = [conv.weight, norm.weight, norm.bias]
+    ours = gradients(lambda x, added: conv_norm(conv, norm, x, active, added), inputs, parameters)
+    theirs = gradients(lambda x, added: plain(conv, norm, x, active, added), inputs, parameters)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def test_the_folded_norm_in_bf16_is_as_near_to_fp32_as_the_plain_one() -> None:
+    conv, norm = layers()
+    inputs = [torch.randn(2, 32, 24, 24), torch.randn(2, 48, 24, 24)]
+    parameters: list[Tensor] = [conv.weight, norm.weight, norm.bias]
+
+    def lowered(function: Callable[..., Tensor]) -> list[Tensor]:
+        def call(x: Tensor, added: Tensor | None) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return function(conv, norm, x, True, added).float()
+
+        return gradients(call, inputs, parameters)
+
+    exact = gradients(lambda x, added: plain(conv, norm, x, True, added), inputs, parameters)
+    for ours, theirs, true in zip(lowered(conv_norm), lowered(plain), exact, strict=True):
+        assert (ours - true).norm() < 1.5 * (theirs - true).norm() + 1e-3 * true.norm()
+
+
+def test_a_folded_norm_keeps_one_map_less() -> None:
+    conv, norm = layers()
+    x = torch.randn(2, 32, 16, 16).requires_grad_()
+
+    def kept(function: Callable[..., Tensor]) -> int:
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.numel()) or tensor, lambda t: t
+        ):  # type: ignore[func-returns-value]
+            function(conv, norm, x, True, None)
+        return sum(size >= x.numel() for size in sizes)
+
+    assert kept(conv_norm) == 2  # what came in, what goes out
+    assert kept(plain) > 2
+
+
+def test_a_norm_that_learns_its_statistics_is_left_alone() -> None:
+    conv, norm = layers()
+    other_conv, other = layers()
+    norm.train()
+    other.train()
+    x = torch.randn(2, 32, 8, 8)
+    out = conv_norm(conv, norm, x)
+    torch.testing.assert_close(out, plain(other_conv, other, x, True, None))
+    torch.testing.assert_close(norm.running_mean, other.running_mean)
+
+
+def test_a_frozen_convolution_gets_no_gradient() -> None:
+    conv, norm = layers()
+    conv.requires_grad_(False)
+    norm.requires_grad_(False)
+    assert not conv_norm(conv, norm, torch.randn(1, 32, 4, 4)).requires_grad
+    x = torch.randn(1, 32, 4, 4, requires_grad=True)
+    conv_norm(conv, norm, x).sum().backward()
+    assert x.grad is not None
+    assert conv.weight.grad is None
+
+
+def test_scaled_product() -> None:
+    torch.manual_seed(0)
+    x, weight, scale = torch.randn(2, 5, 12), torch.randn(7, 12), torch.rand(2, 7, 3)
+    each = weight.view(7, 3, 4) * scale[..., None]  # [2, 7, 3, 4]
+    torch.testing.assert_close(
+        scaled_product(x, weight, scale), torch.einsum("bplc,bolc->bpo", x.view(2, 5, 3, 4), each)
+    )
+    inputs = [tensor.double().requires_grad_() for tensor in (x, weight, scale)]
+    assert torch.autograd.gradcheck(scaled_product, inputs)
+
+
+def test_scaled_product_under_autocast() -> None:
+    torch.manual_seed(0)
+    x, weight, scale = torch.randn(2, 50, 96), torch.randn(7, 96, requires_grad=True), torch.rand(2, 7, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = scaled_product(x, weight, scale)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), scaled_product(x, weight, scale), rtol=0.02, atol=0.2)
+    out.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
