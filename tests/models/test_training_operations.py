@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from tood.models.common.conv_norm import conv_norm
-from tood.models.common.scaled_product import scaled_product
+from tood.models.common.norm_relu import norm_relu
+from tood.models.common.scaled_product import scaled_product, with_mean
 
 
 def layers(stride: int = 1, groups: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -124,6 +125,15 @@ def test_scaled_product() -> None:
     assert torch.autograd.gradcheck(scaled_product, inputs)
 
 
+def test_rows_with_their_mean() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
+    same, mean = with_mean(rows)
+    assert torch.equal(same, rows)
+    assert torch.equal(mean, rows.mean(dim=1))
+    assert torch.autograd.gradcheck(lambda rows: [part.sin() for part in with_mean(rows)], [rows])
+
+
 def test_scaled_product_under_autocast() -> None:
     torch.manual_seed(0)
     x, weight, scale = torch.randn(2, 50, 96), torch.randn(7, 96, requires_grad=True), torch.rand(2, 7, 3)
@@ -134,3 +144,17 @@ def test_scaled_product_under_autocast() -> None:
     out.sum().backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+
+
+def test_norm_and_relu_in_bf16() -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 32)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 32, 6, 5, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    parameters = [norm.weight, norm.bias]
+    ours = gradients(lambda x, _: norm_relu(norm, x), [x], parameters)
+    exact = gradients(lambda x, _: norm_relu(norm, x), [x.float()], parameters)
+    assert [tensor.dtype for tensor in ours[:2]] == [torch.bfloat16, torch.bfloat16]
+    for one, other in zip(ours, exact, strict=True):
+        assert (one - other).norm() < 0.01 * other.norm()

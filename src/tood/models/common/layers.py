@@ -7,6 +7,7 @@ import math
 from torch import Tensor, nn
 
 from tood.models.common.deform_conv import DeformConv2d
+from tood.models.common.norm_relu import norm_relu
 
 # Class scores start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
 PRIOR_BIAS = -math.log(99)
@@ -23,12 +24,10 @@ class ConvNormReLU(nn.Module):
         else:
             self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.norm = nn.GroupNorm(groups, outputs)
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
-        out: Tensor = self.relu(self.norm(self.conv(x)))
-        return out
+        return norm_relu(self.norm, self.conv(x))
 
 
 def init_normal(module: nn.Module, std: float = 0.01, bias: float = 0.0) -> None:

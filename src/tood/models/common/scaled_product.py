@@ -1,4 +1,4 @@
-"""A matrix product whose weights are scaled anew for every image, and its gradient in few passes."""
+"""Rows and their mean, and a product whose weights are scaled for every image, with gradients in few passes."""
 
 from __future__ import annotations
 
@@ -29,6 +29,29 @@ def scaled_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         return torch.bmm(x.to(dtype), _scaled(weight, scale, dtype).transpose(1, 2))
     out: Tensor = _ScaledProduct.apply(x.to(dtype), weight, scale)  # type: ignore[no-untyped-call]
     return out
+
+
+def with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [B, P, K] and their mean [B, K].
+
+    Whatever is done with the rows given back and with the mean, the gradient of both is one sum.
+    """
+    if torch.compiler.is_compiling():
+        return rows, rows.mean(dim=1)
+    both: tuple[Tensor, Tensor] = _WithMean.apply(rows)  # type: ignore[no-untyped-call]
+    return both
+
+
+class _WithMean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.count = rows.shape[1]
+        return rows.view_as(rows), rows.mean(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_rows: Tensor, to_mean: Tensor) -> Tensor:
+        return torch.add(to_rows, (to_mean / ctx.count)[:, None])
 
 
 def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tood.boxes import decode_deltas, decode_distances
 from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
+from tood.models.common.norm_relu import norm_relu
 from tood.models.common.priors import DELTA_STDS, grid_priors
-from tood.models.common.scaled_product import scaled_product
+from tood.models.common.scaled_product import scaled_product, with_mean
 from tood.structures import DensePredictions, Priors
 
 
@@ -60,10 +61,6 @@ class TaskDecomposition(nn.Module):
         )
         self.reduction = nn.Conv2d(channels, config.width, 1, bias=False)
         self.norm = nn.GroupNorm(config.norm_groups, config.width)
-
-    def finish(self, reduced: Tensor) -> Tensor:
-        """What follows the reduction: [B, C, h, w] -> the same shape."""
-        return F.relu(self.norm(reduced), inplace=True)
 
 
 class THead(nn.Module):
@@ -112,9 +109,9 @@ class THead(nn.Module):
             features = interactive(features)
             layers.append(features)
         classification, regression, for_scores, for_boxes = self._reduce(torch.cat(layers, dim=1), reductions)
-        logits = self.classifier(self.classification_decomposition.finish(classification))
+        logits = self.classifier(norm_relu(self.classification_decomposition.norm, classification))
         scores = aligned_scores(logits, _alignment(self.classification_alignment, for_scores))
-        distances = self.regressor(self.regression_decomposition.finish(regression))
+        distances = self.regressor(norm_relu(self.regression_decomposition.norm, regression))
         offsets = _alignment(self.regression_alignment, for_boxes)
         # Coordinates need all of fp32's bits; none of the operations from here on is one that autocast would lower.
         boxes = decoded_boxes(distances.float(), self.scales[level], priors, self.config.anchor)
@@ -141,13 +138,12 @@ class THead(nn.Module):
             [B, C, h, w] of classification and regression, [B, hidden, h, w] of their alignments.
         """
         batch, _, height, width = trunk.shape
-        average = trunk.mean(dim=(2, 3), keepdim=True)
+        rows, average = with_mean(trunk.permute(0, 2, 3, 1).flatten(1, 2))  # [B, hw, L * C], [B, L * C]
         decompositions = (self.classification_decomposition, self.regression_decomposition)
-        attention = torch.stack([task.attention(average).flatten(1) for task in decompositions], dim=1).float()
-        scale = attention.repeat_interleave(self.config.width, dim=1)  # [B, 2C, L]
+        attention = [task.attention(average[..., None, None]).flatten(1) for task in decompositions]
+        scale = torch.stack(attention, dim=1).float().repeat_interleave(self.config.width, dim=1)  # [B, 2C, L]
         hidden = _first(self.classification_alignment).out_channels
         scale = F.pad(scale, (0, 0, 0, 2 * hidden), value=1.0)  # [B, O, L]
-        rows = trunk.permute(0, 2, 3, 1).flatten(1, 2)  # [B, hw, L * C]
         reduced = scaled_product(rows, weight, scale).view(batch, height, width, -1)
         parts = torch.split(reduced, [self.config.width, self.config.width, hidden, hidden], dim=3)
         return tuple(part.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for part in parts)
