@@ -38,7 +38,7 @@ def peak_growth(function: Callable[[], object]) -> float:
     except OSError:
         before = peak_memory()
     else:
-        before = _linux_memory("VmRSS")
+        before = resident_memory()
     function()
     return max(0.0, peak_memory() - before)
 
@@ -49,6 +49,11 @@ def peak_memory() -> float:
         return _linux_memory("VmHWM")
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def resident_memory() -> float:
+    """MiB of memory that this process holds now (Linux)."""
+    return _linux_memory("VmRSS")
 
 
 def _linux_memory(field: str) -> float:

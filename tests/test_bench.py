@@ -37,4 +37,4 @@ def test_without_peers_ours_stand_alone_and_once() -> None:
 def test_every_row_has_a_subject_and_a_peer_that_is_measured() -> None:
     for row in rows():
         subject = SUBJECTS[row.subject]
-        assert row.against in (None, *subject.beside, *subject.peers)
+        assert row.against in (None, OURS, *subject.beside, *subject.peers)
