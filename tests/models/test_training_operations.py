@@ -12,6 +12,7 @@ from torch.nn.functional import relu
 from tood.models.common.conv_norm import conv_norm
 from tood.models.common.norm_relu import norm_relu
 from tood.models.common.scaled_product import scaled_product, with_mean
+from tood.models.common.shared_conv import SMALL, shared_conv
 
 
 def layers(stride: int = 1, groups: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -112,6 +113,33 @@ def test_a_frozen_convolution_gets_no_gradient() -> None:
     conv_norm(conv, norm, x).sum().backward()
     assert x.grad is not None
     assert conv.weight.grad is None
+
+
+def test_a_convolution_of_several_maps() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 16, 3, padding=1, bias=False).double()
+    sizes = [(2, 8, 20, 24), (2, 8, 10, 12), (2, 8, 5, 6), (2, 8, 3, 1), (2, 8, 1, 1)]
+    assert sum(2 * height * width <= SMALL for _, _, height, width in sizes) == 4
+    maps = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+
+    def derivatives(outs: list[Tensor]) -> list[Tensor]:
+        return list(torch.autograd.grad(sum((out * out.cos()).sum() for out in outs), [conv.weight, *maps]))  # type: ignore[arg-type]
+
+    outs, plain = shared_conv(conv, maps), [conv(features) for features in maps]
+    for one, other in zip([*outs, *derivatives(outs)], [*plain, *derivatives(plain)], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_convolution_of_several_maps_that_do_not_learn() -> None:
+    conv = nn.Conv2d(8, 16, 3, padding=1, bias=False)
+    maps = [torch.randn(1, 8, size, size) for size in (30, 2)]
+    sum(out.sum() for out in shared_conv(conv, maps)).backward()  # type: ignore[union-attr]
+    assert conv.weight.grad is not None
+    conv.requires_grad_(False)
+    assert not any(out.requires_grad for out in shared_conv(conv, maps))
+    maps[0].requires_grad_()
+    sum(out.sum() for out in shared_conv(conv, maps)).backward()  # type: ignore[union-attr]
+    assert maps[0].grad is not None
 
 
 def test_scaled_product() -> None:

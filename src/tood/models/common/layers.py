@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from tood.models.common.deform_conv import DeformConv2d
 from tood.models.common.norm_relu import norm_relu
+from tood.models.common.shared_conv import shared_conv
 
 # Class scores start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
 PRIOR_BIAS = -math.log(99)
@@ -28,6 +30,10 @@ class ConvNormReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
         return norm_relu(self.norm, self.conv(x))
+
+    def on_levels(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The same on each of several maps."""
+        return [norm_relu(self.norm, out) for out in shared_conv(self.conv, maps)]
 
 
 def init_normal(module: nn.Module, std: float = 0.01, bias: float = 0.0) -> None:

@@ -93,22 +93,23 @@ class THead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
         """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores are probabilities."""
         priors = grid_priors(maps, self.strides, self.config.anchor_scale)
+        layers = []
+        for interactive in self.interactive:
+            assert isinstance(interactive, ConvNormReLU)
+            maps = interactive.on_levels(maps)
+            layers.append(maps)
         reductions = self._reductions()
         scores, boxes = [], []
-        for level, (features, own) in enumerate(zip(maps, level_priors(priors), strict=True)):
-            level_scores, level_boxes = self._level(features, level, own, reductions)
+        for level, (of_level, own) in enumerate(zip(zip(*layers, strict=True), level_priors(priors), strict=True)):
+            level_scores, level_boxes = self._level(torch.cat(of_level, dim=1), level, own, reductions)
             scores.append(level_scores.flatten(2))
             boxes.append(level_boxes.flatten(2))
         # [B, C, N] -> [B, N, C]
         return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
 
-    def _level(self, features: Tensor, level: int, priors: Priors, reductions: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
-        layers = []
-        for interactive in self.interactive:
-            features = interactive(features)
-            layers.append(features)
-        classification, regression, for_scores, for_boxes = self._reduce(torch.cat(layers, dim=1), reductions)
+    def _level(self, trunk: Tensor, level: int, priors: Priors, reductions: Tensor) -> tuple[Tensor, Tensor]:
+        """Trunk [B, L * C, h, w] -> scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
+        classification, regression, for_scores, for_boxes = self._reduce(trunk, reductions)
         logits = self.classifier(norm_relu(self.classification_decomposition.norm, classification))
         scores = aligned_scores(logits, _alignment(self.classification_alignment, for_scores))
         distances = self.regressor(norm_relu(self.regression_decomposition.norm, regression))
