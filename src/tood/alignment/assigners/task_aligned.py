@@ -97,7 +97,7 @@ class TaskAlignedAssigner:
         Where there are many ground truths, a CPU looks only where boxes are; a GPU would have to wait for the number of
         them, and measures all pairs.
         """
-        if truth.boxes.shape[1] <= FEW or scores.device.type != "cpu":
+        if scores.device.type != "cpu":
             found = self._among_all(scores, boxes, centres, truth, valid)
         else:
             found = self._among_overlapping(scores, boxes, centres, truth, valid)
