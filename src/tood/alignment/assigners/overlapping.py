@@ -1,27 +1,25 @@
 """The priors of largest t of each ground truth, found among the predicted boxes that touch it.
 
-t = s^alpha * u^beta is above 0 only where the predicted box overlaps the ground truth. Priors are taken in runs of
-neighbours, which lie side by side on their map: each ground truth is compared with the rectangle around each run's
-boxes, and measured against the boxes of the runs that it touches.
+t = s^alpha * u^beta is above 0 only where the predicted box overlaps the ground truth. Ground truths are taken in
+groups that lie close to each other, and each group is measured against the boxes that touch the rectangle around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tood.alignment.assigners.assignment import first_largest
 from tood.alignment.metric import alignment_metric
-from tood.boxes import inside_distance, iou_matrix
+from tood.boxes import EPSILON, inside_distance, iou_matrix
 
-# Priors of a run: more of them leave fewer rectangles to compare with, fewer of them lie closer together.
-RUN = 8
-# Pairs of a ground truth and a box that are measured at once: half a MiB each temporary, which caches hold.
-PAIRS = 1 << 17
-# Pairs of a ground truth and a run that are compared at once: 1 MiB of truth values.
+# Ground truths of a group: more of them share the search for boxes, fewer of them lie closer together.
+GROUP = 16
+# Pairs of a ground truth and a box that are measured at once: 1 MiB each temporary, which caches hold.
+PAIRS = 1 << 18
+# Pairs of a group and a box that are compared at once: 1 MiB of truth values.
 COMPARISONS = 1 << 20
 
 
@@ -54,78 +52,69 @@ def best_overlapping(
     truths, priors = len(gt_boxes), len(boxes)
     index = torch.zeros(truths, topk, dtype=torch.long)
     metric, iou = torch.zeros(truths, topk), torch.zeros(truths, topk)
-    width = min(RUN, priors)
-    starts, sides = _runs(boxes, valid, width)
-    score_runs = scores.T.unfold(1, width, 1)  # [C, N - width + 1, width], a view
-    centre_runs = None if centres is None else centres.unfold(0, width, 1)  # [N - width + 1, 2, width]
-    for members, touching in _touching(gt_boxes, sides):
-        gt, start = gt_boxes[members, None], starts[touching]  # [m, 1, 4], [m, n]
-        # A side after the other, from whole rows: many times as fast as one gather of everything.
-        near = torch.empty(4, touching.numel(), width)
-        for side, selected in zip(sides, near, strict=True):
-            torch.index_select(side, 0, touching.flatten(), out=selected)
-        u = iou_matrix(gt, near.view(4, len(members), -1).movedim(0, -1))[:, 0]  # [m, n * width]
-        s = score_runs[gt_labels[members, None], start].flatten(1)
+    order = _morton_order(gt_boxes)
+    places = torch.arange(-(-truths // GROUP) * GROUP).clamp(max=truths - 1).view(-1, GROUP)
+    groups = order[places]  # [M, g], the last one filled up with its last member
+    # The last is beyond every other and of no area: what groups with fewer boxes are filled up with.
+    padded = torch.cat([boxes, boxes.new_full((1, 4), -1e9)])  # [N + 1, 4]
+    flat = scores.reshape(-1)
+    for members, touching in _touching(groups, gt_boxes, boxes, centres, valid):
+        gt = gt_boxes[members]  # [m, g, 4]
+        u = iou_matrix(gt, padded[touching])  # [m, g, n]
+        prior = touching.clamp(max=priors - 1)
+        s = flat[(prior * scores.shape[1])[:, None] + gt_labels[members][..., None]]
         t = alignment_metric(s, u, alpha, beta)
-        if centre_runs is not None:
-            points = centre_runs[start].transpose(2, 3).flatten(1, 2)  # [m, n * width, 2]
-            t = t.masked_fill(inside_distance(points, gt) <= margin, 0)
-        values, place = first_largest(t[:, None], min(topk, t.shape[1]))
-        values, place = values[:, 0], place[:, 0]
-        k = values.shape[1]
-        index[members, :k] = start.gather(1, place // width) + place % width
+        if centres is not None:
+            inside = inside_distance(centres[prior][:, None], gt[:, :, None]) > margin
+            t = t.masked_fill(~inside, 0)
+        values, place = first_largest(t, min(topk, t.shape[2]))
+        k = values.shape[2]
+        index[members, :k] = prior[:, None].expand(-1, GROUP, -1).gather(2, place)
         metric[members, :k] = values
-        iou[members, :k] = u.gather(1, place)
+        iou[members, :k] = u.gather(2, place)
     return index, iou, metric
 
 
-def _runs(boxes: Tensor, valid: Tensor | None, width: int) -> tuple[Tensor, Tensor]:
-    """[R + 1] first priors of runs of `width`, [4, R + 1, width] the sides of their boxes.
+def _morton_order(gt_boxes: Tensor) -> Tensor:
+    """[G] the ground truths along a Z-shaped curve through their centres: neighbours in it lie close together."""
+    middle = gt_boxes[:, :2] + gt_boxes[:, 2:]
+    low = middle.amin(dim=0)
+    cell = ((middle - low) / (middle.amax(dim=0) - low).amax().clamp(min=EPSILON) * 1023).long()
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        cell = (cell | (cell << shift)) & mask
+    return (cell[:, 0] | (cell[:, 1] << 1)).argsort()
 
-    The last but one may begin inside its predecessor: what it repeats is empty there. The last is all empty. So are the
-    boxes that overlap nothing or may not be assigned.
-    """
+
+def _touching(
+    groups: Tensor, gt_boxes: Tensor, boxes: Tensor, centres: Tensor | None, valid: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Groups [m, g] with the boxes [m, n] that touch any of each, in rising order, filled up with N."""
     priors = len(boxes)
-    count = -(-priors // width)
-    starts = torch.arange(count + 1) * width
-    starts[count - 1], starts[count] = priors - width, 0
-    x1, y1, x2, y2 = planes = boxes.T.contiguous()
-    empty = ~((x2 > x1) & (y2 > y1))  # NaN, too
-    if valid is not None:
-        empty |= ~valid
-    nowhere = torch.tensor([torch.inf, torch.inf, -torch.inf, -torch.inf])[:, None]
-    planes = torch.where(empty, nowhere, planes)
-    sides = nowhere[..., None].repeat(1, count + 1, width)
-    sides[:, : count - 1] = planes[:, : (count - 1) * width].view(4, -1, width)
-    rest = priors - (count - 1) * width
-    sides[:, count - 1, width - rest :] = planes[:, priors - rest :]
-    return starts, sides
-
-
-def _touching(gt_boxes: Tensor, sides: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ground truths [m] with the runs [m, n] that touch each, in rising order, filled up with the last, empty one."""
-    last = sides.shape[1] - 1
-    low, high = sides[:2, :last].amin(dim=2).numpy(), sides[2:, :last].amax(dim=2).numpy()
-    step = max(1, COMPARISONS // last)
-    gts = gt_boxes.numpy()
-    for start in range(0, len(gt_boxes), step):
-        left, top, right, bottom = gts[start : start + step].T[..., None]
-        touches = low[0] < right
-        touches &= high[0] > left
-        touches &= low[1] < bottom
-        touches &= high[1] > top
-        counts = np.count_nonzero(touches, axis=1)
-        run = np.flatnonzero(touches) - (np.arange(len(counts)) * last).repeat(counts)
-        begin = counts.cumsum() - counts
-        # Ground truths with about as many runs go together: little is filled up.
-        rank = (-counts).argsort(kind="stable")
+    members = gt_boxes[groups]
+    low, high = members[..., :2].amin(dim=1), members[..., 2:].amax(dim=1)  # [M, 2]
+    x1, y1, x2, y2 = boxes.T.contiguous()
+    for start in range(0, len(groups), max(1, COMPARISONS // priors)):
+        chunk = slice(start, start + max(1, COMPARISONS // priors))
+        left, top = low[chunk, :1], low[chunk, 1:]
+        right, bottom = high[chunk, :1], high[chunk, 1:]
+        touches = (x1 < right).logical_and_(x2 > left).logical_and_(y1 < bottom).logical_and_(y2 > top)  # [M, N]
+        if centres is not None:
+            x, y = centres.unbind(dim=1)
+            touches &= (x > left) & (x < right) & (y > top) & (y < bottom)
+        if valid is not None:
+            touches &= valid
+        counts = touches.sum(dim=1)
+        box = touches.nonzero(as_tuple=True)[1]
+        begin = counts.cumsum(dim=0) - counts
+        # Groups with about as many boxes go together: little is filled up.
+        rank = counts.argsort(descending=True)
         sizes = counts[rank].tolist()
         first = 0
         while first < len(sizes) and sizes[first]:
-            stop = first + max(1, PAIRS // (sides.shape[2] * sizes[first]))
+            stop = first + max(1, PAIRS // (GROUP * sizes[first]))
             part = rank[first:stop]
-            column = np.arange(sizes[first])
-            source = np.minimum(begin[part][:, None] + column, len(run) - 1)
+            column = torch.arange(sizes[first])
             filled = column < counts[part][:, None]
-            yield torch.from_numpy(part + start), torch.from_numpy(np.where(filled, run[source], last))
+            source = (begin[part][:, None] + column).clamp_(max=len(box) - 1)
+            yield groups[chunk][part], torch.where(filled, box[source], priors)
             first = stop

@@ -20,12 +20,15 @@ from tood.alignment.assigners.assignment import (
     settle_conflicts,
 )
 from tood.alignment.assigners.overlapping import best_overlapping
+from tood.alignment.assigners.runs import best_in_runs
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
 from tood.structures import Targets
 
 # Up to so many ground truths an image all pairs are measured at once.
 FEW = 32
+# From so many on they lie so densely that groups of them share the search for boxes.
+CROWDED = 1000
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class TaskAlignedAssigner:
         Where there are many ground truths, a CPU looks only where boxes are; a GPU would have to wait for the number of
         them, and measures all pairs.
         """
-        if scores.device.type != "cpu":
+        if truth.boxes.shape[1] <= FEW or scores.device.type != "cpu":
             found = self._among_all(scores, boxes, centres, truth, valid)
         else:
             found = self._among_overlapping(scores, boxes, centres, truth, valid)
@@ -113,7 +116,8 @@ class TaskAlignedAssigner:
         ranked = centres if self.inside == "before" else None
         for image, count in enumerate(truth.present.sum(dim=1).tolist()):
             if count:
-                index, iou, metric = best_overlapping(
+                search = best_in_runs if count < CROWDED else best_overlapping
+                index, iou, metric = search(
                     scores[image],
                     boxes[image],
                     ranked,
