@@ -61,7 +61,7 @@ def best_in_runs(
     for members, touching in _touching(gt_boxes, sides):
         gt, start = gt_boxes[members, None], starts[touching]  # [m, 1, 4], [m, n]
         # A side after the other, from whole rows: many times as fast as one gather of everything.
-        near = torch.empty(4, touching.numel(), width)
+        near = sides.new_empty(4, touching.numel(), width)
         for side, selected in zip(sides, near, strict=True):
             torch.index_select(side, 0, touching.flatten(), out=selected)
         u = iou_matrix(gt, near.view(4, len(members), -1).movedim(0, -1))[:, 0]  # [m, n * width]
@@ -93,7 +93,7 @@ def _runs(boxes: Tensor, valid: Tensor | None, width: int) -> tuple[Tensor, Tens
     empty = ~((x2 > x1) & (y2 > y1))  # NaN, too
     if valid is not None:
         empty |= ~valid
-    nowhere = torch.tensor([torch.inf, torch.inf, -torch.inf, -torch.inf])[:, None]
+    nowhere = boxes.new_tensor([torch.inf, torch.inf, -torch.inf, -torch.inf])[:, None]
     planes = torch.where(empty, nowhere, planes)
     sides = nowhere[..., None].repeat(1, count + 1, width)
     sides[:, : count - 1] = planes[:, : (count - 1) * width].view(4, -1, width)
