@@ -23,7 +23,8 @@ NMS_BLOCK = 1 << 20
 
 def area(boxes: Tensor) -> Tensor:
     """Area of each box: [..., 4] -> [...]; inverted boxes count as empty."""
-    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return width.clamp_(min=0).mul_(height.clamp_(min=0))
 
 
 def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def iou_matrix(a: Tensor, b: Tensor) -> Tensor:
     # Contiguous sides of `b`: four at a stride of four are read several times as slowly.
     sides = b.movedim(-1, 0).contiguous()[..., None, :]  # [4, ..., 1, N]
     overlap = _intersection(a[..., None, :].unbind(dim=-1), sides.unbind())
-    union = area(a)[..., None] + area(b)[..., None, :] - overlap
+    union = (area(a)[..., None] + area(b)[..., None, :]).sub_(overlap)
     return overlap.div_(union.clamp_(min=EPSILON))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriterion
-from tood.alignment.assigners import assignment
+from tood.alignment.assigners import assignment, task_aligned
 from tood.alignment.assigners.nearest import nearest
 from tood.boxes import inside_distance, iou_matrix
 from tood.models.common.priors import grid_priors
@@ -265,6 +265,25 @@ def test_tal_of_few_or_many_objects_is_the_dense_definition_ties_included(
     assigner = TaskAlignedAssigner(topk=9, inside=inside)  # type: ignore[arg-type]
     found = assigner(scores[None], boxes[None], PRIORS.centres, [truth])
     assert torch.equal(found.gt_index[0], dense_tal(scores, boxes, truth, assigner))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("inside", ["before", "after"])
+@pytest.mark.parametrize(("few", "crowded"), [(0, 10_000), (0, 0), (10_000, 0)])
+def test_every_way_to_search_gives_the_dense_definition(
+    few: int, crowded: int, inside: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_aligned, "FEW", few)
+    monkeypatch.setattr(task_aligned, "CROWDED", crowded)
+    assigner = TaskAlignedAssigner(topk=9, inside=inside)  # type: ignore[arg-type]
+    for seed, truths in enumerate((1, 20, 150)):
+        scores, boxes, _ = scene(seed, 0)
+        scores, boxes = (scores * 2).round() / 2, (boxes / 8).round() * 8
+        truth = many(layout, seed, truths)
+        free = some_valid(seed)
+        found = assigner(scores[None], boxes[None], PRIORS.centres, [truth], free[None])
+        usable = torch.where(free[:, None], boxes, 0)
+        assert torch.equal(found.gt_index[0], dense_tal(scores, usable, truth, assigner))
 
 
 @pytest.mark.parametrize("truths", [33, 150])

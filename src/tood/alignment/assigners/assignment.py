@@ -38,10 +38,20 @@ class PaddedTargets:
     @staticmethod
     def of(targets: Sequence[Targets]) -> PaddedTargets:
         """Pads the images' single objects to the largest number among them."""
-        single = [target.without_crowd() for target in targets]
-        boxes = pad_sequence([target.boxes.float() for target in single], batch_first=True)
-        labels = pad_sequence([target.labels for target in single], batch_first=True)
-        counts = torch.tensor([len(target) for target in single], device=boxes.device)
+        # Found once for boxes and labels: a mask would be searched at each use.
+        single = [(~target.crowd).nonzero().squeeze(1) for target in targets]
+        boxes = [target.boxes.float().index_select(0, kept) for target, kept in zip(targets, single, strict=True)]
+        labels = [target.labels.index_select(0, kept) for target, kept in zip(targets, single, strict=True)]
+        return PaddedTargets._padded(boxes, labels)
+
+    @staticmethod
+    def _padded(boxes_of: Sequence[Tensor], labels_of: Sequence[Tensor]) -> PaddedTargets:
+        if len(boxes_of) == 1:
+            labels = labels_of[0][None]
+            return PaddedTargets(boxes_of[0][None], labels, torch.ones_like(labels, dtype=torch.bool))
+        boxes = pad_sequence(list(boxes_of), batch_first=True)
+        labels = pad_sequence(list(labels_of), batch_first=True)
+        counts = torch.tensor([len(own) for own in labels_of], device=boxes.device)
         present = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
         return PaddedTargets(boxes, labels, present)
 
@@ -103,14 +113,16 @@ def first_largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     A GPU takes any of equal ones: it would have to wait to find out whether there are some.
     """
-    largest, place = values.topk(k, dim=2)
-    if values.device.type == "cpu" and k < values.shape[2]:
-        least = largest[..., -1:]
-        # More of them than fit reach the least: they are sorted.
-        ambiguous = (((values >= least).sum(dim=2) > k) & (least[..., 0] > 0)).nonzero(as_tuple=True)
-        if len(ambiguous[0]):
-            ordered, where = values[ambiguous].sort(dim=1, descending=True, stable=True)
-            largest[ambiguous], place[ambiguous] = ordered[:, :k], where[:, :k]
+    if values.device.type != "cpu" or k == values.shape[2]:
+        largest, place = values.topk(k, dim=2)
+        return largest, place
+    largest, place = values.topk(k + 1, dim=2)
+    # More of them than fit reach the least: they are sorted.
+    ambiguous = ((largest[..., k - 1] == largest[..., k]) & (largest[..., k] > 0)).nonzero(as_tuple=True)
+    largest, place = largest[..., :k], place[..., :k]
+    if len(ambiguous[0]):
+        ordered, where = values[ambiguous].sort(dim=1, descending=True, stable=True)
+        largest[ambiguous], place[ambiguous] = ordered[:, :k], where[:, :k]
     return largest, place
 
 
@@ -145,20 +157,23 @@ def build_assignment(
         candidate_scores: [B, G, K] target score of each candidate if it won.
     """
 
-    def spread(values: Tensor) -> Tensor:  # [B, G, K] -> [B, N]; at most one winner a prior, all others add 0
-        won_values = torch.where(won, values, 0).flatten(1)
-        return values.new_zeros(gt_index.shape).scatter_reduce(1, candidates.index.flatten(1), won_values, "amax")
-
-    positive = gt_index >= 0
-    owner = gt_index.clamp(min=0)
-    boxes = truth.boxes.gather(1, owner[..., None].expand(-1, -1, 4))  # [B, N, 4]
+    batch, priors = gt_index.shape
+    figures = torch.stack([candidates.iou, candidates.metric, candidate_scores], dim=-1)  # [B, G, K, 3]
+    boxes = truth.boxes[:, :, None].expand(-1, -1, won.shape[2], -1)
+    # Of each prior at most one candidate won; the others go to a place behind the priors.
+    place = torch.where(won, candidates.index, priors).flatten(1)  # [B, G*K]
+    place = place + torch.arange(batch, device=place.device)[:, None] * (priors + 1)
+    spread = figures.new_zeros(batch * (priors + 1), 7)
+    spread[place.flatten()] = torch.cat([boxes, figures], dim=-1).view(-1, 7)
+    spread = spread.view(batch, priors + 1, 7)[:, :priors]
+    labels = truth.labels.gather(1, gt_index.clamp(min=0))
     return Assignment(
         gt_index=gt_index,
-        labels=torch.where(positive, truth.labels.gather(1, owner), -1),
-        boxes=torch.where(positive[..., None], boxes, 0),
-        iou=spread(candidates.iou),
-        metric=spread(candidates.metric),
-        target_scores=spread(candidate_scores),
+        labels=torch.where(gt_index >= 0, labels, -1),
+        boxes=spread[..., :4],
+        iou=spread[..., 4],
+        metric=spread[..., 5],
+        target_scores=spread[..., 6],
     )
 
 

@@ -20,12 +20,15 @@ from tood.alignment.assigners.assignment import (
     settle_conflicts,
 )
 from tood.alignment.assigners.overlapping import best_overlapping
+from tood.alignment.assigners.runs import best_in_runs
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
 from tood.structures import Targets
 
 # Up to so many ground truths an image all pairs are measured at once.
 FEW = 32
+# From so many on they lie so densely that groups of them share the search for boxes.
+CROWDED = 1000
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class TaskAlignedAssigner:
         ranked = centres if self.inside == "before" else None
         for image, count in enumerate(truth.present.sum(dim=1).tolist()):
             if count:
-                index, iou, metric = best_overlapping(
+                search = best_in_runs if count < CROWDED else best_overlapping
+                index, iou, metric = search(
                     scores[image],
                     boxes[image],
                     ranked,
