@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_values import NARROW, golden, narrow_model
 from narrow_models import BASED, FREE, NARROW_ATSS, RESNEXT_DEFORMABLE, lively
+from operation_calls import Calls
 from tood.errors import ToodError
 from tood.inference import postprocess
 from tood.models import AnyDetector, AnyModelConfig, build_model, choose_precision, for_inference
@@ -20,23 +18,6 @@ from tood.models.inference.winograd import WinogradConv2d
 
 VALUES = golden("anchor_free")
 IMAGES = torch.randn(2, 3, 160, 224, generator=torch.Generator().manual_seed(0))
-
-
-class Calls(TorchDispatchMode):
-    """Counts operations, and the largest result of any that copies."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-        self.largest_cat = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*args, **(kwargs or {}))
-        name = function.overloadpacket._qualified_op_name
-        self.counts[name] += 1
-        if name == "aten::cat" and out.dim() == 4:
-            self.largest_cat = max(self.largest_cat, out.numel())
-        return out
 
 
 def network(config: AnyModelConfig) -> AnyDetector:

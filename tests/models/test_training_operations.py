@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from tood.models.common.conv_norm import conv_norm
+from narrow_models import FREE, lively
+from operation_calls import Calls
+from tood.models import build_model
+from tood.models.common.conv_norm import conv_norm, fuses_convolutions
 from tood.models.common.norm_relu import norm_relu
 from tood.models.common.scaled_product import scaled_product, with_mean
 from tood.models.common.shared_conv import SMALL, shared_conv
@@ -186,3 +189,24 @@ def test_norm_and_relu_in_bf16() -> None:
     assert [tensor.dtype for tensor in ours[:2]] == [torch.bfloat16, torch.bfloat16]
     for one, other in zip(ours, exact, strict=True):
         assert (one - other).norm() < 0.01 * other.norm()
+
+
+def test_operations_of_a_step() -> None:
+    # By number, whatever the machine: a norm that is a pass of its own again, or a trunk read twice, would show.
+    torch.manual_seed(0)
+    model = lively(build_model(FREE)).train()
+    images = torch.randn(2, 3, 160, 224)
+    with Calls() as forward:
+        found = model(images)
+    with Calls() as backward:
+        (found.scores.sum() + found.boxes.sum()).backward()
+    levels, blocks, interactive = 5, 4, 6
+    if fuses_convolutions():
+        # Of 8 channels, the shortcut of the first block is a projection of its own (`_NarrowProjection`).
+        assert sum(count for name, count in forward.counts.items() if "batch_norm" in name) == 1
+        assert not [name for name in backward.counts if "batch_norm" in name]
+        assert forward.counts["mkldnn::_convolution_pointwise"] == 1 + 4 * blocks - 1
+    assert forward.counts["aten::bmm"] == levels
+    assert backward.counts["aten::bmm"] == 2 * levels
+    # One product for the weights' gradients of all small maps of a layer (here all but the finest).
+    assert backward.counts["aten::mm"] == interactive
