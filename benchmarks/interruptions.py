@@ -26,7 +26,7 @@ from tood.errors import ToodError
 from tood.training.checkpoint import newest_checkpoint, parse_checkpoint, read_checkpoint
 
 # A network that a second trains; the tests of the command line take it too.
-NARROW = (
+NARROW_SETTINGS = (
     "model.backbone.width=8",
     "model.backbone.stem_width=8",
     "model.neck.width=8",
@@ -35,7 +35,7 @@ NARROW = (
     "model.head.interactive_layers=2",
 )
 SETTINGS = (
-    *NARROW,
+    *NARROW_SETTINGS,
     "checkpoint_minutes=0",  # after every step: many a kill meets one half-written
     "keep=2",
     "log_every=1",

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from golden_values import golden, targets_of
 from tood.alignment import ATSSAssigner, TaskAlignedAssigner
+from tood.errors import ToodError
 from tood.structures import Priors
 
 
@@ -38,3 +39,8 @@ def test_atss_equals_the_reference(case: int) -> None:
     assert torch.equal(given.gt_index[0] + 1, values["atss_gt_inds"])
     positive = given.positive[0]
     torch.testing.assert_close(given.iou[0][positive], values["atss_ious"][positive], rtol=1e-5, atol=1e-6)
+
+
+def test_an_exponent_that_would_align_boxes_without_overlap_is_refused() -> None:
+    with pytest.raises(ToodError, match="beta is 0"):
+        TaskAlignedAssigner(beta=0.0)

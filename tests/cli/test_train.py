@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from benchmarks.interruptions import NARROW
+from benchmarks.interruptions import NARROW_SETTINGS
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -25,7 +25,7 @@ from tood.training import RunConfig, SGDConfig
 from training.pictures import coco_folder
 
 # A model that a second trains.
-SMALL = [f"--set={setting}" for setting in NARROW]
+SMALL = [f"--set={setting}" for setting in NARROW_SETTINGS]
 OPTIONS = ["--model", "tood_tiny", "--size", "32", "--workers", "0", "--batch-size", "2", "--device", "cpu"]
 
 

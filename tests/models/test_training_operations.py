@@ -12,8 +12,9 @@ from torch.nn.functional import relu
 from narrow_models import FREE, lively
 from operation_calls import Calls
 from tood.models import build_model
-from tood.models.common.conv_norm import conv_norm, fuses_convolutions
+from tood.models.common.conv_norm import conv_norm
 from tood.models.common.norm_relu import norm_relu
+from tood.models.common.operators import fuses_convolutions
 from tood.models.common.scaled_product import scaled_product, with_mean
 from tood.models.common.shared_conv import SMALL, shared_conv
 
@@ -107,6 +108,42 @@ def test_a_norm_that_learns_its_statistics_is_left_alone() -> None:
     torch.testing.assert_close(norm.running_mean, other.running_mean)
 
 
+def test_the_folded_norm_in_bf16_and_ordinary_memory() -> None:
+    conv, norm = layers()
+    x, added = torch.randn(2, 32, 8, 8), torch.randn(2, 48, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv_norm(conv.to(memory_format=torch.contiguous_format), norm, x, added=added)  # type: ignore[call-overload]
+    out.float().sum().backward()
+    torch.testing.assert_close(out.float(), plain(conv, norm, x, True, added), rtol=0.05, atol=0.05)
+
+
+def test_with_and_without_gradients_the_output_is_the_same() -> None:
+    # Exact accumulation finds the sums that it divides by without gradients.
+    conv, norm = layers()
+    x = torch.randn(2, 32, 8, 8)
+    with torch.no_grad():
+        without = conv_norm(conv, norm, x)
+    assert torch.equal(conv_norm(conv, norm, x), without)
+
+
+@pytest.mark.parametrize("change", ["bias", "reflect", "affine", "hook"])
+def test_convolutions_and_norms_of_other_kinds_are_called_as_they_are(change: str) -> None:
+    conv, norm = layers()
+    called = []
+    if change == "bias":
+        conv.bias = nn.Parameter(torch.ones(48))
+    elif change == "reflect":
+        conv.padding_mode = "reflect"
+        conv._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    elif change == "affine":
+        norm = nn.BatchNorm2d(48, affine=False).eval()
+    else:
+        conv.register_forward_hook(lambda *_: called.append(True))
+    x = torch.randn(2, 32, 8, 8)
+    torch.testing.assert_close(conv_norm(conv, norm, x), plain(conv, norm, x, True, None))
+    assert len(called) == 2 * (change == "hook")
+
+
 def test_a_frozen_convolution_gets_no_gradient() -> None:
     conv, norm = layers()
     conv.requires_grad_(False)
@@ -191,6 +228,13 @@ def test_norm_and_relu_in_bf16() -> None:
         assert (one - other).norm() < 0.01 * other.norm()
 
 
+def test_norm_and_relu_of_a_network_in_bf16() -> None:
+    norm = nn.GroupNorm(4, 32).bfloat16()
+    x = torch.randn(2, 32, 6, 5, dtype=torch.bfloat16, requires_grad=True)
+    norm_relu(norm, x[:, :, ::2]).sum().backward()
+    assert x.grad is not None
+
+
 def test_operations_of_a_step() -> None:
     # By number, whatever the machine: a norm that is a pass of its own again, or a trunk read twice, would show.
     torch.manual_seed(0)
@@ -201,7 +245,7 @@ def test_operations_of_a_step() -> None:
     with Calls() as backward:
         (found.scores.sum() + found.boxes.sum()).backward()
     levels, blocks, interactive = 5, 4, 6
-    if fuses_convolutions():
+    if fuses_convolutions(torch.float32):
         # Of 8 channels, the shortcut of the first block is a projection of its own (`_NarrowProjection`).
         assert sum(count for name, count in forward.counts.items() if "batch_norm" in name) == 1
         assert not [name for name in backward.counts if "batch_norm" in name]

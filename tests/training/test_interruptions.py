@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from benchmarks.interruptions import NARROW
+from benchmarks.interruptions import NARROW_SETTINGS
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -36,7 +36,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_leaves_the_checkp
     data = coco_folder(tmp_path / "data")
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
-    sets = " ".join(f"--set {setting}" for setting in (*NARROW, "trackers=[]", "checkpoint_minutes=0"))
+    sets = " ".join(f"--set {setting}" for setting in (*NARROW_SETTINGS, "trackers=[]", "checkpoint_minutes=0"))
     options = f"--model tood_tiny --data {data} --size 32 --workers 0 --batch-size 2 --device cpu --epochs 3 {sets}"
     # The first checkpoint takes 1.1 MB, the second one no longer fits beside it.
     script = (
@@ -155,7 +155,7 @@ def test_the_same_command_begins_goes_on_and_is_done(tmp_path: Path) -> None:
     data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
     command = ["train", "--model", "tood_tiny", "--data", str(data), "--size", "32", "--workers", "0"]
     command += ["--batch-size", "2", "--device", "cpu", "--precision", "fp32", "--epochs", "2"]
-    command += [f"--set={setting}" for setting in NARROW]
+    command += [f"--set={setting}" for setting in NARROW_SETTINGS]
     unnamed = CliRunner().invoke(app, [*command, "--resume", "auto"])
     assert unnamed.exit_code == 2
     assert "give --out FOLDER" in unnamed.output
@@ -233,7 +233,9 @@ def test_a_loader_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None
     data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
     command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--out", str(out), "--size", "64"]
     command += ["--workers", "1", "--batch-size", "2", "--epochs", "100000", "--device", "cpu"]
-    command += [f"--set={setting}" for setting in [*NARROW, "trackers=[]", "log_every=1", "checkpoint_minutes=60"]]
+    command += [
+        f"--set={setting}" for setting in [*NARROW_SETTINGS, "trackers=[]", "log_every=1", "checkpoint_minutes=60"]
+    ]
     run = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out / "metrics.csv").is_file() or (out / "metrics.csv").read_text().count("\n") < 20:
         assert run.poll() is None, run.communicate()

@@ -10,14 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.interruptions import NARROW
+from benchmarks.interruptions import NARROW_SETTINGS
 from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
 from training.pictures import coco_folder
 
-SMALL = [f"--set={setting}" for setting in (*NARROW, "model.postprocess.score_threshold=0", "log_every=1")]
+SMALL = [f"--set={setting}" for setting in (*NARROW_SETTINGS, "model.postprocess.score_threshold=0", "log_every=1")]
 
 
 def torchrun(*arguments: object) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import random
@@ -20,7 +21,7 @@ from tood.errors import ToodError
 from tood.models import build_model, named_models
 from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, rate_factor, run_config
 from tood.training.checkpoint import random_states, read_checkpoint, set_random_states, write_checkpoint
-from tood.training.optim import build_optimizer, parameter_groups, scaled_rate, set_rate
+from tood.training.optim import build_optimizer, load_optimizer, parameter_groups, scaled_rate, set_rate
 from tood.training.progress import Status, TrainingDisplay, duration
 from tood.training.run import deterministic
 from training.fakes import tiny_model, tiny_run, tiny_trainer
@@ -78,6 +79,30 @@ def test_the_optimisers_are_those_that_the_configuration_says() -> None:
     adamw = build_optimizer(AdamWConfig(betas=(0.8, 0.9)), model, 0.5)
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.param_groups[0]["betas"] == (0.8, 0.9)
+
+
+def test_a_resumed_optimiser_goes_on_in_another_memory_layout() -> None:
+    def step(conv: nn.Conv2d, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+        optimizer.zero_grad()
+        conv(torch.linspace(-1, 1, 320).view(1, 4, 8, 10)).square().sum().backward()
+        optimizer.step()
+        return conv.weight.detach().clone()
+
+    def learning() -> tuple[nn.Conv2d, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(4, 8, 3)
+        return conv, build_optimizer(SGDConfig(lr=1e-3), conv, 1e-3)
+
+    conv, optimizer = learning()
+    step(conv, optimizer)
+    saved = [{**group, "fused": None} for group in optimizer.state_dict()["param_groups"]]  # as older versions wrote it
+    weights, state = conv.state_dict(), {**optimizer.state_dict(), "param_groups": saved}
+    other, of_other = learning()
+    other.load_state_dict(weights)
+    other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    load_optimizer(of_other, copy.deepcopy(state))
+    assert of_other.param_groups[0]["fused"]
+    torch.testing.assert_close(step(other, of_other), step(conv, optimizer), rtol=1e-5, atol=1e-7)
 
 
 def test_the_geometric_assigner_rules_for_four_epochs_or_a_third_of_a_short_run() -> None:

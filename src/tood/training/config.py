@@ -88,7 +88,7 @@ class RunConfig:
         evaluation_share: a run limited by `minutes` skips evaluations that would take more than this share of its time.
         patience: evaluations without a higher AP after which the run ends early, null for never.
         precision: of the network's arithmetic; losses and box decoding always are fp32. "auto" is bf16 where the GPU
-            has it, else fp32.
+            or the CPU has instructions for it, else fp32.
         channels_last: memory layout of weights and images; faster on most CPUs and GPUs.
         device: "auto" takes a GPU where there is one.
         seed: of everything random; on a CPU the same seed on the same machine gives the same run, while a GPU's sums

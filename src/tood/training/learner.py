@@ -20,7 +20,7 @@ from tood.training.config import RunConfig
 from tood.training.ema import EMA
 from tood.training.freeze import freeze_parts
 from tood.training.guard import FiniteGuard, gradient_norm
-from tood.training.optim import build_optimizer, scaled_rate, set_rate
+from tood.training.optim import build_optimizer, load_optimizer, scaled_rate, set_rate
 
 # Steps in a row that fp16's scaler may drop: it halves its scale each time, from 2^16.
 MOST_OVERFLOWS = 30
@@ -189,7 +189,7 @@ class Learner:
         self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"] or state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 

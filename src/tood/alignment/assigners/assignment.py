@@ -170,10 +170,10 @@ def build_assignment(
     return Assignment(
         gt_index=gt_index,
         labels=torch.where(gt_index >= 0, labels, -1),
-        boxes=spread[..., :4],
-        iou=spread[..., 4],
-        metric=spread[..., 5],
-        target_scores=spread[..., 6],
+        boxes=spread[..., :4].contiguous(),
+        iou=spread[..., 4].contiguous(),
+        metric=spread[..., 5].contiguous(),
+        target_scores=spread[..., 6].contiguous(),
     )
 
 

@@ -23,6 +23,7 @@ from tood.alignment.assigners.overlapping import best_overlapping
 from tood.alignment.assigners.runs import best_in_runs
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
+from tood.errors import ToodError
 from tood.structures import Targets
 
 # Up to so many ground truths an image all pairs are measured at once.
@@ -49,6 +50,9 @@ class TaskAlignedAssigner:
             it (TOOD).
         margin: a prior is inside where its centre is farther than this from every side, in input pixels.
         epsilon: added to the largest t of a ground truth when its own are normalised.
+
+    Raises:
+        ToodError: if `beta` is not above 0.
     """
 
     topk: int = 13
@@ -57,6 +61,11 @@ class TaskAlignedAssigner:
     inside: Literal["before", "after"] = "after"
     margin: float = 0.01
     epsilon: float = 1e-7
+
+    def __post_init__(self) -> None:
+        # At 0 a box that overlaps nothing would be aligned, too.
+        if not self.beta > 0:
+            raise ToodError(f"beta is {self.beta}: the exponent of the IoU is above 0")
 
     @torch.no_grad()
     def __call__(
@@ -70,16 +79,17 @@ class TaskAlignedAssigner:
         """Assigns a batch.
 
         Args:
-            scores: [B, N, C] predicted probabilities.
-            boxes: [B, N, 4] predicted boxes, x1 y1 x2 y2 in input pixels.
+            scores: [B, N, C] predicted probabilities, finite.
+            boxes: [B, N, 4] predicted boxes, x1 y1 x2 y2 in input pixels, no NaN among them.
             centres: [N, 2] prior centres x, y in input pixels.
             targets: B ground truths in input pixels; crowds take no part.
             valid: [B, N] bool, False on priors that may not be assigned (padding); None for all valid.
 
         Returns:
-            The assignment. Of priors with equal t the first are taken. A prior that several ground truths claim goes to
-            the one of highest IoU, among equals to the first. `target_scores` is t / (max t + epsilon) * max IoU, the
-            maxima over the ground truth's positives. Extra memory: O(B * G * topk + B * N), plus blocks of 8 MiB.
+            The assignment. Of priors with equal t the first are taken (on a GPU any). A prior that several ground
+            truths claim goes to the one of highest IoU, among equals to the first. `target_scores` is t / (max t +
+            epsilon) * max IoU, the maxima over the ground truth's positives. Extra memory: O(B * G * topk + B * N),
+            plus blocks of 8 MiB.
         """
         truth = PaddedTargets.of(targets)
         batch, priors, _ = scores.shape

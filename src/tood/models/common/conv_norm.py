@@ -7,13 +7,14 @@ backwards, and no map kept for the norm's gradient.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from tood.models.common.operators import arithmetic, fuses_convolutions, is_bare
 
 
 def conv_norm(
@@ -22,14 +23,15 @@ def conv_norm(
     """norm(conv(x)) + added, through ReLU where asked.
 
     Args:
-        conv: without bias; of any kind (deformable ones are computed as they are).
+        conv: of any kind; what is not an ordinary one without bias is computed as it is.
         norm: training or not.
         x: [B, C, H, W].
         relu: whether ReLU follows.
         added: [B, O, h, w], or None.
 
     Returns:
-        [B, O, h, w]; of a norm in evaluation mode on a CPU equal but for rounding to computing one after the other.
+        [B, O, h, w]; of a norm in evaluation mode on a CPU equal but for rounding to computing one after the other, and
+        differentiable once.
     """
     if _can_fold(conv, norm, x):
         out: Tensor = _FoldedConvNorm.apply(
@@ -43,23 +45,19 @@ def conv_norm(
 
 
 def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    # Without gradients `tood.models.inference` does more; compilers want plain operations.
     return (
-        type(conv) is nn.Conv2d
+        x.device.type == "cpu"
+        and type(conv) is nn.Conv2d
+        and conv.bias is None
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
         and not norm.training
-        and x.device.type == "cpu"
+        and norm.affine
+        and norm.running_var is not None
         and conv.weight.dtype == torch.float32
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and fuses_convolutions()
+        and is_bare(conv, norm)
+        and fuses_convolutions(arithmetic(x))
     )
-
-
-@cache
-def fuses_convolutions() -> bool:
-    """Whether this PyTorch has the operators that its own compiler fuses convolutions with on x86."""
-    names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]
 
 
 class _FoldedConvNorm(torch.autograd.Function):
@@ -77,7 +75,7 @@ class _FoldedConvNorm(torch.autograd.Function):
         epsilon: float,
         relu: bool,
     ) -> Tensor:
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
+        dtype = arithmetic(x)
         inverse = (variance + epsilon).rsqrt()
         scale = gain * inverse  # [O]
         # Written in the dtype of the product at once: the cast that autocast would make is part of it.
@@ -85,14 +83,14 @@ class _FoldedConvNorm(torch.autograd.Function):
         torch.mul(weight, scale[:, None, None, None], out=folded)
         bias = torch.addcmul(shift, mean, scale, value=-1).to(dtype)
         geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        x = x.to(dtype)
+        # In ordinary memory oneDNN has no sum with ReLU in bf16.
+        x = x.to(dtype, memory_format=torch.channels_last)
         operator = torch.ops.mkldnn._convolution_pointwise
         if added is None:
             out: Tensor = operator(x, folded, bias, *geometry, "relu" if relu else "none", [], None)
         else:
-            out = operator.binary(
-                x, added.to(dtype), folded, bias, *geometry, "add", 1.0, "relu" if relu else None, [], None
-            )
+            added = added.to(dtype, memory_format=torch.channels_last)
+            out = operator.binary(x, added, folded, bias, *geometry, "add", 1.0, "relu" if relu else None, [], None)
         ctx.save_for_backward(x, weight, folded, scale, inverse, mean, out if relu else None)
         ctx.conv, ctx.has_added = conv, added is not None
         return out

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tood.models.common.deform_conv import DeformConv2d
 from tood.models.common.norm_relu import norm_relu
+from tood.models.common.operators import is_bare
 from tood.models.common.shared_conv import shared_conv
 
 # Class scores start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
@@ -33,6 +34,8 @@ class ConvNormReLU(nn.Module):
 
     def on_levels(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The same on each of several maps."""
+        if not is_bare(self):
+            return [self(features) for features in maps]
         return [norm_relu(self.norm, out) for out in shared_conv(self.conv, maps)]
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tood.models.common.operators import arithmetic
+
 
 def scaled_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Rows times weights that one factor an image, output and layer scales.
@@ -20,11 +22,9 @@ def scaled_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         scale: [B, O, L].
 
     Returns:
-        [B, P, O], in autocast's dtype where it is on.
+        [B, P, O], in autocast's dtype where it is on; differentiable once.
     """
-    device = x.device.type
-    lowered = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if lowered else x.dtype
+    dtype = arithmetic(x)
     if torch.compiler.is_compiling():  # compilers want plain operations
         return torch.bmm(x.to(dtype), _scaled(weight, scale, dtype).transpose(1, 2))
     out: Tensor = _ScaledProduct.apply(x.to(dtype), weight, scale)  # type: ignore[no-untyped-call]
@@ -76,6 +76,8 @@ class _ScaledProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale, scaled = ctx.saved_tensors
         to_x = torch.bmm(gradient, scaled) if ctx.needs_input_grad[0] else None
+        if not any(ctx.needs_input_grad[1:]):
+            return to_x, None, None
         to_scaled = torch.bmm(gradient.transpose(1, 2), x).to(weight.dtype)
         to_scaled = _layers(to_scaled, scale)  # [B, O, L, C]
         to_scale = (to_scaled * _layers(weight[None], scale)).sum(dim=3)

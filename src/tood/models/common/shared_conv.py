@@ -15,19 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tood.models.common.operators import arithmetic, is_bare
+
 # Cells of a map, those of all images together, up to which it is a small one.
 SMALL = 400
 
 
 def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
-    """`conv` on each map: [B, C, h, w] -> [B, O, h, w].
+    """`conv` on each map: [B, C, h, w] -> [B, O, h, w]; on a CPU differentiable once.
 
     Args:
-        conv: without bias; one that is not 3x3 of stride 1 (or is deformable) is called as it is.
+        conv: one that is not an ordinary 3x3 of stride 1 without bias is called as it is.
         maps: of the same batch and channels.
     """
-    if _is_plain(conv) and maps[0].device.type == "cpu" and not torch.compiler.is_compiling():
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else conv.weight.dtype
+    if _is_plain(conv) and maps[0].device.type == "cpu":
+        dtype = arithmetic(maps[0])
         cast = [features.to(dtype) for features in maps]
         return list(_SharedConv.apply(conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
     return [conv(features) for features in maps]
@@ -35,7 +37,8 @@ def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
 
 def _is_plain(conv: nn.Conv2d) -> bool:
     geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    return type(conv) is nn.Conv2d and conv.bias is None and geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+    usual = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros" and conv.bias is None
+    return type(conv) is nn.Conv2d and usual and is_bare(conv)
 
 
 class _SharedConv(torch.autograd.Function):
@@ -58,9 +61,9 @@ class _SharedConv(torch.autograd.Function):
             to_maps.append(to_map)
             if part is not None:
                 to_weights.append(part)
-            if is_small:
+            if is_small and ctx.needs_input_grad[0]:
                 small.append((_neighbourhoods(features), gradient.permute(0, 2, 3, 1).flatten(0, 2)))
-        if small and ctx.needs_input_grad[0]:
+        if small:
             cells, of_cells = (torch.cat(rows) for rows in zip(*small, strict=True))  # [R, 9C], [R, O]
             product = (of_cells.t() @ cells).view(len(weight), 3, 3, -1)
             to_weights.append(product.permute(0, 3, 1, 2))

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_norm import fuses_convolutions
 from tood.models.common.deform_conv import DeformConv2d
+from tood.models.common.operators import fuses_convolutions
 from tood.models.inference.winograd import WinogradConv2d
 
 # Of the maps that weights are reordered for.
@@ -44,7 +44,7 @@ class InferenceConv2d(nn.Module):
         self.weight: Tensor | None = None
         self.packed: Tensor | None = None
         self.winograd: WinogradConv2d | None = None
-        on_cpu = weight.device.type == "cpu" and fuses_convolutions()
+        on_cpu = weight.device.type == "cpu" and fuses_convolutions(dtype)
         if on_cpu and dtype == torch.float32 and stride == 1 and groups == 1 and WinogradConv2d.pays(weight):
             self.winograd = WinogradConv2d(weight.detach(), self.bias)
         elif on_cpu:

@@ -1,0 +1,37 @@
+"""When operators of our own may stand for modules: on what PyTorch, in what arithmetic, in place of which modules."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+
+def arithmetic(x: Tensor) -> torch.dtype:
+    """What a convolution of `x` computes in: autocast's dtype where that is on, else its own."""
+    device = x.device.type
+    lowered = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if lowered else x.dtype
+
+
+def is_bare(*modules: nn.Module) -> bool:
+    """Whether nobody waits for the modules to be called, and no compiler follows, which wants plain operations."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return not torch.compiler.is_compiling() and not any(getattr(module, name) for module in modules for name in hooks)
+
+
+def fuses_convolutions(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch and CPU have the operators that PyTorch's own compiler fuses convolutions with on x86."""
+    return (
+        torch._C._get_mkldnn_enabled()
+        and _has_operators()
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    )
+
+
+@cache
+def _has_operators() -> bool:
+    convolutions = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+    names = (*convolutions, "_is_mkldnn_bf16_supported")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]
