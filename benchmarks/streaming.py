@@ -17,6 +17,8 @@ from benchmarks.timing import THREADS, resident_memory
 from tood.inference import Detector
 from tood.models import build_model, named_model
 
+MOST_GROWTH = 20  # MiB: what an allocator wavers by
+
 
 def main() -> None:
     """Prints a line every tenth of the way, then by how much memory grew after the first."""
@@ -33,12 +35,15 @@ def main() -> None:
     stream = detector.stream(
         itertools.islice(itertools.cycle(paths), arguments.images), batch_size=arguments.batch_size
     )
-    first = 0.0
+    first, part = 0.0, max(arguments.images // 10, 1)
     for count, _ in enumerate(stream, start=1):
-        if count % (arguments.images // 10) == 0:
+        if count % part == 0:
             first = first or resident_memory()
             print(f"{count:,} images: {resident_memory():.0f} MiB", flush=True)
-    print(f"{resident_memory() - first:+.0f} MiB from the first line to the last")
+    growth = resident_memory() - first
+    print(f"{growth:+.0f} MiB from the first line to the last")
+    if growth > MOST_GROWTH:
+        raise SystemExit(f"memory grew by more than {MOST_GROWTH} MiB")
 
 
 if __name__ == "__main__":

@@ -33,3 +33,26 @@ def test_a_step_on_5000_boxes_in_each_of_8_images_takes_little_memory() -> None:
 @pytest.mark.parametrize("options", ["--kills 1 --epochs 8", "--kills 1 --processes 2 --elastic --epochs 8"])
 def test_a_killed_run_ends_bit_for_bit_like_one_left_alone(options: str) -> None:
     assert "the same to the last bit" in run("interruptions", "--seed", "1", *options.split())
+
+
+@pytest.mark.parametrize("truths", [500, 999, 5000])
+def test_the_assigner_s_extra_memory_is_small(truths: int) -> None:
+    script = f"""
+import torch
+from benchmarks.scenes import LARGE, scene
+from benchmarks.timing import peak_growth
+from tood.alignment import TaskAlignedAssigner
+from tood.structures import Targets
+torch.set_num_threads(1)
+s = scene(*LARGE, {truths})
+targets = [Targets(s.truth_boxes, s.truth_labels, torch.zeros({truths}, dtype=torch.bool))]
+few = [Targets(s.truth_boxes[:1], s.truth_labels[:1], torch.zeros(1, dtype=torch.bool))]
+assign = TaskAlignedAssigner()
+assign(s.scores[None], s.boxes[None], s.centres, few)  # what libraries set up once
+print(peak_growth(lambda: assign(s.scores[None], s.boxes[None], s.centres, targets)))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    assert float(done.stdout) < 50  # MiB; all pairs would take 43 to 430 each temporary

@@ -19,8 +19,9 @@ from tood.alignment.assigners.assignment import (
     first_largest,
     settle_conflicts,
 )
-from tood.alignment.assigners.overlapping import best_overlapping
+from tood.alignment.assigners.groups import best_in_groups
 from tood.alignment.assigners.runs import best_in_runs
+from tood.alignment.assigners.touching import Search
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
 from tood.errors import ToodError
@@ -126,8 +127,7 @@ class TaskAlignedAssigner:
         ranked = centres if self.inside == "before" else None
         for image, count in enumerate(truth.present.sum(dim=1).tolist()):
             if count:
-                search = best_in_runs if count < CROWDED else best_overlapping
-                index, iou, metric = search(
+                search = Search(
                     scores[image],
                     boxes[image],
                     ranked,
@@ -139,8 +139,9 @@ class TaskAlignedAssigner:
                     self.beta,
                     self.margin,
                 )
-                found.index[image, :count], found.iou[image, :count] = index, iou
-                found.metric[image, :count] = metric
+                best = best_in_runs(search) if count < CROWDED else best_in_groups(search)
+                found.index[image, :count], found.iou[image, :count] = best.index, best.iou
+                found.metric[image, :count] = best.metric
         return found
 
     def _among_all(
