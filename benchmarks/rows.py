@@ -72,6 +72,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
         ),
         "data": Subject(ours=("benchmarks.rows_data",), beside={USUAL: ("benchmarks.rows_data", "--usual")}),
         "feed": Subject(ours=("benchmarks.rows_feed",)),
+        "stream": Subject(ours=("benchmarks.rows_stream",)),
         "start": Subject(ours=("benchmarks.rows_start",), peers={ULTRALYTICS: ("benchmarks.peers.ultralytics_start",)}),
     }
 )
@@ -104,6 +105,7 @@ def rows() -> tuple[Row, ...]:
         Row("evaluation-command", "evaluation", "evaluation, tood eval"),
         Row("data", "data", "images", USUAL, 1.5, more_is_better=True),
         Row("data-fed", "feed", "step fed by the loader", OURS, 1.05, "step of one batch"),
+        Row("stream-memory", "stream", "memory grown over a stream", None, 20.0),
         Row("start-import", "start", "import tood", None, 0.15),
         Row("start-help", "start", "tood --help", None, 0.4),
         Row("start-help", "start", "tood train --help", None, 0.4),
