@@ -59,6 +59,10 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
             beside={LIMIT: ("benchmarks.probe",)},
             peers={MMDETECTION: ("benchmarks.peers.mmdetection_network",)},
         ),
+        "step": Subject(
+            ours=("benchmarks.rows_network", "step"),
+            peers={MMDETECTION: ("benchmarks.peers.mmdetection_network", "step")},
+        ),
         "assign": Subject(
             ours=("benchmarks.rows_assign",),
             peers={
@@ -87,9 +91,9 @@ def rows() -> tuple[Row, ...]:
         Row("network-limit", "network", "network fp32 speed", LIMIT, 0.75, "convolution fp32", more_is_better=True),
         Row("network-memory", "network", "network memory", MMDETECTION, 0.80),
         Row("postprocess", "network", "post-processing", MMDETECTION, 1 / 9),
-        Row("step-fp32", "network", "step fp32", MMDETECTION, 0.75),
-        Row("step-bf16", "network", "step bf16", MMDETECTION, _bf16(0.40, 0.60, amx, avx), "step fp32"),
-        Row("step-losses", "network", "step losses share", None, 5.0),
+        Row("step-fp32", "step", "step fp32", MMDETECTION, 0.75),
+        Row("step-bf16", "step", "step bf16", MMDETECTION, _bf16(0.40, 0.60, amx, avx), "step fp32"),
+        Row("step-losses", "step", "step losses share", None, 5.0),
         Row("assign-22400x500", "assign", "tal 22400x500", MMDETECTION, 1 / 25),
         Row("assign-22400x500", "assign", "tal 22400x500", ULTRALYTICS, 1 / 12),
         Row("assign-8400x5000", "assign", "tal 8400x5000", MMDETECTION, 1 / 25),
