@@ -47,8 +47,8 @@ class Targets:
 
     def without_crowd(self) -> Targets:
         """Only the single objects."""
-        keep = ~self.crowd
-        return Targets(self.boxes[keep], self.labels[keep], self.crowd[keep])
+        kept = (~self.crowd).nonzero().squeeze(1)  # once: a mask would be searched at each use
+        return Targets(*(values.index_select(0, kept) for values in (self.boxes, self.labels, self.crowd)))
 
 
 @dataclass(frozen=True)

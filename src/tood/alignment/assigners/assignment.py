@@ -38,20 +38,10 @@ class PaddedTargets:
     @staticmethod
     def of(targets: Sequence[Targets]) -> PaddedTargets:
         """Pads the images' single objects to the largest number among them."""
-        # Found once for boxes and labels: a mask would be searched at each use.
-        single = [(~target.crowd).nonzero().squeeze(1) for target in targets]
-        boxes = [target.boxes.float().index_select(0, kept) for target, kept in zip(targets, single, strict=True)]
-        labels = [target.labels.index_select(0, kept) for target, kept in zip(targets, single, strict=True)]
-        return PaddedTargets._padded(boxes, labels)
-
-    @staticmethod
-    def _padded(boxes_of: Sequence[Tensor], labels_of: Sequence[Tensor]) -> PaddedTargets:
-        if len(boxes_of) == 1:
-            labels = labels_of[0][None]
-            return PaddedTargets(boxes_of[0][None], labels, torch.ones_like(labels, dtype=torch.bool))
-        boxes = pad_sequence(list(boxes_of), batch_first=True)
-        labels = pad_sequence(list(labels_of), batch_first=True)
-        counts = torch.tensor([len(own) for own in labels_of], device=boxes.device)
+        single = [target.without_crowd() for target in targets]
+        boxes = pad_sequence([target.boxes.float() for target in single], batch_first=True)
+        labels = pad_sequence([target.labels for target in single], batch_first=True)
+        counts = torch.tensor([len(target) for target in single], device=boxes.device)
         present = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
         return PaddedTargets(boxes, labels, present)
 
@@ -79,6 +69,11 @@ class Candidates:
         zeros = torch.zeros(shape, device=device)
         index = torch.zeros(shape, dtype=torch.long, device=device)
         return Candidates(index, zeros, zeros.clone(), torch.zeros(shape, dtype=torch.bool, device=device))
+
+    def of_image(self, image: int, count: int) -> Candidates:
+        """Those of an image's first `count` ground truths, [count, K] each, in the same memory."""
+        figures = (self.index, self.iou, self.metric, self.eligible)
+        return Candidates(*(values[image, :count] for values in figures))
 
 
 @dataclass(frozen=True)

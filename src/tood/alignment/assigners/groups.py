@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tood.alignment.assigners.assignment import first_largest
-from tood.alignment.assigners.touching import Found, Search, touching
+from tood.alignment.assigners.assignment import Candidates, first_largest
+from tood.alignment.assigners.touching import Search, touching
 from tood.boxes import EPSILON, iou_matrix
 
 # Ground truths of a group: more of them share the search for boxes, fewer of them lie closer together.
@@ -19,12 +19,12 @@ GROUP = 16
 PAIRS = 1 << 18
 
 
-def best_in_groups(search: Search) -> Found:
-    """The `topk` priors of largest t of each ground truth, of equal ones the first.
+def best_in_groups(search: Search, found: Candidates) -> None:
+    """Fills in the `topk` priors of largest t of each ground truth, of equal ones the first.
 
+    Where fewer have a t above 0, the rest stays at a t of 0; `found` [G, topk] comes with nothing in it.
     Memory: O(G * topk + N), plus a few MiB.
     """
-    found = Found.nothing(search)
     truths, priors = len(search.gt_boxes), len(search.boxes)
     order = _morton_order(search.gt_boxes)
     places = torch.arange(-(-truths // GROUP) * GROUP).clamp(max=truths - 1).view(-1, GROUP)
@@ -47,7 +47,6 @@ def best_in_groups(search: Search) -> Found:
         found.index[members, :k] = prior[:, None].expand(-1, GROUP, -1).gather(2, place)
         found.metric[members, :k] = values
         found.iou[members, :k] = u.gather(2, place)
-    return found
 
 
 def _morton_order(gt_boxes: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tood.alignment.assigners.assignment import first_largest
-from tood.alignment.assigners.touching import Found, Search, nowhere, touching
+from tood.alignment.assigners.assignment import Candidates, first_largest
+from tood.alignment.assigners.touching import Search, nowhere, touching
 from tood.boxes import iou_matrix
 
 # Priors of a run: more of them leave fewer rectangles to compare with, fewer of them lie closer together.
@@ -19,12 +19,12 @@ RUN = 8
 PAIRS = 1 << 17
 
 
-def best_in_runs(search: Search) -> Found:
-    """The `topk` priors of largest t of each ground truth, of equal ones the first.
+def best_in_runs(search: Search, found: Candidates) -> None:
+    """Fills in the `topk` priors of largest t of each ground truth, of equal ones the first.
 
+    Where fewer have a t above 0, the rest stays at a t of 0; `found` [G, topk] comes with nothing in it.
     Memory: O(G * topk + N), plus some 10 MiB, or 25 where hundreds of objects are as large as the image.
     """
-    found = Found.nothing(search)
     width = min(RUN, len(search.boxes))
     starts, sides = _runs(search.sides(), width)
     around = torch.cat([sides[:2, :-1].amin(dim=2), sides[2:, :-1].amax(dim=2)])  # [4, R]
@@ -47,7 +47,6 @@ def best_in_runs(search: Search) -> Found:
         found.index[members, :k] = start.gather(1, place // width) + place % width
         found.metric[members, :k] = values
         found.iou[members, :k] = u.gather(1, place)
-    return found
 
 
 def _runs(planes: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -139,9 +139,8 @@ class TaskAlignedAssigner:
                     self.beta,
                     self.margin,
                 )
-                best = best_in_runs(search) if count < CROWDED else best_in_groups(search)
-                found.index[image, :count], found.iou[image, :count] = best.index, best.iou
-                found.metric[image, :count] = best.metric
+                best = best_in_runs if count < CROWDED else best_in_groups
+                best(search, found.of_image(image, count))
         return found
 
     def _among_all(

@@ -56,21 +56,6 @@ class Search:
         return t if points is None else t.masked_fill(inside_distance(points, gt_boxes) <= self.margin, 0)
 
 
-@dataclass(frozen=True)
-class Found:
-    """The best priors of each ground truth: [G, topk] index, IoU and t; where fewer have a t above 0, t is 0."""
-
-    index: Tensor
-    iou: Tensor
-    metric: Tensor
-
-    @staticmethod
-    def nothing(search: Search) -> Found:
-        """To be filled in."""
-        shape = len(search.gt_boxes), search.topk
-        return Found(torch.zeros(shape, dtype=torch.long), torch.zeros(shape), torch.zeros(shape))
-
-
 def nowhere(like: Tensor) -> Tensor:
     """[4, 1] the sides of a box that touches nothing."""
     return like.new_tensor([torch.inf, torch.inf, -torch.inf, -torch.inf])[:, None]

@@ -54,10 +54,7 @@ class TaskDecomposition(nn.Module):
         channels = config.width * config.interactive_layers
         hidden = config.width // config.attention_reduction
         self.attention = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, config.interactive_layers, 1),
-            nn.Sigmoid(),
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, self.layers, 1), nn.Sigmoid()
         )
         self.reduction = nn.Conv2d(channels, config.width, 1, bias=False)
         self.norm = nn.GroupNorm(config.norm_groups, config.width)
