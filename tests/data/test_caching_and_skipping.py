@@ -1,12 +1,8 @@
-"""Images kept on disk, JPEGs scaled while they are decoded, files that cannot be read, and workers that die."""
+"""Images kept on disk, JPEGs scaled while they are decoded, files that cannot be read."""
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
-import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +12,7 @@ import pytest
 import torch
 
 from data.test_loading import KEEP_RATIO, SQUARE, make_dataset, same
-from tood.data import loading_error, read_image, train_loader
+from tood.data import read_image, train_loader
 from tood.data.dataset import DetectionDataset
 from tood.data.disk_cache import DiskCache
 from tood.data.loading import Batch
@@ -223,35 +219,7 @@ def test_a_whole_folder_that_vanished_is_an_error_all_the_same(dataset: Detectio
         epochs(dataset, 0, unreadable="skip")
 
 
-# --- workers and annotations -----------------------------------------------------------------------------------------
-
-
-def kill_and_go_on(iterator: Iterator[Batch]) -> None:
-    os.kill(iterator._workers[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
-    for _ in iterator:
-        pass
-
-
-# The end of the iterator finds its worker dead, too.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_killed_worker_is_one_sentence(dataset: DetectionDataset) -> None:
-    iterator = iter(train_loader(dataset, KEEP_RATIO, 1, 1))
-    next(iterator)
-    # Which error it is depends on what the main process is doing.
-    with pytest.raises((RuntimeError, ConnectionError, EOFError)) as raised:
-        kill_and_go_on(iterator)
-    told = loading_error(raised.value)
-    assert isinstance(told, ToodError)
-    assert "memory that ran out" in str(told)
-    assert "data.workers" in str(told)
-    assert "\n" not in str(told)
-    del iterator, raised
-    gc.collect()
-
-
-def test_other_errors_stay_what_they_are() -> None:
-    for error in (RuntimeError("size mismatch"), ToodError("x"), OSError(28, "No space left on device")):
-        assert loading_error(error) is error
+# --- annotations ----------------------------------------------------------------------------------------------------
 
 
 def test_annotations_that_change_during_training_change_nothing(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, 
 from tood.data.digits import DigitsConfig, SceneConfig, write_digits
 from tood.data.formats import SplitInfo, write_coco
 from tood.data.images import image_size, read_image
-from tood.data.loading import Batch, Collate, eval_loader, loading_error, train_loader
+from tood.data.loading import Batch, Collate, eval_loader, train_loader
 from tood.data.reading import UnreadableImageError
 from tood.data.samples import ImageInfo
 from tood.data.split import SplitReport, split_dataset
 from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits
 from tood.data.stats import DatasetStats, dataset_stats
 from tood.data.transforms import AugmentConfig, Sample, published_1x, published_2x, small_model
+from tood.data.worker_deaths import WorkerDeaths, WorkerDiedError
 
 __all__ = [
     "AugmentConfig",
@@ -36,6 +37,8 @@ __all__ = [
     "SplitInfo",
     "SplitReport",
     "UnreadableImageError",
+    "WorkerDeaths",
+    "WorkerDiedError",
     "available_splits",
     "bench_loading",
     "check_dataset",
@@ -44,7 +47,6 @@ __all__ = [
     "eval_loader",
     "image_size",
     "load_dataset",
-    "loading_error",
     "pick_splits",
     "published_1x",
     "published_2x",

@@ -244,24 +244,6 @@ def eval_loader(
     return _loader(EvalImages(dataset.images, size), sampler, workers, divisor, on_gpu)
 
 
-def loading_error(error: Exception) -> Exception:
-    """The error to raise for one that loading raised: for the death of a worker a ToodError that says what to do.
-
-    PyTorch raises its RuntimeError wherever the main process happens to be, so a training loop should pass here what
-    ends it from within a step, too.
-    """
-    told = str(error)
-    lost = isinstance(error, RuntimeError) and "DataLoader worker (pid" in told
-    # A worker's batches come by a connection to it.
-    if not lost and not isinstance(error, ConnectionError | EOFError):
-        return error
-    why = "shared memory (/dev/shm) ran out" if "shared memory" in told else "memory that ran out is the usual cause"
-    return ToodError(
-        f"a process that loads images was ended from outside ({why}): set data.workers to 1 or 0, or data.cache=false, "
-        "and go on from the last checkpoint"
-    )
-
-
 def _cache(
     wanted: bool | Path | None,
     limit_gb: float | None,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.data import Category, DetectionDataset, eval_loader
+from tood.data import Category, DetectionDataset, WorkerDeaths, eval_loader
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
@@ -123,8 +123,8 @@ def _detect(
     tables = []
     total, done = len(dataset.images), 0
     try:
-        with torch.inference_mode():
-            for loaded in loader:
+        with torch.inference_mode(), WorkerDeaths() as deaths:
+            for loaded in deaths.batches(loader):
                 batch = loaded.to(place)
                 scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
                 predictions = network(normalise(batch.images, batch.sizes, config.input))

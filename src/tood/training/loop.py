@@ -16,7 +16,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 from tood import configuration
-from tood.data import Batch, loading_error
+from tood.data import Batch, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError
 from tood.models import AnyDetector, save_weights
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
@@ -84,6 +84,7 @@ class Trainer:
         self.window = Window()
         self.random_states: Mapping[str, Any] | None = None
         self.last_checkpoint = time.monotonic()
+        self.worker_deaths = WorkerDeaths()
         self.failure: Exception | None = None  # of this process, not told to the others yet
         self.stopped_by = 0  # the signal that all have agreed to stop for
 
@@ -96,7 +97,7 @@ class Trainer:
             ToodError: a loss that is not finite, an image that cannot be read, a disk that is full. A checkpoint of the
                 last good state was written before, if the disk takes one.
         """
-        with StopSignal(echo=0.0 if self.processes.alone else LAUNCHER_ECHO) as stop, self.display:
+        with StopSignal(echo=0.0 if self.processes.alone else LAUNCHER_ECHO) as stop, self.display, self.worker_deaths:
             self.stop = stop
             with self.processes.agreed():
                 if self.processes.main:
@@ -108,12 +109,6 @@ class Trainer:
             except ToodError:
                 self._keep_last_good_state()
                 raise
-            except RuntimeError as error:  # a dead worker is noticed anywhere
-                told = loading_error(error)
-                if told is error:
-                    raise
-                self._keep_last_good_state()
-                raise told from error
             finally:
                 if self.log is not None:
                     self.log.close()
@@ -178,17 +173,11 @@ class Trainer:
 
     def _loaded(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; Ctrl-C reaches the loading processes too, whose end then is no error."""
-        iterator = iter(batches)
-        while True:
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            except Exception as error:
-                if not (isinstance(error, RuntimeError) and self.stop.number):
-                    self._fail(loading_error(error))
-                return
-            yield batch
+        try:
+            yield from self.worker_deaths.batches(batches)
+        except Exception as error:
+            if not (isinstance(error, WorkerDiedError) and self.stop.number):
+                self._fail(error)
 
     def _step(self, group: list[Batch], progress: float) -> None:
         """One optimiser step, or none where its numbers are not finite and the run is to go on."""
