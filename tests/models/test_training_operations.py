@@ -12,11 +12,12 @@ from torch.nn.functional import relu
 from narrow_models import FREE, lively
 from operation_calls import Calls
 from tood.models import build_model
+from tood.models.common.conv_gradients import SMALL
 from tood.models.common.conv_norm import conv_norm
 from tood.models.common.norm_relu import norm_relu
 from tood.models.common.operators import fuses_convolutions
 from tood.models.common.scaled_product import scaled_product, with_mean
-from tood.models.common.shared_conv import SMALL, shared_conv
+from tood.models.common.shared_conv import shared_conv
 
 
 def layers(stride: int = 1, groups: int = 1, kernel: int = 3) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -183,15 +184,16 @@ def test_a_convolution_of_several_maps_that_do_not_learn() -> None:
     assert maps[0].grad is not None
 
 
-def test_scaled_product() -> None:
+@pytest.mark.parametrize("rows", [2, 5])  # the rows are the fewer ones, or the weights
+def test_scaled_product(rows: int) -> None:
     torch.manual_seed(0)
-    x, weight, scale = torch.randn(2, 5, 12), torch.randn(7, 12), torch.rand(2, 7, 3)
-    each = weight.view(7, 3, 4) * scale[..., None]  # [2, 7, 3, 4]
-    torch.testing.assert_close(
-        scaled_product(x, weight, scale), torch.einsum("bplc,bolc->bpo", x.view(2, 5, 3, 4), each)
-    )
+    sizes = [4, 3]
+    x, weight, scale = torch.randn(2, rows, 12), torch.randn(7, 12), torch.rand(2, 2, 3)
+    each = weight.view(7, 3, 4) * scale.repeat_interleave(torch.tensor(sizes), dim=1)[..., None]  # [2, 7, 3, 4]
+    product = lambda *inputs: scaled_product(*inputs, sizes)  # noqa: E731
+    torch.testing.assert_close(product(x, weight, scale), torch.einsum("bplc,bolc->bpo", x.view(2, rows, 3, 4), each))
     inputs = [tensor.double().requires_grad_() for tensor in (x, weight, scale)]
-    assert torch.autograd.gradcheck(scaled_product, inputs)
+    assert torch.autograd.gradcheck(product, inputs)
 
 
 def test_rows_with_their_mean() -> None:
@@ -203,16 +205,24 @@ def test_rows_with_their_mean() -> None:
     assert torch.autograd.gradcheck(lambda rows: [part.sin() for part in with_mean(rows)], [rows])
 
 
-def test_scaled_product_under_autocast() -> None:
+@pytest.mark.parametrize("rows", [3, 50])
+def test_scaled_product_under_autocast(rows: int) -> None:
     torch.manual_seed(0)
-    x, weight, scale = torch.randn(2, 50, 96), torch.randn(7, 96, requires_grad=True), torch.rand(2, 7, 3)
+    x, weight, scale = torch.randn(2, rows, 96), torch.randn(7, 96, requires_grad=True), torch.rand(2, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        out = scaled_product(x, weight, scale)
+        out = scaled_product(x, weight, scale, [4, 3])
     assert out.dtype == torch.bfloat16
-    torch.testing.assert_close(out.float(), scaled_product(x, weight, scale), rtol=0.02, atol=0.2)
+    torch.testing.assert_close(out.float(), scaled_product(x, weight, scale, [4, 3]), rtol=0.02, atol=0.2)
     out.sum().backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
+
+
+def test_the_mean_of_rows_in_bf16() -> None:
+    rows = 1 + torch.rand(2, 3000, 8)
+    mean = with_mean(rows.bfloat16())[1]
+    assert mean.dtype == torch.bfloat16
+    torch.testing.assert_close(mean.float(), rows.mean(dim=1), rtol=0.01, atol=0)
 
 
 def test_norm_and_relu_in_bf16() -> None:
@@ -245,13 +255,20 @@ def test_operations_of_a_step() -> None:
         found = model(images)
     with Calls() as backward:
         (found.scores.sum() + found.boxes.sum()).backward()
-    levels, blocks, interactive = 5, 4, 6
+    large, small = 3, 2  # levels, the small ones of fewer cells than outputs are wanted
+    blocks, interactive, groups = 4, 6, 3  # groups: classification, regression, both alignments
+    assert forward.counts["aten::bmm"] == large
+    assert backward.counts["aten::bmm"] == 2 * large
+    assert forward.counts["aten::mm"] == groups * small
+    # One product for the weights' gradients of all small maps of a layer (here all but the finest).
+    in_head = interactive + 2 * groups * small
     if fuses_convolutions(torch.float32):
         # Of 8 channels, the shortcut of the first block is a projection of its own (`_NarrowProjection`).
         assert sum(count for name, count in forward.counts.items() if "batch_norm" in name) == 1
         assert not [name for name in backward.counts if "batch_norm" in name]
         assert forward.counts["mkldnn::_convolution_pointwise"] == 1 + 4 * blocks - 1
-    assert forward.counts["aten::bmm"] == levels
-    assert backward.counts["aten::bmm"] == 2 * levels
-    # One product for the weights' gradients of all small maps of a layer (here all but the finest).
-    assert backward.counts["aten::mm"] == interactive
+        # Three 1x1 convolutions of each block that learns; what the first two are given comes from frozen ones.
+        pointwise, small_3x3 = 2 * 3 * (blocks - 1) - 2, 2
+        assert backward.counts["aten::mm"] == in_head + pointwise + small_3x3
+    else:
+        assert backward.counts["aten::mm"] == in_head

@@ -14,7 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tood.models.common.conv_gradients import convolution_gradients
 from tood.models.common.operators import arithmetic, fuses_convolutions, is_bare
+from tood.models.common.winograd import Winograd, is_plain_3x3, pays_in_training
+
+# Numbers that stay in the cores' caches between two passes.
+CACHED = 1 << 18
 
 
 def conv_norm(
@@ -34,9 +39,9 @@ def conv_norm(
         differentiable once.
     """
     if _can_fold(conv, norm, x):
-        out: Tensor = _FoldedConvNorm.apply(
-            x, conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var, added, conv, norm.eps, relu
-        )  # type: ignore[no-untyped-call]
+        of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        by_winograd = is_plain_3x3(conv) and pays_in_training(conv.weight, [x])
+        out: Tensor = _FoldedConvNorm.apply(x, conv.weight, *of_norm, added, conv, norm.eps, relu, by_winograd)  # type: ignore[no-untyped-call]
         return out
     out = norm(conv(x))
     if added is not None:
@@ -77,57 +82,75 @@ class _FoldedConvNorm(torch.autograd.Function):
         conv: nn.Conv2d,
         epsilon: float,
         relu: bool,
+        by_winograd: bool,
     ) -> Tensor:
         dtype = arithmetic(x)
         inverse = (variance + epsilon).rsqrt()
         scale = gain * inverse  # [O]
-        # Written in the dtype of the product at once: the cast that autocast would make is part of it.
-        folded = torch.empty_like(weight, dtype=dtype)
-        torch.mul(weight, scale[:, None, None, None], out=folded)
+        folded = _scaled(weight, scale, dtype)
         bias = torch.addcmul(shift, mean, scale, value=-1).to(dtype)
-        geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         # In ordinary memory oneDNN has no sum with ReLU in bf16.
         x = x.to(dtype, memory_format=torch.channels_last)
-        operator = torch.ops.mkldnn._convolution_pointwise
-        if added is None:
-            out: Tensor = operator(x, folded, bias, *geometry, "relu" if relu else "none", [], None)
+        added = None if added is None else added.to(dtype, memory_format=torch.channels_last)
+        if by_winograd:
+            winograd = Winograd.of(folded)
+            (out,) = winograd([x], bias, relu and added is None)
+            out = out if added is None else out.add_(added)
+            out = out.relu_() if relu and added is not None else out
         else:
-            added = added.to(dtype, memory_format=torch.channels_last)
-            out = operator.binary(x, added, folded, bias, *geometry, "add", 1.0, "relu" if relu else None, [], None)
-        ctx.save_for_backward(x, weight, folded, scale, inverse, mean, out if relu else None)
+            out = _fused(conv, x, folded, bias, added, relu)
+        weights = winograd.kernels if by_winograd else folded
+        ctx.save_for_backward(x, weight, weights, scale, inverse, mean, out if relu else None)
+        ctx.winograd_size = winograd.size if by_winograd else None
         ctx.conv, ctx.has_added = conv, added is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, folded, scale, inverse, mean, out = ctx.saved_tensors
+        x, weight, weights, scale, inverse, mean, out = ctx.saved_tensors
         needs_x, needs_weight, needs_gain, needs_shift = ctx.needs_input_grad[:4]
         if out is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
-        conv, needs_bias = ctx.conv, needs_gain or needs_shift
-        to_x, to_folded, to_bias = torch.ops.aten.convolution_backward(
-            gradient,
-            x,
-            folded,
-            [len(weight)],
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            False,
-            [0, 0],
-            conv.groups,
-            [needs_x, needs_weight or needs_gain, needs_bias],
-        )
+        if ctx.winograd_size is not None:
+            winograd = Winograd(weights, ctx.winograd_size)
+            to_maps, to_folded = winograd.gradients([x], [gradient], needs_x, needs_weight or needs_gain)
+            to_x = to_maps[0] if to_maps else None
+        else:
+            to_x, to_folded = convolution_gradients(ctx.conv, x, weights, gradient, needs_x, needs_weight or needs_gain)
         to_weight = to_gain = None
-        if needs_bias:
-            to_bias = to_bias.float()
-        if needs_weight or needs_gain:
+        to_bias = gradient.sum((0, 2, 3)).float() if needs_gain or needs_shift else None
+        if to_folded is not None:
             to_folded = to_folded.float()
-        if needs_gain:
-            product = (to_folded * weight).sum(dim=(1, 2, 3))
-            to_gain = torch.addcmul(product, mean, to_bias, value=-1) * inverse
-        if needs_weight:
-            to_weight = to_folded.mul_(scale[:, None, None, None])
+            if needs_gain and to_bias is not None:
+                product = (to_folded * weight).sum(dim=(1, 2, 3))
+                to_gain = torch.addcmul(product, mean, to_bias, value=-1) * inverse
+            if needs_weight:
+                to_weight = to_folded.mul_(scale[:, None, None, None])
         added = gradient if ctx.has_added else None
-        return to_x, to_weight, to_gain, to_bias if needs_shift else None, None, None, added, None, None, None
+        return to_x, to_weight, to_gain, to_bias if needs_shift else None, None, None, added, None, None, None, None
+
+
+def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """weight [O, ...] * scale [O], in `dtype`."""
+    factors = scale[:, None, None, None]
+    if dtype == weight.dtype:
+        return weight * factors
+    out = torch.empty_like(weight, dtype=dtype)
+    # Some filters at a time: what is not rounded yet stays in the cache.
+    count = max(CACHED // weight[0].numel(), 1)
+    for start in range(0, len(weight), count):
+        part = slice(start, start + count)
+        out[part] = weight[part] * factors[part]
+    return out
+
+
+def _fused(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool) -> Tensor:
+    """The convolution of these weights with all that follows it written at once."""
+    geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+    operator = torch.ops.mkldnn._convolution_pointwise
+    if added is None:
+        out: Tensor = operator(x, weight, bias, *geometry, "relu" if relu else "none", [], None)
+    else:
+        out = operator.binary(x, added, weight, bias, *geometry, "add", 1.0, "relu" if relu else None, [], None)
+    return out

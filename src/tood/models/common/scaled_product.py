@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,23 +12,26 @@ from torch.autograd.function import once_differentiable
 from tood.models.common.operators import arithmetic
 
 
-def scaled_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Rows times weights that one factor an image, output and layer scales.
+def scaled_product(x: Tensor, weight: Tensor, scale: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Rows times weights that one factor an image, group of outputs and layer scales.
 
-    The weights are scaled rather than the rows, which are far more in any usual image.
+    The weights are scaled, or the rows, once for each group, where they are the fewer ones.
 
     Args:
         x: [B, P, L * C], L layers of C channels.
         weight: [O, L * C].
-        scale: [B, O, L].
+        scale: [B, G, L].
+        sizes: outputs of each of the G groups, O together.
 
     Returns:
         [B, P, O], in autocast's dtype where it is on; differentiable once.
     """
     dtype = arithmetic(x)
     if torch.compiler.is_compiling():  # compilers want plain operations
-        return torch.bmm(x.to(dtype), _scaled(weight, scale, dtype).transpose(1, 2))
-    out: Tensor = _ScaledProduct.apply(x.to(dtype), weight, scale)  # type: ignore[no-untyped-call]
+        return torch.bmm(x.to(dtype), _scaled_weights(weight, _of_outputs(scale, sizes), dtype).transpose(1, 2))
+    few = x.shape[1] * len(sizes) < len(weight)
+    product = _ProductOfScaledRows if few else _ProductOfScaledWeights
+    out: Tensor = product.apply(x.to(dtype), weight, scale, list(sizes))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -46,7 +50,9 @@ class _WithMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
         ctx.count = rows.shape[1]
-        return rows.view_as(rows), rows.mean(dim=1)
+        # PyTorch's mean of bf16 makes a copy in fp32 first; its sum adds in fp32 as it reads.
+        in_bf16 = rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
+        return rows.view_as(rows), rows.sum(dim=1).div_(ctx.count) if in_bf16 else rows.mean(dim=1)
 
     @staticmethod
     @once_differentiable
@@ -54,32 +60,69 @@ class _WithMean(torch.autograd.Function):
         return torch.add(to_rows, (to_mean / ctx.count)[:, None])
 
 
-def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, O, L * C]."""
+def _of_outputs(scale: Tensor, sizes: Sequence[int]) -> Tensor:
+    """[B, G, L] -> [B, O, L]."""
+    return torch.cat([part.expand(-1, size, -1) for part, size in zip(torch.split(scale, 1, 1), sizes, strict=True)], 1)
+
+
+def _scaled_weights(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """[O, L * C] and [B, O, L] -> [B, O, L * C]."""
     return (_layers(weight[None], scale) * scale[..., None]).flatten(2).to(dtype)
 
 
-def _layers(weight: Tensor, scale: Tensor) -> Tensor:
-    """[.., O, L * C] -> [.., O, L, C]."""
-    return weight.view(*weight.shape[:2], scale.shape[2], -1)
+def _layers(rows: Tensor, scale: Tensor) -> Tensor:
+    """[.., R, L * C] -> [.., R, L, C]."""
+    return rows.view(*rows.shape[:2], scale.shape[2], -1)
 
 
-class _ScaledProduct(torch.autograd.Function):
+class _ProductOfScaledWeights(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        scaled = _scaled(weight, scale, x.dtype)
-        ctx.save_for_backward(x, weight, scale, scaled)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, sizes: list[int]) -> Tensor:
+        factors = _of_outputs(scale, sizes)
+        scaled = _scaled_weights(weight, factors, x.dtype)
+        ctx.save_for_backward(x, weight, factors, scaled)
+        ctx.sizes = sizes
         return torch.bmm(x, scaled.transpose(1, 2))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, scale, scaled = ctx.saved_tensors
+        x, weight, factors, scaled = ctx.saved_tensors
         to_x = torch.bmm(gradient, scaled) if ctx.needs_input_grad[0] else None
         if not any(ctx.needs_input_grad[1:]):
-            return to_x, None, None
+            return to_x, None, None, None
         to_scaled = torch.bmm(gradient.transpose(1, 2), x).to(weight.dtype)
-        to_scaled = _layers(to_scaled, scale)  # [B, O, L, C]
-        to_scale = (to_scaled * _layers(weight[None], scale)).sum(dim=3)
-        to_weight = to_scaled.mul_(scale[..., None]).sum(dim=0).flatten(1)
-        return to_x, to_weight, to_scale
+        to_scaled = _layers(to_scaled, factors)  # [B, O, L, C]
+        to_factors = (to_scaled * _layers(weight[None], factors)).sum(dim=3)
+        to_scale = torch.stack([part.sum(dim=1) for part in torch.split(to_factors, ctx.sizes, 1)], dim=1)
+        to_weight = to_scaled.mul_(factors[..., None]).sum(dim=0).flatten(1)
+        return to_x, to_weight, to_scale, None
+
+
+class _ProductOfScaledRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, sizes: list[int]) -> Tensor:
+        ctx.save_for_backward(x, weight, scale)
+        ctx.sizes = sizes
+        parts = torch.split(weight.to(x.dtype), sizes)
+        return torch.cat([_scaled_rows(x, scale, group) @ part.t() for group, part in enumerate(parts)], dim=2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        layers = _layers(x, scale).to(scale.dtype)  # [B, P, L, C]
+        to_x, to_weights, to_scales = torch.zeros_like(layers), [], []
+        weights = torch.split(weight.to(x.dtype), ctx.sizes)
+        for group, (of_outputs, part) in enumerate(zip(torch.split(gradient, ctx.sizes, 2), weights, strict=True)):
+            to_rows = _layers(of_outputs @ part, scale).to(scale.dtype)
+            to_x.addcmul_(to_rows, scale[:, group, None, :, None])
+            to_scales.append((to_rows * layers).sum(dim=(1, 3)))
+            rows = _scaled_rows(x, scale, group).flatten(0, 1)
+            to_weights.append(of_outputs.flatten(0, 1).t() @ rows)
+        return to_x.flatten(2).to(x.dtype), torch.cat(to_weights).to(weight.dtype), torch.stack(to_scales, 1), None
+
+
+def _scaled_rows(x: Tensor, scale: Tensor, group: int) -> Tensor:
+    """[B, P, L * C] as a group of outputs takes them."""
+    return (_layers(x, scale) * scale[:, group, None, :, None]).flatten(2).to(x.dtype)

@@ -1,7 +1,8 @@
 """One convolution on several maps, such as a pyramid's levels, with one gradient of its weights.
 
-The gradient of 590,000 weights (256 channels, 3x3) from a map of a hundred cells costs what writing them costs. Small
-maps are therefore taken together, as one matrix product of their 3x3 neighbourhoods.
+In fp32 all maps go through Winograd's algorithm together. Otherwise the gradient of 590,000 weights (256 channels, 3x3)
+from a map of a hundred cells costs what writing them costs; small maps are therefore taken together, as one matrix
+product of their 3x3 neighbourhoods.
 """
 
 from __future__ import annotations
@@ -15,30 +16,45 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tood.models.common.conv_gradients import by_cell, is_small, neighbourhoods, weight_gradient
 from tood.models.common.operators import arithmetic, is_bare
-
-# Cells of a map, those of all images together, up to which it is a small one.
-SMALL = 400
+from tood.models.common.winograd import Winograd, is_plain_3x3, pays_in_training
 
 
 def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
     """`conv` on each map: [B, C, h, w] -> [B, O, h, w]; on a CPU differentiable once.
 
     Args:
-        conv: one that is not an ordinary 3x3 of stride 1 without bias is called as it is.
+        conv: one that is not an ordinary 3x3 of stride 1 is called as it is.
         maps: of the same batch and channels.
     """
-    if _is_plain(conv) and maps[0].device.type == "cpu":
+    if not (is_plain_3x3(conv) and is_bare(conv)) or maps[0].device.type != "cpu":
+        return [conv(features) for features in maps]
+    if pays_in_training(conv.weight, maps):
+        return list(_WinogradConv.apply(conv.weight, conv.bias, *maps))  # type: ignore[no-untyped-call]
+    if conv.bias is None:
         dtype = arithmetic(maps[0])
         cast = [features.to(dtype) for features in maps]
         return list(_SharedConv.apply(conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
     return [conv(features) for features in maps]
 
 
-def _is_plain(conv: nn.Conv2d) -> bool:
-    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    usual = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros" and conv.bias is None
-    return type(conv) is nn.Conv2d and usual and is_bare(conv)
+class _WinogradConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, *maps: Tensor) -> tuple[Tensor, ...]:
+        winograd = Winograd.of(weight)
+        ctx.save_for_backward(winograd.kernels, *maps)
+        ctx.size = winograd.size
+        return tuple(winograd(maps, bias))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        kernels, *maps = ctx.saved_tensors
+        needs_weight, needs_bias, *need_maps = ctx.needs_input_grad
+        to_maps, to_weight = Winograd(kernels, ctx.size).gradients(maps, gradients, any(need_maps), needs_weight)
+        to_bias = torch.stack([gradient.sum((0, 2, 3)) for gradient in gradients]).sum(0) if needs_bias else None
+        return to_weight, to_bias, *(to_maps if to_maps is not None else [None for _ in maps])
 
 
 class _SharedConv(torch.autograd.Function):
@@ -53,25 +69,16 @@ class _SharedConv(torch.autograd.Function):
         weight, *maps = ctx.saved_tensors
         to_maps, to_weights, small = [], [], []
         for features, gradient, needed in zip(maps, gradients, ctx.needs_input_grad[1:], strict=True):
-            is_small = gradient[:, 0].numel() <= SMALL
-            wanted = [needed, ctx.needs_input_grad[0] and not is_small, False]
+            together = ctx.needs_input_grad[0] and is_small(gradient)
+            wanted = [needed, ctx.needs_input_grad[0] and not together, False]
             to_map, part, _ = torch.ops.aten.convolution_backward(
                 gradient, features, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
             )
             to_maps.append(to_map)
             if part is not None:
                 to_weights.append(part)
-            if is_small and ctx.needs_input_grad[0]:
-                small.append((_neighbourhoods(features), gradient.permute(0, 2, 3, 1).flatten(0, 2)))
+            if together:
+                small.append((by_cell(gradient), neighbourhoods(features)))
         if small:
-            cells, of_cells = (torch.cat(rows) for rows in zip(*small, strict=True))  # [R, 9C], [R, O]
-            product = (of_cells.t() @ cells).view(len(weight), 3, 3, -1)
-            to_weights.append(product.permute(0, 3, 1, 2))
+            to_weights.append(weight_gradient(*(torch.cat(rows) for rows in zip(*small, strict=True))))
         return functools.reduce(Tensor.add_, to_weights) if to_weights else None, *to_maps
-
-
-def _neighbourhoods(features: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B * h * w, 9 * C]: what a 3x3 convolution sees at each cell, zeros outside."""
-    padded = F.pad(features.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # [B, h + 2, w + 2, C]
-    windows = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # [B, h, w, C, 3, 3]
-    return windows.permute(0, 1, 2, 4, 5, 3).flatten(0, 2).flatten(1)

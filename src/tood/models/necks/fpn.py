@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.errors import ToodError
+from tood.models.common.shared_conv import shared_conv
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class FPN(nn.Module):
         for fine in range(len(merged) - 2, -1, -1):
             coarse = F.interpolate(merged[fine + 1], size=merged[fine].shape[2:], mode="nearest")
             merged[fine] = merged[fine] + coarse
-        pyramid = [output(features) for output, features in zip(self.outputs, merged, strict=True)]
+        pyramid = []
+        for output, features in zip(self.outputs, merged, strict=True):
+            assert isinstance(output, nn.Conv2d)
+            pyramid += shared_conv(output, [features])
         for extra in self.extras:
             pyramid.append(_in_full_precision(extra, pyramid[-1]))
         return pyramid

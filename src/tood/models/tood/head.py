@@ -95,18 +95,18 @@ class THead(nn.Module):
             assert isinstance(interactive, ConvNormReLU)
             maps = interactive.on_levels(maps)
             layers.append(maps)
-        reductions = self._reductions()
+        trunks = [torch.cat(of_level, dim=1) for of_level in zip(*layers, strict=True)]  # [B, L * C, h, w]
         scores, boxes = [], []
-        for level, (of_level, own) in enumerate(zip(zip(*layers, strict=True), level_priors(priors), strict=True)):
-            level_scores, level_boxes = self._level(torch.cat(of_level, dim=1), level, own, reductions)
+        for level, (features, own) in enumerate(zip(self._reduced(trunks), level_priors(priors), strict=True)):
+            level_scores, level_boxes = self._level(features, level, own)
             scores.append(level_scores.flatten(2))
             boxes.append(level_boxes.flatten(2))
         # [B, C, N] -> [B, N, C]
         return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
 
-    def _level(self, trunk: Tensor, level: int, priors: Priors, reductions: Tensor) -> tuple[Tensor, Tensor]:
-        """Trunk [B, L * C, h, w] -> scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
-        classification, regression, for_scores, for_boxes = self._reduce(trunk, reductions)
+    def _level(self, reduced: Sequence[Tensor], level: int, priors: Priors) -> tuple[Tensor, Tensor]:
+        """What `_reduced` gives for a level -> scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
+        classification, regression, for_scores, for_boxes = reduced
         logits = self.classifier(norm_relu(self.classification_decomposition.norm, classification))
         scores = aligned_scores(logits, _alignment(self.classification_alignment, for_scores))
         distances = self.regressor(norm_relu(self.regression_decomposition.norm, regression))
@@ -122,29 +122,38 @@ class THead(nn.Module):
         convolutions += [_first(branch) for branch in (self.classification_alignment, self.regression_alignment)]
         return torch.cat([convolution.weight for convolution in convolutions]).flatten(1)
 
-    def _reduce(self, trunk: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
-        """What both tasks and both alignments take from the trunk, in one product that reads it once.
+    def _reduced(self, trunks: Sequence[Tensor]) -> list[list[Tensor]]:
+        """What both tasks and both alignments take from each level's trunk, in one product that reads it once.
 
-        Layer attention is one weight a layer, folded into the tasks' weights, which are far smaller than the trunk;
-        the alignments look at all layers alike.
+        Layer attention is one weight a layer, folded into the tasks' weights, or the rows of a small map; the
+        alignments look at all layers alike.
 
         Args:
-            trunk: [B, L * C, h, w].
-            weight: [O, L * C] of `_reductions`.
+            trunks: [B, L * C, h, w] of each level.
 
         Returns:
-            [B, C, h, w] of classification and regression, [B, hidden, h, w] of their alignments.
+            Of each level [B, C, h, w] of classification and regression, [B, hidden, h, w] of their alignments.
         """
-        batch, _, height, width = trunk.shape
-        rows, average = with_mean(trunk.permute(0, 2, 3, 1).flatten(1, 2))  # [B, hw, L * C], [B, L * C]
-        decompositions = (self.classification_decomposition, self.regression_decomposition)
-        attention = [task.attention(average[..., None, None]).flatten(1) for task in decompositions]
-        scale = torch.stack(attention, dim=1).float().repeat_interleave(self.config.width, dim=1)  # [B, 2C, L]
+        weight = self._reductions()
         hidden = _first(self.classification_alignment).out_channels
-        scale = F.pad(scale, (0, 0, 0, 2 * hidden), value=1.0)  # [B, O, L]
-        reduced = scaled_product(rows, weight, scale).view(batch, height, width, -1)
-        parts = torch.split(reduced, [self.config.width, self.config.width, hidden, hidden], dim=3)
-        return tuple(part.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for part in parts)
+        sizes = [self.config.width, self.config.width, hidden + hidden]
+        rows = [with_mean(trunk.permute(0, 2, 3, 1).flatten(1, 2)) for trunk in trunks]  # [B, hw, L * C], [B, L * C]
+        scales = self._attention([average for _, average in rows])
+        levels = []
+        for trunk, (cells, _), scale in zip(trunks, rows, scales, strict=True):
+            batch, _, height, width = trunk.shape
+            reduced = scaled_product(cells, weight, scale, sizes).view(batch, height, width, -1)
+            parts = torch.split(reduced, [self.config.width, self.config.width, hidden, hidden], dim=3)
+            levels.append([part.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for part in parts])
+        return levels
+
+    def _attention(self, averages: Sequence[Tensor]) -> list[Tensor]:
+        """Each level's weights of its layers: [B, L * C] -> [B, 3, L] of classification, regression and alignments."""
+        together = torch.cat(list(averages))[..., None, None]
+        decompositions = (self.classification_decomposition, self.regression_decomposition)
+        attention = [task.attention(together).flatten(1).float() for task in decompositions]
+        scales = torch.stack([*attention, torch.ones_like(attention[0])], dim=1)
+        return list(scales.view(len(averages), -1, *scales.shape[1:]).unbind())
 
     def _initialise(self) -> None:
         init_normal(self, std=0.01)

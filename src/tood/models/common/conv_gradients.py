@@ -1,0 +1,103 @@
+"""Gradients of convolutions on a CPU, as matrix products where oneDNN's own take longer.
+
+oneDNN reorders the weights of a convolution at each call, and writes their gradient in an order of its own: with a
+thousand channels and a small map that costs as much as the computation. A 1x1 convolution's gradients are two products
+of matrices that lie in memory as they are wanted; a 3x3 one's gradient of the weights on a small map is one product
+with the 3x3 neighbourhoods.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Cells of a map, those of all images together, up to which it is a small one.
+SMALL = 400
+
+
+def convolution_gradients(
+    conv: nn.Conv2d, x: Tensor, weight: Tensor, gradient: Tensor, to_x: bool, to_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients towards what came in and towards the weights.
+
+    Args:
+        conv: its stride, padding, dilation and groups.
+        x: [B, C, H, W].
+        weight: [O, C / groups, k, k], of x's dtype.
+        gradient: [B, O, h, w] of what came out.
+        to_x: whether that towards x is wanted.
+        to_weight: whether that towards the weights is.
+
+    Returns:
+        Each of its tensor's shape, or None where it is not wanted.
+    """
+    if _is_pointwise(conv):
+        return _pointwise(conv, x, weight, gradient, to_x, to_weight)
+    as_product = to_weight and is_small(gradient) and _is_usual_3x3(conv)
+    found_x, found_weight, _ = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        False,
+        [0, 0],
+        conv.groups,
+        [to_x, to_weight and not as_product, False],
+    )
+    if as_product:
+        found_weight = weight_gradient(by_cell(gradient), neighbourhoods(x, conv.stride[0]))
+    return found_x, found_weight
+
+
+def is_small(features: Tensor) -> bool:
+    """Whether a map [B, O, h, w] has few cells."""
+    return features[:, 0].numel() <= SMALL
+
+
+def by_cell(features: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B * h * w, C]."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def neighbourhoods(x: Tensor, stride: int = 1) -> Tensor:
+    """[B, C, H, W] -> [B * h * w, 9 * C]: what a 3x3 convolution of padding 1 sees for each output, zeros outside."""
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # [B, H + 2, W + 2, C]
+    windows = padded.unfold(1, 3, stride).unfold(2, 3, stride)  # [B, h, w, C, 3, 3]
+    return windows.permute(0, 1, 2, 4, 5, 3).flatten(0, 2).flatten(1)
+
+
+def weight_gradient(gradients: Tensor, cells: Tensor) -> Tensor:
+    """Gradients [R, O] of outputs that saw `neighbourhoods` [R, 9 * C] -> [O, C, 3, 3]."""
+    product = gradients.t() @ cells
+    return product.view(len(product), 3, 3, -1).permute(0, 3, 1, 2)
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+
+
+def _is_usual_3x3(conv: nn.Conv2d) -> bool:
+    square = conv.stride[0] == conv.stride[1]
+    return square and (conv.kernel_size, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
+
+
+def _pointwise(
+    conv: nn.Conv2d, x: Tensor, weight: Tensor, gradient: Tensor, to_x: bool, to_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    down, across = conv.stride
+    rows = by_cell(gradient)  # [B * h * w, O]
+    found_x = found_weight = None
+    if to_x:
+        batch, _, height, width = gradient.shape
+        found_x = (rows @ weight.flatten(1)).view(batch, height, width, -1).permute(0, 3, 1, 2)
+        if (down, across) != (1, 1):
+            seen = found_x
+            found_x = torch.zeros_like(x, memory_format=torch.channels_last)
+            found_x[:, :, ::down, ::across] = seen
+    if to_weight:
+        found_weight = (rows.t() @ by_cell(x[:, :, ::down, ::across])).view_as(weight)
+    return found_x, found_weight
