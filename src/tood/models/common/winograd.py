@@ -92,20 +92,30 @@ class Winograd:
         kernels = (transforms(size).taps.to(weight.dtype) @ taps).view(-1, *weight.shape[:2])
         return cls(kernels.float(), size)
 
-    def __call__(self, maps: Sequence[Tensor], bias: Tensor | None = None, relu: bool = False) -> list[Tensor]:
+    def __call__(
+        self,
+        maps: Sequence[Tensor],
+        bias: Tensor | None = None,
+        relu: bool = False,
+        places: Sequence[Tensor | None] | None = None,
+    ) -> list[Tensor]:
         """The convolution of each map, through ReLU where asked.
 
         Args:
             maps: [B, C, h, w], fast in channels-last memory.
             bias: [O].
             relu: whether ReLU follows.
+            places: [B, O, h, w] that may be overwritten and given back, where its sides are whole squares.
 
         Returns:
             [B, O, h, w] in channels-last memory.
         """
         size, outputs = self.size, self.kernels.shape[1]
         cells = [features.permute(0, 2, 3, 1) for features in maps]  # [B, h, w, C]
-        results = [self._blocks(features, outputs) for features in cells]
+        results = [
+            self._blocks(features, outputs, place=place)
+            for features, place in zip(cells, places or [None] * len(cells), strict=True)
+        ]
         space = self._space(cells, 2)
         for strip in self._strips(cells):
             inputs = self._transformed(cells, strip, space)
@@ -201,10 +211,13 @@ class Winograd:
         images, height, width, _ = features.shape
         return images, -(-height // self.size), -(-width // self.size)
 
-    def _blocks(self, features: Tensor, channels: int, more: int = 0) -> Tensor:
+    def _blocks(self, features: Tensor, channels: int, more: int = 0, place: Tensor | None = None) -> Tensor:
         """Memory for a map in squares: [B, down, m, across, m, channels]."""
         images, down, across = self._grid(features)
-        return features.new_empty(images, down + more, self.size, across + more, self.size, channels)
+        shape = (images, down + more, self.size, across + more, self.size, channels)
+        if place is not None and place.numel() == math.prod(shape):
+            return place.permute(0, 2, 3, 1).view(shape)
+        return features.new_empty(shape)
 
     def _transformed(self, cells: Sequence[Tensor], strip: Sequence[Piece], space: _Space) -> Tensor:
         """The strip's inputs [n * n, T, C], in place 1."""

@@ -10,6 +10,8 @@ from tood.models.common.deform_conv import DeformConv2d
 from tood.models.common.operators import fuses_convolutions
 from tood.models.common.winograd import Winograd, is_wide
 
+# Weights that take little memory in whatever form.
+NARROW = 128 * 128 * 9
 # Of the maps that weights are reordered for.
 TYPICAL_SIDE = 64
 
@@ -26,6 +28,7 @@ class InferenceConv2d(nn.Module):
         stride, padding, groups: of the convolution.
         relu: whether ReLU follows.
         dtype: what is computed in, torch.float32 or torch.bfloat16.
+        sees_all_levels: whether it works on the whole pyramid: its time is then worth more than its memory.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class InferenceConv2d(nn.Module):
         groups: int,
         relu: bool,
         dtype: torch.dtype,
+        sees_all_levels: bool = False,
     ) -> None:
         super().__init__()
         self.stride, self.padding, self.groups, self.relu = stride, padding, groups, relu
@@ -46,24 +50,28 @@ class InferenceConv2d(nn.Module):
         self.winograd: Winograd | None = None
         on_cpu = weight.device.type == "cpu" and fuses_convolutions(dtype)
         if on_cpu and dtype == torch.float32 and stride == 1 and groups == 1 and is_wide(weight):
-            # F(4x4, 3x3) would be a quarter faster and take more than twice the memory for its weights.
-            self.winograd = Winograd.of(weight.detach().double(), 2)
+            # F(4x4, 3x3) is a quarter faster and takes more than twice the memory for its weights.
+            size = 4 if sees_all_levels or weight.numel() <= NARROW else 2
+            self.winograd = Winograd.of(weight.detach().double(), size)
         elif on_cpu:
             self.packed = weight.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
             # The order that a 1x1 kernel wants depends on the map's size: from another one oneDNN comes to it slowly,
             # 30 ms a call for 2048 x 512 weights, from the plain order in 1 ms.
             if weight.shape[2] > 1:
-                size = [1, weight.shape[1] * groups, TYPICAL_SIDE, TYPICAL_SIDE]
+                shape = [1, weight.shape[1] * groups, TYPICAL_SIDE, TYPICAL_SIDE]
                 self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                    self.packed, [padding] * 2, [stride] * 2, [1, 1], groups, size
+                    self.packed, [padding] * 2, [stride] * 2, [1, 1], groups, shape
                 )
         else:
             self.weight = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
 
-    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] in channels-last memory -> [B, O, h, w]; `added`, of the output's shape, is overwritten."""
+    def forward(self, x: Tensor, added: Tensor | None = None, place: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] in channels-last memory -> [B, O, h, w].
+
+        `added`, of the output's shape, is overwritten; `place`, too, may be, and given back.
+        """
         if self.packed is None:
-            return self._plain(x, added)
+            return self._plain(x, added, place)
         geometry = ((self.padding,) * 2, (self.stride,) * 2, (1, 1), self.groups)
         operators = torch.ops.mkldnn
         if added is None:
@@ -75,10 +83,10 @@ class InferenceConv2d(nn.Module):
             )
         return out
 
-    def _plain(self, x: Tensor, added: Tensor | None) -> Tensor:
+    def _plain(self, x: Tensor, added: Tensor | None, place: Tensor | None) -> Tensor:
         if self.winograd is not None:
             relu = self.relu and added is None
-            (out,) = self.winograd([x], self.bias, relu)
+            (out,) = self.winograd([x], self.bias, relu, [place])
             if added is None:
                 return out
         else:
@@ -110,8 +118,8 @@ class InferenceDeformConv2d(nn.Module):
         self.bias = None if bias is None else bias.detach()[:, None, None]
         self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, O, h, w], both in channels-last memory."""
+    def forward(self, x: Tensor, added: None = None, place: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] -> [B, O, h, w], both in channels-last memory; nothing is added, `place` is left alone."""
         out: Tensor = self.conv(x.float())
         if self.bias is not None:
             out = out.add_(self.bias)
@@ -120,9 +128,12 @@ class InferenceDeformConv2d(nn.Module):
 
 
 def folded(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, dtype: torch.dtype
+    conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, dtype: torch.dtype, sees_all_levels: bool = False
 ) -> InferenceConv2d | InferenceDeformConv2d:
-    """A convolution with the BatchNorm that follows it, in evaluation mode, as one; None: no such norm."""
+    """A convolution with the BatchNorm that follows it, in evaluation mode, as one; None: no such norm.
+
+    For the rest see `InferenceConv2d`.
+    """
     scale, bias = None, conv.bias
     if norm is not None:
         scale, bias = _scale_and_shift(norm)
@@ -131,7 +142,8 @@ def folded(
         return InferenceDeformConv2d(conv, scale, bias, relu)
     weight = conv.weight if scale is None else conv.weight.double() * scale.double()[:, None, None, None]
     assert isinstance(conv.padding[0], int)
-    return InferenceConv2d(weight.float(), bias, conv.stride[0], conv.padding[0], conv.groups, relu, dtype)
+    geometry = (conv.stride[0], conv.padding[0], conv.groups)
+    return InferenceConv2d(weight.float(), bias, *geometry, relu, dtype, sees_all_levels)
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

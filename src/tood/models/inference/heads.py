@@ -22,7 +22,7 @@ class InferenceConvNormReLU(nn.Module):
 
     def __init__(self, layer: ConvNormReLU, dtype: torch.dtype) -> None:
         super().__init__()
-        self.conv = folded(layer.conv, None, False, dtype)
+        self.conv = folded(layer.conv, None, False, dtype, sees_all_levels=True)
         self.norm = _Norm(layer.norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,13 +103,17 @@ class InferenceTHead(nn.Module):
 
     def _level(self, features: Tensor, level: int, priors: Priors) -> tuple[Tensor, Tensor]:
         """Scores [B, h * w, C] and boxes [B, 4, h, w] in input pixels."""
-        layers = []
+        layers: list[Tensor] = []
+        # The C library hardly ever gives a map's memory to another one of the same size.
+        place: Tensor | None = None
         for interactive in self.interactive:
-            features = interactive(features)
+            assert isinstance(interactive, InferenceConvNormReLU)
+            place = interactive.conv(features, place=place)
+            features = interactive.norm(place)
             layers.append(features)
         average = torch.cat([layer.mean(dim=(2, 3), dtype=torch.float32) for layer in layers], dim=1)  # [B, L * C]
         logits, regression = (
-            predictor(norm(_weighted_sum(layers, attention(average).to(self.dtype))))
+            predictor(norm(_weighted_sum(layers, attention(average).to(self.dtype), place=place)))
             for attention, norm, predictor in zip(
                 self.attentions, self.norms, (self.classifier, self.regressor), strict=True
             )
@@ -161,21 +165,31 @@ def _tower(tower: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _weighted_sum(layers: Sequence[Tensor], weights: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The 1x1 convolution of all layers [B, C, h, w] together, weights [L, B or 1, C, O] -> [B, O, h, w]."""
-    batch, channels, height, width = layers[0].shape
+def _weighted_sum(
+    layers: Sequence[Tensor], weights: Tensor, bias: Tensor | None = None, place: Tensor | None = None
+) -> Tensor:
+    """The 1x1 convolution of all layers [B, C, h, w] together, weights [L, B or 1, C, O] -> [B, O, h, w].
+
+    `place`, of the output's shape, is overwritten and given back; it goes with no bias.
+    """
+    batch, _, height, width = layers[0].shape
     out: Tensor | None = None
     for layer, weight in zip(layers, weights, strict=True):
-        rows = layer.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+        rows = _cells(layer)
         weight = weight.expand(batch, -1, -1)
         if out is not None:
             out.baddbmm_(rows, weight)
         elif bias is None:
-            out = torch.bmm(rows, weight)
+            out = torch.bmm(rows, weight, out=None if place is None else _cells(place))
         else:
             out = torch.baddbmm(bias, rows, weight)
     assert out is not None
     return out.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _cells(features: Tensor) -> Tensor:
+    """[B, C, h, w] in channels-last memory -> [B, h * w, C], a view."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _scores(logits: Tensor, alignment: Tensor) -> Tensor:
