@@ -135,3 +135,19 @@ def test_without_gradients_and_on_few_cells_the_digits_are_the_direct_convolutio
     assert torch.equal(shared_conv(conv, [small])[0], conv(small))
     with torch.autocast("cpu", torch.bfloat16):
         assert shared_conv(conv, [large])[0].dtype == torch.bfloat16
+    torch.set_float32_matmul_precision("medium")  # its products would not be exact enough
+    try:
+        assert torch.equal(shared_conv(conv, [large])[0], conv(large))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_the_matrices_may_be_made_without_gradients_and_used_with_them() -> None:
+    winograd.transforms.cache_clear()
+    conv, _ = wide()
+    (x,) = pyramid([(2, 17, 18)], 128)
+    with torch.inference_mode():
+        Winograd.of(conv.weight)
+    shared_conv(conv, [x.requires_grad_()])[0].sum().backward()
+    assert x.grad is not None
+    assert conv.weight.grad is not None

@@ -121,7 +121,7 @@ class Winograd:
             inputs = self._transformed(cells, strip, space)
             products = torch.bmm(inputs, self.kernels.transpose(1, 2), out=space.take(0, (*inputs.shape[:2], outputs)))
             squares = torch.mm(
-                transforms(self.size).outputs, products.flatten(1), out=space.take(1, (size**2, products[0].numel()))
+                transforms(size).outputs, products.flatten(1), out=space.take(1, (size**2, products[0].numel()))
             )
             for piece, part in _parts(strip, squares.view(size, size, -1, outputs)):
                 place = _by_cell(results[piece.level][piece.images, piece.rows])
@@ -275,8 +275,12 @@ def is_plain_3x3(conv: nn.Conv2d) -> bool:
 
 
 def is_wide(weight: Tensor) -> bool:
-    """Whether it is a 3x3 convolution's of so many channels that Winograd's way is the faster one on large maps."""
-    return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS
+    """Whether it is a 3x3 convolution's of so many channels that Winograd's way is the faster one on large maps.
+
+    Where PyTorch was told to lower the precision of fp32 matrix products, which the algorithm would magnify, none is.
+    """
+    exact = torch.get_float32_matmul_precision() == "highest"
+    return exact and weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS
 
 
 def pays_in_training(weight: Tensor, maps: Sequence[Tensor]) -> bool:
