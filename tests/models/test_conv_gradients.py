@@ -34,10 +34,14 @@ def test_gradients(kind: str, layout: torch.memory_format) -> None:
     gradient = torch.randn_like(out).contiguous(memory_format=layout)
     wanted = torch.autograd.grad(out, [x, conv.weight], gradient)
     x, weight = x.detach(), conv.weight.detach()
-    for found, other in zip(convolution_gradients(conv, x, weight, gradient, True, True), wanted, strict=True):
+    for found, other in zip(
+        convolution_gradients(conv, x, weight, gradient, to_x=True, to_weight=True), wanted, strict=True
+    ):
         assert found is not None
         torch.testing.assert_close(found, other)
-    alone = [convolution_gradients(conv, x, weight, gradient, *asked) for asked in ((True, False), (False, True))]
+    alone = [
+        convolution_gradients(conv, x, weight, gradient, to_x=asked, to_weight=not asked) for asked in (True, False)
+    ]
     assert alone[0][1] is None
     assert alone[1][0] is None
     for found, other in zip((alone[0][0], alone[1][1]), wanted, strict=True):
@@ -52,7 +56,7 @@ def test_products_stand_for_gradients_of_the_library(kind: str, asked: int) -> N
     x = torch.randn(batch, channels, height, width)
     gradient = torch.randn_like(conv(x))
     with torch.no_grad(), Calls() as calls:
-        convolution_gradients(conv, x, conv.weight, gradient, True, True)
+        convolution_gradients(conv, x, conv.weight, gradient, to_x=True, to_weight=True)
     assert calls.counts["aten::convolution_backward"] == asked
     is_product = kernel == 1 or gradient[:, 0].numel() <= SMALL
     assert (calls.counts["aten::mm"] > 0) == is_product

@@ -14,6 +14,7 @@ from operation_calls import Calls
 from tood.errors import ToodError
 from tood.inference import postprocess
 from tood.models import AnyDetector, AnyModelConfig, build_model, choose_precision, for_inference
+from tood.models.common.operators import fuses_convolutions
 from tood.models.inference.convolution import InferenceConv2d
 
 VALUES = golden("anchor_free")
@@ -130,7 +131,11 @@ def test_wide_layers_take_winograd_s_way() -> None:
         wanted = model(IMAGES)
     torch.testing.assert_close(given.scores, wanted.scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(given.boxes, wanted.boxes, rtol=1e-4, atol=1e-2)
-    if any(isinstance(module, InferenceConv2d) and module.winograd is not None for module in copy.modules()):
+    takers = [
+        module for module in copy.modules() if isinstance(module, InferenceConv2d) and module.winograd is not None
+    ]
+    assert bool(takers) == fuses_convolutions(torch.float32)
+    if takers:
         assert calls.counts["aten::bmm"] > 2 * 5
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from operation_calls import Calls
 from tood.models.common import winograd
@@ -18,6 +24,20 @@ from tood.models.common.winograd import Winograd
 
 # Of the largest exact value.
 ERRORS = {2: 2e-6, 4: 1e-5}
+
+
+class Largest(TorchDispatchMode):
+    """The largest memory that is taken other than that of a map of so many numbers or more."""
+
+    def __init__(self, of_map: int) -> None:
+        super().__init__()
+        self.of_map, self.numbers = of_map, 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        if "empty" in str(function) and out.numel() < self.of_map:
+            self.numbers = max(self.numbers, out.numel())
+        return out
 
 
 def near(found: Tensor, exact: Tensor, error: float) -> None:
@@ -54,9 +74,9 @@ def test_outputs_and_gradients(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "TILES", tiles)
         ours = Winograd.of(weight, size)
-        outs = ours(maps, bias, active)
-        to_maps, to_weight = ours.gradients(maps, gradients, True, True)
-        assert ours.gradients(maps, gradients, False, False) == (None, None)
+        outs = ours(maps, bias, relu=active)
+        to_maps, to_weight = ours.gradients(maps, gradients, to_maps=True, to_weight=True)
+        assert ours.gradients(maps, gradients, to_maps=False, to_weight=False) == (None, None)
     for out, sums in zip(outs, exact, strict=True):
         assert out.is_contiguous(memory_format=torch.channels_last)
         shifted = sums.detach() if bias is None else sums.detach() + bias.double()[:, None, None]
@@ -76,13 +96,36 @@ def test_squares_of_four_are_computed_to_five_digits_in_wide_layers() -> None:
     near(Winograd.of(weight.double(), 2)([features.relu()])[0], exact, 1e-6)
 
 
-def test_memory_does_not_grow_with_the_map() -> None:
+def test_extra_memory_does_not_grow_with_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "MOST_TILES", 64)
     ours = Winograd.of(torch.randn(8, 8, 3, 3))
-    sizes = [
-        ours._space([features.permute(0, 2, 3, 1)], 3).numbers.numel()
-        for features in pyramid([(1, 100, 100), (4, 200, 100)], 8)
-    ]
-    assert sizes[0] == sizes[1] or torch.get_num_threads() > 4
+    largest = []
+    for features in pyramid([(1, 100, 100), (2, 300, 100)], 8):
+        with Largest(features.numel()) as seen:
+            ours([features])
+        largest.append(seen.numbers)
+    assert largest == [36 * 64 * 8] * 2
+
+
+def test_maps_without_a_cell() -> None:
+    ours = Winograd.of(torch.randn(4, 8, 3, 3))
+    for shape in ((0, 8, 5, 5), (2, 8, 0, 5)):
+        assert ours([torch.zeros(shape)])[0].shape == (shape[0], 4, *shape[2:])
+
+
+@pytest.mark.parametrize("strips", [1, 9])
+def test_gradients_asked_for_within_autocast_are_fp32_s(monkeypatch: pytest.MonkeyPatch, strips: int) -> None:
+    monkeypatch.setattr(winograd, "MOST_TILES", winograd.MOST_TILES if strips == 1 else 5)
+    conv, norm = wide()
+    (x,) = pyramid([(2, 17, 18)], 128)
+    found = []
+    for lowered in (False, True):
+        inputs = x.clone().requires_grad_()
+        loss = conv_norm(conv, norm, shared_conv(conv, [inputs])[0][:, :128]).square().mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+            found.append(torch.autograd.grad(loss, [inputs, conv.weight]))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 def wide() -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -135,15 +178,30 @@ def test_without_gradients_and_on_few_cells_the_digits_are_the_direct_convolutio
     assert torch.equal(shared_conv(conv, [small])[0], conv(small))
     with torch.autocast("cpu", torch.bfloat16):
         assert shared_conv(conv, [large])[0].dtype == torch.bfloat16
-    torch.set_float32_matmul_precision("medium")  # its products would not be exact enough
+
+
+def test_where_products_are_not_exact_the_direct_convolution_is_taken() -> None:
+    conv, _ = wide()
+    (large,) = pyramid([(2, 17, 18)], 128)
+    torch.set_float32_matmul_precision("medium")
     try:
         assert torch.equal(shared_conv(conv, [large])[0], conv(large))
     finally:
         torch.set_float32_matmul_precision("highest")
 
 
+def test_another_device_s_precision_is_none_of_its_business() -> None:
+    script = """
+        import torch
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        from tood.models.common.winograd import is_wide
+        assert is_wide(torch.zeros(128, 128, 3, 3))
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
 def test_the_matrices_may_be_made_without_gradients_and_used_with_them() -> None:
-    winograd.transforms.cache_clear()
+    winograd._matrices.cache_clear()
     conv, _ = wide()
     (x,) = pyramid([(2, 17, 18)], 128)
     with torch.inference_mode():

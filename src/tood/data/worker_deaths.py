@@ -12,9 +12,9 @@ from typing import Any
 from tood.data.loading import Batch
 from tood.errors import ToodError
 
-PYTORCH = "torch.utils.data._utils.signal_handling"
-# A worker's batches come by a connection to it.
+# A worker's batches come by a connection to it; what a lost one raises, and what an error that PyTorch raises says.
 CONNECTION_LOST = (ConnectionError, EOFError)
+DIED = ("DataLoader worker (pid", "Pin memory thread exited unexpectedly")
 
 
 class WorkerDiedError(ToodError):
@@ -22,19 +22,26 @@ class WorkerDiedError(ToodError):
 
 
 class WorkerDeaths:
-    """While it is entered, the death of a loading process is raised by `batches` alone.
+    """While it is entered, in the main thread, the death of a loading process is raised by `batches` alone.
 
     PyTorch raises it from its handler of SIGCHLD, wherever the main thread is: half-way through a step or a file, in
     the handling of another error, or in a `__del__`, which prints it and goes on. Here it is kept until the next
     batch is asked for; who waits for one already is told within five seconds, when PyTorch's loader looks.
+
+    Args:
+        advice: what to do about it, as the end of the error's sentence.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
         self._death: RuntimeError | None = None
         self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
     def __enter__(self) -> WorkerDeaths:
-        self._take_over()
+        if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+            # First: PyTorch would put it in this one's place when the first loader starts.
+            _set_pytorch_s_handler()
+            self._before = signal.signal(signal.SIGCHLD, self._note)
         return self
 
     def __exit__(
@@ -59,10 +66,12 @@ class WorkerDeaths:
             except StopIteration:
                 return
             except Exception as error:
-                if isinstance(error, CONNECTION_LOST):
+                if isinstance(error, (*CONNECTION_LOST, FileNotFoundError)):
                     self._await_death()
-                raise _told(self._death or error) from error
-            self._take_over()
+                cause = self._death or error
+                if not (isinstance(cause, CONNECTION_LOST) or str(cause).startswith(DIED)):
+                    raise
+                raise self._told(str(cause)) from error
             yield batch
 
     def _await_death(self) -> None:
@@ -71,30 +80,31 @@ class WorkerDeaths:
         while self._death is None and time.monotonic() < until:
             time.sleep(0.01)
 
-    def _take_over(self) -> None:
-        """Takes the place of PyTorch's handler, which is there from the first loader on that has processes."""
-        if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-            return  # no handler runs here
-        current = signal.getsignal(signal.SIGCHLD)
-        # Not anyone else's: PyTorch's would call it, and this one PyTorch's.
-        if getattr(current, "__module__", None) in (PYTORCH, __name__) and current != self._note:
-            self._before = signal.signal(signal.SIGCHLD, self._note)
-
     def _note(self, number: int, frame: FrameType | None) -> None:
-        assert callable(self._before)
-        try:
-            self._before(number, frame)
-        except RuntimeError as error:
-            self._death = error
+        self._death = self._hear(number, frame) or self._death
+
+    def _hear(self, number: int, frame: FrameType | None) -> RuntimeError | None:
+        """The death that the handler before this one tells of."""
+        outer = getattr(self._before, "__self__", None)
+        if isinstance(outer, WorkerDeaths):
+            outer._note(number, frame)
+            return outer._death
+        if callable(self._before):
+            try:
+                self._before(number, frame)
+            except RuntimeError as error:
+                return error.with_traceback(None)  # which would keep what was interrupted in memory
+        return None
+
+    def _told(self, cause: str) -> WorkerDiedError:
+        out_of_sharing = "shared memory" in cause
+        why = "shared memory (/dev/shm) ran out" if out_of_sharing else "memory that ran out is the usual cause"
+        return WorkerDiedError(f"a process that loads images was ended from outside ({why}): {self.advice}")
 
 
-def _told(error: Exception) -> Exception:
-    told = str(error)
-    lost = isinstance(error, RuntimeError) and "DataLoader worker (pid" in told
-    if not lost and not isinstance(error, CONNECTION_LOST):
-        return error
-    why = "shared memory (/dev/shm) ran out" if "shared memory" in told else "memory that ran out is the usual cause"
-    return WorkerDiedError(
-        f"a process that loads images was ended from outside ({why}): set data.workers to 1 or 0, or data.cache=false, "
-        "and go on from the last checkpoint"
-    )
+def _set_pytorch_s_handler() -> None:
+    try:
+        from torch.utils.data._utils.signal_handling import _set_SIGCHLD_handler
+    except ImportError:
+        return  # deaths are then noticed by who waits
+    _set_SIGCHLD_handler()

@@ -52,6 +52,10 @@ def evaluate(
     return processes.from_main(lambda: evaluate_detections(found, dataset))
 
 
+# What to do when one of them is killed.
+FEWER_WORKERS = "load with fewer of them (--workers; in a training run data.workers), or smaller batches"
+
+
 def detect(
     model: AnyDetector,
     dataset: DetectionDataset,
@@ -123,7 +127,7 @@ def _detect(
     tables = []
     total, done = len(dataset.images), 0
     try:
-        with torch.inference_mode(), WorkerDeaths() as deaths:
+        with torch.inference_mode(), WorkerDeaths(FEWER_WORKERS) as deaths:
             for loaded in deaths.batches(loader):
                 batch = loaded.to(place)
                 scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])

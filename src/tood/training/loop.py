@@ -84,7 +84,9 @@ class Trainer:
         self.window = Window()
         self.random_states: Mapping[str, Any] | None = None
         self.last_checkpoint = time.monotonic()
-        self.worker_deaths = WorkerDeaths()
+        self.worker_deaths = WorkerDeaths(
+            "set data.workers to 1 or 0, or data.cache=false, and go on from the last checkpoint"
+        )
         self.failure: Exception | None = None  # of this process, not told to the others yet
         self.stopped_by = 0  # the signal that all have agreed to stop for
 

@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.models.common.operators import in_own_dtype
+
 # Cells of a map, those of all images together, up to which it is a small one.
 SMALL = 400
 
 
+@in_own_dtype
 def convolution_gradients(
-    conv: nn.Conv2d, x: Tensor, weight: Tensor, gradient: Tensor, to_x: bool, to_weight: bool
+    conv: nn.Conv2d, x: Tensor, weight: Tensor, gradient: Tensor, *, to_x: bool, to_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients towards what came in and towards the weights.
 
@@ -93,7 +96,7 @@ def _pointwise(
     found_x = found_weight = None
     if to_x:
         batch, _, height, width = gradient.shape
-        found_x = (rows @ weight.flatten(1)).view(batch, height, width, -1).permute(0, 3, 1, 2)
+        found_x = (rows @ weight.flatten(1)).view(batch, height, width, x.shape[1]).permute(0, 3, 1, 2)
         if (down, across) != (1, 1):
             seen = found_x
             found_x = torch.zeros_like(x, memory_format=torch.channels_last)

@@ -7,6 +7,8 @@ backwards, and no map kept for the norm's gradient.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,9 +41,10 @@ def conv_norm(
         differentiable once.
     """
     if _can_fold(conv, norm, x):
-        of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
         by_winograd = is_plain_3x3(conv) and pays_in_training(conv.weight, [x])
-        out: Tensor = _FoldedConvNorm.apply(x, conv.weight, *of_norm, added, conv, norm.eps, relu, by_winograd)  # type: ignore[no-untyped-call]
+        function = _FoldedWinograd if by_winograd else _FoldedConvolution
+        of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        out: Tensor = function.apply(x, added, conv.weight, *of_norm, norm.eps, relu, conv)  # type: ignore[no-untyped-call]
         return out
     out = norm(conv(x))
     if added is not None:
@@ -68,67 +71,140 @@ def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
     )
 
 
-class _FoldedConvNorm(torch.autograd.Function):
+class _FoldedConvolution(torch.autograd.Function):
+    """In any arithmetic that oneDNN has."""
+
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        added: Tensor | None,
         weight: Tensor,
         gain: Tensor,
         shift: Tensor,
         mean: Tensor,
         variance: Tensor,
-        added: Tensor | None,
-        conv: nn.Conv2d,
         epsilon: float,
         relu: bool,
-        by_winograd: bool,
+        conv: nn.Conv2d,
     ) -> Tensor:
         dtype = arithmetic(x)
-        inverse = (variance + epsilon).rsqrt()
-        scale = gain * inverse  # [O]
-        folded = _scaled(weight, scale, dtype)
-        bias = torch.addcmul(shift, mean, scale, value=-1).to(dtype)
+        norm = _Norm.of(gain, mean, variance, epsilon)
+        folded, bias = _scaled(weight, norm.scale, dtype), norm.bias(shift).to(dtype)  # [O, C / groups, k, k], [O]
         # In ordinary memory oneDNN has no sum with ReLU in bf16.
         x = x.to(dtype, memory_format=torch.channels_last)
         added = None if added is None else added.to(dtype, memory_format=torch.channels_last)
-        if by_winograd:
-            winograd = Winograd.of(folded)
-            (out,) = winograd([x], bias, relu and added is None)
-            out = out if added is None else out.add_(added)
-            out = out.relu_() if relu and added is not None else out
+        geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        operator = torch.ops.mkldnn._convolution_pointwise
+        if added is None:
+            out: Tensor = operator(x, folded, bias, *geometry, "relu" if relu else "none", [], None)
         else:
-            out = _fused(conv, x, folded, bias, added, relu)
-        weights = winograd.kernels if by_winograd else folded
-        ctx.save_for_backward(x, weight, weights, scale, inverse, mean, out if relu else None)
-        ctx.winograd_size = winograd.size if by_winograd else None
+            after = "relu" if relu else None
+            out = operator.binary(x, added, folded, bias, *geometry, "add", 1.0, after, [], None)
+        ctx.save_for_backward(x, weight, folded, norm.scale, norm.inverse, norm.mean, out if relu else None)
         ctx.conv, ctx.has_added = conv, added is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, weights, scale, inverse, mean, out = ctx.saved_tensors
-        needs_x, needs_weight, needs_gain, needs_shift = ctx.needs_input_grad[:4]
+        x, weight, folded, scale, inverse, mean, out = ctx.saved_tensors
+        needs_x, _, *needs = ctx.needs_input_grad[:5]
         if out is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
-        if ctx.winograd_size is not None:
-            winograd = Winograd(weights, ctx.winograd_size)
-            to_maps, to_folded = winograd.gradients([x], [gradient], needs_x, needs_weight or needs_gain)
-            to_x = to_maps[0] if to_maps else None
-        else:
-            to_x, to_folded = convolution_gradients(ctx.conv, x, weights, gradient, needs_x, needs_weight or needs_gain)
+        to_x, to_folded = convolution_gradients(ctx.conv, x, folded, gradient, to_x=needs_x, to_weight=any(needs[:2]))
+        of_layer = _Norm(scale, inverse, mean).gradients(weight, to_folded, gradient, needs)
+        return to_x, gradient if ctx.has_added else None, *of_layer, None, None, None, None, None
+
+
+class _FoldedWinograd(torch.autograd.Function):
+    """In fp32, where `pays_in_training` says so."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        added: Tensor | None,
+        weight: Tensor,
+        gain: Tensor,
+        shift: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        epsilon: float,
+        relu: bool,
+        _conv: nn.Conv2d,
+    ) -> Tensor:
+        norm = _Norm.of(gain, mean, variance, epsilon)
+        winograd = Winograd.of(_scaled(weight, norm.scale, weight.dtype))
+        (out,) = winograd([x], norm.bias(shift), relu=relu and added is None)
+        if added is not None:
+            out = out.add_(added)
+            out = out.relu_() if relu else out
+        saved = (x, weight, winograd.kernels, norm.scale, norm.inverse, norm.mean)
+        ctx.save_for_backward(*saved, out if relu else None)
+        ctx.size, ctx.has_added = winograd.size, added is not None
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, kernels, scale, inverse, mean, out = ctx.saved_tensors
+        needs_x, _, *needs = ctx.needs_input_grad[:5]
+        if out is not None:
+            gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
+        winograd = Winograd(kernels, ctx.size)
+        to_maps, to_folded = winograd.gradients([x], [gradient], to_maps=needs_x, to_weight=any(needs[:2]))
+        to_x = None if to_maps is None else to_maps[0]
+        of_layer = _Norm(scale, inverse, mean).gradients(weight, to_folded, gradient, needs)
+        return to_x, gradient if ctx.has_added else None, *of_layer, None, None, None, None, None
+
+
+@dataclass(frozen=True, eq=False)
+class _Norm:
+    """What a norm in evaluation mode does to each of O channels.
+
+    Attributes:
+        scale: [O], what it multiplies by, gain included.
+        inverse: [O], 1 / its standard deviation.
+        mean: [O], what it subtracts first.
+    """
+
+    scale: Tensor
+    inverse: Tensor
+    mean: Tensor
+
+    @classmethod
+    def of(cls, gain: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> _Norm:
+        """From the norm's parameters [O] and statistics [O]."""
+        inverse = (variance + epsilon).rsqrt()
+        return cls(gain * inverse, inverse, mean)
+
+    def bias(self, shift: Tensor) -> Tensor:
+        """[O] what is added to the folded convolution."""
+        return torch.addcmul(shift, self.mean, self.scale, value=-1)
+
+    def gradients(
+        self, weight: Tensor, to_folded: Tensor | None, gradient: Tensor, needs: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Towards the convolution's weights, the gain and the shift, each where it is needed.
+
+        Args:
+            weight: [O, C / groups, k, k].
+            to_folded: the gradient towards weight * scale, None where neither weights nor gain need one.
+            gradient: [B, O, h, w] of what the convolution and the norm gave.
+            needs: weights, gain, shift.
+        """
+        needs_weight, needs_gain, needs_shift = needs
         to_weight = to_gain = None
         to_bias = gradient.sum((0, 2, 3)).float() if needs_gain or needs_shift else None
         if to_folded is not None:
             to_folded = to_folded.float()
             if needs_gain and to_bias is not None:
                 product = (to_folded * weight).sum(dim=(1, 2, 3))
-                to_gain = torch.addcmul(product, mean, to_bias, value=-1) * inverse
+                to_gain = torch.addcmul(product, self.mean, to_bias, value=-1) * self.inverse
             if needs_weight:
-                to_weight = to_folded.mul_(scale[:, None, None, None])
-        added = gradient if ctx.has_added else None
-        return to_x, to_weight, to_gain, to_bias if needs_shift else None, None, None, added, None, None, None, None
+                to_weight = to_folded.mul_(self.scale[:, None, None, None])
+        return to_weight, to_gain, to_bias if needs_shift else None
 
 
 def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
@@ -142,15 +218,4 @@ def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     for start in range(0, len(weight), count):
         part = slice(start, start + count)
         out[part] = weight[part] * factors[part]
-    return out
-
-
-def _fused(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool) -> Tensor:
-    """The convolution of these weights with all that follows it written at once."""
-    geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-    operator = torch.ops.mkldnn._convolution_pointwise
-    if added is None:
-        out: Tensor = operator(x, weight, bias, *geometry, "relu" if relu else "none", [], None)
-    else:
-        out = operator.binary(x, added, weight, bias, *geometry, "add", 1.0, "relu" if relu else None, [], None)
     return out

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def arithmetic(x: Tensor) -> torch.dtype:
@@ -13,6 +17,12 @@ def arithmetic(x: Tensor) -> torch.dtype:
     device = x.device.type
     lowered = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if lowered else x.dtype
+
+
+def in_own_dtype(function: Function) -> Function:
+    """Its products in their operands' dtype, also where a `backward()` stands inside CPU autocast."""
+    wrapped: Function = torch.autocast("cpu", enabled=False)(function)
+    return wrapped
 
 
 def is_bare(*modules: nn.Module) -> bool:
@@ -28,6 +38,14 @@ def fuses_convolutions(dtype: torch.dtype) -> bool:
         and _has_operators()
         and (dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
     )
+
+
+def products_are_exact() -> bool:
+    """Whether PyTorch multiplies fp32 matrices in fp32 on a CPU, as it does unless it is told otherwise."""
+    precision = getattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision", None)
+    if precision is None:  # an older PyTorch
+        return torch.get_float32_matmul_precision() == "highest"
+    return precision in ("none", "ieee")
 
 
 @cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tood.models.common.operators import arithmetic
+from tood.models.common.operators import arithmetic, in_own_dtype
 
 
 def scaled_product(x: Tensor, weight: Tensor, scale: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -86,6 +86,7 @@ class _ProductOfScaledWeights(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_own_dtype
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, factors, scaled = ctx.saved_tensors
         to_x = torch.bmm(gradient, scaled) if ctx.needs_input_grad[0] else None
@@ -109,18 +110,27 @@ class _ProductOfScaledRows(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_own_dtype
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
+        needs_x, needs_weight, needs_scale = ctx.needs_input_grad[:3]
         layers = _layers(x, scale).to(scale.dtype)  # [B, P, L, C]
         to_x, to_weights, to_scales = torch.zeros_like(layers), [], []
         weights = torch.split(weight.to(x.dtype), ctx.sizes)
         for group, (of_outputs, part) in enumerate(zip(torch.split(gradient, ctx.sizes, 2), weights, strict=True)):
-            to_rows = _layers(of_outputs @ part, scale).to(scale.dtype)
-            to_x.addcmul_(to_rows, scale[:, group, None, :, None])
-            to_scales.append((to_rows * layers).sum(dim=(1, 3)))
-            rows = _scaled_rows(x, scale, group).flatten(0, 1)
-            to_weights.append(of_outputs.flatten(0, 1).t() @ rows)
-        return to_x.flatten(2).to(x.dtype), torch.cat(to_weights).to(weight.dtype), torch.stack(to_scales, 1), None
+            if needs_x or needs_scale:
+                to_rows = _layers(of_outputs @ part, scale).to(scale.dtype)  # [B, P, L, C], of the scaled rows
+                to_x.addcmul_(to_rows, scale[:, group, None, :, None])
+                to_scales.append((to_rows * layers).sum(dim=(1, 3)))  # [B, L]
+            if needs_weight:
+                rows = _scaled_rows(x, scale, group).flatten(0, 1)  # [B * P, L * C]
+                to_weights.append(of_outputs.flatten(0, 1).t() @ rows)
+        return (
+            to_x.flatten(2).to(x.dtype) if needs_x else None,
+            torch.cat(to_weights).to(weight.dtype) if needs_weight else None,
+            torch.stack(to_scales, 1) if needs_scale else None,
+            None,
+        )
 
 
 def _scaled_rows(x: Tensor, scale: Tensor, group: int) -> Tensor:

@@ -1,8 +1,8 @@
 """One convolution on several maps, such as a pyramid's levels, with one gradient of its weights.
 
-In fp32 all maps go through Winograd's algorithm together. Otherwise the gradient of 590,000 weights (256 channels, 3x3)
-from a map of a hundred cells costs what writing them costs; small maps are therefore taken together, as one matrix
-product of their 3x3 neighbourhoods.
+The gradient of 590,000 weights (256 channels, 3x3) from a map of a hundred cells costs what writing them costs. Small
+maps are therefore taken together, as one matrix product of their 3x3 neighbourhoods; wide layers in fp32 take all maps
+through Winograd's algorithm at once.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
         conv: one that is not an ordinary 3x3 of stride 1 is called as it is.
         maps: of the same batch and channels.
     """
-    if not (is_plain_3x3(conv) and is_bare(conv)) or maps[0].device.type != "cpu":
-        return [conv(features) for features in maps]
-    if pays_in_training(conv.weight, maps):
-        return list(_WinogradConv.apply(conv.weight, conv.bias, *maps))  # type: ignore[no-untyped-call]
-    if conv.bias is None:
-        dtype = arithmetic(maps[0])
-        cast = [features.to(dtype) for features in maps]
-        return list(_SharedConv.apply(conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
+    if is_plain_3x3(conv) and is_bare(conv) and maps[0].device.type == "cpu":
+        if pays_in_training(conv.weight, maps):
+            return list(_WinogradConv.apply(conv.weight, conv.bias, *maps))  # type: ignore[no-untyped-call]
+        if conv.bias is None:
+            dtype = arithmetic(maps[0])
+            cast = [features.to(dtype) for features in maps]
+            return list(_SharedConv.apply(conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
     return [conv(features) for features in maps]
 
 
@@ -52,7 +51,8 @@ class _WinogradConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         kernels, *maps = ctx.saved_tensors
         needs_weight, needs_bias, *need_maps = ctx.needs_input_grad
-        to_maps, to_weight = Winograd(kernels, ctx.size).gradients(maps, gradients, any(need_maps), needs_weight)
+        winograd = Winograd(kernels, ctx.size)
+        to_maps, to_weight = winograd.gradients(maps, gradients, to_maps=any(need_maps), to_weight=needs_weight)
         to_bias = torch.stack([gradient.sum((0, 2, 3)) for gradient in gradients]).sum(0) if needs_bias else None
         return to_weight, to_bias, *(to_maps if to_maps is not None else [None for _ in maps])
 

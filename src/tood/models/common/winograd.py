@@ -17,12 +17,13 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tood.models.common.operators import arithmetic
+from tood.models.common.operators import arithmetic, in_own_dtype, products_are_exact
 
-# Tiles in a strip, of each thread.
-TILES = 128
+# Tiles in a strip, of each thread and at most: of 256 channels, 36 KiB each and three times that for gradients.
+TILES, MOST_TILES = 128, 1024
 # Below, oneDNN's direct convolution is as fast: channels in or out, and cells of all maps.
 LEAST_CHANNELS, LEAST_CELLS = 128, 500
 
@@ -92,12 +93,14 @@ class Winograd:
         kernels = (transforms(size).taps.to(weight.dtype) @ taps).view(-1, *weight.shape[:2])
         return cls(kernels.float(), size)
 
+    @in_own_dtype
     def __call__(
         self,
         maps: Sequence[Tensor],
         bias: Tensor | None = None,
+        *,
         relu: bool = False,
-        places: Sequence[Tensor | None] | None = None,
+        reused: Sequence[Tensor | None] | None = None,
     ) -> list[Tensor]:
         """The convolution of each map, through ReLU where asked.
 
@@ -105,39 +108,40 @@ class Winograd:
             maps: [B, C, h, w], fast in channels-last memory.
             bias: [O].
             relu: whether ReLU follows.
-            places: [B, O, h, w] that may be overwritten and given back, where its sides are whole squares.
+            reused: [B, O, h, w] that may be overwritten and given back, where its sides are whole squares.
 
         Returns:
             [B, O, h, w] in channels-last memory.
         """
-        size, outputs = self.size, self.kernels.shape[1]
+        size, outputs, matrices = self.size, self.kernels.shape[1], transforms(self.size)
         cells = [features.permute(0, 2, 3, 1) for features in maps]  # [B, h, w, C]
         results = [
-            self._blocks(features, outputs, place=place)
-            for features, place in zip(cells, places or [None] * len(cells), strict=True)
+            self._blocks(features, outputs, reused=memory)
+            for features, memory in zip(cells, reused or [None] * len(cells), strict=True)
         ]
-        space = self._space(cells, 2)
+        scratch = self._scratch(cells)
         for strip in self._strips(cells):
-            inputs = self._transformed(cells, strip, space)
-            products = torch.bmm(inputs, self.kernels.transpose(1, 2), out=space.take(0, (*inputs.shape[:2], outputs)))
-            squares = torch.mm(
-                transforms(size).outputs, products.flatten(1), out=space.take(1, (size**2, products[0].numel()))
-            )
+            inputs = self._transformed(cells, strip, matrices, scratch)  # [n * n, T, C], in `back`
+            products = scratch.front(*inputs.shape[:2], outputs)
+            torch.bmm(inputs, self.kernels.transpose(1, 2), out=products)
+            squares = scratch.back(size * size, products[0].numel())
+            torch.mm(matrices.outputs, products.flatten(1), out=squares)
             for piece, part in _parts(strip, squares.view(size, size, -1, outputs)):
-                place = _by_cell(results[piece.level][piece.images, piece.rows])
+                target = _by_cell(results[piece.level][piece.images, piece.rows])
                 if bias is None:
-                    place.copy_(part)
+                    target.copy_(part)
                 else:
-                    torch.add(part, bias, out=place)
+                    torch.add(part, bias, out=target)
                 if relu:
-                    place.relu_()
+                    target.relu_()
         return [
             _dense(result, 0, features.shape).permute(0, 3, 1, 2)
             for result, features in zip(results, cells, strict=True)
         ]
 
+    @in_own_dtype
     def gradients(
-        self, maps: Sequence[Tensor], gradients: Sequence[Tensor], to_maps: bool, to_weight: bool
+        self, maps: Sequence[Tensor], gradients: Sequence[Tensor], *, to_maps: bool, to_weight: bool
     ) -> tuple[list[Tensor] | None, Tensor | None]:
         """Towards the maps and the weights.
 
@@ -150,25 +154,26 @@ class Winograd:
         Returns:
             [B, C, h, w] in channels-last memory of each map, and [O, C, 3, 3]; None of what is not wanted.
         """
-        channels = self.kernels.shape[2]
+        channels, matrices = self.kernels.shape[2], transforms(self.size)
         cells, of_cells = ([features.permute(0, 2, 3, 1) for features in some] for some in (maps, gradients))
         # A tile's last inputs are the first ones of the next: one row and column of blocks more.
-        sums = [self._blocks(features, channels, 1).zero_() for features in cells] if to_maps else []
-        of_kernels: Tensor | None = None
-        space = self._space(cells, 3)
+        sums = [self._blocks(features, channels, more=1).zero_() for features in cells] if to_maps else []
+        of_kernels: Tensor | None = None  # [n * n, O, C]
+        scratch = self._scratch(cells)
         for strip in self._strips(cells):
-            inputs = self._transformed(cells, strip, space) if to_weight else None  # in place 1
-            of_products = self._transformed_gradients(of_cells, strip, space)  # in place 0
+            inputs = self._transformed(cells, strip, matrices, scratch) if to_weight else None  # in `back`
+            of_products = self._transformed_gradients(of_cells, strip, matrices, scratch)  # [n * n, T, O], in `front`
             if inputs is not None and of_kernels is None:
                 of_kernels = torch.bmm(of_products.transpose(1, 2), inputs)
             elif inputs is not None and of_kernels is not None:
                 of_kernels.baddbmm_(of_products.transpose(1, 2), inputs)
             if to_maps:
-                of_inputs = torch.bmm(of_products, self.kernels, out=space.take(1, (*of_products.shape[:2], channels)))
-                self._add_tiles(sums, strip, of_inputs, space)
+                of_inputs = scratch.back(*of_products.shape[:2], channels)  # the inputs were needed until here
+                torch.bmm(of_products, self.kernels, out=of_inputs)
+                self._add_tiles(sums, strip, of_inputs, matrices, scratch)
         of_weight = None
         if of_kernels is not None:
-            of_taps = transforms(self.size).taps.t() @ of_kernels.flatten(1)
+            of_taps = matrices.taps.t() @ of_kernels.flatten(1)  # [9, O * C]
             of_weight = of_taps.view(3, 3, *of_kernels.shape[1:]).permute(2, 3, 0, 1)
         if not to_maps:
             return None, of_weight
@@ -181,90 +186,120 @@ class Winograd:
         """What is computed at once: small maps together, large ones in parts."""
         limit = self._tiles_at_once(cells)
         strip: list[Piece] = []
+        room = limit
+        for piece in self._pieces(cells, limit):
+            if piece.tiles > room:
+                yield strip
+                strip, room = [], limit
+            strip.append(piece)
+            room -= piece.tiles
+        if strip:
+            yield strip
+
+    def _pieces(self, cells: Sequence[Tensor], limit: int) -> Iterator[Piece]:
+        """Of at most so many tiles each: some whole images, or rows of one."""
         for level, features in enumerate(cells):
             images, down, across = self._grid(features)
+            if not images * down * across:
+                continue
             images_at_once = max(limit // (down * across), 1)
-            parts = -(-down // max(limit // across, 1))
+            parts = -(-down // (limit // across))
             rows_at_once = -(-down // parts)  # parts of about the same size
             for first in range(0, images, images_at_once):
+                some = slice(first, min(first + images_at_once, images))
                 for row in range(0, down, rows_at_once):
-                    last = min(first + images_at_once, images)
-                    piece = Piece(level, slice(first, last), slice(row, min(row + rows_at_once, down)), across)
-                    if strip and sum(other.tiles for other in strip) + piece.tiles > limit:
-                        yield strip
-                        strip = []
-                    strip.append(piece)
-        yield strip
+                    yield Piece(level, some, slice(row, min(row + rows_at_once, down)), across)
 
     def _tiles_at_once(self, cells: Sequence[Tensor]) -> int:
         grids = [self._grid(features) for features in cells]
         together = sum(images * down * across for images, down, across in grids)
         # A row of tiles is not divided.
-        return max(min(TILES * torch.get_num_threads(), together), *(across for _, _, across in grids), 1)
+        return max(min(TILES * torch.get_num_threads(), MOST_TILES, together), *(across for _, _, across in grids), 1)
 
-    def _space(self, cells: Sequence[Tensor], places: int) -> _Space:
-        numbers = self._tiles_at_once(cells) * self.kernels.shape[0] * max(self.kernels.shape[1:])
-        return _Space(cells[0].new_empty(places, numbers))
+    def _scratch(self, cells: Sequence[Tensor]) -> _Scratch:
+        sides = self.kernels.shape[0]
+        numbers = self._tiles_at_once(cells) * max(self.kernels.shape[1:])
+        return _Scratch(*(cells[0].new_empty(numbers * side) for side in (sides, sides, self.size**2)))
 
     def _grid(self, features: Tensor) -> tuple[int, int, int]:
         """Images, rows, columns of tiles of [B, h, w, C]."""
         images, height, width, _ = features.shape
         return images, -(-height // self.size), -(-width // self.size)
 
-    def _blocks(self, features: Tensor, channels: int, more: int = 0, place: Tensor | None = None) -> Tensor:
+    def _blocks(self, features: Tensor, channels: int, *, more: int = 0, reused: Tensor | None = None) -> Tensor:
         """Memory for a map in squares: [B, down, m, across, m, channels]."""
         images, down, across = self._grid(features)
         shape = (images, down + more, self.size, across + more, self.size, channels)
-        if place is not None and place.numel() == math.prod(shape):
-            return place.permute(0, 2, 3, 1).view(shape)
+        if reused is not None and reused.numel() == math.prod(shape):
+            return reused.permute(0, 2, 3, 1).view(shape)
         return features.new_empty(shape)
 
-    def _transformed(self, cells: Sequence[Tensor], strip: Sequence[Piece], space: _Space) -> Tensor:
-        """The strip's inputs [n * n, T, C], in place 1."""
+    def _transformed(
+        self, cells: Sequence[Tensor], strip: Sequence[Piece], matrices: Transforms, scratch: _Scratch
+    ) -> Tensor:
+        """The strip's inputs [n * n, T, C], in `back`."""
         side, channels = self.size + 2, cells[0].shape[3]
-        tiles = space.take(0, (side, side, sum(piece.tiles for piece in strip), channels))
+        tiles = scratch.front(side, side, sum(piece.tiles for piece in strip), channels)
         for piece, part in _parts(strip, tiles):
             lines = _lines(cells[piece.level][piece.images], piece, self.size, border=1)
             part.copy_(lines.unfold(1, side, self.size).unfold(2, side, self.size).permute(4, 5, 0, 1, 2, 3))
         flat = tiles.view(side * side, -1)
-        return torch.mm(transforms(self.size).inputs, flat, out=space.take(1, flat.shape)).view(
-            side * side, -1, channels
-        )
+        return torch.mm(matrices.inputs, flat, out=scratch.back(*flat.shape)).view(side * side, -1, channels)
 
-    def _transformed_gradients(self, of_cells: Sequence[Tensor], strip: Sequence[Piece], space: _Space) -> Tensor:
-        """Gradients of the strip's products [n * n, T, O], in place 0."""
+    def _transformed_gradients(
+        self, of_cells: Sequence[Tensor], strip: Sequence[Piece], matrices: Transforms, scratch: _Scratch
+    ) -> Tensor:
+        """Gradients of the strip's products [n * n, T, O], in `front`."""
         size, outputs = self.size, of_cells[0].shape[3]
-        squares = space.take(2, (size, size, sum(piece.tiles for piece in strip), outputs))
+        squares = scratch.small(size, size, sum(piece.tiles for piece in strip), outputs)
         for piece, part in _parts(strip, squares):
             lines = _lines(of_cells[piece.level][piece.images], piece, size, border=0)
             part.copy_(_by_cell(lines.view(len(lines), -1, size, piece.across, size, outputs)))
         flat = squares.view(size * size, -1)
-        place = space.take(0, (self.kernels.shape[0], flat.shape[1]))
-        return torch.mm(transforms(self.size).outputs.t(), flat, out=place).view(len(place), -1, outputs)
+        products = scratch.front(self.kernels.shape[0], flat.shape[1])
+        return torch.mm(matrices.outputs.t(), flat, out=products).view(len(products), -1, outputs)
 
-    def _add_tiles(self, sums: Sequence[Tensor], strip: Sequence[Piece], of_inputs: Tensor, space: _Space) -> None:
-        """Gradients of the strip's transformed inputs, where the inputs lie; through place 0."""
+    def _add_tiles(
+        self,
+        sums: Sequence[Tensor],
+        strip: Sequence[Piece],
+        of_inputs: Tensor,
+        matrices: Transforms,
+        scratch: _Scratch,
+    ) -> None:
+        """Gradients of the strip's transformed inputs [n * n, T, C], added where the inputs lie; through `front`."""
         size, side = self.size, self.size + 2
         flat = of_inputs.flatten(1)
-        tiles = torch.mm(transforms(self.size).inputs.t(), flat, out=space.take(0, flat.shape))
+        tiles = torch.mm(matrices.inputs.t(), flat, out=scratch.front(*flat.shape))
         for piece, part in _parts(strip, tiles.view(side, side, *of_inputs.shape[1:])):
             blocks = sums[piece.level][piece.images]
             for down, rows in enumerate((slice(0, size), slice(size, side))):
                 for right, columns in enumerate((slice(0, size), slice(size, side))):
                     numbers = part[rows, columns]
-                    place = blocks[:, piece.rows.start + down : piece.rows.stop + down, :, right : piece.across + right]
-                    _by_cell(place)[: len(numbers), : numbers.shape[1]].add_(numbers)
+                    below, beside = (
+                        slice(piece.rows.start + down, piece.rows.stop + down),
+                        slice(right, piece.across + right),
+                    )
+                    _by_cell(blocks[:, below, :, beside])[: len(numbers), : numbers.shape[1]].add_(numbers)
 
 
-class _Space:
-    """Memory that is taken once for all strips: [places, numbers]."""
+class _Scratch:
+    """Memory that is taken once for all strips. Computations go to and fro between `front` and `back`."""
 
-    def __init__(self, numbers: Tensor) -> None:
-        self.numbers = numbers
+    def __init__(self, front: Tensor, back: Tensor, small: Tensor) -> None:
+        self._front, self._back, self._small = front, back, small
 
-    def take(self, place: int, shape: Sequence[int]) -> Tensor:
-        """The beginning of a place, in this shape."""
-        return self.numbers[place, : math.prod(shape)].view(*shape)
+    def front(self, *shape: int) -> Tensor:
+        """Its beginning, in this shape."""
+        return self._front[: math.prod(shape)].view(*shape)
+
+    def back(self, *shape: int) -> Tensor:
+        """As `front`."""
+        return self._back[: math.prod(shape)].view(*shape)
+
+    def small(self, *shape: int) -> Tensor:
+        """As `front`; of as many numbers as squares have."""
+        return self._small[: math.prod(shape)].view(*shape)
 
 
 def is_plain_3x3(conv: nn.Conv2d) -> bool:
@@ -279,15 +314,14 @@ def is_wide(weight: Tensor) -> bool:
 
     Where PyTorch was told to lower the precision of fp32 matrix products, which the algorithm would magnify, none is.
     """
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return exact and weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS
+    return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS and products_are_exact()
 
 
 def pays_in_training(weight: Tensor, maps: Sequence[Tensor]) -> bool:
     """Whether F(4x4, 3x3) is the faster one where the weights are transformed anew at each step.
 
-    Without gradients the digits stay those of the direct convolution, which golden values are compared with; where
-    speed counts, `tood.models.inference` does more.
+    Where gradients are off the digits stay those of the direct convolution, which golden values are compared with;
+    where speed counts, `tood.models.inference` does more.
     """
     cells = sum(features.numel() // features.shape[1] for features in maps)
     in_fp32 = {weight.dtype, *(arithmetic(features) for features in maps)} == {torch.float32}
@@ -295,9 +329,14 @@ def pays_in_training(weight: Tensor, maps: Sequence[Tensor]) -> bool:
     return torch.is_grad_enabled() and on_cpu and in_fp32 and is_wide(weight) and cells >= LEAST_CELLS
 
 
-@cache
 def transforms(size: int) -> Transforms:
-    """The matrices for squares of `size`, by interpolation at `POINTS` (Toom and Cook)."""
+    """The matrices for squares of `size`."""
+    return Transforms(*(torch.from_numpy(matrix) for matrix in _matrices(size)))
+
+
+@cache
+def _matrices(size: int) -> tuple[NDArray[np.float32], ...]:
+    """By interpolation at `POINTS` (Toom and Cook); not as tensors, which know the mode that they were made in."""
     points = np.array(POINTS[size])
     others = [np.delete(points, i) for i in range(len(points))]
     # Ascending coefficients of the polynomials that are 0 at all other points, the last one's at all of them.
@@ -305,9 +344,8 @@ def transforms(size: int) -> Transforms:
     lengths = np.array([np.prod(point - other) for point, other in zip(points, others, strict=True)])
     taps = [*(np.vander(points, 3, increasing=True) / lengths[:, None]), (0.0, 0.0, 1.0)]
     outputs = np.vstack([np.vander(points, size, increasing=True), np.eye(size)[-1]]).T
-    return Transforms(
-        *(torch.from_numpy(np.kron(rows, rows)).float() for rows in map(np.array, (inputs, taps, outputs)))
-    )
+    squared = (np.kron(rows, rows) for rows in map(np.array, (inputs, taps, outputs)))
+    return tuple(matrix.astype(np.float32) for matrix in squared)
 
 
 def _parts(strip: Sequence[Piece], tiles: Tensor) -> Iterator[tuple[Piece, Tensor]]:

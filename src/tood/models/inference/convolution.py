@@ -49,7 +49,7 @@ class InferenceConv2d(nn.Module):
         self.packed: Tensor | None = None
         self.winograd: Winograd | None = None
         on_cpu = weight.device.type == "cpu" and fuses_convolutions(dtype)
-        if on_cpu and dtype == torch.float32 and stride == 1 and groups == 1 and is_wide(weight):
+        if on_cpu and dtype == torch.float32 and (stride, padding, groups) == (1, 1, 1) and is_wide(weight):
             # F(4x4, 3x3) is a quarter faster and takes more than twice the memory for its weights.
             size = 4 if sees_all_levels or weight.numel() <= NARROW else 2
             self.winograd = Winograd.of(weight.detach().double(), size)
@@ -65,13 +65,13 @@ class InferenceConv2d(nn.Module):
         else:
             self.weight = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
 
-    def forward(self, x: Tensor, added: Tensor | None = None, place: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, added: Tensor | None = None, reused: Tensor | None = None) -> Tensor:
         """[B, C, H, W] in channels-last memory -> [B, O, h, w].
 
-        `added`, of the output's shape, is overwritten; `place`, too, may be, and given back.
+        `added`, of the output's shape, is overwritten; `reused`, too, may be, and given back.
         """
         if self.packed is None:
-            return self._plain(x, added, place)
+            return self._unpacked(x, added, reused)
         geometry = ((self.padding,) * 2, (self.stride,) * 2, (1, 1), self.groups)
         operators = torch.ops.mkldnn
         if added is None:
@@ -83,10 +83,10 @@ class InferenceConv2d(nn.Module):
             )
         return out
 
-    def _plain(self, x: Tensor, added: Tensor | None, place: Tensor | None) -> Tensor:
+    def _unpacked(self, x: Tensor, added: Tensor | None, reused: Tensor | None) -> Tensor:
         if self.winograd is not None:
             relu = self.relu and added is None
-            (out,) = self.winograd([x], self.bias, relu, [place])
+            (out,) = self.winograd([x], self.bias, relu=relu, reused=[reused])
             if added is None:
                 return out
         else:
@@ -118,8 +118,8 @@ class InferenceDeformConv2d(nn.Module):
         self.bias = None if bias is None else bias.detach()[:, None, None]
         self.relu = relu
 
-    def forward(self, x: Tensor, added: None = None, place: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> [B, O, h, w], both in channels-last memory; nothing is added, `place` is left alone."""
+    def forward(self, x: Tensor, added: None = None, reused: Tensor | None = None) -> Tensor:
+        """[B, C, H, W] -> [B, O, h, w], both in channels-last memory; nothing is added, `reused` is left alone."""
         out: Tensor = self.conv(x.float())
         if self.bias is not None:
             out = out.add_(self.bias)

@@ -105,15 +105,15 @@ class InferenceTHead(nn.Module):
         """Scores [B, h * w, C] and boxes [B, 4, h, w] in input pixels."""
         layers: list[Tensor] = []
         # The C library hardly ever gives a map's memory to another one of the same size.
-        place: Tensor | None = None
+        convolved: Tensor | None = None
         for interactive in self.interactive:
             assert isinstance(interactive, InferenceConvNormReLU)
-            place = interactive.conv(features, place=place)
-            features = interactive.norm(place)
+            convolved = interactive.conv(features, reused=convolved)
+            features = interactive.norm(convolved)
             layers.append(features)
         average = torch.cat([layer.mean(dim=(2, 3), dtype=torch.float32) for layer in layers], dim=1)  # [B, L * C]
         logits, regression = (
-            predictor(norm(_weighted_sum(layers, attention(average).to(self.dtype), place=place)))
+            predictor(norm(_weighted_sum(layers, attention(average).to(self.dtype), reused=convolved)))
             for attention, norm, predictor in zip(
                 self.attentions, self.norms, (self.classifier, self.regressor), strict=True
             )
@@ -166,11 +166,11 @@ def _tower(tower: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
 
 
 def _weighted_sum(
-    layers: Sequence[Tensor], weights: Tensor, bias: Tensor | None = None, place: Tensor | None = None
+    layers: Sequence[Tensor], weights: Tensor, bias: Tensor | None = None, reused: Tensor | None = None
 ) -> Tensor:
     """The 1x1 convolution of all layers [B, C, h, w] together, weights [L, B or 1, C, O] -> [B, O, h, w].
 
-    `place`, of the output's shape, is overwritten and given back; it goes with no bias.
+    `reused`, of the output's shape, is overwritten and given back; it goes with no bias.
     """
     batch, _, height, width = layers[0].shape
     out: Tensor | None = None
@@ -180,7 +180,7 @@ def _weighted_sum(
         if out is not None:
             out.baddbmm_(rows, weight)
         elif bias is None:
-            out = torch.bmm(rows, weight, out=None if place is None else _cells(place))
+            out = torch.bmm(rows, weight, out=None if reused is None else _cells(reused))
         else:
             out = torch.baddbmm(bias, rows, weight)
     assert out is not None

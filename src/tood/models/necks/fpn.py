@@ -52,7 +52,7 @@ class FPN(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The backbone's maps, fine to coarse -> `levels` maps of `width` channels."""
+        """The backbone's maps, fine to coarse -> `levels` maps of `width` channels; on a CPU differentiable once."""
         merged = [lateral(features) for lateral, features in zip(self.laterals, maps, strict=True)]
         for fine in range(len(merged) - 2, -1, -1):
             coarse = F.interpolate(merged[fine + 1], size=merged[fine].shape[2:], mode="nearest")
