@@ -42,6 +42,9 @@ SETTINGS = (
     "trackers=[]",
 )
 
+# Seconds that a run of this size never takes.
+LONGEST = 600
+
 
 class Run:
     """The same command again and again, until its run is complete."""
@@ -71,7 +74,11 @@ class Run:
     def finish(self) -> None:
         """Lets it go to its end."""
         process = self.start()
-        text, _ = process.communicate()
+        try:
+            text, _ = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            kill_all(process, self.out)
+            raise SystemExit(f"the run stands still: it did not end within {LONGEST} seconds") from None
         if process.returncode:
             raise SystemExit(f"the run failed with exit code {process.returncode}:\n{text}")
 
