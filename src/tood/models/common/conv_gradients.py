@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.operators import in_own_dtype
+from tood.models.common.operators import in_own_dtype, is_usual_3x3
 
 # Cells of a map, those of all images together, up to which it is a small one.
 SMALL = 400
@@ -37,7 +37,7 @@ def convolution_gradients(
     """
     if _is_pointwise(conv):
         return _pointwise(conv, x, weight, gradient, to_x, to_weight)
-    as_product = to_weight and is_small(gradient) and _is_usual_3x3(conv)
+    as_product = to_weight and is_small(gradient) and is_usual_3x3(conv)
     found_x, found_weight, _ = torch.ops.aten.convolution_backward(
         gradient,
         x,
@@ -81,11 +81,6 @@ def weight_gradient(gradients: Tensor, cells: Tensor) -> Tensor:
 
 def _is_pointwise(conv: nn.Conv2d) -> bool:
     return conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
-
-
-def _is_usual_3x3(conv: nn.Conv2d) -> bool:
-    square = conv.stride[0] == conv.stride[1]
-    return square and (conv.kernel_size, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
 
 
 def _pointwise(

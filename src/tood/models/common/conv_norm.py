@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from tood.models.common.conv_gradients import convolution_gradients
 from tood.models.common.operators import arithmetic, fuses_convolutions, is_bare
-from tood.models.common.winograd import Winograd, is_plain_3x3, pays_in_training
+from tood.models.common.winograd import Winograd, pays_in_training
 
 # Numbers that stay in the cores' caches between two passes.
 CACHED = 1 << 18
@@ -41,10 +41,9 @@ def conv_norm(
         differentiable once.
     """
     if _can_fold(conv, norm, x):
-        by_winograd = is_plain_3x3(conv) and pays_in_training(conv.weight, [x])
-        function = _FoldedWinograd if by_winograd else _FoldedConvolution
+        way = _ByWinograd() if pays_in_training(conv, [x]) else _Direct(conv)
         of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        out: Tensor = function.apply(x, added, conv.weight, *of_norm, norm.eps, relu, conv)  # type: ignore[no-untyped-call]
+        out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, relu, way)  # type: ignore[no-untyped-call]
         return out
     out = norm(conv(x))
     if added is not None:
@@ -71,90 +70,92 @@ def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
     )
 
 
-class _FoldedConvolution(torch.autograd.Function):
-    """In any arithmetic that oneDNN has."""
+@dataclass(frozen=True)
+class _Direct:
+    """oneDNN's convolution, in any arithmetic that it has.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        added: Tensor | None,
-        weight: Tensor,
-        gain: Tensor,
-        shift: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        epsilon: float,
-        relu: bool,
-        conv: nn.Conv2d,
-    ) -> Tensor:
-        dtype = arithmetic(x)
-        norm = _Norm.of(gain, mean, variance, epsilon)
-        folded, bias = _scaled(weight, norm.scale, dtype), norm.bias(shift).to(dtype)  # [O, C / groups, k, k], [O]
-        # In ordinary memory oneDNN has no sum with ReLU in bf16.
-        x = x.to(dtype, memory_format=torch.channels_last)
-        added = None if added is None else added.to(dtype, memory_format=torch.channels_last)
-        geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
+    Attributes:
+        conv: its geometry.
+    """
+
+    conv: nn.Conv2d
+
+    def outputs(
+        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The convolution with all that follows it, [B, O, h, w], and the form of the weights for its gradients."""
+        geometry = (self.conv.padding, self.conv.stride, self.conv.dilation, self.conv.groups)
         operator = torch.ops.mkldnn._convolution_pointwise
         if added is None:
-            out: Tensor = operator(x, folded, bias, *geometry, "relu" if relu else "none", [], None)
-        else:
-            after = "relu" if relu else None
-            out = operator.binary(x, added, folded, bias, *geometry, "add", 1.0, after, [], None)
-        ctx.save_for_backward(x, weight, folded, norm.scale, norm.inverse, norm.mean, out if relu else None)
-        ctx.conv, ctx.has_added = conv, added is not None
-        return out
+            return operator(x, weight, bias, *geometry, "relu" if relu else "none", [], None), weight
+        after = "relu" if relu else None
+        return operator.binary(x, added, weight, bias, *geometry, "add", 1.0, after, [], None), weight
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, folded, scale, inverse, mean, out = ctx.saved_tensors
-        needs_x, _, *needs = ctx.needs_input_grad[:5]
-        if out is not None:
-            gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
-        to_x, to_folded = convolution_gradients(ctx.conv, x, folded, gradient, to_x=needs_x, to_weight=any(needs[:2]))
-        of_layer = _Norm(scale, inverse, mean).gradients(weight, to_folded, gradient, needs)
-        return to_x, gradient if ctx.has_added else None, *of_layer, None, None, None, None, None
+    def gradients(
+        self, x: Tensor, weight: Tensor, gradient: Tensor, *, to_x: bool, to_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Towards x and the weights, of what `outputs` gave."""
+        return convolution_gradients(self.conv, x, weight, gradient, to_x=to_x, to_weight=to_weight)
 
 
-class _FoldedWinograd(torch.autograd.Function):
-    """In fp32, where `pays_in_training` says so."""
+@dataclass(frozen=True)
+class _ByWinograd:
+    """In fp32, where `pays_in_training` says so; methods as those of `_Direct`."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        added: Tensor | None,
-        weight: Tensor,
-        gain: Tensor,
-        shift: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-        epsilon: float,
-        relu: bool,
-        _conv: nn.Conv2d,
-    ) -> Tensor:
-        norm = _Norm.of(gain, mean, variance, epsilon)
-        winograd = Winograd.of(_scaled(weight, norm.scale, weight.dtype))
-        (out,) = winograd([x], norm.bias(shift), relu=relu and added is None)
+    size: int = 4
+
+    def outputs(
+        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool
+    ) -> tuple[Tensor, Tensor]:
+        winograd = Winograd.of(weight, self.size)
+        (out,) = winograd([x], bias, relu=relu and added is None)
         if added is not None:
             out = out.add_(added)
             out = out.relu_() if relu else out
-        saved = (x, weight, winograd.kernels, norm.scale, norm.inverse, norm.mean)
-        ctx.save_for_backward(*saved, out if relu else None)
-        ctx.size, ctx.has_added = winograd.size, added is not None
+        return out, winograd.kernels
+
+    def gradients(
+        self, x: Tensor, kernels: Tensor, gradient: Tensor, *, to_x: bool, to_weight: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        winograd = Winograd(kernels, self.size)
+        to_maps, found_weight = winograd.gradients([x], [gradient], to_maps=to_x, to_weight=to_weight)
+        return None if to_maps is None else to_maps[0], found_weight
+
+
+class _FoldedConvNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        added: Tensor | None,
+        weight: Tensor,
+        gain: Tensor,
+        shift: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        epsilon: float,
+        relu: bool,
+        way: _Direct | _ByWinograd,
+    ) -> Tensor:
+        dtype = arithmetic(x)
+        norm = _Norm.of(gain, mean, variance, epsilon)
+        # In ordinary memory oneDNN has no sum with ReLU in bf16.
+        x = x.to(dtype, memory_format=torch.channels_last)
+        added = None if added is None else added.to(dtype, memory_format=torch.channels_last)
+        folded, bias = _scaled(weight, norm.scale, dtype), norm.bias(shift).to(dtype)  # [O, C / groups, k, k], [O]
+        out, weights = way.outputs(x, folded, bias, added, relu)
+        ctx.save_for_backward(x, weight, weights, norm.scale, norm.inverse, norm.mean, out if relu else None)
+        ctx.way, ctx.has_added = way, added is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, kernels, scale, inverse, mean, out = ctx.saved_tensors
+        x, weight, weights, scale, inverse, mean, out = ctx.saved_tensors
         needs_x, _, *needs = ctx.needs_input_grad[:5]
         if out is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
-        winograd = Winograd(kernels, ctx.size)
-        to_maps, to_folded = winograd.gradients([x], [gradient], to_maps=needs_x, to_weight=any(needs[:2]))
-        to_x = None if to_maps is None else to_maps[0]
+        to_x, to_folded = ctx.way.gradients(x, weights, gradient, to_x=needs_x, to_weight=any(needs[:2]))
         of_layer = _Norm(scale, inverse, mean).gradients(weight, to_folded, gradient, needs)
         return to_x, gradient if ctx.has_added else None, *of_layer, None, None, None, None, None
 

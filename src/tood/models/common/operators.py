@@ -31,6 +31,18 @@ def is_bare(*modules: nn.Module) -> bool:
     return not torch.compiler.is_compiling() and not any(getattr(module, name) for module in modules for name in hooks)
 
 
+def is_usual_3x3(conv: nn.Conv2d) -> bool:
+    """Whether it is a convolution of padding 1 without dilation or groups, of the same stride both ways."""
+    usual = (conv.kernel_size, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
+    return usual and conv.stride[0] == conv.stride[1]
+
+
+def is_plain_3x3(conv: nn.Conv2d) -> bool:
+    """Whether it is an ordinary one of these, of stride 1, with zeros outside of the map."""
+    ordinary = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
+    return ordinary and is_usual_3x3(conv) and conv.stride == (1, 1)
+
+
 def fuses_convolutions(dtype: torch.dtype) -> bool:
     """Whether this PyTorch and CPU have the operators that PyTorch's own compiler fuses convolutions with on x86."""
     return (

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tood.models.common.conv_gradients import by_cell, is_small, neighbourhoods, weight_gradient
-from tood.models.common.operators import arithmetic, is_bare
-from tood.models.common.winograd import Winograd, is_plain_3x3, pays_in_training
+from tood.models.common.conv_gradients import by_cell, convolution_gradients, is_small, neighbourhoods, weight_gradient
+from tood.models.common.operators import arithmetic, is_bare, is_plain_3x3
+from tood.models.common.winograd import Winograd, pays_in_training
 
 
 def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -29,12 +29,12 @@ def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
         maps: of the same batch and channels.
     """
     if is_plain_3x3(conv) and is_bare(conv) and maps[0].device.type == "cpu":
-        if pays_in_training(conv.weight, maps):
+        if pays_in_training(conv, maps):
             return list(_WinogradConv.apply(conv.weight, conv.bias, *maps))  # type: ignore[no-untyped-call]
         if conv.bias is None:
             dtype = arithmetic(maps[0])
             cast = [features.to(dtype) for features in maps]
-            return list(_SharedConv.apply(conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
+            return list(_SharedConv.apply(conv, conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
     return [conv(features) for features in maps]
 
 
@@ -59,20 +59,21 @@ class _WinogradConv(torch.autograd.Function):
 
 class _SharedConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, conv: nn.Conv2d, weight: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
         ctx.save_for_backward(weight, *maps)
+        ctx.conv = conv
         return tuple(F.conv2d(features, weight, padding=1) for features in maps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, *maps = ctx.saved_tensors
+        _, needs_weight, *need_maps = ctx.needs_input_grad
         to_maps, to_weights, small = [], [], []
-        for features, gradient, needed in zip(maps, gradients, ctx.needs_input_grad[1:], strict=True):
-            together = ctx.needs_input_grad[0] and is_small(gradient)
-            wanted = [needed, ctx.needs_input_grad[0] and not together, False]
-            to_map, part, _ = torch.ops.aten.convolution_backward(
-                gradient, features, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted
+        for features, gradient, needed in zip(maps, gradients, need_maps, strict=True):
+            together = needs_weight and is_small(gradient)
+            to_map, part = convolution_gradients(
+                ctx.conv, features, weight, gradient, to_x=needed, to_weight=needs_weight and not together
             )
             to_maps.append(to_map)
             if part is not None:
@@ -81,4 +82,4 @@ class _SharedConv(torch.autograd.Function):
                 small.append((by_cell(gradient), neighbourhoods(features)))
         if small:
             to_weights.append(weight_gradient(*(torch.cat(rows) for rows in zip(*small, strict=True))))
-        return functools.reduce(Tensor.add_, to_weights) if to_weights else None, *to_maps
+        return None, functools.reduce(Tensor.add_, to_weights) if to_weights else None, *to_maps

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tood.models.common.operators import arithmetic, in_own_dtype, products_are_exact
+from tood.models.common.operators import arithmetic, in_own_dtype, is_plain_3x3, products_are_exact
 
 # Tiles in a strip, of each thread and at most: of 256 channels, 36 KiB each and three times that for gradients.
 TILES, MOST_TILES = 128, 1024
@@ -119,12 +119,13 @@ class Winograd:
             self._blocks(features, outputs, reused=memory)
             for features, memory in zip(cells, reused or [None] * len(cells), strict=True)
         ]
-        scratch = self._scratch(cells)
-        for strip in self._strips(cells):
+        limit = self._tiles_at_once(cells)
+        scratch = self._scratch(cells, limit)
+        for strip in self._strips(cells, limit):
             inputs = self._transformed(cells, strip, matrices, scratch)  # [n * n, T, C], in `back`
-            products = scratch.front(*inputs.shape[:2], outputs)
+            products = _shaped(scratch.front, *inputs.shape[:2], outputs)
             torch.bmm(inputs, self.kernels.transpose(1, 2), out=products)
-            squares = scratch.back(size * size, products[0].numel())
+            squares = _shaped(scratch.back, size * size, products[0].numel())
             torch.mm(matrices.outputs, products.flatten(1), out=squares)
             for piece, part in _parts(strip, squares.view(size, size, -1, outputs)):
                 target = _by_cell(results[piece.level][piece.images, piece.rows])
@@ -159,8 +160,9 @@ class Winograd:
         # A tile's last inputs are the first ones of the next: one row and column of blocks more.
         sums = [self._blocks(features, channels, more=1).zero_() for features in cells] if to_maps else []
         of_kernels: Tensor | None = None  # [n * n, O, C]
-        scratch = self._scratch(cells)
-        for strip in self._strips(cells):
+        limit = self._tiles_at_once(cells)
+        scratch = self._scratch(cells, limit)
+        for strip in self._strips(cells, limit):
             inputs = self._transformed(cells, strip, matrices, scratch) if to_weight else None  # in `back`
             of_products = self._transformed_gradients(of_cells, strip, matrices, scratch)  # [n * n, T, O], in `front`
             if inputs is not None and of_kernels is None:
@@ -168,7 +170,7 @@ class Winograd:
             elif inputs is not None and of_kernels is not None:
                 of_kernels.baddbmm_(of_products.transpose(1, 2), inputs)
             if to_maps:
-                of_inputs = scratch.back(*of_products.shape[:2], channels)  # the inputs were needed until here
+                of_inputs = _shaped(scratch.back, *of_products.shape[:2], channels)  # the inputs were needed until here
                 torch.bmm(of_products, self.kernels, out=of_inputs)
                 self._add_tiles(sums, strip, of_inputs, matrices, scratch)
         of_weight = None
@@ -182,9 +184,8 @@ class Winograd:
         ]
         return of_maps, of_weight
 
-    def _strips(self, cells: Sequence[Tensor]) -> Iterator[list[Piece]]:
-        """What is computed at once: small maps together, large ones in parts."""
-        limit = self._tiles_at_once(cells)
+    def _strips(self, cells: Sequence[Tensor], limit: int) -> Iterator[list[Piece]]:
+        """What is computed at once: small maps together, large ones in parts, of at most so many tiles."""
         strip: list[Piece] = []
         room = limit
         for piece in self._pieces(cells, limit):
@@ -216,9 +217,9 @@ class Winograd:
         # A row of tiles is not divided.
         return max(min(TILES * torch.get_num_threads(), MOST_TILES, together), *(across for _, _, across in grids), 1)
 
-    def _scratch(self, cells: Sequence[Tensor]) -> _Scratch:
+    def _scratch(self, cells: Sequence[Tensor], limit: int) -> _Scratch:
         sides = self.kernels.shape[0]
-        numbers = self._tiles_at_once(cells) * max(self.kernels.shape[1:])
+        numbers = limit * max(self.kernels.shape[1:])
         return _Scratch(*(cells[0].new_empty(numbers * side) for side in (sides, sides, self.size**2)))
 
     def _grid(self, features: Tensor) -> tuple[int, int, int]:
@@ -239,24 +240,24 @@ class Winograd:
     ) -> Tensor:
         """The strip's inputs [n * n, T, C], in `back`."""
         side, channels = self.size + 2, cells[0].shape[3]
-        tiles = scratch.front(side, side, sum(piece.tiles for piece in strip), channels)
+        tiles = _shaped(scratch.front, side, side, sum(piece.tiles for piece in strip), channels)
         for piece, part in _parts(strip, tiles):
             lines = _lines(cells[piece.level][piece.images], piece, self.size, border=1)
             part.copy_(lines.unfold(1, side, self.size).unfold(2, side, self.size).permute(4, 5, 0, 1, 2, 3))
         flat = tiles.view(side * side, -1)
-        return torch.mm(matrices.inputs, flat, out=scratch.back(*flat.shape)).view(side * side, -1, channels)
+        return torch.mm(matrices.inputs, flat, out=_shaped(scratch.back, *flat.shape)).view(side * side, -1, channels)
 
     def _transformed_gradients(
         self, of_cells: Sequence[Tensor], strip: Sequence[Piece], matrices: Transforms, scratch: _Scratch
     ) -> Tensor:
         """Gradients of the strip's products [n * n, T, O], in `front`."""
         size, outputs = self.size, of_cells[0].shape[3]
-        squares = scratch.small(size, size, sum(piece.tiles for piece in strip), outputs)
+        squares = _shaped(scratch.small, size, size, sum(piece.tiles for piece in strip), outputs)
         for piece, part in _parts(strip, squares):
             lines = _lines(of_cells[piece.level][piece.images], piece, size, border=0)
             part.copy_(_by_cell(lines.view(len(lines), -1, size, piece.across, size, outputs)))
         flat = squares.view(size * size, -1)
-        products = scratch.front(self.kernels.shape[0], flat.shape[1])
+        products = _shaped(scratch.front, self.kernels.shape[0], flat.shape[1])
         return torch.mm(matrices.outputs.t(), flat, out=products).view(len(products), -1, outputs)
 
     def _add_tiles(
@@ -270,7 +271,7 @@ class Winograd:
         """Gradients of the strip's transformed inputs [n * n, T, C], added where the inputs lie; through `front`."""
         size, side = self.size, self.size + 2
         flat = of_inputs.flatten(1)
-        tiles = torch.mm(matrices.inputs.t(), flat, out=scratch.front(*flat.shape))
+        tiles = torch.mm(matrices.inputs.t(), flat, out=_shaped(scratch.front, *flat.shape))
         for piece, part in _parts(strip, tiles.view(side, side, *of_inputs.shape[1:])):
             blocks = sums[piece.level][piece.images]
             for down, rows in enumerate((slice(0, size), slice(size, side))):
@@ -283,30 +284,18 @@ class Winograd:
                     _by_cell(blocks[:, below, :, beside])[: len(numbers), : numbers.shape[1]].add_(numbers)
 
 
+@dataclass(frozen=True, eq=False)
 class _Scratch:
     """Memory that is taken once for all strips. Computations go to and fro between `front` and `back`."""
 
-    def __init__(self, front: Tensor, back: Tensor, small: Tensor) -> None:
-        self._front, self._back, self._small = front, back, small
-
-    def front(self, *shape: int) -> Tensor:
-        """Its beginning, in this shape."""
-        return self._front[: math.prod(shape)].view(*shape)
-
-    def back(self, *shape: int) -> Tensor:
-        """As `front`."""
-        return self._back[: math.prod(shape)].view(*shape)
-
-    def small(self, *shape: int) -> Tensor:
-        """As `front`; of as many numbers as squares have."""
-        return self._small[: math.prod(shape)].view(*shape)
+    front: Tensor
+    back: Tensor
+    small: Tensor  # of as many numbers as squares have
 
 
-def is_plain_3x3(conv: nn.Conv2d) -> bool:
-    """Whether it is an ordinary convolution of stride and padding 1."""
-    geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
-    usual = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1) and conv.padding_mode == "zeros"
-    return type(conv) is nn.Conv2d and usual
+def _shaped(memory: Tensor, *shape: int) -> Tensor:
+    """Its beginning, in this shape."""
+    return memory[: math.prod(shape)].view(*shape)
 
 
 def is_wide(weight: Tensor) -> bool:
@@ -317,16 +306,17 @@ def is_wide(weight: Tensor) -> bool:
     return weight.shape[2:] == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS and products_are_exact()
 
 
-def pays_in_training(weight: Tensor, maps: Sequence[Tensor]) -> bool:
+def pays_in_training(conv: nn.Conv2d, maps: Sequence[Tensor]) -> bool:
     """Whether F(4x4, 3x3) is the faster one where the weights are transformed anew at each step.
 
     Where gradients are off the digits stay those of the direct convolution, which golden values are compared with;
     where speed counts, `tood.models.inference` does more.
     """
+    if not (torch.is_grad_enabled() and conv.weight.device.type == "cpu" and is_plain_3x3(conv)):
+        return False
     cells = sum(features.numel() // features.shape[1] for features in maps)
-    in_fp32 = {weight.dtype, *(arithmetic(features) for features in maps)} == {torch.float32}
-    on_cpu = weight.device.type == "cpu"
-    return torch.is_grad_enabled() and on_cpu and in_fp32 and is_wide(weight) and cells >= LEAST_CELLS
+    in_fp32 = {conv.weight.dtype, *(arithmetic(features) for features in maps)} == {torch.float32}
+    return in_fp32 and is_wide(conv.weight) and cells >= LEAST_CELLS
 
 
 def transforms(size: int) -> Transforms:

@@ -200,8 +200,7 @@ def _scores(logits: Tensor, alignment: Tensor) -> Tensor:
 
 def _rows(maps: Tensor) -> Tensor:
     """[B, C, h, w] in channels-last memory -> [B, h * w, C] fp32, a copy."""
-    batch, channels, height, width = maps.shape
-    return maps.permute(0, 2, 3, 1).reshape(batch, height * width, channels).to(torch.float32, copy=True)
+    return _cells(maps).to(torch.float32, copy=True)
 
 
 def _joined(one: nn.Sequential, other: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
