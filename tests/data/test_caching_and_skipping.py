@@ -21,12 +21,6 @@ from tood.data.transforms import AugmentConfig
 from tood.errors import ToodError
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> DetectionDataset:
-    (tmp_path / "pictures").mkdir()
-    return make_dataset(tmp_path / "pictures", [(60, 80), (80, 60), (48, 90), (50, 70), (90, 45), (64, 64), (33, 77)])
-
-
 def epochs(dataset: DetectionDataset, *numbers: int, **options: object) -> list[Batch]:
     loader = train_loader(dataset, SQUARE, 2, seed=5, **{"workers": 0, **options})  # type: ignore[arg-type]
     batches = []

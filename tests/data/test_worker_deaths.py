@@ -7,23 +7,16 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from data.test_loading import KEEP_RATIO, make_dataset
+from data.test_loading import KEEP_RATIO
 from tood.data import WorkerDeaths, WorkerDiedError, train_loader
 from tood.data.dataset import DetectionDataset
 from tood.data.loading import Batch
 from tood.errors import ToodError
 
 ADVICE = "take fewer of them"
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> DetectionDataset:
-    (tmp_path / "pictures").mkdir()
-    return make_dataset(tmp_path / "pictures", [(60, 80), (80, 60), (48, 90), (50, 70), (90, 45), (64, 64), (33, 77)])
 
 
 def kill(loader: object) -> None:

@@ -88,6 +88,25 @@ def test_outputs_and_gradients(
         near(found, other, ERRORS[size])
 
 
+@pytest.mark.parametrize("shape", [(1, 16, 20), (2, 17, 21), (3, 7, 9), (1, 1, 300), (1, 300, 1), (2, 2, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_squares_of_two_are_as_exact_as_the_direct_sum(shape: tuple[int, int, int], bias: bool) -> None:
+    batch, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 130, height, width, generator=generator).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(140, 130, 3, 3, generator=generator) / 34
+    shift = torch.randn(140, generator=generator) if bias else None
+    exact = conv2d(x.double(), weight.double(), None if shift is None else shift.double(), padding=1)
+    direct = conv2d(x, weight, shift, padding=1)
+    for relu in (False, True):
+        wanted = exact.relu() if relu else exact
+        with torch.inference_mode():
+            (found,) = Winograd.of(weight.double(), 2)([x], shift, relu=relu)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        error = (found - wanted).abs().max()
+        assert error < max(3 * float((direct - exact).abs().max()), 2e-6)
+
+
 def test_squares_of_four_are_computed_to_five_digits_in_wide_layers() -> None:
     (features,) = pyramid([(1, 40, 40)], 256)
     weight = torch.randn(64, 256, 3, 3) / 48

@@ -247,7 +247,7 @@ def test_a_loader_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 2, errors
     assert "Traceback" not in errors
-    assert "worker" in errors.splitlines()[-1]
+    assert "data.workers" in errors.splitlines()[-1]
     assert read_checkpoint(out)["position"]["step"] >= 1
 
 
