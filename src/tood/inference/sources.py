@@ -16,15 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tood.data.files import IMAGE_SUFFIXES, find_images
 from tood.data.images import picture_pixels, read_image
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
 Source: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
-
-# By these a folder's pictures are told from its other files; a file that is named itself may be called anything.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-
 
 _BLOCK_BYTES = 1 << 20
 
@@ -143,13 +140,7 @@ def _files(source: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise ToodError(f"there is no image file or folder {str(path)[:80]}...: {error.strerror}") from error
     if is_folder:
-        found = sorted(
-            file
-            for file in path.rglob("*")
-            if file.suffix.lower() in IMAGE_SUFFIXES
-            and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and file.is_file()
-        )
+        found = find_images(path).images
         if not found:
             raise ToodError(f"there is no image in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
         yield from found

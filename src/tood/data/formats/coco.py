@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.files import find_images
 from tood.data.formats.coco_json import local_name, read_coco_json
-from tood.data.formats.folder import SplitInfo, canonical, empty_record, list_images
+from tood.data.formats.folder import SplitInfo, canonical, empty_record
 from tood.data.images import image_size
 from tood.errors import ToodError
 
@@ -117,7 +118,9 @@ def _jsons_beside_images(root: Path) -> dict[str, Path]:
 def _bare_test_folders(root: Path) -> list[Path]:
     """Folders of test images that no json belongs to."""
     places = [path for parent in (root, root / "images") if parent.is_dir() for path in parent.iterdir()]
-    return sorted(path for path in places if path.is_dir() and canonical(path.name) == "test" and list_images(path))
+    return sorted(
+        path for path in places if path.is_dir() and canonical(path.name) == "test" and find_images(path).images
+    )
 
 
 def image_folder(source: Path, home: Path, file_names: Sequence[str]) -> Path:
@@ -157,7 +160,7 @@ def _missing_files(images: tuple[ImageRecord, ...], source: Path) -> list[Proble
 
 def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, ...]]:
     """Records of a folder of images without annotations, numbered from 1 (or by their names, where all are numbers)."""
-    paths = list_images(folder)
+    paths = find_images(folder).images
     numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1 for path in paths]
     if min(numbers, default=-1) < 0 or len(set(numbers)) < len(numbers) or max(numbers) >= 1 << 62:
         numbers = list(range(1, len(paths) + 1))

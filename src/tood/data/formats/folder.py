@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from tood.data.dataset import DetectionDataset, ImageRecord
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".ppm", ".pgm")
-
 # Rounding in a file (COCO keeps 2 decimals, YOLO usually 6) moves an edge by less than this many pixels.
 ROUNDING = 0.5
 
@@ -131,15 +129,6 @@ def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: st
         areas=np.zeros(0, np.float64),
         annotation_ids=np.zeros(0, np.int64),
         file_name=file_name,
-    )
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Every image file under a folder and its sub-folders, sorted; hidden ones left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 
 

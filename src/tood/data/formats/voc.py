@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.files import IMAGE_SUFFIXES
 from tood.data.formats.folder import (
-    IMAGE_SUFFIXES,
     SplitInfo,
     box_areas,
     canonical,

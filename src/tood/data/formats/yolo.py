@@ -16,15 +16,14 @@ import yaml
 from numpy.typing import NDArray
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.files import IMAGE_SUFFIXES, find_images
 from tood.data.formats.folder import (
-    IMAGE_SUFFIXES,
     SplitInfo,
     box_areas,
     canonical,
     clean_boxes,
     clip_reason,
     drop_reason,
-    list_images,
 )
 from tood.data.images import image_size
 from tood.errors import ToodError
@@ -251,7 +250,7 @@ def _place(entry: str, key: str, base: Path, source: Path) -> Path:
 def _images_of(place: Path, source: Path) -> list[tuple[Path, str]]:
     """Images of a folder or a txt list, each with its name inside the split."""
     if place.is_dir():
-        return [(path, path.relative_to(place).as_posix()) for path in list_images(place)]
+        return [(path, path.relative_to(place).as_posix()) for path in find_images(place).images]
     if place.suffix.lower() in IMAGE_SUFFIXES:
         return [(place, place.name)]
     try:
