@@ -89,7 +89,23 @@ def from_dict(cls: Any, raw: Any, where: str = "") -> Any:
     Raises:
         ToodError: if a key is unknown, missing, or its value not of the field's type.
     """
-    return _convert(cls, raw, _Place(where))
+    return _convert(cls, _moved(cls, raw), _Place(where))
+
+
+def _moved(cls: Any, raw: Any) -> Any:
+    """`raw` with keys that older files have (`cls.MOVED`) where they belong now, or left out where nothing has them."""
+    moved: Mapping[str, str] = getattr(cls, "MOVED", {})
+    if not isinstance(raw, Mapping) or not moved.keys() & raw.keys():
+        return raw
+    upgraded = {key: value for key, value in raw.items() if key not in moved}
+    for old in moved.keys() & raw.keys():
+        part, _, key = moved[old].rpartition(".")
+        name, choices = _discriminator(get_args(_types(cls)[part]))
+        inner = upgraded.get(part, {name: next(iter(choices))})
+        member = choices.get(inner.get(name)) if isinstance(inner, Mapping) else None
+        if member is not None and key in _types(member):
+            upgraded[part] = {key: raw[old], **inner}
+    return upgraded
 
 
 def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") -> T:
@@ -107,6 +123,8 @@ def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") ->
         keys = key.strip().split(".")
         if not equals or not all(keys):
             raise ToodError(f"{where} '{setting}': expected key=value, as in optimizer.lr=0.01")
+        moved: Mapping[str, str] = getattr(config, "MOVED", {})
+        keys = moved.get(keys[0], keys[0]).split(".") + keys[1:]
         config = _set(type(config), config, keys, text.strip(), _Place(where))
     return config
 
@@ -245,6 +263,9 @@ def _member(members: tuple[Any, ...], value: Mapping[str, Any], place: _Place) -
     """The dataclass of the union that the mapping's discriminator names."""
     name, choices = _discriminator(members)
     if name not in value:
+        for member in members:
+            if getattr(member, "UNNAMED_KIND", False):
+                return member
         raise place.error(f"{(place / name).key} is missing: expected {_one_of(tuple(choices))}")
     return choices[_convert_literal(tuple(choices), value[name], place / name)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -45,11 +45,6 @@ class Targets:
             self.crowd.to(device, non_blocking=True),
         )
 
-    def without_crowd(self) -> Targets:
-        """Only the single objects."""
-        kept = (~self.crowd).nonzero().squeeze(1)  # once: a mask would be searched at each use
-        return Targets(*(values.index_select(0, kept) for values in (self.boxes, self.labels, self.crowd)))
-
 
 @dataclass(frozen=True)
 class Priors:
@@ -90,7 +85,10 @@ class DensePredictions:
         logits: whether `scores` still lack their sigmoid.
         quality: [B, N] logits of how good each box is (centerness, IoU), from heads that judge that apart from the
             class; detections are selected by `scores` and then ranked by `scores` times this. None elsewhere.
-        extras: side outputs by name (box distributions, a one-to-one head, ...), each [B, N, ...].
+        distributions: [B, N, 4, R] logits of the bins whose mean is each side's distance in strides, left, top, right,
+            bottom, from heads that predict boxes as distributions (distribution focal loss). None elsewhere.
+        one_to_one: predictions of a second head on the same priors, which gives each object once and needs no NMS.
+            None elsewhere.
     """
 
     scores: Tensor
@@ -98,7 +96,8 @@ class DensePredictions:
     priors: Priors
     logits: bool = False
     quality: Tensor | None = None
-    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    distributions: Tensor | None = None
+    one_to_one: DensePredictions | None = None
 
     def probabilities(self) -> Tensor:
         """[B, N, C] the scores as probabilities."""

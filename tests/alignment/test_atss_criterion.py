@@ -13,6 +13,7 @@ from tood.alignment import (
     ATSSAssigner,
     ATSSCriterion,
     ATSSCriterionConfig,
+    Progress,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
     build_criterion,
@@ -145,7 +146,7 @@ def test_logits_and_their_probabilities_give_the_same(
     criterion = build_criterion(config)
     gradients = []
     for given in (logits, probabilities):
-        losses = criterion(given, targets, None, warm_up)
+        losses = criterion(given, targets, None, Progress() if warm_up else None)
         gradients.append(torch.autograd.grad(losses.total, predictions.scores)[0])
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 

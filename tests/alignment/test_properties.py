@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tood.alignment import ATSSAssigner, TaskAlignedAssigner, TaskAlignedCriterion
+from tood.alignment import ATSSAssigner, Progress, TaskAlignedAssigner, TaskAlignedCriterion
 from tood.alignment.assigners import assignment, task_aligned
+from tood.alignment.assigners.assignment import empty_assignment
 from tood.alignment.assigners.nearest import nearest
+from tood.alignment.criteria.criterion import class_losses, counted_priors
 from tood.boxes import inside_distance, iou_matrix
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Targets
@@ -177,7 +181,7 @@ def test_losses_without_objects_are_finite(warm_up: bool, counts: list[int]) -> 
     scores = torch.stack([s for s, _, _ in scenes]).requires_grad_()
     boxes = torch.stack([b for _, b, _ in scenes]).requires_grad_()
     predictions = DensePredictions(scores, boxes, PRIORS)
-    losses = TaskAlignedCriterion()(predictions, [t for _, _, t in scenes], None, warm_up)
+    losses = TaskAlignedCriterion()(predictions, [t for _, _, t in scenes], None, Progress() if warm_up else None)
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert losses.terms["cls"] > 0
@@ -365,3 +369,26 @@ def test_the_nearest_places_are_those_of_the_whole_matrix_ties_included(
     assert torch.equal(
         torch.where(near, places, missing).sort().values, torch.where(near, index, missing).sort().values
     )
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["tal", "atss"]), st.integers(0, 4), st.integers(0, 50))
+def test_crowds_change_no_assignment_wherever_they_stand(seed: int, kind: str, crowds: int, singles: int) -> None:
+    scores, boxes, targets = scene(seed, singles + crowds)
+    crowd = torch.randperm(singles + crowds, generator=torch.Generator().manual_seed(seed)) < crowds
+    mixed = replace(targets, crowd=crowd)
+    alone = Targets(targets.boxes[~crowd], targets.labels[~crowd], targets.crowd[~crowd])
+    found, expected = (
+        TaskAlignedAssigner()(scores[None], boxes[None], PRIORS.centres, [truth])
+        if kind == "tal"
+        else ATSSAssigner()(PRIORS, [truth])
+        for truth in (mixed, alone)
+    )
+    for name in ("gt_index", "labels", "boxes", "iou", "metric", "target_scores"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_ignored_priors_learn_nothing() -> None:
+    losses, valid = torch.ones(1, 4, 3), torch.tensor([[True, True, True, False]])
+    ignoring = replace(empty_assignment(1, 4, losses.device), ignored=torch.tensor([[False, True, False, False]]))
+    assert class_losses(losses, counted_priors(ignoring, valid), torch.tensor(1.0)).tolist() == [[3, 0, 3, 0]]
+    assert class_losses(losses, counted_priors(ignoring, None), torch.tensor(1.0)).tolist() == [[3, 0, 3, 3]]

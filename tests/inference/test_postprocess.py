@@ -14,7 +14,8 @@ from golden_values import golden
 from tood.boxes import decode_distances, iou_matrix
 from tood.inference import postprocess
 from tood.inference.postprocess import _best_pairs
-from tood.models.common import PostprocessConfig
+from tood.models.common import PostprocessConfig, ScoreVotingConfig, TopKConfig
+from tood.models.common.postprocess_config import Ranking
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Priors
 
@@ -217,3 +218,74 @@ def test_the_best_pairs_are_those_of_a_stable_sort(seed: int, limit: int, ties: 
     ordered = flat.sort(descending=True, stable=True).indices[:limit]
     expected = ordered[flat[ordered] > 0.3].sort().values
     assert torch.equal(_best_pairs(scores, 0.3, limit), expected)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["score", "product", "geometric_mean"]))
+def test_ranking_decides_what_a_detection_scores(seed: int, ranking: Ranking) -> None:
+    predictions = usable_predictions(seed)
+    quality = torch.randn(predictions.scores.shape[:2], generator=torch.Generator().manual_seed(seed))
+    predictions = replace(predictions, quality=quality)
+    config = PostprocessConfig(score_threshold=0.2, iou_threshold=1.0, ranking=ranking, max_detections=1000)
+    for i, found in enumerate(postprocess(predictions, None, config)):
+        scores, judged = predictions.scores[i], quality[i].sigmoid()[:, None]
+        wanted = {"score": scores, "product": scores * judged, "geometric_mean": (scores * judged).sqrt()}[ranking]
+        torch.testing.assert_close(found.scores, wanted[scores > 0.2].sort(descending=True).values)
+
+
+def test_boxes_of_other_classes_suppress_where_classes_do_not_matter() -> None:
+    predictions = two_classes_in_one_place()
+    (of_classes,) = postprocess(predictions, None, PostprocessConfig(score_threshold=0.1))
+    (agnostic,) = postprocess(predictions, None, PostprocessConfig(score_threshold=0.1, class_agnostic=True))
+    assert of_classes.labels.tolist() == [1, 0]
+    assert agnostic.labels.tolist() == [1]
+    assert agnostic.boxes.tolist() == [[0, 0, 10, 10]]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 100))
+def test_without_suppression_the_best_pairs_are_all_there_is(seed: int, limit: int) -> None:
+    predictions = usable_predictions(seed)
+    for i, found in enumerate(postprocess(predictions, None, TopKConfig(max_detections=limit))):
+        order = predictions.scores[i].flatten().sort(descending=True, stable=True)
+        best = order.indices[:limit][order.values[:limit] > 0]
+        classes = predictions.scores.shape[2]
+        assert torch.equal(found.scores, predictions.scores[i].flatten()[best])
+        assert torch.equal(found.labels, best % classes)
+        assert torch.equal(found.boxes, predictions.boxes[i][best // classes])
+
+
+def test_without_suppression_the_one_to_one_head_speaks() -> None:
+    first, second = usable_predictions(1), usable_predictions(2)
+    both = replace(first, one_to_one=second)
+    for config, expected in ((TopKConfig(), second), (PostprocessConfig(), first)):
+        for found, wanted in zip(postprocess(both, None, config), postprocess(expected, None, config), strict=True):
+            assert torch.equal(found.scores, wanted.scores)
+
+
+@given(st.integers(0, 10_000))
+def test_voting_moves_boxes_to_the_mean_of_those_of_their_class_that_they_overlap(seed: int) -> None:
+    predictions = usable_predictions(seed)
+    voting = ScoreVotingConfig(score_threshold=0.3, iou_threshold=0.5)
+    plain = PostprocessConfig(score_threshold=0.3, iou_threshold=0.5)
+    results = zip(postprocess(predictions, None, voting), postprocess(predictions, None, plain), strict=True)
+    for i, (voted, kept) in enumerate(results):
+        assert torch.equal(voted.scores, kept.scores)
+        assert torch.equal(voted.labels, kept.labels)
+        for box, start, label in zip(voted.boxes, kept.boxes, kept.labels, strict=True):
+            scores = predictions.scores[i, :, label]
+            overlap = iou_matrix(start[None], predictions.boxes[i])[0]
+            votes = scores * (-((1 - overlap) ** 2) / 0.025).exp() * (overlap > 0.01) * (scores > 0.3)
+            mean = (votes[:, None] * predictions.boxes[i]).sum(dim=0) / votes.sum()
+            torch.testing.assert_close(box, mean, rtol=1e-4, atol=1e-4)
+
+
+def two_classes_in_one_place() -> DensePredictions:
+    priors = Priors(torch.zeros(2, 2), torch.ones(2), torch.ones(2), ((1, 2),))
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 9]]])
+    return DensePredictions(torch.tensor([[[0.05, 0.9], [0.8, 0.05]]]), boxes, priors)
+
+
+def usable_predictions(seed: int) -> DensePredictions:
+    """As `random_predictions`, but every box has an area."""
+    predictions = random_predictions(seed)
+    corners = predictions.boxes[..., :2]
+    return replace(predictions, boxes=torch.cat([corners, corners + 2 + corners.flip(1)], 2))

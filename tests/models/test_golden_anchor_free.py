@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from golden_values import NARROW, golden, narrow_model, targets_of
-from tood.alignment import TaskAlignedCriterion
+from tood.alignment import Progress, TaskAlignedCriterion
 from tood.inference import postprocess
 from tood.models import padded_sizes
 from tood.models.tood.weights import to_published
@@ -59,7 +59,7 @@ def test_losses_and_gradients(epoch: int) -> None:
     predictions = model(VALUES["images"])
     sizes = padded_sizes(VALUES["img_shapes"], NARROW.input.divisor)
     targets = targets_of(VALUES["gt_boxes"], VALUES["gt_labels"])
-    losses = TaskAlignedCriterion()(predictions, targets, sizes, warm_up=epoch < 4)
+    losses = TaskAlignedCriterion()(predictions, targets, sizes, progress=Progress(epoch))
     for given, name in ((losses.per_prior["cls"], "loss_cls"), (losses.per_prior["box"], "loss_bbox")):
         levels = torch.stack([level.sum() for level in given.split(predictions.priors.level_sizes, dim=1)])
         torch.testing.assert_close(levels, wanted[name], rtol=1e-4, atol=1e-6)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from golden_values import NARROW, golden, narrow_model, targets_of
-from tood.alignment import TaskAlignedCriterion
+from tood.alignment import Progress, TaskAlignedCriterion
 from tood.inference import postprocess
 from tood.models import padded_sizes
 from tood.models.tood.weights import to_published
@@ -90,7 +90,7 @@ def check_losses(predictions: DensePredictions, epoch: int, rtol: float) -> torc
         predictions,
         targets_of(VALUES["gt_boxes"], VALUES["gt_labels"]),
         padded_sizes(VALUES["img_shapes"], 32),
-        warm_up=epoch < 4,
+        progress=Progress(epoch),
     )
     for given, name in ((losses.per_prior["cls"], "loss_cls"), (losses.per_prior["box"], "loss_bbox")):
         levels = torch.stack([level.sum() for level in given.split(predictions.priors.level_sizes, dim=1)])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from golden_values import targets_of
 from narrow_models import BASED, DEFORMABLE, FREE, RESNEXT_DEFORMABLE, lively
-from tood.alignment import TaskAlignedCriterion
+from tood.alignment import Progress, TaskAlignedCriterion
 from tood.models.tood import TOOD, TOODConfig
 from tood.models.tood.weights import to_published
 from tood.structures import Targets
@@ -305,7 +305,7 @@ def test_head_maps_losses_and_gradients(config: TOODConfig, epoch: int, counts: 
     torch.testing.assert_close(predictions.boxes.double(), boxes, rtol=1e-5, atol=1e-3)
 
     truths = truth_of(counts)
-    found = TaskAlignedCriterion()(predictions, truths, torch.tensor(PADDED), warm_up=epoch < 4)
+    found = TaskAlignedCriterion()(predictions, truths, torch.tensor(PADDED), progress=Progress(epoch))
     wanted = losses(scores, boxes, Places(maps), truths, warm_up=epoch < 4)
     for name, per_place in zip(("cls", "box"), wanted, strict=True):
         torch.testing.assert_close(found.per_prior[name].double(), per_place, rtol=1e-4, atol=1e-6)

@@ -36,13 +36,15 @@ HEADS: dict[str, dict[str, Any]] = {
 
 def crossed(out: Path, family: str, criterion: str) -> RunConfig:
     """The tiny run with another head and criterion, as a YAML file would say it."""
-    raw = configuration.to_dict(replace(tiny_run(out), assigner_warm_up_share=0.0))
+    raw = configuration.to_dict(tiny_run(out))
     head = dict(HEADS[family])
     if family == "atss" and criterion == "task_aligned":
         head["centerness"] = False
     del raw["model"]["postprocess"]  # the family's own
     raw["model"] |= {"family": family, "head": head}
     raw["criterion"] = {"kind": criterion}
+    if criterion == "task_aligned":
+        raw["criterion"]["warm_up_share"] = 0.0
     return configuration.from_dict(RunConfig, raw)
 
 

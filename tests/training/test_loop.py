@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tood.alignment import Losses
+from tood.alignment import Losses, Progress, TaskAlignedCriterionConfig
 from tood.errors import ToodError
 from tood.models import AnyDetector, load_weights
 from tood.training.checkpoint import read_checkpoint
@@ -88,7 +88,7 @@ def test_the_test_split_chooses_no_weights(tmp_path: Path) -> None:
 
 
 def test_it_learns(tmp_path: Path) -> None:
-    config = replace(tiny_run(tmp_path), epochs=40, assigner_warm_up_share=0.0, optimizer=tiny_run(tmp_path).optimizer)
+    config = replace(tiny_run(tmp_path), epochs=40, criterion=TaskAlignedCriterionConfig(warm_up_share=0.0))
     trainer = tiny_trainer(config)
     trainer.run()
     with (tmp_path / "metrics.csv").open() as file:
@@ -222,9 +222,9 @@ def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "batch by batch"])
-@pytest.mark.parametrize("warm_up", [True, False], ids=["warm-up", "aligned"])
+@pytest.mark.parametrize("progress", [Progress(), Progress(epoch=4)], ids=["warm-up", "aligned"])
 def test_accumulated_batches_have_the_loss_and_gradient_of_one_large_batch(
-    tmp_path: Path, exact: bool, warm_up: bool
+    tmp_path: Path, exact: bool, progress: Progress
 ) -> None:
     config = replace(plain(tiny_run(tmp_path)), exact_accumulation=exact, clip_gradient=None)
     learner = tiny_trainer(config).learner
@@ -236,8 +236,8 @@ def test_accumulated_batches_have_the_loss_and_gradient_of_one_large_batch(
     )
     learner.train_mode = lambda: None  # type: ignore[method-assign]  # no batch statistics
     learner.model.eval()
-    expected = learner.step([whole], 1, 0.1, warm_up)
-    losses = learner.step(small, 1, 0.1, warm_up)
+    expected = learner.step([whole], 1, 0.1, progress)
+    losses = learner.step(small, 1, 0.1, progress)
     equal = [torch.allclose(one, two, rtol=1e-4, atol=1e-6) for one, two in zip(*gradients, strict=True)]
     assert (losses == pytest.approx(expected, rel=1e-5)) is exact
     assert all(equal) is exact

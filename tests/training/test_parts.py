@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 
 from tood import configuration
+from tood.alignment import ATSSCriterionConfig, Progress, TaskAlignedCriterionConfig
 from tood.data.transforms import Sample, build_transforms
 from tood.errors import ToodError
 from tood.models import build_model, named_models
@@ -106,14 +107,30 @@ def test_a_resumed_optimiser_goes_on_in_another_memory_layout() -> None:
 
 
 def test_the_geometric_assigner_rules_for_four_epochs_or_a_third_of_a_short_run() -> None:
-    run = RunConfig()
-    epochs = lambda total: [run.warms_up_assigner(e, e / total) for e in range(total)]  # noqa: E731
+    criterion = TaskAlignedCriterionConfig()
+    epochs = lambda total: [criterion.in_warm_up(Progress(e, e / total)) for e in range(total)]  # noqa: E731
     assert epochs(12) == [True] * 4 + [False] * 8
     assert epochs(24) == [True] * 4 + [False] * 20
     assert epochs(6) == [True] * 2 + [False] * 4
-    long_run = replace(run, assigner_warm_up_epochs=None)
-    assert long_run.warms_up_assigner(20, 0.3)
-    assert not long_run.warms_up_assigner(20, 0.34)
+    by_share = run_config("tood_tiny").criterion
+    assert isinstance(by_share, TaskAlignedCriterionConfig)
+    assert by_share.in_warm_up(Progress(20, 0.3))
+    assert not by_share.in_warm_up(Progress(20, 0.34))
+
+
+def test_keys_of_older_runs_are_taken_where_they_belong_now() -> None:
+    older = configuration.to_dict(RunConfig())
+    del older["criterion"]["warm_up_epochs"], older["criterion"]["warm_up_share"], older["model"]["postprocess"]["kind"]
+    older |= {"assigner_warm_up_epochs": 2, "assigner_warm_up_share": 0.25}
+    expected = replace(RunConfig(), criterion=TaskAlignedCriterionConfig(warm_up_epochs=2, warm_up_share=0.25))
+    assert configuration.from_dict(RunConfig, older) == expected
+    del older["criterion"]
+    assert configuration.from_dict(RunConfig, older) == expected
+    # An ATSS run had them, too, without a use for them.
+    older["criterion"] = {"kind": "atss"}
+    assert configuration.from_dict(RunConfig, older) == replace(RunConfig(), criterion=ATSSCriterionConfig())
+    settings = ["assigner_warm_up_epochs=2", "assigner_warm_up_share=0.25"]
+    assert configuration.apply_overrides(RunConfig(), settings) == expected
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,7 @@ def test_the_geometric_assigner_rules_for_four_epochs_or_a_third_of_a_short_run(
         ("optimizer.lr_batch=0", r"optimizer\.lr_batch is 0"),
         ("optimizer.momentum=1", r"optimizer\.momentum is 1\.0"),
         ("ema.decay=1", r"ema\.decay is 1\.0"),
-        ("assigner_warm_up_share=2", r"assigner_warm_up_share is 2\.0: expected a number from 0 to 1"),
+        ("criterion.warm_up_share=2", r"warm_up_share is 2\.0: expected a number from 0 to 1"),
         ("augment.flip=2", r"augment\.flip is 2\.0: give a number"),
         ("precision=fp64", r"precision is 'fp64': expected auto, fp32, bf16 or fp16"),
         ("model.backbone.block=basik", r"model\.backbone\.block is 'basik'.* did you mean basic\?"),
@@ -185,7 +202,8 @@ def test_the_published_recipes_number_for_number(recipe: str, epochs: int, drops
         [0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
     )
     assert run.epochs == epochs
-    assert [run.warms_up_assigner(epoch, epoch / epochs) for epoch in (0, 3, 4)] == [True, True, False]
+    assert isinstance(run.criterion, TaskAlignedCriterionConfig)
+    assert [run.criterion.in_warm_up(Progress(epoch, epoch / epochs)) for epoch in (0, 3, 4)] == [True, True, False]
     assert (run.clip_gradient, run.ema.enabled) == (None, False)
     assert (run.data.keep_empty, run.data.smallest_side) == (False, 32)
     augment = run.augment

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from tood.alignment import ATSSCriterionConfig, Losses
+from tood.alignment import ATSSCriterionConfig, Losses, Progress
 from tood.data import Batch, load_dataset
 from tood.data.transforms import AugmentConfig
 from tood.errors import SharedError, ToodError
@@ -223,8 +223,8 @@ def train_poisoned(config: RunConfig) -> object:
     """The second process alone meets a number that is none."""
     finite = Learner.losses
 
-    def losses(self: Learner, batch: Batch, number: int, warm_up: bool, *sums: Mapping[str, Tensor]) -> Losses:
-        found = finite(self, batch, number, warm_up, *sums)
+    def losses(self: Learner, batch: Batch, number: int, progress: Progress, *sums: Mapping[str, Tensor]) -> Losses:
+        found = finite(self, batch, number, progress, *sums)
         if self.processes.rank == 1 and number == 3:
             return replace(found, per_prior={**found.per_prior, "box": found.per_prior["box"] * float("nan")})
         return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
 from tood.data.reading import Unreadable
@@ -80,8 +82,6 @@ class RunConfig:
         exact_accumulation: give such a step the loss of one large batch, whose averages span all its images; they must
             be known first, which costs one more forward pass. Otherwise each batch has averages of its own.
         clip_gradient: largest norm of the gradient, null for no limit.
-        assigner_warm_up_epochs: epochs of the geometric assigner at the start (published: 4), null for no such limit.
-        assigner_warm_up_share: it ends at the latest after this share of the run.
         not_finite: what to do with a step whose loss or gradient is no number: "stop", or "skip" it and go on.
         freeze: names of the network's parts that do not learn, such as backbone or backbone.layer1.
         evaluate_every: epochs between evaluations; the run's end is always evaluated.
@@ -103,6 +103,14 @@ class RunConfig:
         out: folder that the run is written to; null takes `runs/<name>-1`, or the next free number.
     """
 
+    # Keys of older files, and where what they say stands now.
+    MOVED: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "assigner_warm_up_epochs": "criterion.warm_up_epochs",
+            "assigner_warm_up_share": "criterion.warm_up_share",
+        }
+    )
+
     name: str = "tood"
     recipe: str = "1x"
     model: AnyModelConfig = field(default_factory=TOODConfig)
@@ -119,8 +127,6 @@ class RunConfig:
     accumulation: int | None = None
     exact_accumulation: bool = True
     clip_gradient: float | None = None
-    assigner_warm_up_epochs: int | None = 4
-    assigner_warm_up_share: float = 1 / 3
     not_finite: NotFinite = "stop"
     freeze: tuple[str, ...] = ()
     evaluate_every: int = 1
@@ -154,9 +160,8 @@ class RunConfig:
         for name, value in above_nought.items():
             if value is not None and not 0 < value < math.inf:
                 raise ToodError(f"{name} is {value}: expected a number above 0")
-        for name in ("assigner_warm_up_share", "evaluation_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ToodError(f"{name} is {getattr(self, name)}: expected a number from 0 to 1")
+        if not 0 <= self.evaluation_share <= 1:
+            raise ToodError(f"evaluation_share is {self.evaluation_share}: expected a number from 0 to 1")
 
     def batches(self, processes: int = 1) -> tuple[int, int]:
         """Images in a batch of one process, and batches of it in a step.
@@ -169,16 +174,6 @@ class RunConfig:
         if self.accumulation is not None or wanted is None:
             return size, self.accumulation or 1
         return size, max(int(wanted / (size * processes) + 0.5), 1)
-
-    def warms_up_assigner(self, epoch: int, progress: float) -> bool:
-        """Whether the geometric assigner is still in force.
-
-        Args:
-            epoch: completed passes over the data.
-            progress: completed share of the run, 0..1.
-        """
-        within_epochs = self.assigner_warm_up_epochs is None or epoch < self.assigner_warm_up_epochs
-        return within_epochs and progress < self.assigner_warm_up_share - 1e-9
 
     def require_all_trained(self) -> None:
         """Refuses a model with a branch that the criterion would leave as it was initialised.

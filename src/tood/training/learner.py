@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from tood.alignment import Losses, build_criterion
+from tood.alignment import Losses, Progress, build_criterion
 from tood.data import Batch
 from tood.models import AnyDetector, normalise, padded_sizes
 from tood.processes import Processes
@@ -80,14 +80,14 @@ class Learner:
         for part in self.frozen:
             part.eval()
 
-    def step(self, batches: Sequence[Batch], number: int, rate: float, warm_up: bool) -> dict[str, float]:
+    def step(self, batches: Sequence[Batch], number: int, rate: float, progress: Progress) -> dict[str, float]:
         """One optimiser step over the gradients of a group of batches.
 
         Args:
             batches: of this process.
             number: of the step, from 1.
             rate: learning rate.
-            warm_up: whether the criterion's first phase lasts.
+            progress: of the run, which the criterion's phases go by.
 
         Returns:
             The step's losses by name, over all processes.
@@ -98,7 +98,7 @@ class Learner:
         set_rate(self.optimizer, rate)
         _copy(self.buffers, self.buffers_before)
         try:
-            losses = self._gradients(batches, number, warm_up)
+            losses = self._gradients(batches, number, progress)
             self._limit_gradient(batches, number)
         except Exception:
             self.optimizer.zero_grad()
@@ -117,15 +117,15 @@ class Learner:
             self.guard.values(what, batches, number, torch.tensor(torch.inf, device=self.accelerator.device))
         return losses
 
-    def _gradients(self, batches: Sequence[Batch], number: int, warm_up: bool) -> dict[str, float]:
+    def _gradients(self, batches: Sequence[Batch], number: int, progress: Progress) -> dict[str, float]:
         sums = None
         if len(batches) > 1 and self.config.exact_accumulation:
-            sums = self._weight_sums(batches, number, warm_up)
+            sums = self._weight_sums(batches, number, progress)
         share = 1 if sums is not None else 1 / len(batches)
         totals: dict[str, float] = {}
         for i, batch in enumerate(batches, start=1):
             with contextlib.nullcontext() if i == len(batches) else self.accelerator.no_sync(self.model):
-                losses = self.losses(batch, number, warm_up, sums)
+                losses = self.losses(batch, number, progress, sums)
                 self.accelerator.backward(losses.total * share)
             values = self.guard.values("the loss", [batch], number, *losses.terms.values())
             for name, value in zip(losses.terms, values, strict=True):
@@ -133,18 +133,18 @@ class Learner:
         return totals
 
     @torch.no_grad()
-    def _weight_sums(self, batches: Sequence[Batch], number: int, warm_up: bool) -> dict[str, Tensor]:
+    def _weight_sums(self, batches: Sequence[Batch], number: int, progress: Progress) -> dict[str, Tensor]:
         """What the losses of the batches together are divided by, in this process."""
         self.model.eval()  # the statistics of BatchNorms are for the pass that learns
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            for name, value in self.losses(batch, number, warm_up).weight_sums.items():
+            for name, value in self.losses(batch, number, progress).weight_sums.items():
                 sums[name] = sums[name] + value if name in sums else value
         self.train_mode()
         return sums
 
     def losses(
-        self, batch: Batch, number: int, warm_up: bool, weight_sums: Mapping[str, Tensor] | None = None
+        self, batch: Batch, number: int, progress: Progress, weight_sums: Mapping[str, Tensor] | None = None
     ) -> Losses:
         """Losses of a batch.
 
@@ -159,7 +159,7 @@ class Learner:
         output = predictions.scores.float().sum() + predictions.boxes.float().sum()
         self.guard.values("the network's output", [batch], number, output)
         sizes = padded_sizes(batch.sizes, self.input.divisor)
-        return self.criterion(predictions, batch.targets, sizes, warm_up, weight_sums)
+        return self.criterion(predictions, batch.targets, sizes, progress, weight_sums)
 
     def _limit_gradient(self, batches: Sequence[Batch], number: int) -> None:
         limit, scaler = self.config.clip_gradient, self.accelerator.scaler

@@ -16,6 +16,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader
 
 from tood import configuration
+from tood.alignment import Progress
 from tood.data import Batch, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError
 from tood.models import AnyDetector, save_weights
@@ -185,9 +186,8 @@ class Trainer:
         """One optimiser step, or none where its numbers are not finite and the run is to go on."""
         position, learner = self.position, self.learner
         rate = learner.peak_rate * rate_factor(self.config.schedule, position.step, progress)
-        warm_up = self.config.warms_up_assigner(position.epoch, progress)
         try:
-            losses = learner.step(group, position.step + 1, rate, warm_up)
+            losses = learner.step(group, position.step + 1, rate, Progress(position.epoch, progress))
         except NotFiniteError as error:
             position.skipped += 1
             if self.config.not_finite == "stop" or position.skipped > MOST_SKIPPED:

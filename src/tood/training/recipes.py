@@ -7,6 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
 from tood.data.transforms import published_1x, published_2x, small_model
 from tood.errors import ToodError
 from tood.models import named_model
@@ -35,7 +36,6 @@ def recipe_1x(run: RunConfig) -> RunConfig:
         epochs=12,
         batch_size=None,
         clip_gradient=None,
-        assigner_warm_up_epochs=4,
     )
 
 
@@ -72,9 +72,15 @@ def recipe_small(run: RunConfig) -> RunConfig:
         batch_size=8,
         accumulation=1,
         clip_gradient=10.0,
-        assigner_warm_up_epochs=None,
-        assigner_warm_up_share=1 / 3,
+        criterion=_by_share(run.criterion),
     )
+
+
+def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
+    """A criterion whose warm-up is a share of the run, whatever its epochs: they are many and short."""
+    if isinstance(criterion, TaskAlignedCriterionConfig):
+        return replace(criterion, warm_up_epochs=None, warm_up_share=1 / 3)
+    return criterion
 
 
 RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(

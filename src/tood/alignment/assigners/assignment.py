@@ -23,12 +23,12 @@ def block_size(batch: int, priors: int) -> int:
 
 @dataclass(frozen=True)
 class PaddedTargets:
-    """The ground truths of a batch in one tensor each; crowds are left out, they are never positives.
+    """The ground truths of a batch in one tensor each, those of an image's single objects first.
 
     Attributes:
-        boxes: [B, G, 4] x1 y1 x2 y2 in input pixels, G the largest number of objects in one image.
+        boxes: [B, G, 4] x1 y1 x2 y2 in input pixels, G the largest number of boxes in one image.
         labels: [B, G] int64 class index.
-        present: [B, G] bool, False on padding.
+        present: [B, G] bool, False on crowds, which are never positives, and on padding.
     """
 
     boxes: Tensor
@@ -37,13 +37,14 @@ class PaddedTargets:
 
     @staticmethod
     def of(targets: Sequence[Targets]) -> PaddedTargets:
-        """Pads the images' single objects to the largest number among them."""
-        single = [target.without_crowd() for target in targets]
-        boxes = pad_sequence([target.boxes.float() for target in single], batch_first=True)
-        labels = pad_sequence([target.labels for target in single], batch_first=True)
-        counts = torch.tensor([len(target) for target in single], device=boxes.device)
-        present = torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]
-        return PaddedTargets(boxes, labels, present)
+        """Pads the images' boxes to the largest number among them, without waiting for a device."""
+        boxes = pad_sequence([target.boxes.float() for target in targets], batch_first=True)
+        labels = pad_sequence([target.labels for target in targets], batch_first=True)
+        absent = pad_sequence([target.crowd for target in targets], batch_first=True, padding_value=True)
+        # Crowds behind the single objects, which keep their order and so their index.
+        absent, order = absent.sort(dim=1, stable=True)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        return PaddedTargets(boxes, labels.gather(1, order), ~absent)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Assignment:
         metric: [B, N] alignment metric t (TAL) or IoU (ATSS) with it, 0 on negatives.
         target_scores: [B, N] the normalised metric that the class score shall reach (TAL), 1 on positives (ATSS);
             0 on negatives.
+        ignored: [B, N] bool, priors that are neither positive nor negative and learn nothing (PAA); None for none.
     """
 
     gt_index: Tensor
@@ -96,6 +98,7 @@ class Assignment:
     iou: Tensor
     metric: Tensor
     target_scores: Tensor
+    ignored: Tensor | None = None
 
     @property
     def positive(self) -> Tensor:

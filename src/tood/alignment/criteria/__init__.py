@@ -2,7 +2,7 @@
 
 from tood.alignment.criteria.atss import ATSSCriterion, ATSSCriterionConfig
 from tood.alignment.criteria.build import AnyCriterionConfig, build_criterion
-from tood.alignment.criteria.criterion import Criterion, Losses
+from tood.alignment.criteria.criterion import Criterion, Losses, Progress
 from tood.alignment.criteria.task_aligned import TaskAlignedCriterion, TaskAlignedCriterionConfig
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "AnyCriterionConfig",
     "Criterion",
     "Losses",
+    "Progress",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
     "build_criterion",

@@ -13,9 +13,11 @@ from torch import Tensor
 from tood.alignment.assigners import ATSSAssigner
 from tood.alignment.criteria.criterion import (
     Losses,
+    Progress,
     box_losses,
     class_losses,
     class_targets,
+    counted_priors,
     mean_over_processes,
     valid_priors,
 )
@@ -65,7 +67,7 @@ class ATSSCriterion:
         predictions: DensePredictions,
         targets: Sequence[Targets],
         padded_sizes: Tensor | None = None,
-        warm_up: bool = False,
+        progress: Progress | None = None,
         weight_sums: Mapping[str, Tensor] | None = None,
     ) -> Losses:
         """Losses of a batch.
@@ -76,7 +78,7 @@ class ATSSCriterion:
             targets: B ground truths in input pixels.
             padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
                 beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            warm_up: changes nothing: the assignment is geometric from the first epoch to the last.
+            progress: changes nothing: the assignment is geometric from the first epoch to the last.
             weight_sums: see `Criterion`.
 
         Returns:
@@ -104,8 +106,9 @@ class ATSSCriterion:
                 logits=predictions.logits,
             )
             boxes = box_losses(predictions.boxes.float(), assignment, centred)
+            counted = counted_priors(assignment, valid)
             per_prior = {
-                "cls": class_losses(classification, valid, config.classification_weight / averages["cls"]),
+                "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
                 "box": boxes * (config.box_weight / averages["box"]),
             }
             if predictions.quality is not None:

@@ -42,8 +42,24 @@ class Losses:
         return torch.stack(list(self.terms.values())).sum()
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a training run has come, by which a criterion with phases tells in which one it is.
+
+    Attributes:
+        epoch: completed passes over the training images.
+        share: completed part of the whole run, 0 to 1.
+    """
+
+    epoch: int = 0
+    share: float = 0.0
+
+
 class Criterion(Protocol):
-    """What training asks of any criterion."""
+    """What training asks of any criterion.
+
+    A criterion is free to compute losses before it assigns, and to assign by them.
+    """
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -54,7 +70,7 @@ class Criterion(Protocol):
         predictions: DensePredictions,
         targets: Sequence[Targets],
         padded_sizes: Tensor | None = None,
-        warm_up: bool = False,
+        progress: Progress | None = None,
         weight_sums: Mapping[str, Tensor] | None = None,
     ) -> Losses:
         """Losses of a batch.
@@ -64,7 +80,7 @@ class Criterion(Protocol):
             targets: B ground truths in input pixels.
             padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
                 beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            warm_up: whether the run is in its first phase, in which some criteria assign by other rules.
+            progress: of the run; None takes the criterion's last phase.
             weight_sums: scalars by name to divide the losses by, instead of this batch's own: those of all batches
                 whose gradients add up to one step.
 
@@ -73,10 +89,17 @@ class Criterion(Protocol):
         """
 
 
-def class_losses(losses: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor:
-    """[B, N] the losses [B, N, C] of a prior's classes together, times a scalar, 0 on priors that are not `valid`."""
+def class_losses(losses: Tensor, counted: Tensor | None, weight: Tensor) -> Tensor:
+    """[B, N] the losses [B, N, C] of a prior's classes together, times a scalar, 0 on priors that are not `counted`."""
     per_prior = losses.sum(dim=2)
-    return (per_prior if valid is None else per_prior * valid) * weight
+    return (per_prior if counted is None else per_prior * counted) * weight
+
+
+def counted_priors(assignment: Assignment, valid: Tensor | None) -> Tensor | None:
+    """[B, N] bool: the valid priors that the assignment does not ignore; None where all count."""
+    if assignment.ignored is None:
+        return valid
+    return ~assignment.ignored if valid is None else valid & ~assignment.ignored
 
 
 def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor:

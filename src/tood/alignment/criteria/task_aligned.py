@@ -12,14 +12,17 @@ from torch import Tensor
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
 from tood.alignment.criteria.criterion import (
     Losses,
+    Progress,
     box_losses,
     class_losses,
     class_targets,
+    counted_priors,
     mean_over_processes,
     valid_priors,
 )
 from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
+from tood.errors import ToodError
 from tood.structures import DensePredictions, Targets
 
 
@@ -30,6 +33,8 @@ class TaskAlignedCriterionConfig:
     Attributes:
         assigner: gives the positives of the task-aligned epochs.
         warm_up_assigner: gives those of the first epochs, when scores and boxes do not yet mean anything.
+        warm_up_epochs: so many they are (published: 4), null for no such limit.
+        warm_up_share: they end at the latest after this share of the run.
         classification_weight, box_weight: factors of the two losses.
         focal_alpha, focal_gamma: of the focal loss in the warm-up.
         quality_beta: exponent of the quality focal loss after it.
@@ -42,11 +47,22 @@ class TaskAlignedCriterionConfig:
     kind: Literal["task_aligned"] = "task_aligned"
     assigner: TaskAlignedAssigner = field(default_factory=TaskAlignedAssigner)
     warm_up_assigner: ATSSAssigner = field(default_factory=ATSSAssigner)
+    warm_up_epochs: int | None = 4
+    warm_up_share: float = 1 / 3
     classification_weight: float = 1.0
     box_weight: float = 2.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     quality_beta: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warm_up_share <= 1:
+            raise ToodError(f"warm_up_share is {self.warm_up_share}: expected a number from 0 to 1")
+
+    def in_warm_up(self, progress: Progress) -> bool:
+        """Whether the geometric assigner is in force."""
+        within_epochs = self.warm_up_epochs is None or progress.epoch < self.warm_up_epochs
+        return within_epochs and progress.share < self.warm_up_share - 1e-9
 
 
 class TaskAlignedCriterion:
@@ -54,7 +70,7 @@ class TaskAlignedCriterion:
 
     It never asks which network made the predictions. Usable in any training loop::
 
-        losses = TaskAlignedCriterion()(predictions, targets, padded_sizes, warm_up=epoch < 4)
+        losses = TaskAlignedCriterion()(predictions, targets, padded_sizes, Progress(epoch, share=step / steps))
         losses.total.backward()
     """
 
@@ -68,7 +84,7 @@ class TaskAlignedCriterion:
         predictions: DensePredictions,
         targets: Sequence[Targets],
         padded_sizes: Tensor | None = None,
-        warm_up: bool = False,
+        progress: Progress | None = None,
         weight_sums: Mapping[str, Tensor] | None = None,
     ) -> Losses:
         """Losses of a batch.
@@ -78,7 +94,7 @@ class TaskAlignedCriterion:
             targets: B ground truths in input pixels.
             padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
                 beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            warm_up: whether the first, geometric assignment is still in force.
+            progress: decides whether the warm-up lasts; None: it is over.
             weight_sums: see `Criterion`.
 
         Returns:
@@ -88,7 +104,7 @@ class TaskAlignedCriterion:
         """
         with torch.autocast(predictions.scores.device.type, enabled=False):
             valid = valid_priors(predictions.priors, padded_sizes)
-            if warm_up:
+            if progress is not None and self.config.in_warm_up(progress):
                 return self._warm_up_losses(predictions, targets, valid, weight_sums)
             return self._aligned_losses(predictions, targets, valid, weight_sums)
 
@@ -148,7 +164,7 @@ class TaskAlignedCriterion:
         class_weight = self.config.classification_weight / mean_over_processes(sums["cls"])
         box_weight = self.config.box_weight / mean_over_processes(sums["box"])
         per_prior = {
-            "cls": class_losses(classification, valid, class_weight),
+            "cls": class_losses(classification, counted_priors(assignment, valid), class_weight),
             "box": box_losses(boxes, assignment, box_weights) * box_weight,
         }
         return Losses(per_prior, assignment, own)

@@ -9,7 +9,7 @@ from tood.models.atss.head import ATSSHead, ATSSHeadConfig
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
 from tood.models.common.input import InputConfig
-from tood.models.common.postprocess_config import PostprocessConfig
+from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.necks import FPN, FPNConfig
 
 
@@ -23,7 +23,7 @@ class ATSSConfig:
     neck: FPNConfig = field(default_factory=FPNConfig)
     head: ATSSHeadConfig = field(default_factory=ATSSHeadConfig)
     input: InputConfig = field(default_factory=InputConfig)
-    postprocess: PostprocessConfig = field(default_factory=lambda: PostprocessConfig(clip=True))
+    postprocess: AnyPostprocessConfig = field(default_factory=lambda: PostprocessConfig(clip=True))
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -2,6 +2,21 @@
 
 from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.common.input import InputConfig, normalise, padded_sizes
-from tood.models.common.postprocess_config import PostprocessConfig
+from tood.models.common.postprocess_config import (
+    AnyPostprocessConfig,
+    PostprocessConfig,
+    ScoreVotingConfig,
+    TopKConfig,
+)
 
-__all__ = ["DenseDetector", "InputConfig", "ModelConfig", "PostprocessConfig", "normalise", "padded_sizes"]
+__all__ = [
+    "AnyPostprocessConfig",
+    "DenseDetector",
+    "InputConfig",
+    "ModelConfig",
+    "PostprocessConfig",
+    "ScoreVotingConfig",
+    "TopKConfig",
+    "normalise",
+    "padded_sizes",
+]

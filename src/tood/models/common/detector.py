@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tood.errors import ToodError
 from tood.models.common.input import InputConfig
-from tood.models.common.postprocess_config import PostprocessConfig
+from tood.models.common.postprocess_config import AnyPostprocessConfig
 from tood.structures import DensePredictions
 
 
@@ -28,7 +28,7 @@ class ModelConfig(Protocol):
         """Size and colours of the input image."""
 
     @property
-    def postprocess(self) -> PostprocessConfig:
+    def postprocess(self) -> AnyPostprocessConfig:
         """How predictions become detections."""
 
     @property

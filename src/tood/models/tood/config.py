@@ -8,7 +8,7 @@ from typing import Literal
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
 from tood.models.common.input import InputConfig
-from tood.models.common.postprocess_config import PostprocessConfig
+from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.necks import FPN, FPNConfig
 from tood.models.tood.head import THead, THeadConfig
 
@@ -23,7 +23,7 @@ class TOODConfig:
     neck: FPNConfig = field(default_factory=FPNConfig)
     head: THeadConfig = field(default_factory=THeadConfig)
     input: InputConfig = field(default_factory=InputConfig)
-    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    postprocess: AnyPostprocessConfig = field(default_factory=PostprocessConfig)
 
     @property
     def strides(self) -> tuple[int, ...]:
