@@ -15,7 +15,7 @@ from benchmarks.rows_data import HEIGHT, WIDTH, write_pictures
 from benchmarks.rows_network import TrainingStep
 from benchmarks.timing import QUICK, THREADS, emit
 from tood.data import AugmentConfig, Batch, Category, DetectionDataset, ImageRecord, train_loader
-from tood.models import InputConfig, normalise
+from tood.input import InputConfig, normalise
 
 STEPS = 3 if QUICK else 8
 

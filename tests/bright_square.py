@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tood.models.common import InputConfig, PostprocessConfig
+from tood.input import InputConfig
+from tood.models.common import PostprocessConfig
 from tood.structures import DensePredictions, Priors
 
 

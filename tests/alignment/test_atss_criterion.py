@@ -28,7 +28,7 @@ from tood.alignment.criteria.criterion import (
     valid_priors,
 )
 from tood.boxes import decode_distances, iou_pairs
-from tood.models import padded_sizes
+from tood.input import padded_sizes
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Targets
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 from bright_square import picture, save_picture
 from tood.cli.main import app
 from tood.evaluation import DetectionTable
-from tood.models import InputConfig, build_model, named_models, save_weights
+from tood.input import InputConfig
+from tood.models import build_model, named_models, save_weights
 
 
 def tood(*arguments: object) -> Result:

@@ -16,7 +16,7 @@ from torch import Tensor
 from golden_values import golden, targets_of
 from tood.alignment import ATSSAssigner, ATSSCriterion
 from tood.inference import postprocess
-from tood.models import padded_sizes
+from tood.input import padded_sizes
 from tood.models.atss import ATSS
 from tood.models.atss.weights import to_published
 from tood.structures import Priors

@@ -9,7 +9,7 @@ from torch import Tensor
 from golden_values import NARROW, golden, narrow_model, targets_of
 from tood.alignment import Progress, TaskAlignedCriterion
 from tood.inference import postprocess
-from tood.models import padded_sizes
+from tood.input import padded_sizes
 from tood.models.tood.weights import to_published
 from tood.structures import DensePredictions
 

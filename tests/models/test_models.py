@@ -14,7 +14,8 @@ from torch import nn
 import tood
 from golden_values import NARROW, narrow_model
 from tood.errors import ToodError
-from tood.models import build_model, load_weights, named_model, named_models, normalise, padded_sizes, save_weights
+from tood.input import normalise, padded_sizes
+from tood.models import build_model, load_weights, named_model, named_models, save_weights
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.necks import FPN, FPNConfig
 from tood.models.tood import TOOD, THeadConfig

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from golden_values import NARROW
+from tood.input import InputConfig
 from tood.models import AnyModelConfig, build_model, named_model
-from tood.models.common.input import InputConfig
 from tood.models.measure import HeldBytes, measure
 from tood.models.tood import zoo
 from tood.training import run_config

@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tood.data import Batch, ImageInfo
-from tood.models import AnyDetector, InputConfig, build_model
+from tood.input import InputConfig
+from tood.models import AnyDetector, build_model
 from tood.models.backbones import ResNetConfig
 from tood.models.necks import FPNConfig
 from tood.models.tood import THeadConfig, TOODConfig

@@ -18,7 +18,8 @@ from tood import configuration
 from tood.cli import app
 from tood.errors import ToodError
 from tood.inference import Detector, load_model
-from tood.models import AnyDetector, InputConfig, NamedModel, build_model, named_models, save_weights
+from tood.input import InputConfig
+from tood.models import AnyDetector, NamedModel, build_model, named_models, save_weights
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.necks import FPNConfig
 from tood.models.tood import TOODConfig

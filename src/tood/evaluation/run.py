@@ -14,7 +14,8 @@ from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
 from tood.inference import postprocess
-from tood.models import AnyDetector, Precision, choose_precision, for_inference, normalise
+from tood.input import normalise
+from tood.models import AnyDetector, Precision, choose_precision, for_inference
 from tood.processes import Processes
 
 # Called with the number of images done and of all.

@@ -17,7 +17,8 @@ from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
 from tood.inference.postprocess import postprocess
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
-from tood.models import AnyDetector, Precision, choose_precision, for_inference, normalise
+from tood.input import normalise
+from tood.models import AnyDetector, Precision, choose_precision, for_inference
 from tood.structures import Detections
 from tood.weights import load_detector_file, locate_weights
 

@@ -29,7 +29,11 @@ class Found(NamedTuple):
 
 
 def postprocess(
-    predictions: DensePredictions, scales: Tensor | None, config: AnyPostprocessConfig, sizes: Tensor | None = None
+    predictions: DensePredictions,
+    scales: Tensor | None,
+    config: AnyPostprocessConfig,
+    sizes: Tensor | None = None,
+    offsets: Tensor | None = None,
 ) -> list[Found]:
     """Each image's detections, with the reference's own steps and order.
 
@@ -43,6 +47,7 @@ def postprocess(
             None leaves them in input pixels.
         config: thresholds and limits, and what becomes of boxes that overlap.
         sizes: [B, 2] height, width of each image in input pixels, without padding: where `config.clip` cuts boxes to.
+        offsets: [B, 2] where each image's corner lies in input pixels, (x, y); None for (0, 0).
 
     Raises:
         ValueError: if `config.clip` is set and there are no sizes.
@@ -53,39 +58,36 @@ def postprocess(
         predictions = predictions.one_to_one
     images = []
     for i in range(len(predictions.scores)):
-        scale = None if scales is None else scales[i].to(predictions.boxes)
-        limits = sizes[i].flip(0).to(predictions.boxes) if config.clip and sizes is not None else None
-        candidates = _candidates(predictions, i, scale, limits, config)
-        images.append(_kept(candidates, config))
+        pairs, scores = _selected(predictions, i, config)
+        boxes = predictions.boxes[i, torch.div(pairs, predictions.scores.shape[2], rounding_mode="floor")].float()
+        if offsets is not None:
+            boxes = boxes - offsets[i].to(boxes).repeat(2)
+        if config.clip and sizes is not None:
+            boxes = clip(boxes, sizes[i].flip(0).to(boxes))
+        if scales is not None:
+            boxes = boxes / scales[i].to(boxes).repeat(2)
+        usable = boxes.isfinite().all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1) & scores.isfinite()
+        labels = pairs % predictions.scores.shape[2]
+        images.append(_kept(Found(boxes[usable], scores[usable], labels[usable]), config))
     return images
 
 
-def _candidates(
-    predictions: DensePredictions, image: int, scale: Tensor | None, limits: Tensor | None, config: AnyPostprocessConfig
-) -> Found:
-    """Pairs of image number `image`, not in order; `limits` are its width and height in input pixels, None for none."""
-    scores, boxes = predictions.scores[image], predictions.boxes[image]
-    classes = scores.shape[1]
+def _selected(predictions: DensePredictions, image: int, config: AnyPostprocessConfig) -> tuple[Tensor, Tensor]:
+    """The best pairs of image number `image`, as [K] prior * C + class, and the [K] values that they are ranked by."""
+    scores = predictions.scores[image]  # [N, C]
     # Logits are compared as logits: a sigmoid over all N x C of them would cost more than the rest.
     threshold = _logit(config.score_threshold) if predictions.logits else config.score_threshold
-    pairs = _selected(scores, threshold, predictions.priors.level_sizes, config)  # [K] prior * C + class
-    places = torch.div(pairs, classes, rounding_mode="floor")
+    pairs = _best_of_levels(scores, threshold, predictions.priors.level_sizes, config)
     values = scores.reshape(-1)[pairs].float()
     if predictions.logits:
         values = values.sigmoid()
     if predictions.quality is not None:
+        places = torch.div(pairs, scores.shape[1], rounding_mode="floor")
         values = _ranked(values, predictions.quality[image, places].float().sigmoid(), config.ranking)
-    kept_boxes = boxes[places].float()
-    if limits is not None:
-        kept_boxes = clip(kept_boxes, limits)
-    if scale is not None:
-        kept_boxes = kept_boxes / scale.repeat(2)
-    sides = kept_boxes[:, 2:] - kept_boxes[:, :2]
-    usable = kept_boxes.isfinite().all(dim=1) & (sides > 0).all(dim=1) & values.isfinite()
-    return Found(kept_boxes[usable], values[usable], (pairs % classes)[usable])
+    return pairs, values
 
 
-def _selected(scores: Tensor, threshold: float, level_sizes: list[int], config: AnyPostprocessConfig) -> Tensor:
+def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], config: AnyPostprocessConfig) -> Tensor:
     """The best pairs of the scores [N, C]: of each level or, without NMS, of all levels together."""
     if isinstance(config, TopKConfig):
         return _best_pairs(scores, threshold, config.max_detections)

@@ -1,15 +1,15 @@
 """Networks: shared parts, one folder a family, named models and their weight files."""
 
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
-from tood.models.common import DenseDetector, InputConfig, PostprocessConfig, normalise, padded_sizes
+from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
 from tood.models.inference import Precision, choose_precision, cpu_multiplies_bf16, for_inference
 from tood.models.weight_files import load_weights, save_weights
 
 __all__ = [
     "AnyDetector",
     "AnyModelConfig",
+    "AnyPostprocessConfig",
     "DenseDetector",
-    "InputConfig",
     "NamedModel",
     "PostprocessConfig",
     "Precision",
@@ -20,7 +20,5 @@ __all__ = [
     "load_weights",
     "named_model",
     "named_models",
-    "normalise",
-    "padded_sizes",
     "save_weights",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tood.alignment import Losses, Progress, build_criterion
 from tood.data import Batch
-from tood.models import AnyDetector, normalise, padded_sizes
+from tood.input import normalise, padded_sizes
+from tood.models import AnyDetector
 from tood.processes import Processes
 from tood.training.batch_norm import share_batch_statistics
 from tood.training.config import RunConfig

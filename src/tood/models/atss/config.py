@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tood.input import InputConfig
 from tood.models.atss.head import ATSSHead, ATSSHeadConfig
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
-from tood.models.common.input import InputConfig
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.necks import FPN, FPNConfig
 

@@ -1,7 +1,6 @@
 """Parts that several families share."""
 
 from tood.models.common.detector import DenseDetector, ModelConfig
-from tood.models.common.input import InputConfig, normalise, padded_sizes
 from tood.models.common.postprocess_config import (
     AnyPostprocessConfig,
     PostprocessConfig,
@@ -12,11 +11,8 @@ from tood.models.common.postprocess_config import (
 __all__ = [
     "AnyPostprocessConfig",
     "DenseDetector",
-    "InputConfig",
     "ModelConfig",
     "PostprocessConfig",
     "ScoreVotingConfig",
     "TopKConfig",
-    "normalise",
-    "padded_sizes",
 ]

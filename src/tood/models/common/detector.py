@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 from torch import Tensor, nn
 
 from tood.errors import ToodError
-from tood.models.common.input import InputConfig
+from tood.input import InputConfig
 from tood.models.common.postprocess_config import AnyPostprocessConfig
 from tood.structures import DensePredictions
 

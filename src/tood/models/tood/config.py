@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tood.input import InputConfig
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
-from tood.models.common.input import InputConfig
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.necks import FPN, FPNConfig
 from tood.models.tood.head import THead, THeadConfig

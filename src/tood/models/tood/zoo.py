@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tood.input import InputConfig
 from tood.models.backbones import ResNetConfig
-from tood.models.common.input import InputConfig
 from tood.models.necks import FPNConfig
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig

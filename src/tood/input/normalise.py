@@ -1,29 +1,12 @@
-"""What a network expects its input image to be."""
+"""The numbers that a network computes with, from pixels."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class InputConfig:
-    """Size and colours of the input.
-
-    Attributes:
-        short, long: an image is scaled to fit `long` x `short` pixels, whichever side is the longer, keeping its ratio.
-        divisor: then padded right and bottom with zeros to a multiple of this.
-        mean, std: of the R, G, B channels, on 0..255; the ImageNet weights want these.
-    """
-
-    short: int = 800
-    long: int = 1333
-    divisor: int = 32
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+from tood.input.config import InputConfig
 
 
 def normalise(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
@@ -32,19 +15,26 @@ def normalise(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
     Args:
         images: [B, 3, H, W] uint8 RGB, padded right and bottom.
         sizes: [B, 2] height, width of each image inside the padding.
-        config: mean and std.
+        config: mean, std and the colour of padding.
 
     Returns:
-        [B, 3, H, W] float32 in channels-last memory, (pixel - mean) / std, zero on the padding.
+        [B, 3, H, W] float32 in channels-last memory, (pixel - mean) / std, on the padding that of its colour.
     """
-    if images.device.type == "cpu":
-        return _from_table(images, sizes, config)
+    return _from_table(images, sizes, config) if images.device.type == "cpu" else _computed(images, sizes, config)
+
+
+def _computed(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
+    """`normalise` on any device."""
     mean = torch.tensor(config.mean, device=images.device)[:, None, None]
     std = torch.tensor(config.std, device=images.device)[:, None, None]
     pixels = (images.to(torch.float32, memory_format=torch.channels_last) - mean) / std
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # [B, H]
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # [B, W]
-    return pixels * (rows[:, None, :, None] & columns[:, None, None, :])
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    if config.pad is None:
+        return pixels * inside
+    padding = (torch.tensor(config.pad, device=images.device)[:, None, None] - mean) / std
+    return torch.where(inside, pixels, padding)
 
 
 def _from_table(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
@@ -53,10 +43,11 @@ def _from_table(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
     table = ((values - torch.tensor(config.mean)) / torch.tensor(config.std)).numpy()[None]  # [1, 256, 3]
     pixels = images.permute(0, 2, 3, 1).contiguous()
     result = torch.empty(pixels.shape, dtype=torch.float32)
+    padding = 0 if config.pad is None else table[0, config.pad, range(3)]
     # A few images of some million values each.
     for image, target, (height, width) in zip(pixels.numpy(), result.numpy(), sizes.tolist(), strict=True):
-        target[height:] = 0
-        target[:height, width:] = 0
+        target[height:] = padding
+        target[:height, width:] = padding
         if height and width:
             cv2.LUT(image[:height, :width], table, target[:height, :width])
     return result.permute(0, 3, 1, 2)

@@ -1,0 +1,84 @@
+"""From images that lie ready for a network to detections in the images' own pixels, whatever runs the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from tood.inference.postprocess import Found, postprocess
+from tood.input import Geometry, InputConfig, normalise
+from tood.models import AnyPostprocessConfig
+from tood.structures import DensePredictions
+
+Network: TypeAlias = Callable[[Tensor], DensePredictions]
+"""[B, 3, H, W] normalised images, H and W multiples of the input's divisor -> predictions in their pixels."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Runs a network over batches of images.
+
+    Attributes:
+        network: PyTorch's, or any other engine's behind a function.
+        input: what the network expects.
+        postprocess: how its predictions become detections.
+        device: that it takes its images on.
+    """
+
+    network: Network
+    input: InputConfig
+    postprocess: AnyPostprocessConfig
+    device: torch.device
+
+    def __call__(self, images: Tensor, geometries: Sequence[Geometry]) -> list[Found]:
+        """What is on each image.
+
+        Args:
+            images: [B, 3, H, W] uint8 RGB, each laid out as its geometry says, anything right of it and below.
+            geometries: of the B images.
+
+        Returns:
+            Boxes in pixels of the images as they were; tensors on the device, made in inference mode.
+        """
+        canvases = torch.tensor([geometry.canvas for geometry in geometries]).to(self.device)
+        scaled = torch.tensor([geometry.scaled for geometry in geometries])
+        scales = torch.tensor([geometry.scale for geometry in geometries])
+        offsets = torch.tensor([geometry.offset[::-1] for geometry in geometries])
+        with torch.inference_mode():
+            images = images.to(self.device, non_blocking=True)
+            predictions = self.network(normalise(images, canvases, self.input))
+            return postprocess(predictions, scales, self.postprocess, scaled, offsets if offsets.any() else None)
+
+
+def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Iterator[Callable[[], R]]:
+    """`read` of each item in a thread of its own, a few items ahead of whoever takes them, in order.
+
+    Args:
+        items: taken one by one, in the thread that iterates.
+        read: what it raises is raised where its result is taken.
+        ahead: items read and not taken yet, at most.
+
+    Returns:
+        For each item a function that waits for its result and gives it, to be called once.
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result
+            while waiting:
+                yield waiting.popleft().result
+        finally:
+            for future in waiting:
+                future.cancel()
