@@ -41,13 +41,14 @@ def ours(path: Path) -> torch.Tensor:
     """The same by this package's parts."""
     from tood.data import Collate, ImageInfo, Sample, read_image
     from tood.data.transforms import Resize, flip
-    from tood.models import InputConfig, normalise
+    from tood.input import InputConfig, normalise
 
     rng = np.random.default_rng(0)
     sample = Sample(read_image(path), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))
     sample = flip(Resize(800, 1333)(sample, rng), True)
-    batch = Collate(32)([(sample, ImageInfo(0, path.name, HEIGHT, WIDTH, 1.0, 1.0))])
-    return normalise(batch.images, batch.sizes, InputConfig(800, 1333))
+    config = InputConfig(800, 1333)
+    batch = Collate(config)([(sample, ImageInfo(0, path.name, config.geometry(HEIGHT, WIDTH)))])
+    return normalise(batch.images, batch.sizes, config)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from benchmarks.rows_data import HEIGHT, WIDTH, write_pictures
 from benchmarks.rows_network import TrainingStep
 from benchmarks.timing import QUICK, THREADS, emit
-from tood.data import AugmentConfig, Batch, Category, DetectionDataset, ImageRecord, train_loader
+from tood.data import AugmentConfig, Batch, BatchPlan, Category, DataConfig, DetectionDataset, ImageRecord, train_loader
 from tood.input import InputConfig, normalise
 
 STEPS = 3 if QUICK else 8
@@ -52,7 +52,8 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     step = TrainingStep()
     with tempfile.TemporaryDirectory() as folder:
-        loader = train_loader(photographs(Path(folder)), AugmentConfig(size=(800, 1333)), 1, workers=1)
+        data = DataConfig(workers=1, cache=False)
+        loader = train_loader(photographs(Path(folder)), data, AugmentConfig(), InputConfig(800, 1333), BatchPlan(1))
         batch = next(iter(loader))
         for _ in range(2):
             emit("step of one batch", median_step(step, [batch] * (STEPS + 2)) * 1e3, "ms")

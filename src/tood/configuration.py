@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -89,23 +89,7 @@ def from_dict(cls: Any, raw: Any, where: str = "") -> Any:
     Raises:
         ToodError: if a key is unknown, missing, or its value not of the field's type.
     """
-    return _convert(cls, _moved(cls, raw), _Place(where))
-
-
-def _moved(cls: Any, raw: Any) -> Any:
-    """`raw` with keys that older files have (`cls.MOVED`) where they belong now, or left out where nothing has them."""
-    moved: Mapping[str, str] = getattr(cls, "MOVED", {})
-    if not isinstance(raw, Mapping) or not moved.keys() & raw.keys():
-        return raw
-    upgraded = {key: value for key, value in raw.items() if key not in moved}
-    for old in moved.keys() & raw.keys():
-        part, _, key = moved[old].rpartition(".")
-        name, choices = _discriminator(get_args(_types(cls)[part]))
-        inner = upgraded.get(part, {name: next(iter(choices))})
-        member = choices.get(inner.get(name)) if isinstance(inner, Mapping) else None
-        if member is not None and key in _types(member):
-            upgraded[part] = {key: raw[old], **inner}
-    return upgraded
+    return _convert(cls, raw, _Place(where))
 
 
 def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") -> T:
@@ -123,8 +107,6 @@ def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") ->
         keys = key.strip().split(".")
         if not equals or not all(keys):
             raise ToodError(f"{where} '{setting}': expected key=value, as in optimizer.lr=0.01")
-        moved: Mapping[str, str] = getattr(config, "MOVED", {})
-        keys = moved.get(keys[0], keys[0]).split(".") + keys[1:]
         config = _set(type(config), config, keys, text.strip(), _Place(where))
     return config
 
@@ -288,6 +270,12 @@ def _convert_dataclass(cls: Any, value: Any, place: _Place) -> Any:
     if not isinstance(value, Mapping):
         raise place.wrong(value, "a mapping of keys to values")
     kinds = _types(cls)
+    older = [key for key in _older(cls) if key in value and key not in kinds]
+    if older:
+        config = _convert_dataclass(cls, {key: item for key, item in value.items() if key not in older}, place)
+        for key in older:
+            config = _set_older(config, key, value[key], None, place)
+        return config
     for key in value:
         if key not in kinds:
             raise place.unknown(str(key), kinds)
@@ -295,6 +283,21 @@ def _convert_dataclass(cls: Any, value: Any, place: _Place) -> Any:
         if field.init and field.name not in value and not _has_default(field):
             raise place.error(f"{(place / field.name).key} is missing")
     return _build(cls, {key: _convert(kinds[key], item, place / key) for key, item in value.items()}, place)
+
+
+def _older(cls: Any) -> Mapping[str, tuple[Any, Callable[[Any, Any], Any]]]:
+    """Keys that a class had in earlier versions: their types, and what changes a configuration as they did."""
+    found: Mapping[str, tuple[Any, Callable[[Any, Any], Any]]] = getattr(cls, "OLDER", {})
+    return found
+
+
+def _set_older(config: Any, key: str, value: Any, text: str | None, place: _Place) -> Any:
+    """The configuration as a key of an earlier version changes it."""
+    kind, change = _older(type(config))[key]
+    try:
+        return change(config, _convert(kind, value, place / key, text))
+    except ToodError as error:
+        raise place.failed(error) from error
 
 
 def _build(cls: Any, values: dict[str, Any], place: _Place) -> Any:
@@ -319,13 +322,10 @@ def _has_default(field: Field[Any]) -> bool:
 def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> Any:
     """`current`, which is of type `kind`, with the value at `keys` below it replaced."""
     if not keys:
-        try:
-            value = yaml.load(text, _Loader)
-        except yaml.YAMLError:
-            value = text
-        return _convert(kind, value, place, text)
+        return _convert(kind, _parsed(text), place, text)
     key, *deeper = keys
     if isinstance(current, tuple):
+        key = _number_of(current, key)
         if not (key.isdigit() and int(key) < len(current)):
             raise place.unknown(key, [str(i) for i in range(len(current))])
         arguments = get_args(kind)
@@ -341,6 +341,8 @@ def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> 
     if len(members) > 1 and not deeper and key == _discriminator(members)[0]:
         return _switch(members, current, key, text, place)
     kinds = _types(type(current))
+    if key not in kinds and key in _older(type(current)) and not deeper:
+        return _set_older(current, key, _parsed(text), text, place)
     if key not in kinds:
         raise place.unknown(key, kinds)
     value = _set(kinds[key], getattr(current, key), deeper, text, place / key)
@@ -348,6 +350,20 @@ def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> 
         return replace(current, **{key: value})
     except (ToodError, ValueError) as error:
         raise (place / key).failed(error) from error
+
+
+def _number_of(items: tuple[Any, ...], key: str) -> str:
+    """The number of a tuple's only item of a kind that a key may name instead; the key itself if there is none."""
+    found = [number for number, item in enumerate(items) if getattr(item, "kind", None) == key]
+    return str(found[0]) if len(found) == 1 else key
+
+
+def _parsed(text: str) -> Any:
+    """A value as YAML has it, or the text where it is none."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
 
 
 def _switch(members: tuple[Any, ...], current: Any, key: str, text: str, place: _Place) -> Any:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from data.loaders import train_loader
 from data.test_loading import KEEP_RATIO, SQUARE, make_dataset, same
-from tood.data import read_image, train_loader
+from tood.data import read_image
 from tood.data.dataset import DetectionDataset
 from tood.data.disk_cache import DiskCache
 from tood.data.loading import Batch
 from tood.data.reading import ImageReader, UnreadableImageError
-from tood.data.transforms import AugmentConfig
+from tood.data.transforms import AugmentConfig, FitStep
 from tood.errors import ToodError
 
 
@@ -156,7 +157,7 @@ def test_a_jpeg_is_never_decoded_smaller_than_training_wants_it(tmp_path: Path) 
 def test_scaled_decoding_keeps_boxes_on_their_pixels(tmp_path: Path, cache: bool) -> None:
     dataset = make_dataset(tmp_path, [(401, 603)] * 3)
     images = tuple(replace(image, path=smooth(image.path.with_suffix(".jpg"), 401, 603)) for image in dataset.images)
-    dataset, augment = replace(dataset, images=images), AugmentConfig(size=(100, 150), flip=0.0)
+    dataset, augment = replace(dataset, images=images), AugmentConfig((FitStep((100, 150)),))
     plain = next(iter(train_loader(dataset, augment, 3, 0, cache=cache)))
     scaled = next(iter(train_loader(dataset, augment, 3, 0, cache=cache, scaled_jpeg=True)))
     assert not torch.equal(plain.images, scaled.images)

@@ -18,16 +18,19 @@ from accelerate.data_loader import prepare_data_loader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.loaders import eval_loader, small_model, train_loader
+from tood.data.config import BatchPlan
 from tood.data.dataset import Category, DetectionDataset, ImageRecord
 from tood.data.image_cache import build_cache
-from tood.data.loading import Batch, default_workers, eval_loader, train_loader
+from tood.data.loading import Batch, default_workers
 from tood.data.reading import UnreadableImageError
 from tood.data.sampler import BLANK, EvalBatchSampler, SampleKey, TrainBatchSampler
-from tood.data.transforms import AugmentConfig, small_model
+from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, MosaicStep
 from tood.errors import ToodError
 
-KEEP_RATIO = AugmentConfig(size=(64, 96), flip=0.5)
-SQUARE = replace(small_model(64), mosaic=0.3)
+KEEP_RATIO = AugmentConfig((FitStep((64, 96)), FlipStep(0.5)))
+EVERY_BOX = small_model(320).with_step(CanvasStep(320, scale=(0.7, 1.5), min_visible=0.0, min_side=0.0))
+SQUARE = small_model(64).with_step(MosaicStep(0.3))
 
 
 def make_dataset(folder: Path, shapes: Iterable[tuple[int, int]], boxes_each: int = 3) -> DetectionDataset:
@@ -103,7 +106,7 @@ def test_augmentation_does_not_depend_on_the_batch(dataset: DetectionDataset) ->
 
 
 def test_batches_are_padded_with_zeros_to_the_divisor(dataset: DetectionDataset) -> None:
-    for batch in train_loader(dataset, KEEP_RATIO, 3, 0, divisor=32):
+    for batch in train_loader(dataset, KEEP_RATIO, 3, 0):
         assert batch.images.dtype == torch.uint8
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         assert batch.sizes.dtype == torch.int64
@@ -140,10 +143,9 @@ def test_evaluation_sees_every_image_once_and_can_scale_back(dataset: DetectionD
     for batch in batches:
         for info, target, (height, width) in zip(batch.infos, batch.targets, batch.sizes.tolist(), strict=True):
             original = originals[info.id]
-            assert (info.height, info.width, info.path) == (original.height, original.width, str(original.path))
-            assert (round(info.height * info.scale_y), round(info.width * info.scale_x)) == (height, width)
-            back = target.boxes / torch.tensor([info.scale_x, info.scale_y] * 2)
-            np.testing.assert_allclose(back.numpy(), original.boxes, atol=1e-3)
+            assert (info.geometry.image, info.path) == ((original.height, original.width), str(original.path))
+            assert info.geometry.canvas == info.geometry.scaled == (height, width)
+            np.testing.assert_allclose(info.geometry.to_image(target.boxes.numpy()), original.boxes, atol=1e-3)
 
 
 @given(
@@ -154,7 +156,7 @@ def test_evaluation_sees_every_image_once_and_can_scale_back(dataset: DetectionD
 )
 def test_sampler_groups_by_aspect_and_loses_nothing(wide: list[bool], size: int, drop: bool, epoch: int) -> None:
     landscape = np.array(wide)
-    sampler = TrainBatchSampler(len(wide), size, 0, landscape, drop)
+    sampler = TrainBatchSampler(len(wide), BatchPlan(size, drop_last=drop), landscape)
     sampler.set_epoch(epoch)
     batches = [[key.image for key in batch] for batch in sampler]
     seen = [index for batch in batches for index in batch]
@@ -172,7 +174,7 @@ def test_sampler_groups_by_aspect_and_loses_nothing(wide: list[bool], size: int,
 
 
 def test_batch_canvases_are_drawn_by_batch_and_reproducible(dataset: DetectionDataset) -> None:
-    augment = replace(SQUARE, canvases=(32, 64, 96))
+    augment = SQUARE.with_step(CanvasStep(64, (32, 64, 96), (0.7, 1.5)))
 
     def canvases(epoch: int) -> list[int]:
         loader = train_loader(dataset, augment, 1, 0, seed=1)
@@ -196,8 +198,9 @@ def test_batches_and_processes_share_the_steps_of_one_large_batch(
 ) -> None:
     landscape, canvases = np.array(wide), (32, 64, 96)
 
-    def batches(*sharing: int) -> list[list[SampleKey]]:
-        sampler = TrainBatchSampler(len(wide), sharing[0], 7, landscape, drop, canvases, *sharing[1:])
+    def batches(size: int, accumulation: int = 1, processes: int = 1, process: int = 0) -> list[list[SampleKey]]:
+        plan = BatchPlan(size, accumulation, 7, drop)
+        sampler = TrainBatchSampler(len(wide), plan, landscape, canvases, processes, process)
         sampler.set_epoch(3)
         found = list(sampler)
         assert len(found) == len(sampler)
@@ -307,7 +310,7 @@ def test_images_without_annotations_are_kept_or_not(dataset: DetectionDataset) -
 
 def test_small_images_are_left_out_where_wanted(dataset: DetectionDataset) -> None:
     loader = train_loader(dataset, KEEP_RATIO, 2, 0, smallest_side=46)
-    sides = [(info.height, info.width) for batch in loader for info in batch.infos]
+    sides = [info.geometry.image for batch in loader for info in batch.infos]
     assert sorted(sides) == [(48, 90), (50, 70), (60, 80), (64, 64), (80, 60)]
     with pytest.raises(ToodError, match="no image to train on with sides of 91 pixels or more"):
         train_loader(dataset, KEEP_RATIO, 2, 0, smallest_side=91)
@@ -339,7 +342,7 @@ def test_cache_shrinks_then_gives_up(dataset: DetectionDataset, caplog: pytest.L
 
 def test_shrunk_cache_keeps_boxes_in_place(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, [(400, 600)] * 3)
-    augment = AugmentConfig(size=(100, 150), flip=0.0)
+    augment = AugmentConfig((FitStep((100, 150)),))
     plain = next(iter(train_loader(dataset, augment, 3, 0)))
     cached = next(iter(train_loader(dataset, augment, 3, 0, cache=True, cache_limit_gb=0.0002)))
     assert torch.equal(plain.sizes, cached.sizes)
@@ -352,7 +355,7 @@ def test_shrunk_cache_keeps_boxes_in_place(tmp_path: Path) -> None:
 def test_ten_thousand_objects_in_a_picture(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path, [(300, 400)] * 2, boxes_each=10_000)
     start = time.perf_counter()
-    batch = next(iter(train_loader(dataset, replace(small_model(320), min_visible=0.0, min_side=0.0), 2, 0)))
+    batch = next(iter(train_loader(dataset, EVERY_BOX, 2, 0)))
     assert time.perf_counter() - start < 2
     assert all(len(target) > 1000 for target in batch.targets)
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from data.loaders import small_model, train_loader
 from data.malformed import STRATEGIES, Files, write
 from tood.cli.main import app
 from tood.data import (
@@ -28,8 +29,6 @@ from tood.data import (
     available_splits,
     check_dataset,
     load_dataset,
-    small_model,
-    train_loader,
 )
 from tood.errors import ToodError
 

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from data.loaders import small_model
 from dataset_files import box_row, coco, image_row, usual_coco, voc_xml, write_coco_folder, write_voc_folder
 from tood.cli.data import app
-from tood.data import AugmentConfig, bench_loading, dataset_stats, load_dataset, small_model
+from tood.data import DataConfig, bench_loading, dataset_stats, load_dataset
 from tood.data.bench import COLLATE, DECODE, READ, TRANSFORM, StageRate, advice
+from tood.data.reading import ImageReader
 from tood.errors import ToodError
+from tood.input import InputConfig
 from tood.plots import dataset_picture
 
 runner = CliRunner()
@@ -93,7 +96,7 @@ def photographs(root: Path, width: int, height: int, count: int = 6) -> Path:
 
 def test_every_stage_is_measured_and_one_is_named(tmp_path: Path) -> None:
     dataset = load_dataset(photographs(tmp_path, 320, 240), "train")
-    found = bench_loading(dataset, small_model(64), 2, workers=0, images=4)
+    found = bench_loading(dataset, DataConfig(workers=0), small_model(64), InputConfig(64, 64), 2, images=4)
     assert found.images == 4
     assert [stage.name for stage in found.stages] == [READ, DECODE, TRANSFORM, COLLATE]
     assert sum(stage.share for stage in found.stages) == pytest.approx(1)
@@ -106,7 +109,8 @@ def test_every_stage_is_measured_and_one_is_named(tmp_path: Path) -> None:
 
 def test_the_advice_is_what_helps(tmp_path: Path) -> None:
     dataset = load_dataset(photographs(tmp_path, 400, 300), "train")
-    decoding, whole, half = StageRate(DECODE, 10, 0.6), AugmentConfig(size=(300, 400)), AugmentConfig(size=(150, 200))
+    decoding = StageRate(DECODE, 10, 0.6)
+    whole, half = (ImageReader(lambda height, width, part=part: part) for part in (1.0, 0.5))
     assert advice(dataset, whole, decoding) == (
         "what limits a worker is to decode (60 % of its time): `--set data.cache=true` keeps the decoded images in "
         "0.0022 GB of memory"
@@ -115,7 +119,7 @@ def test_the_advice_is_what_helps(tmp_path: Path) -> None:
     assert "data.cache=true" in advice(dataset, half, decoding, scaled_jpeg=True)
     large = replace(dataset, images=tuple(replace(image, width=30_000, height=10_000) for image in dataset.images))
     assert "`--set data.cache=FOLDER` keeps the decoded images there, 5 GB" in advice(
-        large, AugmentConfig(size=(10_000, 30_000)), StageRate(READ, 10, 0.6)
+        large, whole, StageRate(READ, 10, 0.6)
     )
     assert "augment.photometric=0" in advice(dataset, whole, StageRate(TRANSFORM, 10, 0.6))
     assert "take more workers" in advice(dataset, whole, StageRate(COLLATE, 10, 0.6))
@@ -125,9 +129,9 @@ def test_what_cannot_be_measured_is_one_sentence(tmp_path: Path) -> None:
     dataset = load_dataset(photographs(tmp_path, 64, 48), "train")
     dataset.images[0].path.unlink()
     with pytest.raises(ToodError, match="No such file"):
-        bench_loading(dataset, small_model(64), 2, workers=0)
+        bench_loading(dataset, DataConfig(workers=0), small_model(64), InputConfig(64, 64), 2)
     with pytest.raises(ToodError, match="at least one image"):
-        bench_loading(dataset, small_model(64), 2, images=0)
+        bench_loading(dataset, DataConfig(), small_model(64), InputConfig(64, 64), 2, images=0)
 
 
 def test_the_bench_command(tmp_path: Path) -> None:

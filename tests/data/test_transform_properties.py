@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.loaders import small_model
 from tood.data.dataset import ImageRecord
 from tood.data.sampler import SampleKey
 from tood.data.samples import TrainImages
 from tood.data.transforms import (
     AugmentConfig,
+    CanvasStep,
+    Circumstances,
+    FitStep,
+    FlipStep,
     Mosaic,
+    MosaicStep,
     MultiScaleResize,
     PhotometricJitter,
     RandomFlip,
@@ -26,10 +31,8 @@ from tood.data.transforms import (
     Transform,
     build_transforms,
     place,
-    published_1x,
-    published_2x,
-    small_model,
 )
+from tood.input import InputConfig
 
 SIDES = st.integers(1, 90)
 THIN = np.float32(1e-6)
@@ -99,10 +102,10 @@ def test_boxes_stay_sound_in_a_mosaic(sample: Sample, seed: int, min_side: float
 
 
 RECIPES = [
-    published_1x(),
-    published_2x(),
-    replace(small_model(64, vertical_flip=0.5), mosaic=0.5),
-    replace(small_model(64), min_visible=0.0, min_side=0.0),
+    AugmentConfig((FitStep(), FlipStep())),
+    AugmentConfig((FitStep(shortest=480), FlipStep())),
+    small_model(64).with_step(MosaicStep(0.5)).with_step(FlipStep(0.5, 0.5)),
+    small_model(64).with_step(CanvasStep(64, scale=(0.7, 1.5), min_visible=0.0, min_side=0.0)),
 ]
 
 
@@ -111,12 +114,14 @@ RECIPES = [
 @settings(max_examples=15)
 def test_whole_recipes_keep_boxes_sound_and_large_enough(config: AugmentConfig, sample: Sample, seed: int) -> None:
     # One pixel beside 1,000 would become the published recipes' smallest input; they take sides of 32 and more.
-    after = build_transforms(config, fetch=lambda rng: sample)(sample, np.random.default_rng(seed))
+    after = build_transforms(config, Circumstances(InputConfig(), fetch=lambda rng: sample))(
+        sample, np.random.default_rng(seed)
+    )
     require_sound(sample, after)
     if config.canvas is not None:
         assert after.image.shape == (64, 64, 3)
         # Of a mosaic's tile the corner is added after the sides were measured: a float32 step at 64.
-        assert (after.boxes[:, 2:] - after.boxes[:, :2] >= config.min_side - 1e-5).all()
+        assert (after.boxes[:, 2:] - after.boxes[:, :2] >= config.canvas.min_side - 1e-5).all()
 
 
 @given(
@@ -163,8 +168,8 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone(
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "pictures"
     folder.mkdir(exist_ok=True)
-    augment = replace(small_model(64), mosaic=0.5)
-    one, other = (TrainImages(records(folder), augment, seed, 32) for _ in range(2))
+    augment = small_model(64).with_step(MosaicStep(0.5))
+    one, other = (TrainImages(records(folder), augment, InputConfig(), seed) for _ in range(2))
     # The other one has given other samples before, as another number of workers would have it.
     keys = [SampleKey(e, i) for e in (epoch, epoch + 1) for i in range(5)]
     order.shuffle(keys)  # type: ignore[attr-defined]
@@ -176,5 +181,5 @@ def test_a_sample_depends_on_seed_epoch_and_image_alone(
     assert first[1] == second[1]
     assert not np.array_equal(first[0].image, one[SampleKey(epoch + 1, image)][0].image)
     assert not np.array_equal(
-        first[0].image, TrainImages(one.records, augment, seed + 1, 32)[SampleKey(epoch, image)][0].image
+        first[0].image, TrainImages(one.records, augment, InputConfig(), seed + 1)[SampleKey(epoch, image)][0].image
     )

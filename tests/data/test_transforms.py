@@ -19,11 +19,10 @@ from tood.data.transforms import (
     ScaleJitter,
     Transform,
     clip_boxes,
-    fit_scale,
     flip,
     place,
-    resized_shape,
 )
+from tood.input import fitting_scale, scaled_size
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
 
@@ -119,7 +118,7 @@ def test_mosaic_boxes_cover_their_colour_and_nothing_else(seed: int) -> None:
     ],
 )
 def test_resize_rule(height: int, width: int, short: int, long: int, expected: tuple[int, int]) -> None:
-    assert resized_shape(height, width, fit_scale(height, width, short, long)) == expected
+    assert scaled_size(height, width, fitting_scale(height, width, short, long)) == expected
     image = np.zeros((height, width, 3), dtype=np.uint8)
     sample = Sample(image, np.array([[0, 0, width, height]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool))
     after = Resize(short, long)(sample, np.random.default_rng(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,18 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data.loaders import small_model
+from tood.configuration import apply_overrides, from_dict
 from tood.data.transforms import (
     AugmentConfig,
+    AugmentStep,
+    CanvasStep,
+    Circumstances,
+    Compose,
+    FitStep,
+    FlipStep,
+    MosaicStep,
     PhotometricJitter,
+    PhotometricStep,
     Sample,
     build_transforms,
     canvas_shape,
-    published_1x,
-    published_2x,
-    small_model,
 )
 from tood.data.transforms.colour import colour_matrix
 from tood.errors import ToodError
+from tood.input import InputConfig
 
 
 def sample_of(height: int = 48, width: int = 64) -> Sample:
@@ -64,34 +73,53 @@ def test_each_factor_does_what_it_says() -> None:
     np.testing.assert_allclose(colour_matrix(0, 1, 1, -120) @ green, [255, 0, 0], atol=1e-6)
 
 
-def test_published_recipes() -> None:
+WITHIN = InputConfig(800, 1333)
+
+
+def transforms(config: AugmentConfig, canvas: tuple[int, int] | None = None, share: float = 0.0) -> Compose:
+    return build_transforms(config, Circumstances(WITHIN, canvas, share=share))
+
+
+def test_published_sizes() -> None:
     rng = np.random.default_rng(0)
-    sample = sample_of(480, 640)
-    assert build_transforms(published_1x())(sample, rng).image.shape == (800, 1067, 3)
-    sides = {min(build_transforms(published_2x())(sample_of(48, 64), rng).image.shape[:2]) for _ in range(60)}
+    for fitted in (AugmentConfig(), AugmentConfig((FitStep(),)), AugmentConfig((FitStep((800, 1333)),))):
+        assert transforms(fitted)(sample_of(480, 640), rng).image.shape == (800, 1067, 3)
+    drawn = AugmentConfig((FitStep(shortest=480), FlipStep()))
+    sides = {min(transforms(drawn)(sample_of(48, 64), rng).image.shape[:2]) for _ in range(60)}
     assert min(sides) >= 480
     assert max(sides) <= 800
     assert len(sides) > 20
-    for recipe in (published_1x(), published_2x()):
-        assert (recipe.flip, recipe.photometric, recipe.mosaic) == (0.5, 0, 0)
-        assert recipe.keeps_ratio
+    assert drawn.keeps_ratio
 
 
-def test_small_model_recipe_makes_squares_and_need_not_mirror() -> None:
+def test_letterboxed_input_is_one_setting() -> None:
+    letterbox = replace(WITHIN, long=800, fit="letterbox", pad=(1, 2, 3))
+    build = lambda config: build_transforms(config, Circumstances(letterbox))  # noqa: E731
+    after = build(AugmentConfig((FitStep(),)))(sample_of(400, 800), np.random.default_rng(0))
+    assert after.image.shape == (800, 800, 3)
+    assert after.image[0, 0].tolist() == after.image[-1, -1].tolist() == [1, 2, 3]
+    whole = replace(sample_of(400, 800), boxes=np.array([[0, 0, 800, 400]], np.float32))
+    after = build(AugmentConfig(()))(whole, np.random.default_rng(0))
+    assert after.boxes[:1].tolist() == [[0, 200, 800, 600]]
+    padded = build(AugmentConfig((CanvasStep(96, scale=(0.5, 0.5)),)))(sample_of(), np.random.default_rng(0))
+    assert (padded.image == [1, 2, 3]).all(axis=2).any(), "what an image leaves free has the colour of all padding"
+
+
+def test_a_canvas_makes_squares_and_need_not_mirror() -> None:
     config = small_model(96, flip=0.0)
     for seed in range(10):
-        after = build_transforms(config)(sample_of(), np.random.default_rng(seed))
+        after = transforms(config)(sample_of(), np.random.default_rng(seed))
         assert after.image.shape == (96, 96, 3)
     left_red = np.zeros((50, 50, 3), np.uint8)
     left_red[:, :25] = [255, 0, 0]
-    still = replace(config, photometric=0.0, scale=(1.0, 1.0))
+    still = AugmentConfig((CanvasStep(96),))
     for seed in range(30):
-        after = build_transforms(still)(replace(sample_of(), image=left_red), np.random.default_rng(seed))
+        after = transforms(still)(replace(sample_of(), image=left_red), np.random.default_rng(seed))
         assert after.image[48, 10, 0] > after.image[48, 85, 0]
 
 
 def test_a_batch_may_choose_another_canvas() -> None:
-    after = build_transforms(small_model(96), canvas=(64, 32))(sample_of(), np.random.default_rng(0))
+    after = transforms(small_model(96), canvas=(64, 32))(sample_of(), np.random.default_rng(0))
     assert after.image.shape == (64, 32, 3)
 
 
@@ -103,8 +131,9 @@ def test_a_canvas_has_the_ratio_of_the_images(ratio: float, shape: tuple[int, in
     assert canvas_shape(320, ratio, 32) == shape
 
 
-def test_mosaic_probability() -> None:
-    config = replace(small_model(64), mosaic=0.5)
+def test_mosaic_probability_and_end() -> None:
+    config = small_model(64).with_step(MosaicStep(0.5, until=0.9))
+    assert [step.kind for step in config.steps] == ["mosaic", "canvas", "flip", "photometric"]
     fetched = []
 
     def fetch(rng: np.random.Generator) -> Sample:
@@ -112,38 +141,83 @@ def test_mosaic_probability() -> None:
         return sample_of()
 
     for seed in range(100):
-        build_transforms(config, fetch=fetch)(sample_of(), np.random.default_rng(seed))
+        build_transforms(config, Circumstances(WITHIN, fetch=fetch))(sample_of(), np.random.default_rng(seed))
     assert len(fetched) % 3 == 0
     assert 30 <= len(fetched) / 3 <= 70
     with pytest.raises(ValueError, match="fetch"):
-        build_transforms(config)
+        transforms(config)
+    fetched.clear()
+    late = build_transforms(config, Circumstances(WITHIN, fetch=fetch, share=0.9))
+    for seed in range(100):
+        late(sample_of(), np.random.default_rng(seed))
+    assert not fetched
+
+
+@pytest.mark.parametrize("step", [FlipStep(1.0, until=0.5), PhotometricStep(until=0.5)])
+def test_a_step_acts_until_its_share_of_the_run(step: AugmentStep) -> None:
+    def changed(share: float, acting: AugmentStep = step) -> bool:
+        made = transforms(AugmentConfig((CanvasStep(64), acting)), share=share)
+        without = transforms(AugmentConfig((CanvasStep(64),)))
+        seeds = range(5)
+        images = [made(sample_of(), np.random.default_rng(seed)).image for seed in seeds]
+        plain = [without(sample_of(), np.random.default_rng(seed)).image for seed in seeds]
+        return not all(map(np.array_equal, images, plain))
+
+    assert changed(0.0)
+    assert changed(0.49)
+    assert not changed(0.5)
+    assert changed(1.0, replace(step, until=1.0)), "the whole run has no end before its last step"
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"flip": 1.5}, "augment.flip"),
-        ({"mosaic": -0.1, "canvas": 64}, "augment.mosaic"),
-        ({"size": (0, 10)}, "augment.size"),
-        ({"shortest": 900}, "augment.shortest"),
-        ({"canvas": 0}, "augment.canvas"),
-        ({"canvases": (64, 96)}, "augment.canvases"),
-        ({"scale": (0.5, 1.5)}, "augment.canvas"),
-        ({"canvas": 64, "scale": (2.0, 1.0)}, "augment.scale"),
-        ({"canvas": 64, "scale": (0.0, 1.0)}, "augment.scale"),
-        ({"mosaic": 0.5}, "augment.canvas"),
-        ({"photometric": -1.0}, "augment.photometric"),
+        (lambda: FlipStep(1.5), r"flip\.horizontal is 1\.5"),
+        (lambda: FlipStep(until=2), r"flip\.until"),
+        (lambda: MosaicStep(-0.1), r"mosaic\.probability"),
+        (lambda: FitStep((0, 10)), r"fit\.size"),
+        (lambda: FitStep((800, 1333), 900), r"fit\.shortest is 900"),
+        (lambda: CanvasStep(0), r"canvas\.side"),
+        (lambda: CanvasStep(64, (0,)), r"canvas\.sides"),
+        (lambda: CanvasStep(64, scale=(2.0, 1.0)), r"canvas\.scale"),
+        (lambda: CanvasStep(64, scale=(0.0, 1.0)), r"canvas\.scale"),
+        (lambda: AugmentConfig((MosaicStep(0.5),)), "needs a canvas"),
+        (lambda: AugmentConfig((FitStep(), CanvasStep(64))), "fit and canvas: one step decides"),
+        (lambda: PhotometricStep(-1.0), r"photometric\.strength"),
     ],
 )
-def test_wrong_configuration_names_its_key(wrong: dict[str, object], named: str) -> None:
+def test_wrong_configuration_names_its_key(wrong: Callable[[], object], named: str) -> None:
     with pytest.raises(ToodError, match=named):
-        AugmentConfig(**wrong)  # type: ignore[arg-type]
+        wrong()
+
+
+def test_keys_of_before_there_were_steps() -> None:
+    older = {"size": [300, 400], "shortest": 200, "flip": 0.25, "vertical_flip": 0.1, "canvas": None, "canvases": []}
+    older |= {"scale": [1.0, 1.0], "mosaic": 0.0, "photometric": 0.0, "min_visible": 0.3, "min_side": 2.0}
+    kept = from_dict(AugmentConfig, older)
+    assert kept.steps == (FitStep((300, 400), 200), FlipStep(0.25, 0.1), PhotometricStep(0.0))
+    canvas = older | {"canvas": 96, "canvases": [64, 96], "scale": [0.5, 2.0], "mosaic": 0.4, "photometric": 0.5}
+    assert from_dict(AugmentConfig, canvas).steps == (
+        MosaicStep(0.4),
+        CanvasStep(96, (64, 96), (0.5, 2.0)),
+        FlipStep(0.25, 0.1),
+        PhotometricStep(0.5),
+    )
+    settings = ["scale=[1,1]", "canvas=null", "flip=0", "photometric=0"]
+    found = apply_overrides(small_model(64), settings)
+    assert found.steps == (FlipStep(0.0), PhotometricStep(0.0))
+    assert apply_overrides(small_model(64), ["steps.flip.vertical=0.5"]).find(FlipStep) == FlipStep(0.5, 0.5)
+    for setting, message in (("flip=2", r"flip\.horizontal is 2"), ("scale=[1,2]", "needs a canvas")):
+        with pytest.raises(ToodError, match=message):
+            apply_overrides(AugmentConfig(), [setting])
+    with pytest.raises(ToodError, match=r"flip is 'much'"):
+        apply_overrides(AugmentConfig(), ["flip=much"])
 
 
 @given(height=st.integers(1, 2000), width=st.integers(1, 2000))
 def test_largest_scale_bounds_what_training_asks_for(height: int, width: int) -> None:
-    assert published_2x().largest_scale(height, width) == pytest.approx(
-        min(1333 / max(height, width), 800 / min(height, width))
-    )
-    jittered = replace(small_model(64), canvases=(64, 96))
-    assert jittered.largest_scale(height, width) == pytest.approx(96 / max(height, width) * 1.5)
+    expected = pytest.approx(min(1333 / max(height, width), 800 / min(height, width)))
+    assert AugmentConfig().largest_scale(height, width, (800, 1333)) == expected
+    assert AugmentConfig((FitStep((800, 1333)),)).largest_scale(height, width, (1, 1)) == expected
+    jittered = AugmentConfig((CanvasStep(64, (64, 96), (0.7, 1.5)),))
+    assert jittered.largest_scale(height, width, (1, 1)) == pytest.approx(96 / max(height, width) * 1.5)

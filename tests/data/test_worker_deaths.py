@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from data.loaders import train_loader
 from data.test_loading import KEEP_RATIO
-from tood.data import WorkerDeaths, WorkerDiedError, train_loader
+from tood.data import WorkerDeaths, WorkerDiedError
 from tood.data.dataset import DetectionDataset
 from tood.data.loading import Batch
 from tood.errors import ToodError

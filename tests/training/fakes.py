@@ -67,7 +67,7 @@ class Squares(Dataset[Batch]):
             image[:, place : place + 16, place : place + 16] = 200
             box = torch.tensor([[place, place, place + 16.0, place + 16.0]])
             targets.append(Targets(box, torch.tensor([index % 2]), torch.tensor([False])))
-        infos = tuple(ImageInfo(i, f"picture{i}.png", SIDE, SIDE, 1.0, 1.0) for i in indices)
+        infos = tuple(ImageInfo(i, f"picture{i}.png", InputConfig(SIDE, SIDE).geometry(SIDE, SIDE)) for i in indices)
         return Batch(images, torch.full((len(indices), 2), SIDE), tuple(targets), infos)
 
 

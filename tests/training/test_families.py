@@ -15,7 +15,7 @@ from rich.console import Console
 from tood import configuration
 from tood.alignment import ATSSCriterionConfig, TaskAlignedCriterionConfig, build_criterion
 from tood.boxes import iou_pairs
-from tood.data.transforms import AugmentConfig
+from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.inference import Detector, postprocess
 from tood.models import build_model, load_weights
@@ -157,7 +157,7 @@ def test_an_atss_from_a_folder_of_pictures_to_detections(tmp_path: Path) -> None
     data = coco_folder(tmp_path / "data")
     config = replace(
         crossed(tmp_path / "run", "atss", "atss"),
-        augment=AugmentConfig(size=(32, 32), canvas=32),
+        augment=AugmentConfig((CanvasStep(32), FlipStep())),
         data=DataConfig(path=str(data), workers=0),
         epochs=2,
     )

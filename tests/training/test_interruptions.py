@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
-from tood.data.transforms import AugmentConfig
+from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.training import CONFIG, RunConfig, train
 from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, read_checkpoint, write_checkpoint
@@ -188,7 +188,7 @@ def test_annotations_that_change_are_noticed_when_the_run_goes_on(tmp_path: Path
 
 def one_epoch(data: Path, out: Path) -> RunConfig:
     run = tiny_run(out)
-    small = AugmentConfig(size=(32, 32), canvas=32)
+    small = AugmentConfig((CanvasStep(32), FlipStep()))
     return replace(run, data=replace(run.data, path=str(data), workers=0), augment=small, epochs=1)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from tood import configuration
 from tood.alignment import ATSSCriterionConfig, Progress, TaskAlignedCriterionConfig
-from tood.data.transforms import Sample, build_transforms
+from tood.data.transforms import CanvasStep, Circumstances, FitStep, FlipStep, Sample, build_transforms
 from tood.errors import ToodError
 from tood.models import build_model, named_models
 from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, rate_factor, run_config
@@ -145,7 +145,7 @@ def test_keys_of_older_runs_are_taken_where_they_belong_now() -> None:
         ("optimizer.momentum=1", r"optimizer\.momentum is 1\.0"),
         ("ema.decay=1", r"ema\.decay is 1\.0"),
         ("criterion.warm_up_share=2", r"warm_up_share is 2\.0: expected a number from 0 to 1"),
-        ("augment.flip=2", r"augment\.flip is 2\.0: give a number"),
+        ("augment.flip=2", r"flip\.horizontal is 2\.0: give a number"),
         ("precision=fp64", r"precision is 'fp64': expected auto, fp32, bf16 or fp16"),
         ("model.backbone.block=basik", r"model\.backbone\.block is 'basik'.* did you mean basic\?"),
         ("criterion.assigner.top=3", r"criterion\.assigner\.top"),
@@ -165,17 +165,18 @@ def test_the_run_of_every_named_model_survives_its_file(tmp_path: Path, model: s
 
 def test_recipes_follow_the_model_and_its_size() -> None:
     run = run_config("tood_r50_fpn_1x")
-    assert (run.recipe, run.epochs, run.batches(), run.augment.size) == ("1x", 12, (16, 1), (800, 1333))
+    assert (run.recipe, run.epochs, run.batches()) == ("1x", 12, (16, 1))
     assert run.optimizer == SGDConfig(lr=0.01, momentum=0.9, weight_decay=1e-4)
     assert not run.ema.enabled
     twice = run_config("tood_r50_fpn_1x", recipe="2x")
-    assert (twice.epochs, twice.augment.shortest) == (24, 480)
+    assert (twice.epochs, twice.augment.find(FitStep)) == (24, FitStep(shortest=480))
     assert twice.schedule.milestones == (16, 22)  # type: ignore[union-attr]
     small = run_config("tood_r50_fpn_1x", size=400)
-    assert small.augment.size == (400, 666)
+    assert (small.model.input.short, small.model.input.long) == (400, 666)
     assert (small.model.input.short, small.model.input.long) == (400, 666)
     tiny = run_config("tood_tiny", size=256)
-    assert (tiny.augment.canvas, tiny.augment.size) == (224, (256, 256))
+    assert tiny.augment.find(CanvasStep) == CanvasStep(224, scale=(0.7, 1.5))
+    assert (tiny.model.input.short, tiny.model.input.long) == (256, 256)
     assert tiny.ema.enabled
     with pytest.raises(ToodError, match="no recipe 'smal': did you mean 'small'"):
         run_config("tood_tiny", recipe="smal")
@@ -207,17 +208,22 @@ def test_the_published_recipes_number_for_number(recipe: str, epochs: int, drops
     assert (run.clip_gradient, run.ema.enabled) == (None, False)
     assert (run.data.keep_empty, run.data.smallest_side) == (False, 32)
     augment = run.augment
-    assert (augment.flip, augment.vertical_flip, augment.photometric, augment.canvas) == (0.5, 0.0, 0.0, None)
+    sizes = FitStep() if recipe == "1x" else FitStep(shortest=480)
+    assert augment.steps == (sizes, FlipStep(0.5))
     shapes = set()
     sample = Sample(np.zeros((480, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
     for seed in range(30):
-        image = build_transforms(augment)(sample, np.random.default_rng(seed)).image
+        image = build_transforms(augment, Circumstances(run.model.input))(sample, np.random.default_rng(seed)).image
         shapes.add(image.shape[:2])
         assert image.shape[1] == pytest.approx(image.shape[0] * 4 / 3, abs=1)
     short = {shape[0] for shape in shapes}
     assert short == {800} if recipe == "1x" else min(short) >= 480 and max(short) <= 800 and len(short) > 20
     wide = replace(sample, image=np.zeros((100, 400, 3), np.uint8))
-    assert all(build_transforms(augment)(wide, np.random.default_rng(seed)).image.shape[1] <= 1333 for seed in range(5))
+    assert all(
+        build_transforms(augment, Circumstances(run.model.input))(wide, np.random.default_rng(seed)).image.shape[1]
+        <= 1333
+        for seed in range(5)
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tood.alignment import ATSSCriterionConfig, Losses, Progress
 from tood.data import Batch, load_dataset
-from tood.data.transforms import AugmentConfig
+from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import SharedError, ToodError
 from tood.evaluation import detect, evaluate
 from tood.models import AnyDetector, build_model, load_weights
@@ -75,7 +75,7 @@ def published(data: Path, out: Path) -> RunConfig:
             postprocess=replace(model.postprocess, score_threshold=0.0),
         ),
         data=DataConfig(path=str(data), workers=0, keep_empty=False),
-        augment=AugmentConfig(size=(64, 96), shortest=48),
+        augment=AugmentConfig((FitStep((64, 96), shortest=48), FlipStep())),
         # As in the published recipe's first steps: at higher rates rounding alone parts two runs of one process whose
         # batches hold the same images in another order.
         optimizer=SGDConfig(lr=0.0003, lr_batch=8),
@@ -92,7 +92,7 @@ def small(data: Path, out: Path, batch_size: int) -> RunConfig:
     return replace(
         published(data, out),
         model=replace(published(data, out).model, backbone=tiny_model().backbone),
-        augment=AugmentConfig(size=(64, 64), canvas=64, scale=(0.8, 1.25), photometric=0.5),
+        augment=AugmentConfig((CanvasStep(64, scale=(0.8, 1.25)), FlipStep(), PhotometricStep(0.5))),
         optimizer=SGDConfig(lr=0.0003, lr_batch=None),
         ema=EMAConfig(enabled=True),
         batch_size=batch_size,

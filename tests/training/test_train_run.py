@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from tood import configuration
-from tood.data.transforms import AugmentConfig
+from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep, MosaicStep, PhotometricStep
 from tood.errors import ToodError
 from tood.models import load_weights
 from tood.training import DataConfig, RunConfig, TrainResult, latest_run_folder, next_run_folder, train
@@ -26,7 +26,7 @@ def run_on(data: Path, out: Path) -> RunConfig:
     return replace(
         tiny_run(out),
         model=replace(tiny_run(out).model, classes=80),
-        augment=AugmentConfig(size=(32, 32), canvas=32),
+        augment=AugmentConfig((CanvasStep(32), FlipStep())),
         data=DataConfig(path=str(data), workers=0),
         epochs=2,
     )
@@ -226,7 +226,12 @@ def test_two_runs_of_200_steps_are_the_same_to_the_last_bit(tmp_path: Path) -> N
     for name in ("one", "two"):
         config = run_on(data, tmp_path / name)
         config = replace(config, epochs=50, evaluate_every=50, data=replace(config.data, workers=2))
-        config = replace(config, augment=replace(config.augment, scale=(0.7, 1.5), photometric=0.5, mosaic=0.2))
+        config = replace(
+            config,
+            augment=AugmentConfig(
+                (MosaicStep(0.2), CanvasStep(32, scale=(0.7, 1.5)), FlipStep(), PhotometricStep(0.5))
+            ),
+        )
         assert said(config)[0].steps == 200
     losses = []
     for name in ("one", "two"):

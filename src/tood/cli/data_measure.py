@@ -133,6 +133,8 @@ def bench(
     from the system's memory. A training that shows fewer images a second than the last line here waits for the network,
     not for the data.
     """
+    from dataclasses import replace
+
     from rich.console import Console
     from rich.table import Table
 
@@ -143,12 +145,11 @@ def bench(
     dataset = load_dataset(data, split)
     report = bench_loading(
         dataset,
+        replace(run.data, workers=workers),
         run.augment,
+        run.model.input,
         batch_size or run.batches()[0],
-        workers=workers,
-        divisor=run.model.input.divisor,
         images=images,
-        scaled_jpeg=run.data.scaled_jpeg,
     )
     table = Table(title=f"{dataset.root}: {dataset.split}, {report.images} images")
     for column in ("", "images/s", "share of a worker's time"):

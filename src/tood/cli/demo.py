@@ -101,12 +101,13 @@ def demo_run(out: Path, minutes: float, seed: int) -> RunConfig:
     """
     from dataclasses import replace
 
+    from tood.data import AugmentConfig, CanvasStep
     from tood.training import DataConfig, run_config
 
     run = run_config(MODEL, INPUT_SIDE)
     return replace(
         run,
-        augment=replace(run.augment, canvas=CANVAS, scale=(1.0, 1.25), flip=0.0, photometric=0.0),
+        augment=AugmentConfig((CanvasStep(CANVAS, scale=(1.0, 1.25)),)),
         batch_size=BATCH,
         optimizer=replace(run.optimizer, lr=RATE),
         data=DataConfig(path=str(out / "digits")),

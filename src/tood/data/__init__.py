@@ -2,6 +2,7 @@
 
 from tood.data.bench import LoadingBench, bench_loading
 from tood.data.check import CheckReport, check_dataset
+from tood.data.config import BatchPlan, DataConfig
 from tood.data.convert import ConversionReport, ImageTransfer, convert_dataset
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, require_same_categories
 from tood.data.digits import DigitsConfig, SceneConfig, write_digits
@@ -9,33 +10,42 @@ from tood.data.formats import SplitInfo, write_coco
 from tood.data.images import image_size, read_image
 from tood.data.loading import Batch, Collate, eval_loader, train_loader
 from tood.data.reading import UnreadableImageError
+from tood.data.sampler import TrainBatchSampler
 from tood.data.samples import ImageInfo
 from tood.data.split import SplitReport, split_dataset
 from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits
 from tood.data.stats import DatasetStats, dataset_stats
-from tood.data.transforms import AugmentConfig, Sample, published_1x, published_2x, small_model
+from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, MosaicStep, PhotometricStep, Sample
 from tood.data.worker_deaths import WorkerDeaths, WorkerDiedError
 
 __all__ = [
     "AugmentConfig",
     "Batch",
+    "BatchPlan",
+    "CanvasStep",
     "Category",
     "CheckReport",
     "Collate",
     "ConversionReport",
+    "DataConfig",
     "DatasetStats",
     "DetectionDataset",
     "DigitsConfig",
+    "FitStep",
+    "FlipStep",
     "ImageInfo",
     "ImageRecord",
     "ImageTransfer",
     "LoadingBench",
+    "MosaicStep",
+    "PhotometricStep",
     "PickedSplits",
     "Problem",
     "Sample",
     "SceneConfig",
     "SplitInfo",
     "SplitReport",
+    "TrainBatchSampler",
     "UnreadableImageError",
     "WorkerDeaths",
     "WorkerDiedError",
@@ -48,11 +58,8 @@ __all__ = [
     "image_size",
     "load_dataset",
     "pick_splits",
-    "published_1x",
-    "published_2x",
     "read_image",
     "require_same_categories",
-    "small_model",
     "split_dataset",
     "train_loader",
     "write_coco",

@@ -6,22 +6,26 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
+from tood.data.config import BatchPlan, DataConfig
 from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.image_cache import pixel_bytes
 from tood.data.images import read_image
-from tood.data.loading import MEMORY_LIMIT, Collate, default_workers, train_loader
-from tood.data.reading import ImageReader
+from tood.data.loading import MEMORY_LIMIT, Batch, Collate, default_workers, train_loader
+from tood.data.reading import WHOLE, ImageReader
 from tood.data.sampler import SampleKey
-from tood.data.samples import TrainImages, transformed
+from tood.data.samples import TrainImages, image_info
 from tood.data.transforms import AugmentConfig, Sample
 from tood.errors import ToodError
+from tood.input import InputConfig
 
 READ, DECODE, TRANSFORM, COLLATE = "read the file", "decode", "resize and augment", "collate into a batch"
 
@@ -68,13 +72,12 @@ class LoadingBench:
 
 def bench_loading(
     dataset: DetectionDataset,
+    data: DataConfig,
     augment: AugmentConfig,
+    input: InputConfig,
     batch_size: int,
     *,
-    workers: int | None = None,
-    divisor: int = 32,
     images: int = 200,
-    scaled_jpeg: bool = False,
 ) -> LoadingBench:
     """Measure the loading of training images without any cache.
 
@@ -83,12 +86,11 @@ def bench_loading(
 
     Args:
         dataset: the split.
+        data: its number of workers is measured, and one worker in any case; its cache is not used.
         augment: what becomes of its images.
+        input: of the model.
         batch_size: images in a batch.
-        workers: loading processes of the trainer, None for what it would take by default; one is always measured.
-        divisor: as for `train_loader`.
         images: measure on so many, evenly spread over the dataset.
-        scaled_jpeg: as for `train_loader`.
 
     Raises:
         ToodError: no image, or one that cannot be read.
@@ -99,19 +101,23 @@ def bench_loading(
         raise ToodError("give at least one image, and at least one a batch")
     picked = np.linspace(0, len(dataset.images) - 1, min(images, len(dataset.images))).astype(int)
     part = replace(dataset, images=tuple(dataset.images[index] for index in picked.tolist()))
-    reader = ImageReader(augment.largest_scale if scaled_jpeg else None)
-    loading = TrainImages(part.images, augment, 0, divisor, read=reader)
+    scaling = ImageReader(partial(augment.largest_scale, limits=(input.short, input.long)))
+    loading = TrainImages(part.images, augment, input, 0, read=scaling if data.scaled_jpeg else WHOLE)
     with _one_thread():
-        seconds = np.minimum(*(_stages(loading, epoch, batch_size, Collate(divisor)) for epoch in (0, 1)))
+        seconds = np.minimum(*(_stages(loading, epoch, batch_size, Collate(input)) for epoch in (0, 1)))
     names = (READ, DECODE, TRANSFORM, COLLATE)
     stages = tuple(
         StageRate(name, len(part) / max(spent, 1e-9), spent / max(float(seconds.sum()), 1e-9))
         for name, spent in zip(names, seconds.tolist(), strict=True)
     )
-    counts = sorted({1, default_workers() if workers is None else workers})
-    loaders = tuple(LoaderRate(n, _loader_rate(part, augment, batch_size, n, divisor, scaled_jpeg)) for n in counts)
+    counts = sorted({1, default_workers() if data.workers is None else data.workers})
+    uncached, plan = replace(data, cache=False), BatchPlan(batch_size)
+    loaders = tuple(
+        LoaderRate(n, _loader_rate(train_loader(part, replace(uncached, workers=n), augment, input, plan)))
+        for n in counts
+    )
     limit = max(stages, key=lambda stage: stage.share)
-    return LoadingBench(len(part), stages, loaders, limit.name, advice(dataset, augment, limit, scaled_jpeg))
+    return LoadingBench(len(part), stages, loaders, limit.name, advice(dataset, scaling, limit, data.scaled_jpeg))
 
 
 @contextmanager
@@ -138,7 +144,8 @@ def _stages(images: TrainImages, epoch: int, batch_size: int, collate: Collate) 
         pixels = read_image(data, name=str(record.path), reduction=images.read.reduction(record))
         decoded = clock()
         sample = Sample(pixels, images.boxes_on(pixels, record), record.labels, record.crowd)
-        items.append(transformed(record, sample, images.transforms(key), images.generator(key)))
+        sample = images.transforms(key)(sample, images.generator(key))
+        items.append((sample, image_info(record, sample)))
         made = clock()
         spent[:3] += read - begun, decoded - read, made - decoded
         if len(items) == batch_size or index == len(images) - 1:
@@ -156,10 +163,7 @@ def _file_bytes(record: ImageRecord) -> bytes:
         raise ToodError(f"{record.path}: cannot be read ({error.strerror or error})") from None
 
 
-def _loader_rate(
-    dataset: DetectionDataset, augment: AugmentConfig, batch_size: int, workers: int, divisor: int, scaled_jpeg: bool
-) -> float:
-    loader = train_loader(dataset, augment, batch_size, workers, 0, divisor, scaled_jpeg=scaled_jpeg)
+def _loader_rate(loader: DataLoader[Batch]) -> float:
     begun = 0.0
     for _ in range(2):
         begun = time.perf_counter()
@@ -167,17 +171,18 @@ def _loader_rate(
     return loaded / (time.perf_counter() - begun)
 
 
-def advice(dataset: DetectionDataset, augment: AugmentConfig, limit: StageRate, scaled_jpeg: bool = False) -> str:
+def advice(dataset: DetectionDataset, scaling: ImageReader, limit: StageRate, scaled_jpeg: bool = False) -> str:
     """One sentence: that this stage takes most of the time, and what to do about it.
 
     Args:
-        dataset, augment, scaled_jpeg: as for `bench_loading`.
+        dataset: what was loaded.
+        scaling: decodes large JPEGs at part of their size.
         limit: the slowest stage.
+        scaled_jpeg: whether JPEGs were decoded so.
     """
     told = f"what limits a worker is to {limit.name} ({100 * limit.share:.0f} % of its time)"
     gigabytes = sum(pixel_bytes((image.height, image.width)) for image in dataset.images) / 1e9
-    scaled = ImageReader(augment.largest_scale)
-    spared = np.mean([scaled.reduction(image) > 1 for image in dataset.images])
+    spared = np.mean([scaling.reduction(image) > 1 for image in dataset.images])
     if limit.name == DECODE and not scaled_jpeg and spared > 0.5:
         return f"{told}: JPEGs here are twice as large as wanted or more, `--set data.scaled_jpeg=true` decodes less"
     if limit.name in (READ, DECODE):

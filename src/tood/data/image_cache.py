@@ -17,7 +17,7 @@ from torch import Tensor
 from tood.data.dataset import ImageRecord
 from tood.data.images import reduced_shape
 from tood.data.reading import WHOLE, ImageReader, UnreadableImageError
-from tood.data.transforms.geometry import resized_shape
+from tood.input import scaled_size
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def cached_shapes(
     if sum(map(pixel_bytes, full)) <= limit_bytes:
         return full
     shapes = [(image.height, image.width) for image in images]
-    return [resized_shape(*shape, min(1.0, largest_scale(*shape))) for shape in shapes]
+    return [scaled_size(*shape, min(1.0, largest_scale(*shape))) for shape in shapes]
 
 
 def fitted(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from tood.data.config import BatchPlan, DataConfig
 from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.disk_cache import DiskCache
 from tood.data.image_cache import ImageCache, build_cache, pixel_bytes
-from tood.data.reading import ImageReader, SkippedImages, Unreadable
+from tood.data.reading import ImageReader, SkippedImages
 from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
 from tood.data.samples import EvalImages, ImageInfo, TrainImages
-from tood.data.transforms.geometry import fit_scale, resized_shape
-from tood.data.transforms.pipeline import AugmentConfig
 from tood.data.transforms.sample import Sample
+from tood.data.transforms.steps import AugmentConfig
 from tood.errors import ToodError
+from tood.input import InputConfig, stacked
+from tood.processes import Processes
 from tood.structures import Targets
 
 # Decoded images that take less memory than this are kept unless told otherwise.
@@ -57,7 +60,7 @@ class Batch:
     @property
     def blank(self) -> bool:
         """Whether no image was left for this process (see `TrainBatchSampler`)."""
-        return all(info.width == 0 for info in self.infos)
+        return all(info.geometry.image == (0, 0) for info in self.infos)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device."""
@@ -103,17 +106,14 @@ def _unpack(
 
 @dataclass(frozen=True)
 class Collate:
-    """Samples of a batch into one `Batch`, padded right and bottom with zeros to a multiple of `divisor`."""
+    """Samples of a batch into one `Batch`, padded right and bottom with zeros to whole divisors of the input."""
 
-    divisor: int
+    input: InputConfig
 
     def __call__(self, items: Sequence[tuple[Sample, ImageInfo]]) -> Batch:
         samples = [sample for sample, _ in items]
         sizes = torch.tensor([[sample.height, sample.width] for sample in samples])
-        height, width = (max(-(-int(side) // self.divisor), 1) * self.divisor for side in sizes.amax(dim=0))
-        images = torch.zeros(len(samples), height, width, 3, dtype=torch.uint8)
-        for pixels, sample in zip(images.numpy(), samples, strict=True):
-            pixels[: sample.height, : sample.width] = sample.image
+        images = torch.from_numpy(stacked([sample.image for sample in samples], self.input))
         targets = tuple(
             Targets(
                 torch.from_numpy(sample.boxes.astype(np.float32)),
@@ -138,22 +138,12 @@ def default_workers(on_gpu: bool | None = None) -> int:
 
 def train_loader(
     dataset: DetectionDataset,
+    data: DataConfig,
     augment: AugmentConfig,
-    batch_size: int,
-    workers: int | None = None,
-    seed: int = 0,
-    divisor: int = 32,
+    input: InputConfig,
+    plan: BatchPlan,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
     *,
-    drop_last: bool = False,
-    keep_empty: bool = True,
-    smallest_side: int = 1,
-    cache: bool | Path | None = False,
-    cache_limit_gb: float | None = None,
-    scaled_jpeg: bool = False,
-    unreadable: Unreadable = "stop",
-    accumulation: int = 1,
-    processes: int = 1,
-    process: int = 0,
     on_gpu: bool | None = None,
 ) -> DataLoader[Batch]:
     """Shuffled, augmented batches, of several processes those of this one.
@@ -163,112 +153,99 @@ def train_loader(
 
     Args:
         dataset: the training split.
+        data: which images, how many processes load them, where decoded ones are kept. A log line says where the limit
+            of a cache does not hold the images even when they are shrunk to the largest size that training asks for.
         augment: how images are resized and varied. Where it keeps their ratio, landscape and portrait images go into
             separate steps.
-        batch_size: images in a batch.
-        workers: loading processes, 0 for none; None picks `default_workers(on_gpu)`.
-        seed: of order and augmentation.
-        divisor: images are padded to a multiple of this many pixels.
-        drop_last: leave out the smaller last step.
-        keep_empty: keep images without any annotation; the published recipes leave them out.
-        smallest_side: leave out images of which a side has fewer pixels; the published recipes: 32.
-        cache: keep the decoded images in memory, once for all workers, or, given a folder, there (see `DiskCache`);
-            None keeps them in memory where they are small enough for it to be no question.
-        cache_limit_gb: the most memory or disk to spend on that, None for 2 or 50 GB; what does not fit even when
-            shrunk to the largest size that `augment` asks for is read anew each time, and a log line says so.
-        scaled_jpeg: decode a JPEG of twice the largest size that `augment` asks for, or more, at a half, quarter or
-            eighth of its own: much sooner done, and its pixels differ slightly.
-        unreadable: "skip" puts another image in the place of one that is missing or broken, says so once in the log
-            and counts it (`loader.dataset.skipped`); "stop" raises.
-        accumulation, processes, process: see `TrainBatchSampler`.
+        input: of the model.
+        plan: which images form a batch and a step.
+        processes: those that share the images of a step.
         on_gpu: whether the batches go to a CUDA device; None takes the machine to be used for what it has.
 
     Raises:
-        ToodError: no image is left to train on; while iterating (or here, with `cache`), an image that is missing or
-            broken, with its file.
+        ToodError: no image is left to train on; while iterating (or here, with a cache), an image that is missing or
+            broken, with its file, unless `data.unreadable` is "skip".
     """
-    records = [
-        image
-        for image in dataset.images
-        if (keep_empty or len(image.labels)) and min(image.width, image.height) >= smallest_side
-    ]
-    if not records:
-        wanted = [] if keep_empty else ["with an annotation"]
-        wanted += [f"with sides of {smallest_side} pixels or more"] if smallest_side > 1 else []
-        told = " ".join(["there is no image to train on", *wanted])
-        raise ToodError(f"{dataset.root}, split {dataset.split!r}: {told}")
-    read = ImageReader(augment.largest_scale if scaled_jpeg else None)
-    skipped = SkippedImages(records) if unreadable == "skip" else None
-    kept = _cache(cache, cache_limit_gb, records, augment, read, skipped is not None)
+    records = _records(dataset, data)
+    largest_scale = partial(augment.largest_scale, limits=(input.short, input.long))
+    read = ImageReader(largest_scale if data.scaled_jpeg else None)
+    skipped = SkippedImages(records) if data.unreadable == "skip" else None
+    kept = _cache(data, records, largest_scale, read, skipped is not None)
     sampler = TrainBatchSampler(
         len(records),
-        batch_size,
-        seed,
+        plan,
         landscape=_landscape(records) if augment.keeps_ratio else None,
-        drop_last=drop_last,
-        canvases=augment.canvases,
-        accumulation=accumulation,
-        processes=processes,
-        process=process,
+        canvases=augment.canvas.sides if augment.canvas else (),
+        processes=processes.count,
+        process=processes.rank,
     )
-    images = TrainImages(records, augment, seed, divisor, kept, read, skipped)
-    return _loader(images, sampler, workers, divisor, on_gpu)
+    images = TrainImages(records, augment, input, plan.seed, kept, read, skipped)
+    return _loader(images, sampler, data.workers, input, on_gpu)
 
 
 def eval_loader(
     dataset: DetectionDataset,
-    size: tuple[int, int],
+    input: InputConfig,
     batch_size: int = 1,
     workers: int | None = None,
-    divisor: int = 32,
+    processes: Processes = Processes(),  # noqa: B008 - frozen
     *,
-    processes: int = 1,
-    process: int = 0,
     on_gpu: bool | None = None,
 ) -> DataLoader[Batch]:
-    """Every image once, resized to fit within `size` = (short, long) pixels; a batch's images have one padded shape.
+    """Every image once, as the model's input wants it; a batch's images have one padded shape.
 
     Args:
         dataset: the split; it may lack annotations.
-        size: (short, long) limits in pixels of the input.
-        batch_size, workers, divisor, on_gpu: as for `train_loader`.
-        processes, process: see `EvalBatchSampler`.
+        input: of the model.
+        batch_size: images in a batch.
+        workers: loading processes, 0 for none; None picks `default_workers(on_gpu)`.
+        processes: see `EvalBatchSampler`.
+        on_gpu: as for `train_loader`.
 
     Raises:
         ToodError: the split is empty; while iterating, an image that is missing or broken, with its file.
     """
     if not dataset.images:
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to evaluate on")
-    shapes = np.array([_padded_shape(image, size, divisor) for image in dataset.images], dtype=np.int64)
-    sampler = EvalBatchSampler(shapes, batch_size, processes, process)
-    return _loader(EvalImages(dataset.images, size), sampler, workers, divisor, on_gpu)
+    canvases = (input.geometry(image.height, image.width).canvas for image in dataset.images)
+    shapes = np.array([input.padded(*canvas) for canvas in canvases], dtype=np.int64)
+    sampler = EvalBatchSampler(shapes, batch_size, processes.count, processes.rank)
+    return _loader(EvalImages(dataset.images, input), sampler, workers, input, on_gpu)
+
+
+def _records(dataset: DetectionDataset, data: DataConfig) -> list[ImageRecord]:
+    """The images to train on."""
+    records = [
+        image
+        for image in dataset.images
+        if (data.keep_empty or len(image.labels)) and min(image.width, image.height) >= data.smallest_side
+    ]
+    if not records:
+        wanted = [] if data.keep_empty else ["with an annotation"]
+        wanted += [f"with sides of {data.smallest_side} pixels or more"] if data.smallest_side > 1 else []
+        told = " ".join(["there is no image to train on", *wanted])
+        raise ToodError(f"{dataset.root}, split {dataset.split!r}: {told}")
+    return records
 
 
 def _cache(
-    wanted: bool | Path | None,
-    limit_gb: float | None,
+    data: DataConfig,
     records: Sequence[ImageRecord],
-    augment: AugmentConfig,
+    largest_scale: Callable[[int, int], float],
     read: ImageReader,
     keep_going: bool,
 ) -> ImageCache | DiskCache | None:
+    wanted, limit_gb = data.cache, data.cache_gb
     if isinstance(wanted, Path):
         limit = int((DISK_LIMIT if limit_gb is None else limit_gb) * 1e9)
-        return DiskCache(wanted, records, augment.largest_scale, limit, read)
+        return DiskCache(wanted, records, largest_scale, limit, read)
     if wanted is None:
         needed = sum(pixel_bytes((record.height, record.width)) for record in records)
         wanted = needed < UNQUESTIONED_CACHE_BYTES
     if not wanted:
         return None
     limit = int((MEMORY_LIMIT if limit_gb is None else limit_gb) * 1e9)
-    return build_cache(records, augment.largest_scale, limit, read, keep_going)
-
-
-def _padded_shape(record: ImageRecord, size: tuple[int, int], divisor: int) -> tuple[int, int]:
-    """Height, width of an image's input, its padding included."""
-    scale = fit_scale(record.height, record.width, *size)
-    height, width = resized_shape(record.height, record.width, scale)
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+    return build_cache(records, largest_scale, limit, read, keep_going)
 
 
 def _landscape(records: Sequence[ImageRecord]) -> NDArray[np.bool_]:
@@ -279,7 +256,7 @@ def _loader(
     images: TrainImages | EvalImages,
     sampler: TrainBatchSampler | EvalBatchSampler,
     workers: int | None,
-    divisor: int,
+    input: InputConfig,
     on_gpu: bool | None,
 ) -> DataLoader[Batch]:
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
@@ -288,7 +265,7 @@ def _loader(
         images,  # type: ignore[arg-type]  # typed by what collating makes of the items
         batch_sampler=sampler,
         num_workers=count,
-        collate_fn=Collate(divisor),
+        collate_fn=Collate(input),
         pin_memory=on_gpu,
         persistent_workers=count > 0,
         prefetch_factor=4 if count > 0 else None,

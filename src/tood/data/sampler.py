@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from tood.data.config import BatchPlan
 from tood.errors import ToodError
 
 # In place of an image's index: a blank, for a process that gets none of an epoch's last few images.
@@ -22,11 +23,13 @@ class SampleKey(NamedTuple):
         epoch: counts from 0.
         image: its index in the dataset, or `BLANK`.
         canvas: longer side in pixels of this batch's canvas, where the batch draws one.
+        share: part of the run that was completed when the epoch began, 0 to 1: some augmentations end early.
     """
 
     epoch: int
     image: int
     canvas: int | None = None
+    share: float = 0.0
 
 
 class TrainBatchSampler(Sampler[list[SampleKey]]):
@@ -41,36 +44,30 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
     Args:
         count: number of images, n.
-        batch_size: images in a batch.
-        seed: with the epoch, decides order and canvases.
+        plan: size of batches and steps; its seed and the epoch decide order and canvases.
         landscape: [n] bool for each image; steps hold images of one kind as far as the numbers allow, which
             spares padding. None draws steps from all images alike.
-        drop_last: leave out the smaller last step, unless it is the only one.
         canvases: where given, each step draws its canvas's longer side in pixels from these.
-        accumulation: batches of one process that make a step.
         processes, process: their number, and which of them this is, from 0.
     """
 
     def __init__(
         self,
         count: int,
-        batch_size: int,
-        seed: int,
+        plan: BatchPlan,
         landscape: NDArray[np.bool_] | None = None,
-        drop_last: bool = False,
         canvases: tuple[int, ...] = (),
-        accumulation: int = 1,
         processes: int = 1,
         process: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise ToodError(f"batch size is {batch_size}: give at least 1")
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+        if plan.size < 1:
+            raise ToodError(f"batch size is {plan.size}: give at least 1")
+        self.count, self.batch_size, self.seed = count, plan.size, plan.seed
         self.landscape, self.canvases = landscape, canvases
-        self.accumulation, self.processes, self.process = accumulation, processes, process
-        self.step_size = batch_size * accumulation * processes
-        self.drop_last = drop_last and count >= self.step_size
-        self.epoch = 0
+        self.accumulation, self.processes, self.process = plan.accumulation, processes, process
+        self.step_size = plan.size * plan.accumulation * processes
+        self.drop_last = plan.drop_last and count >= self.step_size
+        self.epoch, self.share = 0, 0.0
 
     @property
     def sampler(self) -> TrainBatchSampler:
@@ -80,6 +77,10 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     def set_epoch(self, epoch: int) -> None:
         """The epoch, from 0, that the next iteration is for."""
         self.epoch = epoch
+
+    def set_share(self, share: float) -> None:
+        """The part of the run, 0 to 1, that is completed when the next iteration begins."""
+        self.share = share
 
     def __len__(self) -> int:
         steps, rest = divmod(self.count, self.step_size)
@@ -93,7 +94,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
                 draw = np.random.default_rng((self.seed, self.epoch, number, 1))
                 canvas = self.canvases[int(draw.integers(len(self.canvases)))]
             for batch in self._own(images):
-                yield [SampleKey(self.epoch, index, canvas) for index in batch]
+                yield [SampleKey(self.epoch, index, canvas, self.share) for index in batch]
 
     def _batches_of(self, images: int) -> int:
         """Batches that each process makes of a step's images."""

@@ -15,9 +15,11 @@ from tood.data.image_cache import ImageCache
 from tood.data.images import reduced_shape
 from tood.data.reading import WHOLE, ImageReader, SkippedImages, UnreadableImageError
 from tood.data.sampler import BLANK, SampleKey
-from tood.data.transforms.geometry import Resize, scale_boxes, with_area
-from tood.data.transforms.pipeline import AugmentConfig, build_transforms, canvas_shape
-from tood.data.transforms.sample import Compose, Sample, Transform
+from tood.data.transforms.geometry import scale_boxes, with_area
+from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
+from tood.data.transforms.sample import Compose, Sample
+from tood.data.transforms.steps import AugmentConfig
+from tood.input import Geometry, InputConfig, prepare
 
 # So many images that cannot be read, drawn one after the other, are no accident.
 _TRIES = 20
@@ -30,17 +32,12 @@ class ImageInfo:
     Attributes:
         id: the image's number in its dataset.
         path: its file.
-        height, width: pixels of the stored image.
-        scale_x, scale_y: input side / stored side. Boxes divided by them are in stored pixels, unless training
-            cropped or moved the image.
+        geometry: where it lies in the input; of training images, cropped and moved at random, the sizes alone.
     """
 
     id: int
     path: str
-    height: int
-    width: int
-    scale_x: float
-    scale_y: float
+    geometry: Geometry
 
 
 class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
@@ -49,8 +46,8 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
     Args:
         records: the images.
         augment: what becomes of them.
+        input: of the model.
         seed: of all draws.
-        divisor: a canvas's shorter side is a multiple of it.
         cache: where decoded images are kept, if anywhere.
         read: decodes an image that is not kept.
         skipped: where given, an image that cannot be read is counted there and another, drawn at random, takes its
@@ -61,13 +58,13 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
         self,
         records: Sequence[ImageRecord],
         augment: AugmentConfig,
+        input: InputConfig,
         seed: int,
-        divisor: int,
         cache: ImageCache | DiskCache | None = None,
         read: ImageReader = WHOLE,
         skipped: SkippedImages | None = None,
     ) -> None:
-        self.records, self.augment, self.seed, self.divisor = records, augment, seed, divisor
+        self.records, self.augment, self.input, self.seed = records, augment, input, seed
         self.cache, self.read, self.skipped = cache, read, skipped
         self.ratio = usual_ratio(records)
 
@@ -79,7 +76,8 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
             return _BLANK
         # A stream of its own: whether an image can be read does not change what is drawn for those that can.
         index, sample = self._readable(key.image, np.random.default_rng((self.seed, key.epoch, key.image, 1)))
-        return transformed(self.records[index], sample, self.transforms(key), self.generator(key))
+        sample = self.transforms(key)(sample, self.generator(key))
+        return sample, image_info(self.records[index], sample)
 
     def generator(self, key: SampleKey) -> np.random.Generator:
         """Where the draws for a key come from."""
@@ -87,9 +85,9 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
 
     def transforms(self, key: SampleKey) -> Compose:
         """What becomes of a key's image."""
-        side = key.canvas or self.augment.canvas
-        canvas = None if side is None else canvas_shape(side, self.ratio, self.divisor)
-        return build_transforms(self.augment, canvas, self._fetch)
+        step = self.augment.canvas
+        canvas = None if step is None else canvas_shape(key.canvas or step.side, self.ratio, self.input.divisor)
+        return build_transforms(self.augment, Circumstances(self.input, canvas, self._fetch, key.share))
 
     def _fetch(self, rng: np.random.Generator) -> Sample:
         return self._readable(int(rng.integers(len(self.records))), rng)[1]
@@ -131,33 +129,31 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
 
 
 class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
-    """Images resized to fit within (short, long), nothing else."""
+    """Images as a network's input wants them, nothing else."""
 
-    def __init__(self, records: Sequence[ImageRecord], size: tuple[int, int]) -> None:
-        self.records, self.resize, self.read = records, Resize(*size), WHOLE
+    def __init__(self, records: Sequence[ImageRecord], input: InputConfig) -> None:
+        self.records, self.input, self.read = records, input, WHOLE
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
         record = self.records[key.image]
-        sample = Sample(self.read(record), record.boxes, record.labels, record.crowd)
-        return transformed(record, sample, self.resize, np.random.default_rng(0))
+        pixels, geometry = prepare(self.read(record), self.input)
+        sample = Sample(pixels, geometry.to_input(record.boxes), record.labels, record.crowd)
+        return with_area(sample), ImageInfo(record.id, str(record.path), geometry)
 
 
 _BLANK = (
     Sample(np.zeros((0, 0, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)),
-    ImageInfo(BLANK, "blank", 0, 0, 1.0, 1.0),
+    ImageInfo(BLANK, "blank", Geometry((0, 0), (0, 0))),
 )
 
 
-def transformed(
-    record: ImageRecord, sample: Sample, transform: Transform, rng: np.random.Generator
-) -> tuple[Sample, ImageInfo]:
-    """What a transform makes of an image, and where that came from."""
-    sample = transform(sample, rng)
-    scale_x, scale_y = sample.width / record.width, sample.height / record.height
-    return sample, ImageInfo(record.id, str(record.path), record.height, record.width, scale_x, scale_y)
+def image_info(record: ImageRecord, sample: Sample) -> ImageInfo:
+    """Where what became of an image in training came from."""
+    size = sample.height, sample.width
+    return ImageInfo(record.id, str(record.path), Geometry((record.height, record.width), size, canvas=size))
 
 
 def usual_ratio(records: Sequence[ImageRecord]) -> float:

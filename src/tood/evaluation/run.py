@@ -13,8 +13,7 @@ from tood.data import Category, DetectionDataset, WorkerDeaths, eval_loader
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
-from tood.inference import postprocess
-from tood.input import normalise
+from tood.inference import Predictor
 from tood.models import AnyDetector, Precision, choose_precision, for_inference
 from tood.processes import Processes
 
@@ -111,29 +110,17 @@ def _detect(
     config = model.config
     matching = _match(config.classes, class_names, dataset)
     place = torch.device(device) if device is not None else next(model.parameters()).device
-    size = (config.input.short, config.input.long)
-    loader = eval_loader(
-        dataset,
-        size,
-        batch_size,
-        workers,
-        config.input.divisor,
-        processes=processes.count,
-        process=processes.rank,
-        on_gpu=place.type == "cuda",
-    )
+    loader = eval_loader(dataset, config.input, batch_size, workers, processes, on_gpu=place.type == "cuda")
     was_training = model.training
     model.to(place).eval()
     network = for_inference(model, choose_precision(precision, place)[0])
+    predictor = Predictor(network, config.input, config.postprocess, place)
     tables = []
     total, done = len(dataset.images), 0
     try:
-        with torch.inference_mode(), WorkerDeaths(FEWER_WORKERS) as deaths:
-            for loaded in deaths.batches(loader):
-                batch = loaded.to(place)
-                scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
-                predictions = network(normalise(batch.images, batch.sizes, config.input))
-                results = postprocess(predictions, scales, config.postprocess, batch.sizes)
+        with WorkerDeaths(FEWER_WORKERS) as deaths:
+            for batch in deaths.batches(loader):
+                results = predictor(batch.images, [info.geometry for info in batch.infos])
                 for info, found in zip(batch.infos, results, strict=True):
                     tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
                 done += len(batch.infos)

@@ -2,11 +2,14 @@
 
 from tood.inference.detector import Detector, check_device, load_model, parse_device
 from tood.inference.postprocess import Found, postprocess
+from tood.inference.predictor import Network, Predictor, read_ahead
 from tood.inference.sources import Source, SourceConfig, expand, is_url
 
 __all__ = [
     "Detector",
     "Found",
+    "Network",
+    "Predictor",
     "Source",
     "SourceConfig",
     "check_device",
@@ -15,4 +18,5 @@ __all__ = [
     "load_model",
     "parse_device",
     "postprocess",
+    "read_ahead",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
@@ -12,12 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from tood.allocator import return_freed_memory
-from tood.data import Collate, ImageInfo
-from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
-from tood.inference.postprocess import postprocess
+from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
-from tood.input import normalise
+from tood.input import Geometry, prepare, stacked
 from tood.models import AnyDetector, Precision, choose_precision, for_inference
 from tood.structures import Detections
 from tood.weights import load_detector_file, locate_weights
@@ -120,10 +118,10 @@ class Detector:
         self.device = check_device(device)
         dtype, self.precision = choose_precision(precision, self.device)
         # The network itself is not kept: a second set of weights.
-        self._network = for_inference(model.to(self.device).eval(), dtype)
-        self._input = model.config.input
+        network = for_inference(model.to(self.device).eval(), dtype)
         self.class_names = tuple(class_names)
         self.config = model.config.postprocess
+        self._predictor = Predictor(network, model.config.input, self.config, self.device)
         if threshold is not None:
             if not 0 <= threshold <= 1:
                 raise ToodError(f"threshold is {threshold}: give a score from 0 to 1")
@@ -174,35 +172,32 @@ class Detector:
         """
         if batch_size < 1:
             raise ToodError(f"batch_size is {batch_size}: give at least 1")
-        batch: list[tuple[ImageSource, NDArray[np.uint8]]] = []
-        for source in expand_all(sources):
+        batch: list[_Picture] = []
+        for picture in read_ahead(expand_all(sources), self._read, batch_size):
             try:
-                batch.append((source, source.read(self.sources)))
-            except ToodError as error:
+                batch.append(picture())
+            except _UnreadableError as error:
                 if on_error is None:
-                    raise
-                on_error(source.name, error)
+                    raise error.reason from None
+                on_error(error.name, error.reason)
             if len(batch) == batch_size:
                 yield from self._detect(batch, keep_image)
                 batch = []
         yield from self._detect(batch, keep_image)
 
-    def _detect(self, images: Sequence[tuple[ImageSource, NDArray[np.uint8]]], keep_image: bool) -> list[Detections]:
-        if not images:
+    def _read(self, source: ImageSource) -> _Picture:
+        try:
+            pixels = source.read(self.sources)
+        except ToodError as error:
+            raise _UnreadableError(source.name, error) from error
+        return _Picture(source, pixels, *prepare(pixels, self._predictor.input))
+
+    def _detect(self, pictures: Sequence[_Picture], keep_image: bool) -> list[Detections]:
+        if not pictures:
             return []
-        shape = self._input
-        resize, rng = Resize(shape.short, shape.long), np.random.default_rng(0)
-        items = []
-        for source, pixels in images:
-            sample = resize(_without_truth(pixels), rng)
-            height, width = pixels.shape[:2]
-            info = ImageInfo(0, source.name, height, width, sample.width / width, sample.height / height)
-            items.append((sample, info))
-        batch = Collate(shape.divisor)(items).to(self.device)
-        scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
-        with torch.inference_mode():
-            predictions = self._network(normalise(batch.images, batch.sizes, shape))
-            results = postprocess(predictions, scales, self.config, batch.sizes)
+        pixels = stacked([picture.prepared for picture in pictures], self._predictor.input)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        predictor = replace(self._predictor, postprocess=self.config)
         return [
             Detections(
                 # Copies made outside of inference mode are ordinary tensors.
@@ -210,11 +205,31 @@ class Detector:
                 scores=found.scores.cpu().clone(),
                 labels=found.labels.cpu().clone(),
                 class_names=self.class_names,
-                path=source.path,
-                image=pixels if keep_image else None,
+                path=picture.source.path,
+                image=picture.pixels if keep_image else None,
             )
-            for (source, pixels), found in zip(images, results, strict=True)
+            for picture, found in zip(
+                pictures, predictor(images, [picture.geometry for picture in pictures]), strict=True
+            )
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A picture that was read: its pixels [H, W, 3], and [h, w, 3] as the network wants them."""
+
+    source: ImageSource
+    pixels: NDArray[np.uint8]
+    prepared: NDArray[np.uint8]
+    geometry: Geometry
+
+
+class _UnreadableError(Exception):
+    """Why the picture of a name cannot be read."""
+
+    def __init__(self, name: str, reason: ToodError) -> None:
+        super().__init__(name)
+        self.name, self.reason = name, reason
 
 
 def check_device(device: torch.device | str | None) -> torch.device:
@@ -248,7 +263,3 @@ def _no_device(device: torch.device | str | None, error: Exception) -> ToodError
     # The first line is the reason, the rest a stack.
     reason = str(error).partition("\n")[0]
     return ToodError(f"there is no device '{device}' here: {reason}")
-
-
-def _without_truth(pixels: NDArray[np.uint8]) -> Sample:
-    return Sample(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_))

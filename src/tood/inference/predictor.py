@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
@@ -59,11 +59,12 @@ class Predictor:
             return postprocess(predictions, scales, self.postprocess, scaled, offsets if offsets.any() else None)
 
 
-def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Iterator[Callable[[], R]]:
+def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Generator[Callable[[], R], None, None]:
     """`read` of each item in a thread of its own, a few items ahead of whoever takes them, in order.
 
     Args:
-        items: taken one by one, in the thread that iterates.
+        items: taken one by one, in the thread that iterates; an error of theirs is raised when what came before it is
+            taken.
         read: what it raises is raised where its result is taken.
         ahead: items read and not taken yet, at most.
 
@@ -71,10 +72,18 @@ def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Iterat
         For each item a function that waits for its result and gives it, to be called once.
     """
     waiting: deque[Future[R]] = deque()
+    failure: Exception | None = None
+    remaining = iter(items)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
         try:
-            for item in items:
-                waiting.append(pool.submit(read, item))
+            while True:
+                try:
+                    waiting.append(pool.submit(read, next(remaining)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                    break
                 if len(waiting) > ahead:
                     yield waiting.popleft().result
             while waiting:
@@ -82,3 +91,5 @@ def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Iterat
         finally:
             for future in waiting:
                 future.cancel()
+    if failure is not None:
+        raise failure

@@ -1,6 +1,7 @@
 """Training: configuration of a run, recipes, the loop."""
 
-from tood.training.config import DataConfig, RunConfig
+from tood.data import DataConfig
+from tood.training.config import RunConfig
 from tood.training.ema import EMA, EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.recipes import RECIPES, run_config

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
-from tood.data.reading import Unreadable
+from tood.data import DataConfig
 from tood.data.transforms import AugmentConfig
 from tood.errors import ToodError
 from tood.models import AnyModelConfig
@@ -25,38 +25,6 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # Images a step of the published recipes.
 PUBLISHED_BATCH = 16
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where the pictures are.
-
-    Attributes:
-        path: folder of the dataset; COCO, YOLO and Pascal VOC are recognised.
-        train, val: names of its splits; null takes the ones that are meant for it (`tood data check` lists them).
-        workers: processes that load and augment images, in each training process; 0 loads in the trainer itself,
-            null picks as suits the machine.
-        cache: true keeps decoded images in memory, so that each file is read once; a folder keeps them there, across
-            runs; null keeps them in memory where they take less than 1 GB.
-        cache_gb: the most memory or disk to spend on that; null is 2 GB of memory, 50 GB of disk.
-        scaled_jpeg: decode photographs of twice the size that training asks for, or more, at a half, quarter or eighth
-            of their own, which is quicker and changes pixels slightly; the published recipes and evaluations never do.
-        unreadable: what an image does that cannot be read, or no longer: "stop" ends the run with its name, "skip"
-            puts another one in its place and says so once.
-        keep_empty: train on images without any annotation too; the published recipes leave them out.
-        smallest_side: train on images of at least so many pixels a side; the published recipes: 32.
-    """
-
-    path: str = "data/coco"
-    train: str | None = None
-    val: str | None = None
-    workers: int | None = None
-    cache: bool | Path | None = None
-    cache_gb: float | None = None
-    scaled_jpeg: bool = False
-    unreadable: Unreadable = "stop"
-    keep_empty: bool = True
-    smallest_side: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,13 +71,8 @@ class RunConfig:
         out: folder that the run is written to; null takes `runs/<name>-1`, or the next free number.
     """
 
-    # Keys of older files, and where what they say stands now.
-    MOVED: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {
-            "assigner_warm_up_epochs": "criterion.warm_up_epochs",
-            "assigner_warm_up_share": "criterion.warm_up_share",
-        }
-    )
+    # Keys from before criteria owned their phases: their types, and what a value of theirs means.
+    OLDER: ClassVar[Mapping[str, tuple[Any, Callable[[RunConfig, Any], RunConfig]]]]
 
     name: str = "tood"
     recipe: str = "1x"
@@ -193,6 +156,25 @@ class RunConfig:
         if self.minutes is not None:
             return f"{self.minutes:g} minutes"
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+
+
+def _warm_up(name: str) -> Callable[[RunConfig, Any], RunConfig]:
+    """What sets a field of TAL's warm-up; no other criterion has one."""
+
+    def change(config: RunConfig, value: Any) -> RunConfig:
+        if not isinstance(config.criterion, TaskAlignedCriterionConfig):
+            return config
+        return replace(config, criterion=replace(config.criterion, **{name: value}))
+
+    return change
+
+
+RunConfig.OLDER = MappingProxyType(
+    {
+        "assigner_warm_up_epochs": (int | None, _warm_up("warm_up_epochs")),
+        "assigner_warm_up_share": (float, _warm_up("warm_up_share")),
+    }
+)
 
 
 def _at_least(name: str, value: Any, smallest: int) -> None:

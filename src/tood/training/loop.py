@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from tood import configuration
 from tood.alignment import Progress
-from tood.data import Batch, WorkerDeaths, WorkerDiedError
+from tood.data import Batch, TrainBatchSampler, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError
 from tood.models import AnyDetector, save_weights
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
@@ -156,6 +156,10 @@ class Trainer:
         """The rest of the epoch under way; whether the run goes on after it."""
         position = self.position
         self.learner.train_mode()
+        if position.batch == 0:
+            position.epoch_share = self.processes.from_main(lambda: self.clock.progress(position.step))
+        if isinstance(self.images.loader.batch_sampler, TrainBatchSampler):
+            self.images.loader.batch_sampler.set_share(position.epoch_share)
         self.loader.set_epoch(position.epoch)
         batches = skip_first_batches(self.loader, position.batch) if position.batch else self.loader
         if position.batch == 0:

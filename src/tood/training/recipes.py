@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
-from tood.data.transforms import published_1x, published_2x, small_model
+from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import ToodError
 from tood.models import named_model
 from tood.training.config import PUBLISHED_BATCH, RunConfig
@@ -22,12 +22,11 @@ CANVAS_SHARE = 6 / 7
 
 def recipe_1x(run: RunConfig) -> RunConfig:
     """The paper's "1x": 12 epochs of SGD, 16 images a step, the rate divided by 10 after epochs 8 and 11."""
-    size = run.model.input
     return replace(
         run,
         recipe="1x",
         start_from=None,  # ImageNet's weights, where they are published for the backbone
-        augment=replace(published_1x(), size=(size.short, size.long)),
+        augment=AugmentConfig((FitStep(), FlipStep(0.5))),
         optimizer=SGDConfig(lr=0.01, lr_batch=PUBLISHED_BATCH, momentum=0.9, weight_decay=1e-4),
         schedule=StepScheduleConfig(milestones=(8, 11), of_epochs=12, warm_up_steps=500, warm_up_ratio=0.001),
         ema=EMAConfig(enabled=False),
@@ -45,7 +44,7 @@ def recipe_2x(run: RunConfig) -> RunConfig:
     return replace(
         recipe_1x(run),
         recipe="2x",
-        augment=replace(published_2x(), size=(size.short, size.long), shortest=max(round(size.short * 0.6), 1)),
+        augment=AugmentConfig((FitStep(shortest=max(round(size.short * 0.6), 1)), FlipStep(0.5))),
         schedule=StepScheduleConfig(milestones=(16, 22), of_epochs=24, warm_up_steps=500, warm_up_ratio=0.001),
         epochs=24,
     )
@@ -63,7 +62,7 @@ def recipe_small(run: RunConfig) -> RunConfig:
         run,
         recipe="small",
         start_from="scratch",
-        augment=replace(small_model(side=canvas), size=(size.short, size.long)),
+        augment=AugmentConfig((CanvasStep(canvas, scale=(0.7, 1.5)), FlipStep(0.5), PhotometricStep(0.5))),
         # Short memories: with Adam's usual (0.9, 0.999) the classes are told apart half again as late.
         optimizer=AdamWConfig(lr=2e-3, betas=(0.8, 0.95), weight_decay=0.05),
         schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),

@@ -21,6 +21,7 @@ from tood import configuration
 from tood.allocator import keep_freed_memory
 from tood.data import (
     Batch,
+    BatchPlan,
     DetectionDataset,
     load_dataset,
     pick_splits,
@@ -179,24 +180,8 @@ def _loader(
     config: RunConfig, training: DetectionDataset, processes: Processes, display: TrainingDisplay, *, on_gpu: bool
 ) -> DataLoader[Batch]:
     batch_size, accumulation = config.batches(processes.count)
-    loader = train_loader(
-        training,
-        config.augment,
-        batch_size,
-        config.data.workers,
-        config.seed,
-        config.model.input.divisor,
-        keep_empty=config.data.keep_empty,
-        smallest_side=config.data.smallest_side,
-        cache=config.data.cache,
-        cache_limit_gb=config.data.cache_gb,
-        scaled_jpeg=config.data.scaled_jpeg,
-        unreadable=config.data.unreadable,
-        accumulation=accumulation,
-        processes=processes.count,
-        process=processes.rank,
-        on_gpu=on_gpu,
-    )
+    plan = BatchPlan(batch_size, accumulation, config.seed)
+    loader = train_loader(training, config.data, config.augment, config.model.input, plan, processes, on_gpu=on_gpu)
     left_out = len(training.images) - len(loader.dataset)  # type: ignore[arg-type]  # it has a length
     if left_out:
         why = ["without any annotation"] if not config.data.keep_empty else []

@@ -59,6 +59,7 @@ class Position:
     Attributes:
         epoch: completed epochs.
         batch: batches taken of the epoch under way.
+        epoch_share: part of the run, 0 to 1, that was completed when that epoch began.
         step: completed optimiser steps.
         evaluated_step: the step of the last evaluation.
         ap, ap50, ap75: of the last evaluation.
@@ -81,6 +82,7 @@ class Position:
     evaluations: int = 0
     evaluation_seconds: float = 0.0
     skipped: int = 0
+    epoch_share: float = 0.0
 
 
 @dataclass

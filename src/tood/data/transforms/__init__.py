@@ -7,30 +7,37 @@ from tood.data.transforms.geometry import (
     Resize,
     ScaleJitter,
     clip_boxes,
-    fit_scale,
     flip,
     place,
     resize,
-    resized_shape,
 )
 from tood.data.transforms.mosaic import Mosaic
-from tood.data.transforms.pipeline import (
-    AugmentConfig,
-    build_transforms,
-    canvas_shape,
-    published_1x,
-    published_2x,
-    small_model,
-)
+from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
 from tood.data.transforms.sample import Compose, OneOf, Sample, Transform
+from tood.data.transforms.steps import (
+    AugmentConfig,
+    AugmentStep,
+    CanvasStep,
+    FitStep,
+    FlipStep,
+    MosaicStep,
+    PhotometricStep,
+)
 
 __all__ = [
     "AugmentConfig",
+    "AugmentStep",
+    "CanvasStep",
+    "Circumstances",
     "Compose",
+    "FitStep",
+    "FlipStep",
     "Mosaic",
+    "MosaicStep",
     "MultiScaleResize",
     "OneOf",
     "PhotometricJitter",
+    "PhotometricStep",
     "RandomFlip",
     "Resize",
     "Sample",
@@ -39,12 +46,7 @@ __all__ = [
     "build_transforms",
     "canvas_shape",
     "clip_boxes",
-    "fit_scale",
     "flip",
     "place",
-    "published_1x",
-    "published_2x",
     "resize",
-    "resized_shape",
-    "small_model",
 ]

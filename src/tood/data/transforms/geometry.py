@@ -12,19 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.transforms.sample import Sample
+from tood.input import Fit, InputConfig, laid_out, scaled_size
 
 # The ImageNet mean: zero once normalised, as the padding of a batch is.
 MEAN_COLOUR = (124, 116, 104)
-
-
-def fit_scale(height: int, width: int, short: int, long: int) -> float:
-    """The factor that fits an image within `long` x `short`, whichever of its sides is the longer."""
-    return min(long / max(height, width), short / min(height, width))
-
-
-def resized_shape(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Height, width in whole pixels after scaling, rounded half up as the published recipes do; at least 1."""
-    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
@@ -102,14 +93,26 @@ def random_offset(rng: np.random.Generator, side: int, canvas: int) -> int:
 
 @dataclass(frozen=True)
 class Resize:
-    """Scale to fit within `long` x `short` pixels, whichever side is the longer, keeping the ratio."""
+    """Scale to fit within `long` x `short` pixels, whichever side is the longer.
+
+    Attributes:
+        short, long: limits in pixels.
+        fit: as in `InputConfig`, by default keeping the ratio.
+        fill: RGB colour of what a letterbox leaves free.
+    """
 
     short: int
     long: int
+    fit: Fit = "keep_ratio"
+    fill: tuple[int, int, int] = MEAN_COLOUR
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        scale = fit_scale(sample.height, sample.width, self.short, self.long)
-        return resize(sample, *resized_shape(sample.height, sample.width, scale))
+        limits = InputConfig(short=min(self.short, self.long), long=self.long, fit=self.fit)
+        geometry = limits.geometry(sample.height, sample.width)
+        if geometry.canvas == sample.image.shape[:2]:
+            return sample
+        image = laid_out(sample.image, geometry, self.fill)
+        return with_area(replace(sample, image=image, boxes=geometry.to_input(sample.boxes)))
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,12 @@ class MultiScaleResize:
     shortest: int
     short: int
     long: int
+    fit: Fit = "keep_ratio"
+    fill: tuple[int, int, int] = MEAN_COLOUR
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return Resize(int(rng.integers(self.shortest, self.short, endpoint=True)), self.long)(sample, rng)
+        short = int(rng.integers(self.shortest, self.short, endpoint=True))
+        return Resize(short, self.long, self.fit, self.fill)(sample, rng)
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class ScaleJitter:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         fit = min(self.height / sample.height, self.width / sample.width)
         factor = float(np.exp(rng.uniform(*np.log(self.scale))))
-        sample = resize(sample, *resized_shape(sample.height, sample.width, fit * factor))
+        sample = resize(sample, *scaled_size(sample.height, sample.width, fit * factor))
         top = random_offset(rng, sample.height, self.height)
         left = random_offset(rng, sample.width, self.width)
         return place(sample, self.height, self.width, top, left, self.fill, self.min_visible, self.min_side)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tood.data.transforms.geometry import MEAN_COLOUR, place, random_offset, resize, resized_shape, with_area
+from tood.data.transforms.geometry import MEAN_COLOUR, place, random_offset, resize, with_area
 from tood.data.transforms.sample import Sample, join
+from tood.input import scaled_size
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,6 @@ class Mosaic:
     def _tile(self, sample: Sample, height: int, width: int, rng: np.random.Generator) -> Sample:
         fit = min(self.height / sample.height, self.width / sample.width)
         factor = float(np.exp(rng.uniform(*np.log(self.scale))))
-        sample = resize(sample, *resized_shape(sample.height, sample.width, fit * factor))
+        sample = resize(sample, *scaled_size(sample.height, sample.width, fit * factor))
         top, left = random_offset(rng, sample.height, height), random_offset(rng, sample.width, width)
         return place(sample, height, width, top, left, self.fill, self.min_visible, self.min_side)

@@ -1,0 +1,243 @@
+"""What training does to its images, as configuration: steps in their order, some of which end before the run does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+
+from tood.errors import ToodError
+from tood.input import fitting_scale
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ToodError(f"{name} is {value}: give a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """Fits an image into the model's input as evaluation does; what an augmentation without any step of a size does.
+
+    Attributes:
+        size: (short, long) limits in pixels; null takes the model's.
+        shortest: with it, the short limit is drawn for each image from `shortest`..short.
+    """
+
+    size: tuple[int, int] | None = None
+    shortest: int | None = None
+    kind: Literal["fit"] = "fit"
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise ToodError(f"fit.size is {self.size}: give (short, long) in pixels, both at least 1")
+        if self.shortest is not None and not 1 <= self.shortest <= (self.size or (self.shortest,))[0]:
+            raise ToodError(f"fit.shortest is {self.shortest}: give pixels, 1 to the short side of {self.size}")
+
+
+@dataclass(frozen=True)
+class CanvasStep:
+    """Makes every image one of the same size: scaled at random about what just fits the canvas, cropped or padded.
+
+    The canvas has the images' ratio where nearly all share one, else it is square.
+
+    Attributes:
+        side: longer side of the canvas in pixels; a multiple of the model's divisor wastes nothing.
+        sides: where given, one of these is drawn for each batch instead.
+        scale: smallest and largest random scale, 1 fits.
+        min_visible: a box goes when less than this fraction of it is left.
+        min_side: a box goes when less than this many pixels of a side are left.
+    """
+
+    side: int
+    sides: tuple[int, ...] = ()
+    scale: tuple[float, float] = (1.0, 1.0)
+    min_visible: float = 0.3
+    min_side: float = 2.0
+    kind: Literal["canvas"] = "canvas"
+
+    def __post_init__(self) -> None:
+        _share("canvas.min_visible", self.min_visible)
+        if self.side < 1:
+            raise ToodError(f"canvas.side is {self.side}: give pixels, at least 1")
+        if self.sides and min(self.sides) < 1:
+            raise ToodError(f"canvas.sides is {self.sides}: give sides in pixels, each at least 1")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ToodError(f"canvas.scale is {self.scale}: give (smallest, largest), both above 0")
+
+
+@dataclass(frozen=True)
+class MosaicStep:
+    """Joins four images on the canvas, in place of the one image that lies there otherwise.
+
+    Attributes:
+        probability: of a mosaic.
+        until: share of the run after which there is none.
+    """
+
+    probability: float = 1.0
+    until: float = 1.0
+    kind: Literal["mosaic"] = "mosaic"
+
+    def __post_init__(self) -> None:
+        _share("mosaic.probability", self.probability)
+        _share("mosaic.until", self.until)
+
+
+@dataclass(frozen=True)
+class FlipStep:
+    """Mirrors; not where mirrored objects are other objects (digits, text, arrows).
+
+    Attributes:
+        horizontal: probability of a left-right mirror.
+        vertical: probability of an upside-down mirror.
+        until: share of the run after which there is none.
+    """
+
+    horizontal: float = 0.5
+    vertical: float = 0.0
+    until: float = 1.0
+    kind: Literal["flip"] = "flip"
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal", "vertical", "until"):
+            _share(f"flip.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class PhotometricStep:
+    """Varies brightness, contrast, saturation and hue.
+
+    Attributes:
+        strength: 0 is none, 1 the usual.
+        until: share of the run after which there is none.
+    """
+
+    strength: float = 1.0
+    until: float = 1.0
+    kind: Literal["photometric"] = "photometric"
+
+    def __post_init__(self) -> None:
+        _share("photometric.until", self.until)
+        if self.strength < 0:
+            raise ToodError(f"photometric.strength is {self.strength}: give 0 for none, 1 for the usual")
+
+
+AugmentStep: TypeAlias = FitStep | CanvasStep | MosaicStep | FlipStep | PhotometricStep
+"""What `augment.steps` is made of."""
+
+StepT = TypeVar("StepT", FitStep, CanvasStep, MosaicStep, FlipStep, PhotometricStep)
+
+# Where a step comes to stand that a setting adds.
+_ORDER = (MosaicStep, FitStep, CanvasStep, FlipStep, PhotometricStep)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are resized and varied.
+
+    Attributes:
+        steps: what is done, in this order. At most one decides the size (`fit` or `canvas`); without any, images are
+            fitted into the model's input.
+    """
+
+    # Keys from before there were steps: their types, and what a value of theirs means.
+    OLDER: ClassVar[Mapping[str, tuple[Any, Callable[[AugmentConfig, Any], AugmentConfig]]]]
+
+    steps: tuple[AugmentStep, ...] = (FlipStep(),)
+
+    def __post_init__(self) -> None:
+        sizes = [step.kind for step in self.steps if isinstance(step, FitStep | CanvasStep)]
+        if len(sizes) > 1:
+            raise ToodError(f"augment.steps has {' and '.join(sizes)}: one step decides the size of the images")
+        if self.find(MosaicStep) and not self.find(CanvasStep):
+            raise ToodError("augment.steps has a mosaic, which needs a canvas: add a step of that kind")
+
+    def find(self, kind: type[StepT]) -> StepT | None:
+        """The first step of a kind, if there is one."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
+
+    def with_step(self, step: AugmentStep) -> AugmentConfig:
+        """With this step instead of the one of its kind, or added where such a step usually stands."""
+        if any(isinstance(old, type(step)) for old in self.steps):
+            return replace(self, steps=tuple(step if isinstance(old, type(step)) else old for old in self.steps))
+        steps = [*self.steps, step]
+        return replace(self, steps=tuple(sorted(steps, key=lambda one: _ORDER.index(type(one)))))
+
+    def without(self, *kinds: type[AugmentStep]) -> AugmentConfig:
+        """Without the steps of these kinds."""
+        return replace(self, steps=tuple(step for step in self.steps if not isinstance(step, kinds)))
+
+    @property
+    def canvas(self) -> CanvasStep | None:
+        """The step that gives all images one size, if there is one."""
+        return self.find(CanvasStep)
+
+    @property
+    def keeps_ratio(self) -> bool:
+        """Whether images differ in shape, so that batches want grouping by aspect ratio."""
+        return self.canvas is None
+
+    def largest_scale(self, height: int, width: int, limits: tuple[int, int]) -> float:
+        """The largest factor by which an image of this size can be scaled.
+
+        Args:
+            height, width: of the image in pixels.
+            limits: (short, long) of the model's input.
+        """
+        canvas, fit = self.canvas, self.find(FitStep)
+        if canvas is not None:
+            return max((canvas.side, *canvas.sides)) / max(height, width) * canvas.scale[1]
+        return fitting_scale(height, width, *((fit.size if fit else None) or limits))
+
+
+def _sized(config: AugmentConfig, side: int | None) -> AugmentConfig:
+    if side is None:
+        return config.without(CanvasStep, MosaicStep)
+    old = config.canvas
+    return config.without(FitStep).with_step(CanvasStep(side) if old is None else replace(old, side=side))
+
+
+def _changed(kind: type[Any], name: str) -> Callable[[AugmentConfig, Any], AugmentConfig]:
+    """What sets a field of the step of a kind, which is added if it has no fields that must be given."""
+
+    def change(config: AugmentConfig, value: Any) -> AugmentConfig:
+        step = config.find(kind)
+        if step is not None:
+            return config.with_step(replace(step, **{name: value}))
+        default = next(field.default for field in fields(kind) if field.name == name)
+        if kind is CanvasStep:
+            if value == default:
+                return config
+            raise ToodError(f"canvas.{name} is {value}: it needs a canvas (augment.canvas, its side in pixels)")
+        return config.with_step(kind(**{name: value}))
+
+    return change
+
+
+def _fitted(name: str) -> Callable[[AugmentConfig, Any], AugmentConfig]:
+    change = _changed(FitStep, name)
+    # It was of no use beside a canvas.
+    return lambda config, value: config if config.canvas or value is None else change(config, value)
+
+
+def _mosaic(config: AugmentConfig, probability: float) -> AugmentConfig:
+    return config.with_step(MosaicStep(probability)) if probability else config.without(MosaicStep)
+
+
+AugmentConfig.OLDER = MappingProxyType(
+    {
+        "canvas": (int | None, _sized),
+        "size": (tuple[int, int], _fitted("size")),
+        "shortest": (int | None, _fitted("shortest")),
+        "canvases": (tuple[int, ...], _changed(CanvasStep, "sides")),
+        "scale": (tuple[float, float], _changed(CanvasStep, "scale")),
+        "min_visible": (float, _changed(CanvasStep, "min_visible")),
+        "min_side": (float, _changed(CanvasStep, "min_side")),
+        "mosaic": (float, _mosaic),
+        "flip": (float, _changed(FlipStep, "horizontal")),
+        "vertical_flip": (float, _changed(FlipStep, "vertical")),
+        "photometric": (float, _changed(PhotometricStep, "strength")),
+    }
+)
