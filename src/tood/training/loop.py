@@ -26,6 +26,7 @@ from tood.training.learner import Learner
 from tood.training.log import MetricsLog, MetricsRow
 from tood.training.progress import Status, TrainingDisplay, duration
 from tood.training.schedule import Clock, rate_factor
+from tood.training.start import require_same_classes
 from tood.training.state import Position, TrainResult, Window
 from tood.training.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.trackers import Trackers
@@ -338,6 +339,7 @@ class Trainer:
             "images_per_step": self.learner.images_per_step,
             "accumulation": self.learner.accumulation,
             "images": self.images.digest,
+            "class_names": list(self.images.class_names),
             "seconds": self.clock.seconds,
             "random_states": states,
             "trackers": {} if self.trackers is None else self.trackers.ids,
@@ -349,6 +351,8 @@ class Trainer:
         Raises:
             ToodError: if it is of another network or optimiser.
         """
+        names = self.images.class_names
+        require_same_classes(state.get("class_names", names), names, self.out)
         try:
             self.learner.load_state_dict(state)
             self.position = Position(**state["position"])

@@ -137,7 +137,9 @@ def _train(
         measured = None if validation is None else _validation(config, validation, processes, datasets)
     found = processes.from_main(lambda: newest_checkpoint(out) if resumes else None)
     with processes.agreed():
-        start = "from the checkpoint" if found else initialise_model(model, starting_point(config))
+        start = (
+            "from the checkpoint" if found else initialise_model(model, starting_point(config), training.class_names)
+        )
     images = TrainingImages(loader, training.class_names, training.digest())
     trainer = Trainer(config, model, images, measured, accelerator, display)
     _say_plan(display, trainer, model, start, precision, why)
