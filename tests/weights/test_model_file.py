@@ -308,9 +308,8 @@ def test_rows_go_to_the_classes_by_name(tmp_path: Path) -> None:
     model = TOOD(replace(NARROW, classes=3))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     said = initialise(model, checkpoint, ["g", "bird", "Dog"])
-    assert said.endswith(
-        "a.pth; classes by name: 2 of 3 kept (g, Dog), 1 starts anew (bird), 5 of the file's are dropped; 'dog' as 'Dog'"
-    )
+    assert "a.pth; classes by name: 2 of 3 kept (g, Dog), 1 starts anew (bird), 5 of the file's are dropped" in said
+    assert said.endswith("; 'dog' as 'Dog'")
     for name, tensor in model.state_dict().items():
         if name in ("head.classifier.weight", "head.classifier.bias"):
             assert torch.equal(tensor, torch.stack([wanted[name][6], before[name][1], wanted[name][1]]))

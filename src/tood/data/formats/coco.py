@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
 from tood.data.files import find_images
-from tood.data.formats.coco_json import local_name, read_coco_json
+from tood.data.formats.coco_json import is_annotated, local_name, read_coco_json
 from tood.data.formats.folder import SplitInfo, canonical, empty_record
 from tood.data.images import image_size
 from tood.errors import ToodError
@@ -70,7 +70,7 @@ def find_coco(root: Path) -> CocoFolder | None:
             return None
         name = canonical(root.parent.name if root.name in _BESIDE_IMAGES else root.stem)
         home = root.parent.parent if root.parent.name == "annotations" else root.parent
-        return CocoFolder(root, home, {name: SplitInfo(name, root)})
+        return CocoFolder(root, home, {name: SplitInfo(name, root, is_annotated(root))})
     sources = _json_sources(root / "annotations", usual_only=False) or _json_sources(root, usual_only=True)
     if not sources:
         sources = _jsons_beside_images(root)
@@ -81,7 +81,7 @@ def find_coco(root: Path) -> CocoFolder | None:
         name = canonical(folder.name)
         splits.setdefault(name, SplitInfo(name, folder, annotated=False))
     for name, info in list(splits.items()):
-        if info.source.name.startswith("image_info_"):
+        if info.source.name.startswith("image_info_") or (info.source.is_file() and not is_annotated(info.source)):
             splits[name] = SplitInfo(name, info.source, annotated=False)
     order = sorted(splits, key=lambda name: (_USUAL.index(name) if name in _USUAL else len(_USUAL), name))
     return CocoFolder(root, root, {name: splits[name] for name in order})

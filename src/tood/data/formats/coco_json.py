@@ -7,7 +7,9 @@ happens only where a whole column is not what it should be.
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -86,6 +88,21 @@ def read_coco_json(path: Path, locate: Callable[[Sequence[str]], Path]) -> Parse
     boxes = _annotations(rows, table, categories, path, problems)
     images = _records(table, boxes, locate(table.names))
     return ParsedCoco(categories, images, tuple(problems), annotated)
+
+
+# `annotations` with at least one of them; of large files only the beginning, the images, is searched.
+_ANNOTATIONS = re.compile(rb'"annotations"\s*:\s*\[\s*[^\]\s]')
+
+
+def is_annotated(path: Path) -> bool:
+    """Whether a json has any annotation to measure by; one that cannot be read counts, so that reading it tells why."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if _ANNOTATIONS.search(content):
+                return True
+        return bool(_parse(path).get("annotations"))
+    except (OSError, ValueError, ToodError):
+        return True
 
 
 def _parse(path: Path) -> dict[str, Any]:
