@@ -260,12 +260,15 @@ class Trainer:
         position, model, best = self.position, self.learner.averaged, True
         if self.validation is not None:
             scores, best = self.validation.run(model.eval(), position)
-            self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
-            remark = "  (best so far)" if best and self.validation.selects else ""
-            self.display.say(
-                f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
-                f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
-            )
+            if position.ap is not None:
+                self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
+                remark = "  (best so far)" if best and self.validation.selects else ""
+                self.display.say(
+                    f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
+                    f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
+                )
+            elif position.evaluations == 1:
+                self.display.say("nothing can be measured on the validation images: best.safetensors is the last")
             if self._ends_early:
                 self.display.say(
                     f"the run ends early: {position.evaluations_since_rise} evaluations brought no higher AP (patience)"
