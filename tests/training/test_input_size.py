@@ -171,7 +171,7 @@ def test_crowds_and_pictures_left_out_are_counted(tmp_path: Path) -> None:
     write_coco_folder(tmp_path, coco(images, rows, {3: "cat"}))
     run = replace(run_config("tood_r50_fpn_1x"), data=DataConfig(smallest_side=32))
     told = box_report(load_dataset(tmp_path, "train"), run).told
-    assert told == "of 3 boxes 1 are crowds, which are not learned, 1 lie in pictures with a side under 32 pixels"
+    assert told == "of 3 boxes: 1 crowds (not learned), 1 in pictures with a side under 32 pixels (left out)"
     write_coco_folder(tmp_path, coco(images, rows[2:], {3: "cat"}))
     with pytest.raises(ToodError, match=r"all 1 boxes lie in pictures with a side under 32 pixels"):
         box_report(load_dataset(tmp_path, "train"), run).require_any()
@@ -183,6 +183,6 @@ def test_check_and_stats_tell_it_too(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [command, str(data), "--split", "train", "--size", "224"])
         assert result.exit_code == 0, result.output
         said = " ".join(result.output.split())
-        size = int(re.search(r"input 224 x 224: of 10 boxes .* --size (\d+) keeps 99 %", said)[1])  # type: ignore[index]
+        size = int(re.search(r"input 224 x 224: of 10 boxes: .* --size (\d+) keeps 99 %", said)[1])  # type: ignore[index]
         result = CliRunner().invoke(app, [command, str(data), "--split", "train", "--size", str(size)])
         assert "all boxes are large enough" in " ".join(result.output.split())

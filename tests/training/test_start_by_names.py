@@ -112,7 +112,7 @@ def fine_tuned(out: Path, data: Path, start: Path, resume: bool = False) -> tupl
         (("blue", "cat"), "1 of 2 kept (blue), 1 starts anew (cat), 1 of the file's is dropped", ("blue",)),
         (
             ("cat", "dog"),
-            "classes by name: none of the 2 (cat, dog) is among the file's (red, blue): all start anew",
+            "classes by name: none of the 2 (cat, dog) is among the file's (red, blue), so the classifier starts anew",
             (),
         ),
     ],

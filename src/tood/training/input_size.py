@@ -42,19 +42,18 @@ class BoxReport:
         found = self.found
         if not found.reachable:
             return self._why_none
-        shown = found.objects - found.left_out
         parts = []
         if found.crowds:
-            parts.append(f"{found.crowds:,} are {self.crowds_are}, which are not learned")
+            parts.append(f"{found.crowds:,} {self.crowds_are} (not learned)")
         if found.left_out:
-            parts.append(f"{found.left_out:,} lie in pictures with a side under {self.smallest_side} pixels")
+            parts.append(f"{found.left_out:,} in pictures with a side under {self.smallest_side} pixels (left out)")
         if found.kept < _ENOUGH:
             always = f", {found.always_small:,} of them at every scale" if found.always_small else ""
             parts.append(
-                f"{found.mean_small:,.0f} ({100 * (1 - found.kept):.0f} %) on average are under {found.limit:g} pixels "
-                f"of this input and left out{always}; {self.advice}"
+                f"{found.mean_small:,.0f} on average under {found.limit:g} pixels of this input (left out{always}; "
+                f"{self.advice})"
             )
-        return f"of {shown + found.left_out + found.crowds:,} boxes {', '.join(parts)}" if parts else ""
+        return f"of {found.objects + found.crowds:,} boxes: {', '.join(parts)}" if parts else ""
 
     def require_any(self) -> None:
         """Raises a ToodError where no object at all would reach the training."""

@@ -38,7 +38,8 @@ class ClassMatch:
         anew = [name for name, row in zip(self.wanted, self.rows, strict=True) if row is None]
         if not kept:
             told = (
-                f"none of the {len(anew)} ({listed(anew)}) is among the file's ({listed(self.known)}): all start anew"
+                f"none of the {len(anew)} ({listed(anew)}) is among the file's ({listed(self.known)}), so the "
+                "classifier starts anew"
             )
         elif anew:
             starts = "starts" if len(anew) == 1 else "start"
