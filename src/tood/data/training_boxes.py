@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,11 @@ class TrainingBoxes:
         return 1 - self.mean_small / shown if shown else 0.0
 
 
+def smallest_box(augment: AugmentConfig) -> float:
+    """Pixels of the input that both sides of a box must have to be learned."""
+    return _PIXEL if augment.canvas is None else max(augment.min_side, _PIXEL)
+
+
 @dataclass(frozen=True, eq=False)
 class ObjectSizes:
     """Sizes of a split's pictures and objects.
@@ -70,16 +75,21 @@ class ObjectSizes:
     @staticmethod
     def of(dataset: DetectionDataset, smallest_side: int = 1) -> ObjectSizes:
         """Those of a dataset of which pictures with a shorter side, in pixels, are left out."""
-        images = [image for image in dataset.images if min(image.width, image.height) >= smallest_side]
-        boxes = np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes[~image.crowd] for image in images)])
-        counts = [int((~image.crowd).sum()) for image in images]
+        images = dataset.images
+        sizes = np.array([(image.width, image.height) for image in images], np.float64).reshape(-1, 2)
+        trained = sizes.min(axis=1, initial=np.inf) >= smallest_side
+        boxes = np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes for image in images)])
+        crowd = np.concatenate([np.zeros(0, np.bool_), *(image.crowd for image in images)])
+        at = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
+        shown = trained[at] & ~crowd
+        records = [image for image, kept in zip(images, trained.tolist(), strict=True) if kept]
         return ObjectSizes(
-            sizes=np.array([(image.width, image.height) for image in images], np.float64).reshape(-1, 2),
-            at=np.repeat(np.arange(len(images)), counts),
-            sides=(boxes[:, 2:] - boxes[:, :2]).astype(np.float64),
-            ratio=usual_ratio(images) if images else 1.0,
-            crowds=dataset.box_count - dataset.object_count,
-            left_out=dataset.object_count - sum(counts),
+            sizes=sizes[trained],
+            at=(np.cumsum(trained) - 1)[at[shown]],
+            sides=(boxes[:, 2:] - boxes[:, :2])[shown].astype(np.float64),
+            ratio=usual_ratio(records) if records else 1.0,
+            crowds=int(crowd.sum()),
+            left_out=int((~trained[at] & ~crowd).sum()),
         )
 
     def in_training(self, augment: AugmentConfig, divisor: int) -> TrainingBoxes:
@@ -89,8 +99,23 @@ class ObjectSizes:
             augment: how pictures are resized.
             divisor: a canvas's shorter side is a multiple of it.
         """
-        limit = _PIXEL if augment.canvas is None else max(augment.min_side, _PIXEL)
-        always, mean = np.ones(len(self.at), np.bool_), np.zeros(len(self.at))
+        shares = self.too_small(augment, divisor)
+        return TrainingBoxes(
+            objects=len(self.at) + self.left_out,
+            crowds=self.crowds,
+            left_out=self.left_out,
+            always_small=int((shares >= 1).sum()),
+            mean_small=float(shares.sum()),
+            limit=smallest_box(augment),
+        )
+
+    def only(self, chosen: NDArray[np.bool_]) -> ObjectSizes:
+        """The same with some of the objects; `chosen` is [G]."""
+        return replace(self, at=self.at[chosen], sides=self.sides[chosen])
+
+    def too_small(self, augment: AugmentConfig, divisor: int) -> NDArray[np.float64]:
+        """[G] in what share of the draws each object is too small: 1 at every scale; arguments as for `in_training`."""
+        limit, mean = smallest_box(augment), np.zeros(len(self.at))
         ranges = list(self._scales(augment, divisor))
         needed = limit / self.sides.min(axis=1, initial=np.inf)
         for smallest, largest in ranges:
@@ -102,16 +127,8 @@ class ObjectSizes:
                 wanted = needed
             share = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0, 1)
             share = np.where(small_at_most, 1.0, np.where(self._small(smallest, limit), share, 0.0))
-            always &= small_at_most
-            mean += share / len(ranges)
-        return TrainingBoxes(
-            objects=len(self.at) + self.left_out,
-            crowds=self.crowds,
-            left_out=self.left_out,
-            always_small=int(always.sum()),
-            mean_small=float(mean.sum()),
-            limit=limit,
-        )
+            mean += share
+        return mean / len(ranges)
 
     def _scales(
         self, augment: AugmentConfig, divisor: int

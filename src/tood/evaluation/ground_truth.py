@@ -150,10 +150,11 @@ def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:
         ValueError: if one is no whole number.
     """
     values = [row[key] for row in rows]
-    for value in values:
+    plain = set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63
+    for value in () if plain else values:
         if not is_id(value):
             raise ValueError(f"{key} is {value!r:.60}, not a whole number")
-    return np.array([int(value) for value in values], np.int64)
+    return np.array(values if plain else [int(value) for value in values], np.int64)
 
 
 def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:

@@ -85,9 +85,12 @@ def box_report(dataset: DetectionDataset, run: RunConfig) -> BoxReport:
     advice = ""
     if found.objects > found.left_out and found.kept < _ENOUGH:
         at, name = _sized(run)
+        # A larger input is large enough for all that this one is large enough for.
+        doubtful = sizes.only(sizes.too_small(run.augment, divisor) > 0)
+        most = (1 - _ENOUGH) * (found.objects - found.left_out)
 
         def keeps(side: int) -> bool:
-            return sizes.in_training(at(side), divisor).kept >= _ENOUGH
+            return float(doubtful.too_small(at(side), divisor).sum()) <= most
 
         side = _smallest(keeps, divisor)
         advice = (
