@@ -34,6 +34,7 @@ class ImageRecord:
         boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of the stored image, inside it and of positive area.
         labels: [G] int64, index into the dataset's `categories`.
         crowd: [G] bool, True where the box stands for a group (in VOC: is `difficult`): ignored, never a positive.
+            Which of the two it is tells `DetectionDataset.crowds_are_difficult`; evaluation treats them differently.
         areas: [G] float64, the annotation's area in square pixels (COCO's `area`, of the mask; else the box's).
         annotation_ids: [G] int64, unique in the split.
         file_name: name inside the split's image folder, with sub-folders; empty means `path.name`.
@@ -127,6 +128,11 @@ class DetectionDataset:
     def class_names(self) -> tuple[str, ...]:
         """Name of every class, indexed by label."""
         return tuple(category.name for category in self.categories)
+
+    @property
+    def crowds_are_difficult(self) -> bool:
+        """Whether the records' `crowd` marks VOC's difficult objects instead of COCO's crowds."""
+        return self.format == "voc"
 
     @property
     def box_count(self) -> int:

@@ -17,6 +17,8 @@ from tood.evaluation.ground_truth import GroundTruth
 
 # Beyond these a side of the box is no number to calculate with.
 USABLE_AREAS = [-1e300, 1e300]
+# Beyond COCO's widest range of areas (1e10): an object of it is ignored in all of them, yet matched by IoU.
+IGNORED_AREA = 1e300
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,15 @@ def evaluate_detections(
         ToodError: if a file is missing or broken, or a detection names an image or a category that the truth lacks.
     """
     ground_truth = _ground_truth(truth)
+    difficult = ground_truth.crowd & ground_truth.crowds_are_difficult
     annotated = hotcoco.COCO.from_arrays(
         [{"id": int(i), "width": 1, "height": 1, "file_name": ""} for i in ground_truth.image_ids],
         [{"id": i, "name": name} for i, name in ground_truth.categories.items()],
         ground_truth.annotation_image_ids,
         ground_truth.annotation_category_ids,
         ground_truth.boxes,
-        area=ground_truth.areas,
-        iscrowd=ground_truth.crowd,
+        area=np.where(difficult, IGNORED_AREA, ground_truth.areas),
+        iscrowd=ground_truth.crowd & ~difficult,
     )
     found, count = _load(detections, annotated, ground_truth)
     evaluation = hotcoco.COCOeval(annotated, found, "bbox")

@@ -30,6 +30,8 @@ class GroundTruth:
         areas: [A] float64, the annotation's area in square pixels (of the segment, where there is one): it decides
             whether an object is small, medium or large.
         crowd: [A] bool; detections on a crowd are neither right nor wrong.
+        crowds_are_difficult: whether `crowd` marks VOC's difficult objects instead: judged by IoU as any object, one
+            excuses the one detection that matches it best, where a crowd excuses all that lie within it.
     """
 
     source: str
@@ -40,6 +42,7 @@ class GroundTruth:
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
+    crowds_are_difficult: bool = False
 
     @property
     def unique_names(self) -> dict[int, str]:
@@ -65,6 +68,7 @@ class GroundTruth:
             boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
             areas=_stack([image.areas for image in dataset.images], (0,)).astype(np.float64),
             crowd=_stack([image.crowd for image in dataset.images], (0,)).astype(np.bool_),
+            crowds_are_difficult=dataset.crowds_are_difficult,
         )
 
     @staticmethod
@@ -96,6 +100,7 @@ class GroundTruth:
             self.boxes[keep],
             self.areas[keep],
             self.crowd[keep],
+            self.crowds_are_difficult,
         )
 
 

@@ -4,7 +4,8 @@ Conventions:
 - VOC counts pixels from 1 and its corners are inside the box, so `xmin ymin xmax ymax` become x1 = xmin - 1,
   y1 = ymin - 1, x2 = xmax, y2 = ymax. A box whose xmax <= xmin or ymax <= ymin is taken as a click without a drag: it
   has no area and is dropped.
-- `difficult` objects become crowds: as in VOC's own protocol they count neither as right nor as wrong, and never train.
+- `difficult` objects are the records' `crowd`: they count neither as right nor as wrong, which evaluation judges by IoU
+  (`DetectionDataset.crowds_are_difficult`), and in training are never a positive.
 - The classes are the names of all splits together, in alphabetical order, ids from 1; image ids number all images of
   all splits together, by name. So splits agree with one another.
 - Without `ImageSets` every annotated image is in one split `all`; folders of xml files beside their images (`train/`,
