@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tood.data import DetectionDataset
-from tood.data.formats.coco_json import COCO_FILE
+from tood.data.formats.coco_content import COCO_FILE, make_plain
 from tood.errors import ToodError
 from tood.evaluation.json_file import read_json
 
@@ -81,6 +81,7 @@ class GroundTruth:
         path = Path(path)
         content = _parse(path)
         try:
+            make_plain(content, path)
             return _from_content(content, str(path))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ToodError(
