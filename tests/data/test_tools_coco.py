@@ -77,6 +77,18 @@ def _found(root: Path) -> list[str]:
     return [image.path.relative_to(root).as_posix() for image in load_dataset(root, "train").images]
 
 
+def test_jsons_of_another_kind_are_no_dataset(tmp_path: Path) -> None:
+    labelme = {"version": "5.0.1", "shapes": [], "imagePath": "a.jpg", "imageData": None}
+    (tmp_path / "a.json").write_text(json.dumps(labelme))
+    (tmp_path / "broken.json").write_text('{"images": [], "categories": [')
+    (tmp_path / "panoptic.json").write_text(
+        json.dumps({"images": [], "categories": [], "annotations": [{"image_id": 1, "segments_info": []}]})
+    )
+    write_image(tmp_path / "a.jpg")
+    with pytest.raises(ToodError, match="no dataset that is known"):
+        load_dataset(tmp_path)
+
+
 def test_files_found_elsewhere_are_told_once_with_their_number(tmp_path: Path) -> None:
     root = _folder(tmp_path, ["/x/a.jpg", "/x/b.jpg", "c.jpg"], ["images/a.jpg", "images/b.jpg", "train2017/c.jpg"])
     assert _found(root) == ["images/a.jpg", "images/b.jpg", "train2017/c.jpg"]

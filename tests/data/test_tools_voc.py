@@ -10,11 +10,11 @@ from unicodedata import normalize
 import pytest
 from typer.testing import CliRunner
 
-from data.tools_common import in_order, read_back
-from data.tools_voc import TOOLS, Expected
-from dataset_files import voc_xml, write_image, write_voc_folder
+from data.tools_common import in_order, objects_of, read_back
+from data.tools_voc import TOOLS, Expected, raccoon
+from dataset_files import voc_xml, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.main import app
-from tood.data import available_splits, check_dataset, load_dataset
+from tood.data import available_splits, check_dataset, convert_dataset, load_dataset
 from tood.errors import ToodError
 
 
@@ -114,6 +114,43 @@ def test_a_line_of_a_list_names_its_image(tmp_path: Path, lines: str, wanted: li
     dataset = load_dataset(tmp_path, "train")
     assert [image.path.stem for image in dataset.images] == wanted
     assert len(dataset.problems) == lines.startswith("a\na\n")
+
+
+def test_a_path_in_a_list_means_its_own_folder(tmp_path: Path) -> None:
+    """A name of another folder is not taken for it, whether or not it has an annotation."""
+    for name in ("one/a", "two/b"):
+        path = tmp_path / "Annotations" / f"{name}.xml"
+        path.parent.mkdir(parents=True)
+        path.write_text(voc_xml(name, []))
+        write_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+    write_image(tmp_path / "JPEGImages" / "two" / "a.jpg")
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("b\nJPEGImages/one/a.jpg\n")
+    (lists / "val.txt").write_text("two/b\ntwo/a\n")
+    paths = [image.path.relative_to(tmp_path).as_posix() for image in load_dataset(tmp_path, "train").images]
+    assert paths == ["JPEGImages/two/b.jpg", "JPEGImages/one/a.jpg"]
+    with pytest.raises(ToodError, match="names 'two/a', but there is no annotation"):
+        load_dataset(tmp_path, "val")
+
+
+def test_a_yolo_yaml_beside_xml_says_more(tmp_path: Path) -> None:
+    raccoon(tmp_path)
+    assert load_dataset(tmp_path).format == "voc"
+    write_yolo_folder(tmp_path, {"train/a": "0 0.5 0.5 0.1 0.1", "val/a": ""})
+    assert load_dataset(tmp_path, "train").format == "yolo"
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
+@pytest.mark.parametrize("to", ["coco", "voc"])
+def test_what_was_found_converts(tool: Callable[[Path], Expected], to: str, tmp_path: Path) -> None:
+    expected = tool(tmp_path / "data")
+    convert_dataset(tmp_path / "data", tmp_path / "out", to)
+    for split in available_splits(tmp_path / "out"):
+        dataset = load_dataset(tmp_path / "out", split)
+        wanted = sorted(item for items in expected[split].values() for item in items)
+        assert sorted(item for items in objects_of(dataset, tmp_path).values() for item in items) == wanted
+        assert len(dataset) == len(expected[split])
 
 
 def test_names_that_macos_took_apart_are_found(tmp_path: Path) -> None:

@@ -77,7 +77,9 @@ def parse_coco(path: Path) -> dict[str, Any]:
 def holds_boxes(path: Path) -> bool:
     """Whether a json is a COCO dataset for detection: not captions, panoptic segments, or a tool's own settings."""
     try:
-        raw = from_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        # Parsed only if it may be one: there may be thousands of another kind, with pictures in them.
+        raw = from_json(data) if b'"images"' in data and b'"categories"' in data else None
     except (OSError, ValueError):
         return False
     if not isinstance(raw, dict) or not all(isinstance(raw.get(key), list) for key in ("images", "categories")):

@@ -56,7 +56,9 @@ def voc_layout(root: Path) -> VocLayout | None:
         return _standard(root, own)
     children = _children(root)
     inner = _annotated_among(children) or _annotated_among(inside for child in children for inside in _children(child))
-    if inner and all(canonical(child.name) in _USUAL for child in inner) and not any(map(_list_files, inner)):
+    names = {child.name for child in inner}
+    splits = len(names) == len(inner) and all(canonical(name) in _USUAL for name in names)
+    if inner and splits and not any(map(_list_files, inner)):
         return _split_folders([(child, found, _image_folders(child)) for child, found in inner.items()])
     if len(inner) > 1:
         found_in = ", ".join(path.relative_to(root).as_posix() for path in inner)
@@ -141,11 +143,17 @@ def _annotated_among(folders: Iterable[Path]) -> dict[Path, Path]:
 
 
 def _annotation_folder(home: Path) -> Path | None:
-    """The sub-folder that holds annotations; one with a COCO json in it is COCO's."""
+    """The sub-folder that holds annotations.
+
+    Only by the very name of VOC's it is one whatever else there is: others may have a COCO json in them, or lie beside
+    a YOLO yaml, which then says more.
+    """
     found = _named_like(home, _ANNOTATION_FOLDERS)
     for path in found:
         if path.name == "Annotations":
             return path
+    if any(home.glob("data*.y*ml")):
+        return None
     for path in found:
         if _has_xml(path) and not any(_named_as_split(json) for json in path.glob("*.json")):
             return path

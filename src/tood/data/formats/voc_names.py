@@ -123,8 +123,17 @@ class KnownNames:
         return _Index(self._pictures.by_name)
 
     def find(self, text: str) -> str | None:
-        """The name that is meant: as it is, as a path, with a suffix; first among annotations, then among pictures."""
-        return self._annotated.find(text) or self._pictured.find(text)
+        """The name that is meant: as it is, with a suffix, or as a path; first among annotations, then among pictures.
+
+        Of a path as many folders as possible must agree; a name without any may lie in some folder, if only one does.
+        """
+        told = spelled(text.replace("\\", "/"))
+        for candidate in _tails(told):
+            if (found := self._annotated.whole(candidate) or self._pictured.whole(candidate)) is not None:
+                return found
+        if "/" in told:
+            return None
+        return self._annotated.based(without_suffix(told)) or self._pictured.based(without_suffix(told))
 
 
 class _Index:
@@ -136,15 +145,13 @@ class _Index:
         for whole, name in self._whole.items():
             self._base.setdefault(whole.rpartition("/")[2], []).append(name)
 
-    def find(self, text: str) -> str | None:
-        for candidate in _tails(spelled(text.replace("\\", "/"))):
-            if candidate in self._whole:
-                return self._whole[candidate]
-        last = spelled(text).replace("\\", "/").rpartition("/")[2]
-        for candidate in (last, without_suffix(last)):
-            if len(self._base.get(candidate, ())) == 1:
-                return self._base[candidate][0]
-        return None
+    def whole(self, text: str) -> str | None:
+        return self._whole.get(text)
+
+    def based(self, text: str) -> str | None:
+        """The only name of this last part."""
+        found = self._base.get(text, ())
+        return found[0] if len(found) == 1 else None
 
 
 def _tails(text: str) -> Iterator[str]:
