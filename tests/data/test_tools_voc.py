@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 from unicodedata import normalize
 
 import pytest
 from typer.testing import CliRunner
 
 from data.tools_common import in_order, objects_of, read_back
-from data.tools_voc import TOOLS, Expected, raccoon
+from data.tools_voc import TOOLS, Expected, kangaroo, raccoon
 from dataset_files import voc_xml, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.main import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset
@@ -137,6 +138,17 @@ def test_a_path_in_a_list_means_its_own_folder(tmp_path: Path) -> None:
 def test_a_yolo_yaml_beside_xml_says_more(tmp_path: Path) -> None:
     raccoon(tmp_path)
     assert load_dataset(tmp_path).format == "voc"
+    write_yolo_folder(tmp_path, {"train/a": "0 0.5 0.5 0.1 0.1", "val/a": ""})
+    assert load_dataset(tmp_path, "train").format == "yolo"
+
+
+def test_what_lies_deeper_does_not_outrank_the_folder_itself(tmp_path: Path) -> None:
+    kangaroo(tmp_path / "backup" / "voc")
+    assert load_dataset(tmp_path).format == "voc"
+    kangaroo(tmp_path / "backup" / "older")
+    with pytest.raises(ToodError, match=r"several VOC datasets \(backup/older, backup/voc\): name one"):
+        load_dataset(tmp_path)
+    rmtree(tmp_path / "backup" / "older")
     write_yolo_folder(tmp_path, {"train/a": "0 0.5 0.5 0.1 0.1", "val/a": ""})
     assert load_dataset(tmp_path, "train").format == "yolo"
 

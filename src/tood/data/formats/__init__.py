@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tood.data.formats.coco import find_coco
 from tood.data.formats.folder import DatasetFolder, SplitInfo, canonical, find_name
-from tood.data.formats.voc import find_voc, find_voc_beside_images
+from tood.data.formats.voc import find_voc, find_voc_below
 from tood.data.formats.writing import write_coco
 from tood.data.formats.yolo import find_yolo
 from tood.errors import ToodError
@@ -32,9 +32,7 @@ def open_folder(root: str | Path) -> DatasetFolder:
     try:
         if path.is_file() and not path.stat().st_size:
             raise ToodError(f"{root}: is empty; give {_WANTED}")
-        found: DatasetFolder | None = (
-            find_voc(path) or find_coco(path) or find_yolo(path) or find_voc_beside_images(path)
-        )
+        found: DatasetFolder | None = find_voc(path) or find_coco(path) or find_yolo(path) or find_voc_below(path)
     except OSError as error:
         raise ToodError(f"{root}: cannot be read ({error.strerror})") from None
     if found is None:

@@ -28,7 +28,7 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
-from tood.data.formats.voc_layout import VocLayout, layout_beside_images, voc_layout
+from tood.data.formats.voc_layout import VocLayout, layout_below, voc_layout
 from tood.data.formats.voc_names import FoundPicture, spelled
 from tood.data.formats.voc_xml import VocAnnotation, no_annotation, read_voc_xml
 from tood.data.images import image_size
@@ -134,14 +134,14 @@ class VocFolder:
 
 
 def find_voc(root: Path) -> VocFolder | None:
-    """The VOC dataset with a folder for its annotations, in a folder or in its only sub-folder that has one."""
+    """The VOC dataset in a folder with one of annotations, or in its only sub-folder with an `Annotations`."""
     layout = voc_layout(root) if root.is_dir() else None
     return None if layout is None else VocFolder(root, layout)
 
 
-def find_voc_beside_images(root: Path) -> VocFolder | None:
-    """The VOC dataset whose xml files lie beside their images, or anywhere below a folder; None if there is none."""
-    layout = layout_beside_images(root) if root.is_dir() else None
+def find_voc_below(root: Path) -> VocFolder | None:
+    """The VOC dataset below a folder that no other format explains, or with its xml files beside their images."""
+    layout = layout_below(root) if root.is_dir() else None
     return None if layout is None else VocFolder(root, layout)
 
 

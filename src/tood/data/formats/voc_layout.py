@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,29 +47,31 @@ class VocLayout:
 
 
 def voc_layout(root: Path) -> VocLayout | None:
-    """The VOC dataset in a folder, or in its only sub-folder (or folder of that) that has one; None if there is none.
+    """The VOC dataset in a folder, or in its only sub-folder with an `Annotations`; None if there is none.
 
     Raises:
         ToodError: if several sub-folders hold one each, or a list cannot be read.
     """
     if (own := _annotation_folder(root)) is not None:
         return _standard(root, own)
+    inner = {child: child / "Annotations" for child in _children(root)}
+    return _only(root, {child: found for child, found in inner.items() if found.is_dir()})
+
+
+def layout_below(root: Path) -> VocLayout | None:
+    """The VOC dataset somewhere below a folder that no other format explains; None if there is none.
+
+    It is that of a sub-folder, or of a sub-folder's; else the xml files lie beside their images, in a folder for each
+    split or all in one.
+
+    Raises:
+        ToodError: as `voc_layout`.
+    """
     children = _children(root)
-    inner = _annotated_among(children) or _annotated_among(inside for child in children for inside in _children(child))
-    names = {child.name for child in inner}
-    splits = len(names) == len(inner) and all(canonical(name) in _USUAL for name in names)
-    if inner and splits and not any(map(_list_files, inner)):
-        return _split_folders([(child, found, _image_folders(child)) for child, found in inner.items()])
-    if len(inner) > 1:
-        found_in = ", ".join(path.relative_to(root).as_posix() for path in inner)
-        raise ToodError(f"{root}: holds several VOC datasets ({found_in}): name one of them")
-    for child, found in inner.items():
-        return _standard(child, found)
-    return None
-
-
-def layout_beside_images(root: Path) -> VocLayout | None:
-    """The VOC dataset whose xml files lie beside their images: a folder for each split, or one for all."""
+    for folders in (children, [inside for child in children for inside in _children(child)]):
+        found = {folder: own for folder in folders if (own := _annotation_folder(folder)) is not None}
+        if (layout := _only(root, found)) is not None:
+            return layout
     for place in (root, *_named_like(root, _IMAGE_FOLDERS)):
         folders = [child for child in _children(place) if canonical(child.name) in _USUAL and _has_xml(child)]
         if folders:
@@ -81,6 +83,20 @@ def layout_beside_images(root: Path) -> VocLayout | None:
         return None
     splits = {"all": SplitInfo("all", root)}
     return VocLayout(splits, {"all": tuple(xml_files)}, xml_files, Pictures((("", root),)), False)
+
+
+def _only(root: Path, inner: Mapping[Path, Path]) -> VocLayout | None:
+    """The dataset of the folders `inner` below the root, each with its annotations: one alone, or one a split."""
+    names = {folder.name for folder in inner}
+    splits = len(names) == len(inner) and all(canonical(name) in _USUAL for name in names)
+    if inner and splits and not any(map(_list_files, inner)):
+        return _split_folders([(folder, found, _image_folders(folder)) for folder, found in inner.items()])
+    if len(inner) > 1:
+        told = ", ".join(path.relative_to(root).as_posix() for path in inner)
+        raise ToodError(f"{root}: holds several VOC datasets ({told}): name one of them")
+    for folder, found in inner.items():
+        return _standard(folder, found)
+    return None
 
 
 def _standard(home: Path, annotations: Path) -> VocLayout | None:
@@ -135,11 +151,6 @@ def _split_folders(parts: Sequence[tuple[Path, Path, tuple[Path, ...]]]) -> VocL
 
 def _rank(split: str) -> tuple[int, str]:
     return (_USUAL.index(split) if split in _USUAL else len(_USUAL), split)
-
-
-def _annotated_among(folders: Iterable[Path]) -> dict[Path, Path]:
-    """Those of the folders that have one of annotations, with that one."""
-    return {folder: found for folder in folders if (found := _annotation_folder(folder)) is not None}
 
 
 def _annotation_folder(home: Path) -> Path | None:
