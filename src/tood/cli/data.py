@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.data_measure import bench, split, stats
+from tood.cli.data_measure import DEFAULT_MODEL, Model, Size, bench, say_boxes, split, stats
 from tood.cli.options import Data, Images
 from tood.cli.report import progress_bar, write_json
 
@@ -78,15 +79,22 @@ def check(
     show_all: Annotated[
         bool, typer.Option("--all", help=f"List everything, not the first {_SHOWN} of each kind.")
     ] = False,
+    model: Model = DEFAULT_MODEL,
+    size: Size = None,
 ) -> None:
     """Read everything, decode every image, and tell every problem with its file and id.
+
+    Boxes that a training would leave out as too small are counted, with the size of its input that would keep them.
 
     Exit code 0: no errors (warnings and notes are none); 1: errors found; 2: nothing could be read at all.
     """
     from rich.console import Console
 
-    from tood.data import check_dataset
+    from tood.data import check_dataset, load_dataset
+    from tood.errors import ToodError
+    from tood.training import run_config
 
+    run = run_config(model, size)
     names = [split] if split is not None else _splits_to_check(data)
     console = Console()
     reports = []
@@ -94,6 +102,9 @@ def check(
         with progress_bar(f"checking {name}") as advance:
             report = check_dataset(data, name, progress=advance)
         _show(report, console, show_all)
+        if report.annotated:
+            with suppress(ToodError):  # its errors are told above
+                say_boxes(load_dataset(data, name, images_required=False), run, console)
         reports.append(report)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])

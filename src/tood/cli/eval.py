@@ -135,6 +135,9 @@ def _report(
     result = evaluate_detections(found, dataset)
     console.print(result_table(result))
     console.print(f"{result.images:,} images, {result.objects:,} objects, {result.detections:,} detections")
+    if result.ap < 0:
+        why = "there is no object" if dataset.box_count == 0 else "no box but crowds (in VOC: difficult ones)"
+        console.print(f"nothing can be measured: {why} in split '{dataset.split}'", markup=False, highlight=False)
     for path in (out / "metrics.json" if out is not None else None, json):
         if path is not None:
             save_result(result, path)

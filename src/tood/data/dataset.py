@@ -139,6 +139,11 @@ class DetectionDataset:
         """Number of boxes over all images, crowds among them."""
         return sum(len(image.boxes) for image in self.images)
 
+    @property
+    def object_count(self) -> int:
+        """Number of boxes over all images that are learned and measured: crowds are neither."""
+        return sum(int((~image.crowd).sum()) for image in self.images)
+
     def digest(self) -> str:
         """SHA-256 of what is learned from: the images' names and sizes, their boxes and labels."""
         sha = hashlib.sha256(repr([category.name for category in self.categories]).encode())

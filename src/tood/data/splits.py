@@ -123,10 +123,14 @@ def _overlapping(trained: str) -> set[str]:
 
 
 def _note(folder: DatasetFolder, trained: str, validated: str | None) -> str:
+    unannotated = "val" in folder.splits and not folder.splits["val"].annotated
+    if validated is None and unannotated:
+        return f"{folder.root}: split 'val' has no annotations to validate on"
     if validated is None:
         return f"{folder.root}: has no split besides {trained!r} to validate on"
     if validated == "test":
         why = "val is part of what is trained on" if trained == "trainval" else "there is no val split"
+        why = "val has no annotations" if unannotated else why
         return f"training on {trained!r}, validating on 'test', because {why}"
     return ""
 

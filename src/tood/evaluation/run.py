@@ -170,6 +170,13 @@ def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDa
     if tuple(class_names) == dataset.class_names:
         ids = np.array([category.id for category in dataset.categories], np.int64)
         return _Matching(ids, np.ones(len(ids), np.bool_))
+    shared = [name for name in dict.fromkeys(dataset.class_names) if name in class_names]
+    repeated = [name for name in shared if [*class_names].count(name) + [*dataset.class_names].count(name) > 2]
+    if repeated:
+        raise ToodError(
+            f"the classes of the model and of {where} cannot be matched by name: several are called "
+            f"{', '.join(repeated[:5])}; give each a name of its own"
+        )
     by_name: dict[str, Category] = {category.name: category for category in dataset.categories}
     annotated = {int(label) for image in dataset.images for label in np.unique(image.labels)}
     missing = [

@@ -2,6 +2,7 @@
 
 from tood.training.config import DataConfig, RunConfig
 from tood.training.ema import EMA, EMAConfig
+from tood.training.input_size import BoxReport, box_report
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.recipes import RECIPES, run_config
 from tood.training.run import CONFIG, Datasets, Resume, latest_run_folder, next_run_folder, open_datasets, train
@@ -13,6 +14,7 @@ __all__ = [
     "EMA",
     "RECIPES",
     "AdamWConfig",
+    "BoxReport",
     "CosineScheduleConfig",
     "DataConfig",
     "Datasets",
@@ -22,6 +24,7 @@ __all__ = [
     "SGDConfig",
     "StepScheduleConfig",
     "TrainResult",
+    "box_report",
     "latest_run_folder",
     "next_run_folder",
     "open_datasets",

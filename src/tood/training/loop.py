@@ -26,6 +26,7 @@ from tood.training.learner import Learner
 from tood.training.log import MetricsLog, MetricsRow
 from tood.training.progress import Status, TrainingDisplay, duration
 from tood.training.schedule import Clock, rate_factor
+from tood.training.start import require_same_classes
 from tood.training.state import Position, TrainResult, Window
 from tood.training.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.trackers import Trackers
@@ -259,12 +260,15 @@ class Trainer:
         position, model, best = self.position, self.learner.averaged, True
         if self.validation is not None:
             scores, best = self.validation.run(model.eval(), position)
-            self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
-            remark = "  (best so far)" if best and self.validation.selects else ""
-            self.display.say(
-                f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
-                f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
-            )
+            if position.ap is not None:
+                self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
+                remark = "  (best so far)" if best and self.validation.selects else ""
+                self.display.say(
+                    f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
+                    f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
+                )
+            elif position.evaluations == 1:
+                self.display.say("nothing can be measured on the validation images: best.safetensors is the last")
             if self._ends_early:
                 self.display.say(
                     f"the run ends early: {position.evaluations_since_rise} evaluations brought no higher AP (patience)"
@@ -338,6 +342,7 @@ class Trainer:
             "images_per_step": self.learner.images_per_step,
             "accumulation": self.learner.accumulation,
             "images": self.images.digest,
+            "class_names": list(self.images.class_names),
             "seconds": self.clock.seconds,
             "random_states": states,
             "trackers": {} if self.trackers is None else self.trackers.ids,
@@ -349,6 +354,8 @@ class Trainer:
         Raises:
             ToodError: if it is of another network or optimiser.
         """
+        names = self.images.class_names
+        require_same_classes(state.get("class_names", names), names, self.out)
         try:
             self.learner.load_state_dict(state)
             self.position = Position(**state["position"])

@@ -32,6 +32,7 @@ from tood.models import AnyDetector, build_model, cpu_multiplies_bf16
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
 from tood.training.config import RunConfig
+from tood.training.input_size import box_report
 from tood.training.loop import Trainer, TrainingImages
 from tood.training.progress import TrainingDisplay
 from tood.training.start import initialise_model, starting_point
@@ -131,13 +132,20 @@ def _train(
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
 
+    with processes.agreed():
+        boxes = box_report(training, config)
+        boxes.require_any()
+    if boxes.told:
+        display.say(boxes.told)
     model = build_model(config.model)
     with processes.agreed():
         loader = _loader(config, training, processes, display, on_gpu=accelerator.device.type == "cuda")
         measured = None if validation is None else _validation(config, validation, processes, datasets)
     found = processes.from_main(lambda: newest_checkpoint(out) if resumes else None)
     with processes.agreed():
-        start = "from the checkpoint" if found else initialise_model(model, starting_point(config))
+        start = (
+            "from the checkpoint" if found else initialise_model(model, starting_point(config), training.class_names)
+        )
     images = TrainingImages(loader, training.class_names, training.digest())
     trainer = Trainer(config, model, images, measured, accelerator, display)
     _say_plan(display, trainer, model, start, precision, why)
@@ -254,16 +262,29 @@ def open_datasets(config: RunConfig) -> Datasets:
     """
     splits = pick_splits(config.data.path, train=config.data.train, val=config.data.val)
     training = load_dataset(config.data.path, splits.train)
-    if training.box_count == 0:
-        raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from")
+    if training.object_count == 0:
+        why = _why_nothing(training)
+        raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from: {why}")
     if splits.val is None:
         return Datasets(training, None, False, f"{splits.note}: there will be no AP, and best.safetensors is the last")
     validation = load_dataset(config.data.path, splits.val)
+    if validation.object_count == 0:
+        note = f"nothing can be measured on split '{validation.split}': {_why_nothing(validation)}"
+        return Datasets(training, None, False, f"{note}; there will be no AP, and best.safetensors is the last")
     require_same_categories(training, validation)
     if splits.val == splits.test and config.data.val is None:
         note = f"{splits.note}; the AP is only shown: it does not choose the weights, best.safetensors is the last"
         return Datasets(training, validation, True, note)
     return Datasets(training, validation, False, splits.note)
+
+
+def _why_nothing(dataset: DetectionDataset) -> str:
+    if not dataset.annotated:
+        return "it has no annotations"
+    if dataset.box_count:
+        kind = "difficult" if dataset.format == "voc" else "crowds"
+        return f"all of its {dataset.box_count:,} boxes are {kind}, which are neither learned nor measured"
+    return "none of its pictures has a box"
 
 
 def describe(dataset: DetectionDataset) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
 from tood.data.files import find_images
-from tood.data.formats.coco_content import holds_boxes
+from tood.data.formats.coco_content import holds_boxes, is_annotated
 from tood.data.formats.coco_images import BESIDE_IMAGES, LocatedImages, locate_images
 from tood.data.formats.coco_json import read_coco_json
 from tood.data.formats.folder import SplitInfo, canonical, empty_record
@@ -71,7 +71,7 @@ def find_coco(root: Path) -> CocoFolder | None:
             return None
         name = canonical(root.parent.name if root.name in BESIDE_IMAGES else root.stem)
         home = root.parent.parent if root.parent.name.lower() == "annotations" else root.parent
-        return CocoFolder(root, home, {name: SplitInfo(name, root)})
+        return CocoFolder(root, home, {name: SplitInfo(name, root, is_annotated(root))})
     sources = (
         _json_sources(_annotations(root), usual_only=False)
         or _json_sources(root, usual_only=True)
@@ -85,7 +85,7 @@ def find_coco(root: Path) -> CocoFolder | None:
         name = canonical(folder.name)
         splits.setdefault(name, SplitInfo(name, folder, annotated=False))
     for name, info in list(splits.items()):
-        if info.source.name.startswith("image_info_"):
+        if info.source.name.startswith("image_info_") or (info.source.is_file() and not is_annotated(info.source)):
             splits[name] = SplitInfo(name, info.source, annotated=False)
     order = sorted(splits, key=lambda name: (_USUAL.index(name) if name in _USUAL else len(_USUAL), name))
     return CocoFolder(root, root, {name: splits[name] for name in order})

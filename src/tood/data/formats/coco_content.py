@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,21 @@ def parse_coco(path: Path) -> dict[str, Any]:
             f"{path}: is json, but no COCO dataset: an object with 'images', 'annotations' and 'categories'"
         )
     return raw
+
+
+# `annotations` with at least one of them; of large files only the beginning, the images, is searched.
+_ANNOTATIONS = re.compile(rb'"annotations"\s*:\s*\[\s*[^\]\s]')
+
+
+def is_annotated(path: Path) -> bool:
+    """Whether a json has any annotation to measure by; one that cannot be read counts, so that reading it tells why."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if _ANNOTATIONS.search(content):
+                return True
+        return bool(parse_coco(path).get("annotations"))
+    except (OSError, ValueError, ToodError):
+        return True
 
 
 def holds_boxes(path: Path) -> bool:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from tood.data.dataset import Category, ImageRecord, Problem
 from tood.data.formats.coco_content import make_plain, parse_coco
 from tood.data.formats.coco_images import LocatedImages
-from tood.data.formats.folder import box_areas, clean_boxes, clip_reason, drop_reason
+from tood.data.formats.folder import annotated_areas, box_areas, clean_boxes, clip_reason, drop_reason
 from tood.data.images import image_size
 from tood.errors import ToodError
 
-_LARGEST_ID = (1 << 62) - 1
+_LARGEST_ID = (1 << 63) - 1
 _LARGEST_SIDE = 1 << 24
 
 
@@ -117,7 +117,7 @@ class _ImageTable:
 def _images(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> _ImageTable:
     def complaint(row: dict[str, Any]) -> str | None:
         if not _is_id(row.get("id")):
-            return f"its id is {_told(row.get('id'))}, not a whole number"
+            return f"its id is {_told(row.get('id'))}, not a whole number of 64 bits"
         name = row.get("file_name")
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"its file_name is {_told(name)}, not a name"
@@ -235,9 +235,7 @@ def _annotations(
 
     use, boxes = use[clean.kept], clean.boxes[clean.kept]
     crowd = np.array([bool(row.get("iscrowd")) for row in rows], np.bool_).reshape(-1)
-    # A missing or senseless area is that of the box.
-    areas = np.array([np.nan if row.get("area") is None else row["area"] for row in rows], np.float64).reshape(-1)[use]
-    areas = np.where(np.isfinite(areas) & (areas >= 0), areas, box_areas(boxes))
+    areas = annotated_areas((rows[at].get("area") for at in use.tolist()), box_areas(boxes))
     grouped = np.argsort(at[use], kind="stable")
     use = use[grouped]
     return _BoxTable(at[use], boxes[grouped], labels[use], crowd[use], areas[grouped], ids[use])
@@ -246,7 +244,7 @@ def _annotations(
 def _annotation_complaint(row: dict[str, Any]) -> str | None:
     for key in ("id", "image_id", "category_id"):
         if not _is_id(row.get(key)):
-            return f"its {key} is {_told(row.get(key))}, not a whole number"
+            return f"its {key} is {_told(row.get(key))}, not a whole number of 64 bits"
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         return f"its bbox is {_told(box)}, not four numbers x y width height"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -114,6 +114,17 @@ def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     wide = boxes.astype(np.float64)
     areas: NDArray[np.float64] = (wide[:, 2] - wide[:, 0]) * (wide[:, 3] - wide[:, 1])
     return areas
+
+
+def annotated_areas(told: Iterable[float | None], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[A] areas in square pixels as a file tells them; one that is missing, no number, or not above 0 is the box's.
+
+    Args:
+        told: the A areas in the file, None where there is none.
+        of_boxes: [A] areas of the boxes.
+    """
+    areas = np.array([np.nan if area is None else area for area in told], np.float64).reshape(-1)
+    return np.where(np.isfinite(areas) & (areas > 0), areas, of_boxes)
 
 
 def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: str) -> ImageRecord:
