@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -62,6 +62,7 @@ class VocFolder:
     xml_files: Mapping[str, Path]
     image_folders: tuple[Path, ...]
     format: str = "voc"
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def _annotations(self) -> dict[str, _Annotation]:
