@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tood.data.dataset import DetectionDataset, Problem
-from tood.data.files import find_images, passed_over_line
+from tood.data.files import file_identity, find_images, passed_over_line
 from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
 from tood.errors import ToodError
 
@@ -132,8 +132,13 @@ def _read(folder: DatasetFolder, split: str, images_required: bool) -> Detection
         passed_over |= {reason: (*passed_over.get(reason, ()), *paths) for reason, paths in found.passed_over.items()}
         # In a folder that splits share, the other pictures are theirs.
         if len(folder.splits) == 1 or canonical(place.name) == split:
+            unnamed = [path for path in found.images if path not in named]
+            known = {file_identity(path) for path in named} if unnamed else set()
             reason = "pictures that no annotation names"
-            passed_over[reason] = (*passed_over.get(reason, ()), *(path for path in found.images if path not in named))
+            passed_over[reason] = (
+                *passed_over.get(reason, ()),
+                *(path for path in unnamed if file_identity(path) not in known),
+            )
     line = passed_over_line({reason: paths for reason, paths in passed_over.items() if paths})
     return replace(dataset, notes=(*dataset.notes, line)) if line else dataset
 

@@ -64,6 +64,8 @@ def refusal(root: Path, find: Callable[[Path], DatasetFolder | None]) -> str:
     if root.is_file():
         return f"{root}: is no dataset that is known: {_file_told(root)}; give {WANTED}"
     survey = _survey(root)
+    if not survey.pictures and not survey.others:
+        return f"{root}: is no dataset that is known: there is no file in it; give {WANTED}"
     differs = "; ".join((_coco_differs(survey), _yolo_differs(survey), _voc_differs(survey)))
     return (
         f"{root}: is no dataset that is known: it holds {survey.told()}; {differs}; "
@@ -220,8 +222,15 @@ def _xml_folder(survey: _Survey) -> str | None:
         return None
     folder, target = xmls[0].parent, survey.root / "Annotations"
     if folder == survey.root:
-        return f"`mkdir {shlex.quote(str(target))} && mv {shlex.quote(str(folder))}/*.xml {shlex.quote(str(target))}/`"
-    return f"`mv {shlex.quote(str(folder))} {shlex.quote(str(target))}`"
+        moved = f"mkdir {shlex.quote(str(target))} && mv {shlex.quote(str(folder))}/*.xml {shlex.quote(str(target))}/"
+    else:
+        moved = f"mv {shlex.quote(str(folder))} {shlex.quote(str(target))}"
+    parents = {path.parent for path in survey.pictures}
+    if len(parents) == 1 and survey.root not in parents and folder not in parents:
+        (pictures,) = parents
+        if pictures.name.lower() not in ("jpegimages", "images"):
+            moved += f" && mv {shlex.quote(str(pictures))} {shlex.quote(str(survey.root / 'JPEGImages'))}"
+    return f"`{moved}`"
 
 
 def _archive(survey: _Survey) -> str | None:

@@ -30,7 +30,7 @@ from tood.data.formats.folder import (
 from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, read_labels
 from tood.data.formats.yolo_paths import images_of
 from tood.data.formats.yolo_plain import find_plain_layout
-from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout, subfolders
+from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
 from tood.data.images import image_size
 from tood.errors import ToodError
 
@@ -187,8 +187,6 @@ def find_yolo(root: Path) -> YoloFolder | None:
     layout = find_plain_layout(root)
     if layout is None and (source := find_inner_yaml(root)) is not None:
         layout = read_layout(source)
-    if layout is None and len(inner := subfolders(root)) == 1:
-        layout = find_plain_layout(inner[0])
     return None if layout is None else YoloFolder(root, layout)
 
 

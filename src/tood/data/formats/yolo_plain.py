@@ -27,11 +27,15 @@ _PROBED = 1000
 
 
 def find_plain_layout(root: Path) -> YoloLayout | None:
-    """What a folder without a yaml says; None if it has no names of classes, or no labels.
+    """What a folder without a yaml says, or its only sub-folder; None if it has no names of classes, or no labels.
 
     Raises:
         ToodError: if the names cannot be used, or two files of names differ.
     """
+    inner = subfolders(root)
+    # A zip that was unpacked into a folder of its own.
+    if len(inner) == 1 and not _is_part(inner[0].name) and (layout := find_plain_layout(inner[0])) is not None:
+        return layout
     names_file, names = _names(root)
     if names_file is None:
         return None
@@ -126,6 +130,11 @@ def folder_splits(root: Path) -> dict[str, tuple[Path, ...]]:
             return {split: found[split] for split in sorted(found, key=_order)}
     with_images = [top for top in tops if next(any_images(top), None) is not None]
     return {"all": tuple(with_images) or (root,)}
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder of this name is rather a part of a dataset than one."""
+    return canonical(name) in (*_SPLITS, "images", "labels", "data") or _CVAT_FOLDER.fullmatch(name) is not None
 
 
 def _order(split: str) -> tuple[int, str]:
