@@ -231,6 +231,7 @@ def test_a_coco_json_in_an_odd_place_is_named(tmp_path: Path) -> None:
     content = coco([image_row(1)], [box_row(1, 1)], {3: "cat"})
     json_file = write_coco_folder(tmp_path, content).rename(tmp_path / "odd.json")
     (tmp_path / "annotations").rmdir()
+    (tmp_path / "train2017").rename(tmp_path / "images")
     text = refused(tmp_path)
     assert f"name the json itself: `tood data check {json_file}`" in text
     assert len(load_dataset(json_file)) == 1

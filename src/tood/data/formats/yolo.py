@@ -10,7 +10,7 @@ yaml in `yolo_plain`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,8 @@ class YoloFolder:
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """See `DatasetFolder.read`; sizes come from the image files, so they are needed in any case."""
         problems = list(self.layout.problems)
-        listed = self._listed(split, problems)
+        moved: list[str] = []
+        listed = self._listed(split, problems, moved)
         images: list[ImageRecord] = []
         tracks, next_box = 0, 1
         for number, (path, name) in enumerate(listed.items(), start=1):
@@ -99,7 +100,7 @@ class YoloFolder:
             bool(labelled),
             self.layout.source,
             (*self.layout.places[split], *labelled.values()),
-            self._notes(split, listed, tracks),
+            self._notes(split, listed, tracks, moved),
         )
 
     def _named(self, split: str) -> dict[Path, str]:
@@ -110,11 +111,11 @@ class YoloFolder:
                 named.setdefault(path, name)
         return dict(sorted(named.items()))
 
-    def _listed(self, split: str, problems: list[Problem]) -> dict[Path, str]:
+    def _listed(self, split: str, problems: list[Problem], moved: list[str]) -> dict[Path, str]:
         """The images of a split with their names inside it, each file once, whatever paths and links lead to it."""
         groups: dict[tuple[int, int] | str, list[tuple[Path, str]]] = {}
         for place in self.layout.places[split]:
-            for path, name in images_of(place, self.layout.source):
+            for path, name in images_of(place, self.layout.source, moved):
                 groups.setdefault(file_identity(path), []).append((path, name))
         chosen = []
         for group in groups.values():
@@ -148,10 +149,14 @@ class YoloFolder:
                     problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
         return problems
 
-    def _notes(self, split: str, listed: Mapping[Path, str], tracks: int) -> tuple[str, ...]:
+    def _notes(self, split: str, listed: Mapping[Path, str], tracks: int, moved: Sequence[str]) -> tuple[str, ...]:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
+        if moved:
+            notes.append(
+                f"{len(moved)} listed pictures are not where {moved[0]!r} says: found by the ends of their paths"
+            )
         if tracks:
             notes.append(f"{tracks} lines of labels end in a whole number, taken for a track id and left out")
         folders = [place for place in self.layout.places[split] if place.is_dir()]

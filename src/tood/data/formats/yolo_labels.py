@@ -15,7 +15,7 @@ from tood.data.dataset import Problem
 from tood.data.files import IMAGE_SUFFIXES
 from tood.data.formats.text import read_text
 
-NAMES_FILES = ("classes.txt", "predefined_classes.txt", "labels.txt")
+NAMES_FILES = ("classes.txt", "predefined_classes.txt")
 """Text files that lie among labels and hold the names of the classes."""
 
 # Darknet, too, takes the labels of JPEGImages/ from labels/.

@@ -21,11 +21,13 @@ class PathFinder:
 
     A path counts from each of `bases`, the first one first, with either kind of slash. One that leads nowhere so is
     sought by its end (`C:/Users/me/data/images/a.jpg` as `images/a.jpg` in a base): what the first one loses at its
-    front, others of the same front lose too, so no two become one.
+    front, others of the same front lose too, so no two become one; `moved` are the paths that were found so.
     """
 
     bases: Sequence[Path]
+    moved: list[str] = field(default_factory=list)
     _fronts: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    _listings: dict[Path, dict[str, list[str]]] = field(default_factory=dict)
 
     def find(self, text: str) -> Path | None:
         """The file or folder, None if there is none."""
@@ -37,7 +39,7 @@ class PathFinder:
         candidates = [base / plain for base in self.bases]
         found = next((path for path in candidates if _exists(path)), None)
         if found is None and not Path(plain).is_absolute() and not _DRIVE.match(plain):
-            found = next((path for base in self.bases if (path := _in_any_case(base, plain)) is not None), None)
+            found = next((path for base in self.bases if (path := self._in_any_case(base, plain)) is not None), None)
         return found
 
     def by_end(self, text: str) -> Path | None:
@@ -47,14 +49,40 @@ class PathFinder:
         for at in known:
             path = self._fronts[parts[:at]].joinpath(*parts[at:])
             if _exists(path):
+                self.moved.append(text)
                 return path
         for at in range(1, len(parts)):
             for base in self.bases:
                 path = base.joinpath(*parts[at:])
                 if ".." not in parts[at:] and _exists(path):
                     self._fronts.setdefault(parts[:at], base)
+                    self.moved.append(text)
                     return path
         return None
+
+    def _in_any_case(self, base: Path, plain: str) -> Path | None:
+        """The one path in `base` that differs from `plain` in the case of letters alone."""
+        path = base
+        for part in plain.split("/"):
+            if part in ("", "."):
+                continue
+            names = [part] if part == ".." else self._names(path).get(part.lower(), [])
+            if len(names) != 1 and part not in names:
+                return None
+            path = path / (part if part in names else names[0])
+        return path if _exists(path) else None
+
+    def _names(self, folder: Path) -> dict[str, list[str]]:
+        """What a folder holds, by the names in small letters."""
+        if folder not in self._listings:
+            try:
+                names = sorted(os.listdir(folder))  # noqa: PTH208  (names alone are wanted)
+            except (OSError, ValueError):
+                names = []
+            found = self._listings.setdefault(folder, {})
+            for name in names:
+                found.setdefault(name.lower(), []).append(name)
+        return self._listings[folder]
 
 
 def plain_path(text: str) -> str:
@@ -65,14 +93,20 @@ def plain_path(text: str) -> str:
     return os.path.expanduser(plain) if plain.startswith("~/") else plain or "."  # noqa: PTH111  (stays a text)
 
 
-def images_of(place: Path, source: Path) -> Iterator[tuple[Path, str]]:
-    """Images of a folder or a txt list, each with its name inside the split; `source` is what names the place."""
+def images_of(place: Path, source: Path, moved: list[str] | None = None) -> Iterator[tuple[Path, str]]:
+    """Images of a folder or a txt list, each with its name inside the split.
+
+    Args:
+        place: the folder or list.
+        source: what names the place.
+        moved: takes the lines that lead nowhere as written and were found by their end.
+    """
     if place.is_dir():
         yield from ((path, path.relative_to(place).as_posix()) for path in find_images(place).images)
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         yield place, place.name
     else:
-        finder = PathFinder((place.parent, source.parent))
+        finder = PathFinder((place.parent, source.parent), [] if moved is None else moved)
         for line in listed_lines(place):
             path = finder.find(line) or source.parent / plain_path(line)
             yield path, _inner_name(path)
@@ -102,25 +136,6 @@ def _inner_name(path: Path) -> str:
     parts = path.parts
     below = max((at for at, part in enumerate(parts[:-1]) if part.lower() == "images"), default=len(parts) - 2)
     return Path(*parts[below + 1 :]).as_posix()
-
-
-def _in_any_case(base: Path, plain: str) -> Path | None:
-    """The one path in `base` that differs from `plain` in the case of letters alone."""
-    path = base
-    for part in plain.split("/"):
-        if part in ("", "."):
-            continue
-        if part == ".." or _exists(path / part):
-            path = path / part
-            continue
-        try:
-            names = [name for name in os.listdir(path) if name.lower() == part.lower()]  # noqa: PTH208  (names alone)
-        except OSError:
-            return None
-        if len(names) != 1:
-            return None
-        path = path / names[0]
-    return path if _exists(path) else None
 
 
 def _exists(path: Path) -> bool:

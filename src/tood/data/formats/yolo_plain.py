@@ -14,12 +14,13 @@ from pathlib import Path
 from tood.data.files import IMAGE_SUFFIXES, any_images
 from tood.data.formats.folder import canonical
 from tood.data.formats.text import read_lines
-from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder
+from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_paths import plain_path
 from tood.data.formats.yolo_yaml import YoloLayout, categories_of, find_places, names_in, subfolders
 from tood.errors import ToodError
 
-_NAMES_FILES = (*NAMES_FILES[:2], "obj.names", "_darknet.labels")
+_NAMES_FILES = (*NAMES_FILES, "obj.names", "_darknet.labels")
+_LESS_USUAL = ("labels.txt", "names.txt", "class_names.txt")
 _CVAT_FOLDER = re.compile(r"obj_(\w+)_data")
 _SPLITS = ("train", "val", "trainval", "test")
 # Of so many pictures one is to have labels, if a folder is to be a dataset.
@@ -61,19 +62,23 @@ def _names(root: Path) -> tuple[Path | None, list[str]]:
     folders = [root, root / "data", root / "labels", *subfolders(root)]
     folders += [inner for folder in subfolders(root) for inner in subfolders(folder) if inner.name.lower() == "labels"]
     found: dict[Path, list[str]] = {}
+    others: dict[Path, None] = {}
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
             continue
-        files = sorted(
-            path for path in folder.iterdir() if path.name.lower() in _NAMES_FILES or path.suffix == ".names"
-        )
-        for path in files:
-            if path.is_file() and not path.name.startswith("._"):
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("._") or not path.is_file():
+                continue
+            if path.name.lower() in _NAMES_FILES or path.suffix.lower() == ".names":
                 found[path] = names_in(path)
+            elif path.name.lower() in _LESS_USUAL and not looks_like_labels(path):
+                others.setdefault(path, None)
+    if not found:
+        found = {path: names_in(path) for path in others}
     if not found:
         return None, []
-    (first, names), *others = found.items()
-    for other, differing in others:
+    (first, names), *more = found.items()
+    for other, differing in more:
         if differing != names:
             raise ToodError(f"{root}: {first} and {other} name other classes: remove the one that is not meant")
     return first, names
