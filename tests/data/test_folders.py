@@ -227,6 +227,18 @@ def test_labels_without_names_are_told_what_their_yaml_would_be(tmp_path: Path, 
     assert dataset.images[0].boxes.tolist() == [[24, 12, 40, 36], [0, 0, 64, 48]]
 
 
+def test_labels_in_a_folder_of_another_name_are_told_where_to_go(tmp_path: Path) -> None:
+    write_image(tmp_path / "img" / "a.png")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "a.txt").write_text(BOX)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    text = refused(tmp_path)
+    assert "classes.txt names the classes, but no label txt is beside a picture" in text
+    assert "class0" not in text
+    mend(text)
+    assert (load_dataset(tmp_path).class_names, load_dataset(tmp_path).box_count) == (("cat",), 1)
+
+
 def test_a_coco_json_in_an_odd_place_is_named(tmp_path: Path) -> None:
     content = coco([image_row(1)], [box_row(1, 1)], {3: "cat"})
     json_file = write_coco_folder(tmp_path, content).rename(tmp_path / "odd.json")

@@ -260,7 +260,7 @@ def _cvat_ultralytics(
     folder = f"images/{subset}/{inner}".rstrip("/")
     (root / f"{subset}.txt").write_text("\n".join(f"{folder}/{scene.name}.jpg" for scene in TRAIN))
     names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
-    (root / "data.yaml").write_text(f"{more}names:\n{names}path: .\n{subset.lower()}: {subset}.txt\n")
+    (root / "data.yaml").write_text(f"{more}names:\n{names}path: .\n{subset}: {subset}.txt\n")
     return {"train": TRAIN}
 
 

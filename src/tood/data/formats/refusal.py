@@ -13,7 +13,7 @@ from pathlib import Path
 from tood.data.files import IMAGE_SUFFIXES, is_hidden
 from tood.data.formats.folder import DatasetFolder
 from tood.data.formats.text import read_text
-from tood.data.formats.yolo_labels import LabelFinder, looks_like_labels
+from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_plain import folder_splits
 from tood.data.formats.yolo_yaml import subfolders
 from tood.errors import ToodError
@@ -116,6 +116,9 @@ def _coco_differs(survey: _Survey) -> str:
 
 
 def _yolo_differs(survey: _Survey) -> str:
+    named = _names_file(survey)
+    if named is not None:
+        return f"for YOLO {named} names the classes, but no label txt is beside a picture, or in labels/ for images/"
     labels = sum(looks_like_labels(path) for path in survey.of(".txt")[:100])
     names = "for YOLO there is no data.yaml, nor a classes.txt with the names of the classes"
     if not survey.of(".txt"):
@@ -189,6 +192,8 @@ def _labels_named(survey: _Survey) -> str | None:
             moves = f"`mv {shlex.quote(str(label_folder))} {shlex.quote(str(target))}`, then "
         else:
             moves = f"`mv {shlex.quote(str(label_folder))}/*.txt {shlex.quote(str(target))}/`, then "
+    if _names_file(survey) is not None:
+        return moves.removesuffix(", then ") or None
     classes = _most_class(found or labels) + 1
     splits = folder_splits(survey.root)
     lines = [
@@ -198,6 +203,10 @@ def _labels_named(survey: _Survey) -> str | None:
     text = "\\n".join([*lines, f"names: [{names}]"])
     write = f"printf {shlex.quote(text + chr(92) + 'n')} > {shlex.quote(str(survey.root / 'data.yaml'))}"
     return f"name the {classes} classes: {moves}`{write}`, with their names for class0 and so on"
+
+
+def _names_file(survey: _Survey) -> Path | None:
+    return next((path for path in survey.others if path.name.lower() in NAMES_FILES or path.suffix == ".names"), None)
 
 
 def _relative(places: Sequence[Path], root: Path) -> str:

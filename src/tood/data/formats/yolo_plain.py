@@ -16,13 +16,12 @@ from tood.data.formats.folder import canonical
 from tood.data.formats.text import read_lines
 from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_paths import plain_path
-from tood.data.formats.yolo_yaml import YoloLayout, categories_of, find_places, names_in, subfolders
+from tood.data.formats.yolo_yaml import SPLITS, YoloLayout, categories_of, find_places, names_in, subfolders
 from tood.errors import ToodError
 
 _NAMES_FILES = (*NAMES_FILES, "obj.names", "_darknet.labels")
 _LESS_USUAL = ("labels.txt", "names.txt", "class_names.txt")
 _CVAT_FOLDER = re.compile(r"obj_(\w+)_data")
-_SPLITS = ("train", "val", "trainval", "test")
 # Of so many pictures one is to have labels, if a folder is to be a dataset.
 _PROBED = 1000
 
@@ -101,12 +100,12 @@ def _listed_splits(root: Path, settings: tuple[Path, dict[str, str]] | None) -> 
     if settings is not None:
         source, values = settings
         # Without a test set people name the training list twice over.
-        named = {canonical(key): value for key, value in values.items() if canonical(key) in _SPLITS and value}
+        named = {canonical(key): value for key, value in values.items() if canonical(key) in SPLITS and value}
         if named:
             return {split: (source, value) for split, value in named.items()}
     for folder in (root, root / "data"):
         lists = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-        found = {canonical(path.stem): (path, path.name) for path in lists if canonical(path.stem) in _SPLITS}
+        found = {canonical(path.stem): (path, path.name) for path in lists if canonical(path.stem) in SPLITS}
         found = {split: told for split, told in found.items() if _lists_images(told[0])}
         if found:
             return found
@@ -129,7 +128,7 @@ def folder_splits(root: Path) -> dict[str, tuple[Path, ...]]:
         for folder in subfolders(top):
             cvat = _CVAT_FOLDER.fullmatch(folder.name)
             split = canonical(cvat[1] if cvat else folder.name)
-            if (split in _SPLITS or cvat) and next(any_images(folder), None) is not None:
+            if (split in SPLITS or cvat) and next(any_images(folder), None) is not None:
                 found[split] = (*found.get(split, ()), folder)
         if found:
             return {split: found[split] for split in sorted(found, key=_order)}
@@ -139,11 +138,11 @@ def folder_splits(root: Path) -> dict[str, tuple[Path, ...]]:
 
 def _is_part(name: str) -> bool:
     """Whether a folder of this name is rather a part of a dataset than one."""
-    return canonical(name) in (*_SPLITS, "images", "labels", "data") or _CVAT_FOLDER.fullmatch(name) is not None
+    return canonical(name) in (*SPLITS, "images", "labels", "data") or _CVAT_FOLDER.fullmatch(name) is not None
 
 
 def _order(split: str) -> tuple[int, str]:
-    return (_SPLITS.index(split) if split in _SPLITS else len(_SPLITS), split)
+    return (SPLITS.index(split) if split in SPLITS else len(SPLITS), split)
 
 
 def _has_labels(place: Path) -> bool:

@@ -19,6 +19,8 @@ from tood.data.formats.yolo_labels import Keypoints
 from tood.data.formats.yolo_paths import PathFinder, holds_images, plain_path
 from tood.errors import ToodError
 
+SPLITS = ("train", "val", "trainval", "test")
+# Of two that mean one split, the first counts.
 SPLIT_KEYS = ("train", "val", "valid", "validation", "trainval", "test")
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 # What YAML takes for nothing; as the name of a class it is text like any other.
@@ -80,7 +82,7 @@ def read_layout(source: Path) -> YoloLayout:
     """
     raw = _read_yaml(source)
     categories, problems = _categories(raw, source)
-    named = {key: _entries(raw, key, source) for key in SPLIT_KEYS if not _is_nothing(raw.get(key))}
+    named = {key: _entries(raw, key, source) for key in _split_keys(raw) if not _is_nothing(raw[key])}
     if not named:
         raise ToodError(
             f"{source}: names no split: give it 'train' and 'val', each a folder of images or a txt list of them"
@@ -192,7 +194,14 @@ def _looks_like_dataset(path: Path) -> bool:
         raw = _read_yaml(path)
     except ToodError:
         return False
-    return "names" in raw and any(key in raw for key in SPLIT_KEYS)
+    return "names" in raw and bool(_split_keys(raw))
+
+
+def _split_keys(raw: Mapping[Any, Any]) -> list[str]:
+    """The keys that name splits, in the order of `SPLIT_KEYS`; CVAT writes `Train` and `Validation`."""
+    found = [key for key in raw if isinstance(key, str) and canonical(key) in SPLITS]
+    rank = {key: number for number, key in enumerate(SPLIT_KEYS)}
+    return sorted(found, key=lambda key: (SPLITS.index(canonical(key)), rank.get(key, len(rank))))
 
 
 def _read_yaml(source: Path) -> dict[Any, Any]:
