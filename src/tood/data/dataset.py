@@ -110,6 +110,8 @@ class DetectionDataset:
         problems: what was mended while loading (warnings).
         annotated: False for a split that has images but no annotations (a test set).
         source: file or folder that the split was read from.
+        files: other files and folders that it was read from besides its images: label files, lists.
+        notes: a sentence for each thing about how the folder was read that a person should know.
     """
 
     root: Path
@@ -120,6 +122,8 @@ class DetectionDataset:
     problems: tuple[Problem, ...] = ()
     annotated: bool = True
     source: Path | None = None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

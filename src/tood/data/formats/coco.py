@@ -8,7 +8,7 @@ below it (`result.json` of Label Studio), and a path straight to a json.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
@@ -33,6 +33,7 @@ class CocoFolder:
     home: Path
     splits: Mapping[str, SplitInfo]
     format: str = "coco"
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """See `DatasetFolder.read`."""

@@ -14,7 +14,7 @@ Conventions:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class VocFolder:
     root: Path
     layout: VocLayout
     format: str = "voc"
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def splits(self) -> Mapping[str, SplitInfo]:
