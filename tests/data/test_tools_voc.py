@@ -190,6 +190,17 @@ def test_an_xml_of_something_else_is_no_annotation(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+def test_a_broken_xml_beside_its_picture_is_told_among_sound_ones_alone(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.jpg")
+    (tmp_path / "a.xml").write_text("")
+    with pytest.raises(ToodError, match="no dataset that is known"):
+        available_splits(tmp_path)
+    write_image(tmp_path / "b.jpg")
+    (tmp_path / "b.xml").write_text(voc_xml("b", []))
+    with pytest.raises(ToodError, match=r"a\.xml, image 1: broken xml"):
+        load_dataset(tmp_path)
+
+
 def test_polygons_are_told_and_boxes_that_are_turned_refused(tmp_path: Path) -> None:
     points = "".join(f"<x{n}>{x}</x{n}><y{n}>{y}</y{n}>" for n, (x, y) in enumerate([(10, 5), (30, 9), (20, 25)], 1))
     text = f"<annotation><object><name>cat</name><polygon>{points}</polygon></object></annotation>"

@@ -79,7 +79,8 @@ def layout_below(root: Path) -> VocLayout | None:
     xml_files = {
         name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or _is_annotation(path)
     }
-    if not xml_files:
+    # One that is cut off beside its picture is told of when it is read; where all are so, nothing says that it is VOC.
+    if not any(map(_is_annotation, xml_files.values())):
         return None
     splits = {"all": SplitInfo("all", root)}
     return VocLayout(splits, {"all": tuple(xml_files)}, xml_files, Pictures((("", root),)), False)
