@@ -58,6 +58,9 @@ def list_splits(data: Data) -> None:
         table.add_row(name, f"{len(dataset):,}", boxes, str(len(dataset.categories)), str(splits[name].source))
     console = Console()
     console.print(table)
+    for name, dataset in loaded.items():
+        for note in dataset.notes:
+            console.print(f"note: {name}: {note}", markup=False, highlight=False, soft_wrap=True)
     try:
         picked = pick_splits(data)
     except ToodError:
@@ -170,6 +173,8 @@ def _show(report: CheckReport, console: Console, show_all: bool) -> None:
     for label, value in _figures(report):
         table.add_row(label, value)
     console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     used = [(name, count) for name, count in report.boxes_per_class if count]
     if used:
         told = ", ".join(f"{name} {count:,}" for name, count in sorted(used, key=lambda item: -item[1]))

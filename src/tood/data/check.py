@@ -31,6 +31,7 @@ class CheckReport:
         boxes_per_class: usable boxes by class name, in label order (crowds among them).
         smallest, largest: (width, height) of the images of fewest and most pixels.
         problems: everything found: errors first, then warnings, then notes.
+        notes: what is to be said about how the folder was read, as files that were passed over.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class CheckReport:
     smallest: tuple[int, int]
     largest: tuple[int, int]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def of(self, severity: Severity) -> tuple[Problem, ...]:
         """The problems of one severity."""
@@ -187,6 +189,7 @@ def _report(dataset: DetectionDataset, found: list[Problem]) -> CheckReport:
         smallest=sizes[0] if sizes else (0, 0),
         largest=sizes[-1] if sizes else (0, 0),
         problems=problems,
+        notes=dataset.notes,
     )
 
 

@@ -189,6 +189,9 @@ def _write_coco(folder: Path, datasets: Sequence[DetectionDataset], place: Place
         write_coco(folder / "annotations" / f"instances_{dataset.split}.json", dataset.categories, images)
         if dataset.format == "coco":
             lost.append(f"{dataset.split}: masks, licences and other fields besides boxes are not carried over")
+        if dataset.crowds_are_difficult and (count := sum(int(image.crowd.sum()) for image in images)):
+            what = "difficult objects become crowds: COCO has none, and a crowd excuses every box within it"
+            lost.append(f"{dataset.split}: {count} {what}")
     return lost
 
 
@@ -245,6 +248,8 @@ def _write_voc(folder: Path, datasets: Sequence[DetectionDataset], place: Place)
                     (folder / "Annotations" / f"{keys[path]}.xml").write_bytes(xml)
             listed.append(keys[path])
         write_text(folder / "ImageSets" / "Main" / f"{dataset.split}.txt", "".join(f"{key}\n" for key in listed))
+        if not dataset.crowds_are_difficult and (count := sum(int(image.crowd.sum()) for image in dataset.images)):
+            lost.append(f"{dataset.split}: {count} crowds become difficult objects: VOC has no crowds")
         if thin:
             lost.append(
                 f"{dataset.split}: {thin} boxes left out: in VOC one of at most a pixel's width or height has no area"

@@ -34,6 +34,7 @@ class ImageRecord:
         boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of the stored image, inside it and of positive area.
         labels: [G] int64, index into the dataset's `categories`.
         crowd: [G] bool, True where the box stands for a group (in VOC: is `difficult`): ignored, never a positive.
+            Which of the two it is tells `DetectionDataset.crowds_are_difficult`; evaluation treats them differently.
         areas: [G] float64, the annotation's area in square pixels (COCO's `area`, of the mask; else the box's).
         annotation_ids: [G] int64, unique in the split.
         file_name: name inside the split's image folder, with sub-folders; empty means `path.name`.
@@ -109,6 +110,8 @@ class DetectionDataset:
         problems: what was mended while loading (warnings).
         annotated: False for a split that has images but no annotations (a test set).
         source: file or folder that the split was read from.
+        files: other files and folders that it was read from besides its images: label files, lists.
+        notes: a sentence for each thing about how the folder was read that a person should know.
     """
 
     root: Path
@@ -119,6 +122,8 @@ class DetectionDataset:
     problems: tuple[Problem, ...] = ()
     annotated: bool = True
     source: Path | None = None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -127,6 +132,11 @@ class DetectionDataset:
     def class_names(self) -> tuple[str, ...]:
         """Name of every class, indexed by label."""
         return tuple(category.name for category in self.categories)
+
+    @property
+    def crowds_are_difficult(self) -> bool:
+        """Whether the records' `crowd` marks VOC's difficult objects instead of COCO's crowds."""
+        return self.format == "voc"
 
     @property
     def box_count(self) -> int:

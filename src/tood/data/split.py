@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tood.data.convert import ImageTransfer, require_free, write_datasets
 from tood.data.dataset import DetectionDataset
+from tood.data.files import file_identity
 from tood.data.formats import open_folder
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
@@ -73,10 +74,14 @@ def split_dataset(
     dataset = _load(source, split)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     names = [name for name, share in shares.items() if share > 0]
-    if len(dataset.images) < len(names):
+    # What is one file under several names or ids goes to one part.
+    files = _files(dataset)
+    if int(files.max()) + 1 < len(names):
         raise ToodError(f"{root}: {len(dataset.images)} images cannot be divided into {' and '.join(names)}")
     present = _present(dataset)
-    chosen = stratify(present, [shares[name] for name in names], seed)
+    present_in_file = np.zeros((int(files.max()) + 1, present.shape[1]), np.bool_)
+    np.logical_or.at(present_in_file, files, present)
+    chosen = stratify(present_in_file, [shares[name] for name in names], seed)[files]
     parts = [
         replace(
             dataset,
@@ -183,6 +188,13 @@ def _present(dataset: DetectionDataset) -> NDArray[np.bool_]:
     for row, image in enumerate(dataset.images):
         present[row, image.labels[~image.crowd]] = True
     return present
+
+
+def _files(dataset: DetectionDataset) -> NDArray[np.int64]:
+    """[I] a number for the file of each image, equal where two are one; counted in the order of the images."""
+    numbers: dict[tuple[int, int] | str, int] = {}
+    found = [numbers.setdefault(file_identity(image.path), len(numbers)) for image in dataset.images]
+    return np.array(found, np.int64)
 
 
 def _missing(rows: Sequence[tuple[str, tuple[int, ...]]], names: Sequence[str]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from tood.data.dataset import DetectionDataset, Problem
-from tood.data.formats import DatasetFolder, SplitInfo, find_name, open_folder
+from tood.data.files import file_identity, find_images, passed_over_line
+from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
 from tood.errors import ToodError
 
 
@@ -61,7 +62,7 @@ def load_dataset(root: str | Path, split: str | None = None, *, images_required:
 
 def load_split(folder: DatasetFolder, split: str, *, images_required: bool = True) -> DetectionDataset:
     """As `load_dataset`, from a folder that is recognised already; `split` is one of `folder.splits`."""
-    dataset = folder.read(split, images_required)
+    dataset = _read(folder, split, images_required)
     errors = [problem for problem in dataset.problems if problem.severity == "error"]
     if errors:
         raise ToodError(_sentence(errors, folder.root))
@@ -72,7 +73,7 @@ def load_split(folder: DatasetFolder, split: str, *, images_required: bool = Tru
 def read_leniently(root: str | Path, split: str | None = None) -> DetectionDataset:
     """As `load_dataset`, but errors stay in `problems` as long as anything can be read at all."""
     folder = open_folder(root)
-    return folder.read(resolve_split(folder, split), True)
+    return _read(folder, resolve_split(folder, split), True)
 
 
 def resolve_split(folder: DatasetFolder, split: str | None) -> str:
@@ -99,9 +100,11 @@ def pick_splits(
     A split named by the caller is taken as it is.
 
     Raises:
-        ToodError: if there is no dataset, no such split, or nothing to train on.
+        ToodError: if there is no dataset, no such split, or nothing to train on, as in a folder of pictures alone.
     """
     folder = open_folder(root)
+    if folder.format == "pictures":
+        raise ToodError(nothing_to_learn(folder.root))
     annotated = {name for name, info in folder.splits.items() if info.annotated}
     tests = test if test is None else _named(folder, test)
     if tests is None and "test" in annotated:
@@ -115,6 +118,38 @@ def pick_splits(
     if validated is None and tests is not None and tests != trained:
         validated = tests
     return PickedSplits(trained, validated, tests, _note(folder, trained, validated))
+
+
+def _read(folder: DatasetFolder, split: str, images_required: bool) -> DetectionDataset:
+    """A split, with a note of the files of its image folders that are not its pictures."""
+    dataset = folder.read(split, images_required)
+    if dataset.format not in ("coco", "voc"):  # the others look through folders themselves
+        return dataset
+    named = {image.path for image in dataset.images}
+    passed_over: dict[str, tuple[Path, ...]] = {}
+    for place in _image_folders(dataset):
+        found = find_images(place)
+        passed_over |= {reason: (*passed_over.get(reason, ()), *paths) for reason, paths in found.passed_over.items()}
+        # In a folder that splits share, the other pictures are theirs.
+        if len(folder.splits) == 1 or canonical(place.name) == split:
+            unnamed = [path for path in found.images if path not in named]
+            known = {file_identity(path) for path in named} if unnamed else set()
+            reason = "pictures that no annotation names"
+            passed_over[reason] = (
+                *passed_over.get(reason, ()),
+                *(path for path in unnamed if file_identity(path) not in known),
+            )
+    line = passed_over_line({reason: paths for reason, paths in passed_over.items() if paths})
+    return replace(dataset, notes=(*dataset.notes, line)) if line else dataset
+
+
+def _image_folders(dataset: DetectionDataset) -> list[Path]:
+    """The folders that the names of a split's images start from."""
+    folders: dict[Path, None] = {}
+    for image in dataset.images:
+        depth = len(PurePosixPath(image.name).parts)
+        folders[Path(*image.path.parts[:-depth])] = None
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _overlapping(trained: str) -> set[str]:
@@ -136,6 +171,8 @@ def _note(folder: DatasetFolder, trained: str, validated: str | None) -> str:
 
 
 def _default_split(folder: DatasetFolder) -> str:
+    if "train" in folder.missing:  # what is left is not what was meant to be trained on
+        raise ToodError(folder.missing["train"])
     annotated = [name for name, info in folder.splits.items() if info.annotated]
     if "trainval" in annotated and ("test" in annotated or "train" not in annotated):
         return "trainval"
@@ -148,6 +185,8 @@ def _default_split(folder: DatasetFolder) -> str:
 
 def _named(folder: DatasetFolder, split: str) -> str:
     found = find_name(split, folder.splits)
+    if found is None and canonical(split) in folder.missing:
+        raise ToodError(folder.missing[canonical(split)])
     if found is None:
         raise ToodError(f"{folder.root}: has no split {split!r}; it has {', '.join(folder.splits)}")
     return found

@@ -17,6 +17,8 @@ from tood.evaluation.ground_truth import GroundTruth
 
 # Beyond these a side of the box is no number to calculate with.
 USABLE_AREAS = [-1e300, 1e300]
+# Beyond COCO's widest range of areas (1e10): an object of it is ignored in all of them, yet matched by IoU.
+IGNORED_AREA = 1e300
 # Whole numbers below this are exact as floats.
 EXACT = 2**53
 
@@ -113,14 +115,15 @@ def _load(detections: DetectionTable | Path | str, truth: GroundTruth) -> tuple[
 
 def _annotated(truth: GroundTruth) -> Any:
     """The annotations as hotcoco holds them."""
+    difficult = truth.crowd & truth.crowds_are_difficult
     return hotcoco.COCO.from_arrays(
         [{"id": i, "width": 1, "height": 1, "file_name": ""} for i in truth.image_ids.tolist()],
         [{"id": i, "name": name} for i, name in truth.categories.items()],
         truth.annotation_image_ids,
         truth.annotation_category_ids,
         truth.boxes,
-        area=truth.areas,
-        iscrowd=truth.crowd,
+        area=np.where(difficult, IGNORED_AREA, truth.areas),
+        iscrowd=truth.crowd & ~difficult,
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tood.data import DetectionDataset
-from tood.data.formats.coco_json import COCO_FILE
+from tood.data.formats.coco_content import COCO_FILE, make_plain
 from tood.data.formats.folder import annotated_areas
 from tood.errors import ToodError
 from tood.evaluation.json_file import is_id, read_json
@@ -31,6 +31,8 @@ class GroundTruth:
         areas: [A] float64, the annotation's area in square pixels (of the segment, where there is one): it decides
             whether an object is small, medium or large. One that is missing or no positive number is the box's.
         crowd: [A] bool; detections on a crowd are neither right nor wrong.
+        crowds_are_difficult: whether `crowd` marks VOC's difficult objects instead: judged by IoU as any object, one
+            excuses the one detection that matches it best, where a crowd excuses all that lie within it.
     """
 
     source: str
@@ -41,6 +43,7 @@ class GroundTruth:
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
+    crowds_are_difficult: bool = False
 
     @property
     def unique_names(self) -> dict[int, str]:
@@ -66,6 +69,7 @@ class GroundTruth:
             boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
             areas=_stack([image.areas for image in dataset.images], (0,)).astype(np.float64),
             crowd=_stack([image.crowd for image in dataset.images], (0,)).astype(np.bool_),
+            crowds_are_difficult=dataset.crowds_are_difficult,
         )
 
     @staticmethod
@@ -78,6 +82,7 @@ class GroundTruth:
         path = Path(path)
         content = _parse(path)
         try:
+            make_plain(content, path)
             return _from_content(content, str(path))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ToodError(
@@ -108,6 +113,7 @@ class GroundTruth:
             self.boxes[keep],
             self.areas[keep],
             self.crowd[keep],
+            self.crowds_are_difficult,
         )
 
 

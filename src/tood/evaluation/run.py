@@ -160,6 +160,8 @@ class _Matching:
 
 def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDataset) -> _Matching:
     where = f"{dataset.root} ({dataset.split})"
+    if not dataset.categories:
+        raise ToodError(f"{where} names no classes to look for: `tood predict` finds the model's own in pictures alone")
     if class_names is None:
         if classes != len(dataset.categories):
             raise ToodError(

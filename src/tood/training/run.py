@@ -297,7 +297,7 @@ def describe(dataset: DetectionDataset) -> str:
     if counts:
         found = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in counts.items())
         text += f"; mended: {found} (`tood data check {dataset.root}` lists them)"
-    return text
+    return "; ".join([text, *dataset.notes])
 
 
 def _validation(

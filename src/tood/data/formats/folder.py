@@ -37,11 +37,15 @@ class DatasetFolder(Protocol):
 
     @property
     def format(self) -> str:
-        """`coco`, `yolo` or `voc`."""
+        """`coco`, `yolo` or `voc`; `pictures` without any labels."""
 
     @property
     def splits(self) -> Mapping[str, SplitInfo]:
         """The splits by name, in a steady order."""
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """A sentence for each split that the dataset names, but that has no picture."""
 
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """Read a split of `splits`, with every problem in it, errors among them.
