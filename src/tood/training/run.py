@@ -253,12 +253,12 @@ def open_datasets(config: RunConfig) -> Datasets:
         ToodError: if a split cannot be read, has no boxes to learn from, or the two differ in their classes.
     """
     splits = pick_splits(config.data.path, train=config.data.train, val=config.data.val)
-    training = load_dataset(config.data.path, splits.train)
+    training = load_dataset(config.data.path, splits.train, exif=config.data.exif)
     if training.box_count == 0:
         raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from")
     if splits.val is None:
         return Datasets(training, None, False, f"{splits.note}: there will be no AP, and best.safetensors is the last")
-    validation = load_dataset(config.data.path, splits.val)
+    validation = load_dataset(config.data.path, splits.val, exif=config.data.exif)
     require_same_categories(training, validation)
     if splits.val == splits.test and config.data.val is None:
         note = f"{splits.note}; the AP is only shown: it does not choose the weights, best.safetensors is the last"

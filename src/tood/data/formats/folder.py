@@ -117,7 +117,7 @@ def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: str) -> ImageRecord:
-    """An image without ground truth; `size` is width and height."""
+    """An image without ground truth; `size` is width and height, of the file."""
     return ImageRecord(
         id=image_id,
         path=path,
@@ -129,6 +129,7 @@ def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: st
         areas=np.zeros(0, np.float64),
         annotation_ids=np.zeros(0, np.int64),
         file_name=file_name,
+        size_from_file=True,
     )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.exif import size_that_holds
 from tood.data.files import IMAGE_SUFFIXES
 from tood.data.formats.folder import (
     SplitInfo,
@@ -32,7 +33,6 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
-from tood.data.images import image_size
 from tood.errors import ToodError
 
 _USUAL = ("train", "val", "trainval", "test")
@@ -113,7 +113,7 @@ class VocFolder:
                     problems.append(Problem("image_missing", name, message, number))
                 path = self.image_folders[0] / (annotation.file_name or f"{name}.jpg")
             try:
-                size = annotation.size or image_size(path)
+                size = annotation.size or size_that_holds(path, annotation.boxes)
             except ToodError as error:
                 problems.append(Problem("image_unreadable", str(path), str(error), number))
                 continue
@@ -317,4 +317,5 @@ def _record(
         areas=box_areas(boxes),
         annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
         file_name=path.name,
+        size_from_file=annotation.size is None,
     )

@@ -15,7 +15,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.dataset import Category, DetectionDataset, Exif, ImageRecord, Problem
+from tood.data.exif import label_exif
 from tood.data.files import IMAGE_SUFFIXES, find_images
 from tood.data.formats.folder import (
     SplitInfo,
@@ -42,6 +43,7 @@ class YoloFolder:
     places: Mapping[str, tuple[Path, ...]]
     splits: Mapping[str, SplitInfo]
     names_problems: tuple[Problem, ...] = ()
+    exif: Exif = "auto"
     format: str = "yolo"
 
     def read(self, split: str, images_required: bool) -> DetectionDataset:
@@ -76,7 +78,7 @@ class YoloFolder:
             )
             problems.append(Problem("labels_missing", str(self.source), message))
         return DetectionDataset(
-            self.root, split, "yolo", self.categories, tuple(images), tuple(problems), annotated, self.source
+            self.root, split, "yolo", self.categories, tuple(images), tuple(problems), annotated, self.source, self.exif
         )
 
     def _record(
@@ -117,6 +119,7 @@ class YoloFolder:
             areas=box_areas(boxes),
             annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
             file_name=name,
+            size_from_file=True,
         )
 
 
@@ -144,7 +147,7 @@ def find_yolo(root: Path) -> YoloFolder | None:
             f"{source}: names no split: give it 'train' and 'val', each a folder of images or a txt list of them"
         )
     splits = {name: SplitInfo(name, source, _has_labels(found)) for name, found in places.items()}
-    return YoloFolder(root, source, categories, places, splits, tuple(problems))
+    return YoloFolder(root, source, categories, places, splits, tuple(problems), label_exif(raw.get("exif"), source))
 
 
 def label_path(image: Path) -> Path:
