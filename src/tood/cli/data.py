@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tood.cli.data_measure import DEFAULT_MODEL, Model, Size, bench, say_boxes, split, stats
-from tood.cli.options import Data, Images
+from tood.cli.options import Data, Exif, Images
 from tood.cli.report import progress_bar, write_json
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def list_splits(data: Data) -> None:
 def check(
     data: Data,
     split: Annotated[str | None, typer.Option(help="Only this split; all of them if not named.")] = None,
+    exif: Exif = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the whole report here.", metavar="FILE")
     ] = None,
@@ -103,7 +104,7 @@ def check(
     reports = []
     for name in names:
         with progress_bar(f"checking {name}") as advance:
-            report = check_dataset(data, name, progress=advance)
+            report = check_dataset(data, name, exif=exif, progress=advance)
         _show(report, console, show_all)
         if report.annotated:
             with suppress(ToodError):  # its errors are told above
@@ -122,6 +123,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder to write; appears whole or not at all.", metavar="OUT")],
     to: Annotated[Format, typer.Option("--to", help="Format to write.")],
     split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated).")] = None,
+    exif: Exif = "auto",
     images: Annotated[
         Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
     ] = Images.HARDLINK,
@@ -138,6 +140,7 @@ def convert(
             out,
             to.value,
             splits=split or None,
+            exif=exif,
             transfer=ImageTransfer(images.value),
             overwrite=overwrite,
             progress=advance,

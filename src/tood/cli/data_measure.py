@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import Data, Images
+from tood.cli.options import Data, Exif, Images
 from tood.cli.report import progress_bar, write_json
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _CLASSES_SHOWN = 20
 def stats(
     data: Data,
     split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated); all if none.")] = None,
+    exif: Exif = "auto",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for a picture of each split, stats_<split>.png; without it there is none."),
@@ -56,7 +57,7 @@ def stats(
     run = run_config(model, size)
     splits = available_splits(data)
     for name in split or list(splits):
-        dataset = load_dataset(data, name, images_required=False)
+        dataset = load_dataset(data, name, images_required=False, exif=exif)
         found = dataset_stats(dataset)
         reports.append(found)
         _show_stats(found, console)
@@ -81,6 +82,7 @@ def split(
     of: Annotated[
         str | None, typer.Option("--split", help="The split to divide, where there are several.", show_default=False)
     ] = None,
+    exif: Exif = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another division; the same one, the same.")] = 0,
     images: Annotated[
         Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
@@ -104,6 +106,7 @@ def split(
             val=val,
             test=test,
             split=of,
+            exif=exif,
             seed=seed,
             transfer=ImageTransfer(images.value),
             overwrite=overwrite,

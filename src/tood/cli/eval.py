@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import FILES, HOW, BatchSize, Device, Precision
+from tood.cli.options import FILES, HOW, BatchSize, Device, Exif, ExifChoice, Precision
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    exif: Exif = "auto",
     detections: Annotated[
         Path | None,
         typer.Option(
@@ -105,7 +106,7 @@ def evaluate(
         check_device(place if place.type == asked.type else asked)
     console = Console(quiet=not processes.main)
     with processes.agreed():
-        dataset = _open(data, split, images_required=detections is None)
+        dataset = _open(data, split, exif, images_required=detections is None)
     if not dataset.annotated and (out is None or detections is not None):
         raise ToodError(
             f"split '{dataset.split}' of {dataset.root} has no annotations to compare with: "
@@ -144,10 +145,10 @@ def _report(
             typer.echo(f"Figures: {path}")
 
 
-def _open(data: str, split: str | None, *, images_required: bool) -> DetectionDataset:
+def _open(data: str, split: str | None, exif: ExifChoice, *, images_required: bool) -> DetectionDataset:
     from tood.data import load_dataset, pick_splits
 
-    return load_dataset(data, split or pick_splits(data).evaluation, images_required=images_required)
+    return load_dataset(data, split or pick_splits(data).evaluation, images_required=images_required, exif=exif)
 
 
 def _name(dataset: DetectionDataset) -> str:

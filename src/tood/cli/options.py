@@ -31,6 +31,16 @@ Precision = Annotated[
 ]
 
 
+ExifChoice = Literal["auto", "stored", "turned"]
+Exif = Annotated[
+    ExifChoice,
+    typer.Option(
+        help="What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned "
+        "picture. auto: by the size in the labels where it tells, else as stored, with a warning."
+    ),
+]
+
+
 class Images(str, Enum):
     """How image files get into the new folder."""
 

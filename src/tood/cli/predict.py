@@ -70,6 +70,8 @@ def predict(
 
     A picture that cannot be read is reported at the end, after all others, with exit code 2.
 
+    A picture of more than 200 million pixels is refused, unless TOOD_MAX_PIXELS allows more (here as in every command).
+
     Published weights are kept in the folder that TOOD_CACHE names, else in the system's place for caches. Where the
     web is out of reach, TOOD_WEIGHTS_MIRROR may name a server that has copies: https://mirror.example/weights.
 

@@ -12,11 +12,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_same_categories
+from tood.data.dataset import Category, DetectionDataset, Exif, ImageRecord, require_same_categories
+from tood.data.exif import WrittenFrames, frames_to_write
 from tood.data.formats import open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
 from tood.data.formats.yolo import label_path
-from tood.data.images import image_damage, image_size
+from tood.data.images import image_size
+from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
 from tood.whole_file import whole_folder
@@ -57,6 +59,7 @@ def convert_dataset(
     to: str,
     *,
     splits: Sequence[str] | None = None,
+    exif: Exif = "auto",
     transfer: ImageTransfer = ImageTransfer.HARDLINK,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -64,13 +67,16 @@ def convert_dataset(
     """Convert a dataset; `out` appears whole or not at all.
 
     Written are, for coco: `annotations/instances_<split>.json`, `<split>/`; yolo: `data.yaml`, `images/<split>/`,
-    `labels/<split>/`; voc: `Annotations/`, `JPEGImages/`, `ImageSets/Main/<split>.txt`.
+    `labels/<split>/`; voc: `Annotations/`, `JPEGImages/`, `ImageSets/Main/<split>.txt`. Pictures that cannot be read
+    are left out. Picture files stay as they are, with their EXIF: labels are written so that they are read as the same
+    boxes again.
 
     Args:
         root: the dataset, as for `load_dataset`.
         out: folder to write; must not exist, be empty, or (with `overwrite`) hold a dataset, which it then replaces.
         to: `coco`, `yolo` or `voc`.
         splits: which ones; None takes all (but a `trainval` that is only train and val together goes to VOC alone).
+        exif: as for `load_dataset`.
         transfer: how the image files get there.
         overwrite: replace a dataset that is in `out`.
         progress: called with the images done and their total.
@@ -82,7 +88,7 @@ def convert_dataset(
         raise ToodError(f"there is no dataset format {to!r}; there are {', '.join(FORMATS)}")
     source, target = Path(root), Path(out)
     require_free(source, target, overwrite)
-    datasets, lost = _load(source, splits, to)
+    datasets, lost = _load(source, splits, to, exif)
     report = write_datasets(datasets, target, to, transfer, progress)
     return replace(report, lost=(*lost, *report.lost))
 
@@ -101,15 +107,13 @@ def write_datasets(
     """
     paths = [image.path for dataset in datasets for image in dataset.images]
     total = len(set(paths) if to == "voc" else paths)  # a VOC image may be in several lists
-    damaged: list[str] = []
+    frames = frames_to_write(datasets, to)
+    datasets = frames.datasets
     done = 0
 
     def place(image: ImageRecord, path: Path) -> None:
         nonlocal done
         _require_image(image)
-        damage = image_damage(image.path)
-        if damage is not None:
-            damaged.append(damage)
         _transfer(image.path, path, transfer)
         done += 1
         if progress is not None:
@@ -117,17 +121,16 @@ def write_datasets(
 
     try:
         with whole_folder(out) as folder:
-            writer = {"coco": _write_coco, "yolo": _write_yolo, "voc": _write_voc}[to]
-            lost = writer(folder, datasets, place)
+            if to == "yolo":
+                lost = _write_yolo(folder, datasets, place, frames)
+            else:
+                lost = (_write_coco if to == "coco" else _write_voc)(folder, datasets, place)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise ToodError(f"{out}: cannot be written ({why}); nothing is left there") from error
     outside = [image.name for dataset in datasets for image in dataset.images if _leaves_its_folder(image)]
     if outside:
         lost.append(f"{len(outside)} image files lie outside their folder, such as {outside[0]}: written inside it")
-    if damaged:
-        more = f" (and {len(damaged) - 1} more: `tood data check` lists them)" if len(damaged) > 1 else ""
-        lost.append(f"written as it is, though no one can train on it: {damaged[0]}{more}")
     counted = {dataset.split: _written_boxes(dataset, to) for dataset in datasets}
     images = {dataset.split: len(dataset.images) for dataset in datasets}
     return ConversionReport(out, to, images, counted, tuple(lost))
@@ -141,14 +144,15 @@ def _require_image(image: ImageRecord) -> None:
         raise ToodError(f"{error}; nothing is written: `tood data check` lists such files") from None
 
 
-def _load(root: Path, splits: Sequence[str] | None, to: str) -> tuple[list[DetectionDataset], list[str]]:
+def _load(root: Path, splits: Sequence[str] | None, to: str, exif: Exif) -> tuple[list[DetectionDataset], list[str]]:
     """The splits to write, and what is lost by loading and choosing them."""
     folder = open_folder(root)
     names = [resolve_split(folder, split) for split in splits] if splits else list(folder.splits)
-    datasets = [load_split(folder, name) for name in dict.fromkeys(names)]
+    datasets = [load_split(folder, name, exif=exif, keep_going=True) for name in dict.fromkeys(names)]
+    datasets, unreadable = without_unreadable(datasets)
     if not any(dataset.annotated for dataset in datasets):
         raise ToodError(f"{root}: has no annotations to convert")
-    lost = []
+    lost = unreadable
     if splits is None and to != "voc":
         by_name = {dataset.split: {image.path for image in dataset.images} for dataset in datasets}
         if {"train", "val", "trainval"} <= by_name.keys() and by_name["trainval"] <= by_name["train"] | by_name["val"]:
@@ -195,7 +199,7 @@ def _write_coco(folder: Path, datasets: Sequence[DetectionDataset], place: Place
     return lost
 
 
-def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place) -> list[str]:
+def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place, frames: WrittenFrames) -> list[str]:
     lost = []
     categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
     for dataset in datasets:
@@ -212,7 +216,8 @@ def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place
             lost.append(f"{dataset.split}: {crowds} crowd boxes left out: YOLO has no crowd flag")
     lost.extend(_lost_ids(categories, range(len(categories)), "image and annotation ids and areas"))
     folders = {dataset.split: f"images/{dataset.split}" for dataset in datasets}
-    write_text(folder / "data.yaml", yolo_yaml(categories, folders))
+    write_text(folder / "data.yaml", yolo_yaml(categories, folders, frames.exif))
+    lost.extend(frames.sentences())
     return lost
 
 

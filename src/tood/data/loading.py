@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.disk_cache import DiskCache
 from tood.data.image_cache import ImageCache, build_cache, pixel_bytes
+from tood.data.notes import PictureNotes
 from tood.data.reading import ImageReader, SkippedImages, Unreadable
 from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
 from tood.data.samples import EvalImages, ImageInfo, TrainImages
@@ -197,9 +198,11 @@ def train_loader(
         wanted += [f"with sides of {smallest_side} pixels or more"] if smallest_side > 1 else []
         told = " ".join(["there is no image to train on", *wanted])
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: {told}")
-    read = ImageReader(augment.largest_scale if scaled_jpeg else None)
+    notes = dataset.picture_notes
+    read = ImageReader(augment.largest_scale if scaled_jpeg else None, notes)
     skipped = SkippedImages(records) if unreadable == "skip" else None
     kept = _cache(cache, cache_limit_gb, records, augment, read, skipped is not None)
+    notes.tell()
     sampler = TrainBatchSampler(
         len(records),
         batch_size,
@@ -212,7 +215,7 @@ def train_loader(
         process=process,
     )
     images = TrainImages(records, augment, seed, divisor, kept, read, skipped)
-    return _loader(images, sampler, workers, divisor, on_gpu)
+    return _loader(images, sampler, workers, divisor, on_gpu, notes)
 
 
 def eval_loader(
@@ -241,7 +244,8 @@ def eval_loader(
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to evaluate on")
     shapes = np.array([_padded_shape(image, size, divisor) for image in dataset.images], dtype=np.int64)
     sampler = EvalBatchSampler(shapes, batch_size, processes, process)
-    return _loader(EvalImages(dataset.images, size), sampler, workers, divisor, on_gpu)
+    images = EvalImages(dataset.images, size, ImageReader(notes=dataset.picture_notes))
+    return _loader(images, sampler, workers, divisor, on_gpu, dataset.picture_notes)
 
 
 def _cache(
@@ -281,10 +285,11 @@ def _loader(
     workers: int | None,
     divisor: int,
     on_gpu: bool | None,
+    notes: PictureNotes,
 ) -> DataLoader[Batch]:
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     count = default_workers(on_gpu) if workers is None else workers
-    return DataLoader(
+    loader = _TellingLoader(
         images,  # type: ignore[arg-type]  # typed by what collating makes of the items
         batch_sampler=sampler,
         num_workers=count,
@@ -294,6 +299,32 @@ def _loader(
         prefetch_factor=4 if count > 0 else None,
         worker_init_fn=_one_thread if count > 0 else None,
     )
+    loader.notes = notes
+    return loader
+
+
+class _TellingLoader(DataLoader[Batch]):
+    """A loader that says at the end of each pass what was found in the pictures."""
+
+    notes: PictureNotes | None = None
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        return batches if self.notes is None else _Telling(batches, self.notes)
+
+
+class _Telling(Iterator[Batch]):
+    """The batches of a pass."""
+
+    def __init__(self, batches: Iterator[Batch], notes: PictureNotes) -> None:
+        self.batches, self.notes = batches, notes
+
+    def __next__(self) -> Batch:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.notes.tell()
+            raise
 
 
 def _one_thread(_worker: int) -> None:

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from tood.data.dataset import ImageRecord
-from tood.data.images import read_image
+from tood.data.images import decode_image
+from tood.data.notes import PictureNotes
 from tood.errors import ToodError
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,11 @@ class ImageReader:
         largest_scale: where given, the largest factor by which an image of this height and width will be scaled; a
             JPEG that is wanted at half its size or less is then decoded at a half, quarter or eighth of it, never at
             less than what is wanted.
+        notes: where given, what is found in decoding goes there.
     """
 
     largest_scale: Callable[[int, int], float] | None = None
+    notes: PictureNotes | None = None
 
     def __call__(self, record: ImageRecord) -> NDArray[np.uint8]:
         """[H, W, 3] uint8 RGB.
@@ -53,11 +56,17 @@ class ImageReader:
             UnreadableImageError: it is missing or broken, or not of the size that its annotations say.
         """
         try:
-            return read_image(
-                record.path, expected_size=(record.width, record.height), reduction=self.reduction(record)
+            decoded = decode_image(
+                record.path,
+                exif=record.turned,
+                expected_size=(record.width, record.height),
+                reduction=self.reduction(record),
             )
         except ToodError as error:
             raise UnreadableImageError(str(error)) from None
+        if self.notes is not None:
+            self.notes.add(record, decoded)
+        return decoded.pixels
 
     def reduction(self, record: ImageRecord) -> int:
         """By how much a JPEG of this size is scaled down in decoding."""

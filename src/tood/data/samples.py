@@ -133,8 +133,8 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
 class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
     """Images resized to fit within (short, long), nothing else."""
 
-    def __init__(self, records: Sequence[ImageRecord], size: tuple[int, int]) -> None:
-        self.records, self.resize, self.read = records, Resize(*size), WHOLE
+    def __init__(self, records: Sequence[ImageRecord], size: tuple[int, int], read: ImageReader = WHOLE) -> None:
+        self.records, self.resize, self.read = records, Resize(*size), read
 
     def __len__(self) -> int:
         return len(self.records)

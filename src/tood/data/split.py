@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.convert import ImageTransfer, require_free, write_datasets
-from tood.data.dataset import DetectionDataset
+from tood.data.dataset import DetectionDataset, Exif
 from tood.data.files import file_identity
 from tood.data.formats import open_folder
+from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
 
@@ -44,6 +45,7 @@ def split_dataset(
     val: float = 0.2,
     test: float = 0.0,
     split: str | None = None,
+    exif: Exif = "auto",
     seed: int = 0,
     transfer: ImageTransfer = ImageTransfer.HARDLINK,
     overwrite: bool = False,
@@ -58,6 +60,7 @@ def split_dataset(
         out: folder to write, as for `convert_dataset`.
         val, test: shares of the images.
         split: the one to divide; None takes the only one.
+        exif: as for `load_dataset`.
         seed: of the draw.
         transfer, overwrite, progress: as for `convert_dataset`.
 
@@ -71,7 +74,7 @@ def split_dataset(
         raise ToodError(f"seed is {seed}: expected 0 or more")
     source, target = Path(root), Path(out)
     require_free(source, target, overwrite)
-    dataset = _load(source, split)
+    (dataset,), unreadable = without_unreadable([_load(source, split, exif)])
     shares = {"train": 1 - val - test, "val": val, "test": test}
     names = [name for name, share in shares.items() if share > 0]
     # What is one file under several names or ids goes to one part.
@@ -93,7 +96,7 @@ def split_dataset(
     written = write_datasets(parts, target, dataset.format, transfer, progress)
     counts = np.stack([present[chosen == number].sum(axis=0) for number in range(len(names))], axis=1)
     rows = tuple(zip(dataset.class_names, map(tuple, counts.tolist()), strict=True))
-    notes = (*_missing(rows, names), *written.lost)
+    notes = (*_missing(rows, names), *unreadable, *written.lost)
     return SplitReport(target, dataset.format, written.images, written.boxes, rows, notes)
 
 
@@ -170,13 +173,13 @@ def _spread(present: NDArray[np.bool_], part: NDArray[np.int64], parts: int) -> 
                 part[moved] = lacking
 
 
-def _load(root: Path, split: str | None) -> DetectionDataset:
+def _load(root: Path, split: str | None, exif: Exif) -> DetectionDataset:
     folder = open_folder(root)
     annotated = [name for name, info in folder.splits.items() if info.annotated]
     if split is None and len(annotated) != 1:
         told = f"has the splits {', '.join(annotated)} already" if annotated else "has no annotations"
         raise ToodError(f"{root}: {told}; name the one to divide with --split" if annotated else f"{root}: {told}")
-    dataset = load_split(folder, resolve_split(folder, split or annotated[0]))
+    dataset = load_split(folder, resolve_split(folder, split or annotated[0]), exif=exif, keep_going=True)
     if not dataset.annotated:
         raise ToodError(f"{root}: split {dataset.split!r} has no annotations to divide")
     return dataset

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tood.data.dataset import DetectionDataset, Problem
+from tood.data.dataset import DetectionDataset, Exif, Problem
+from tood.data.exif import oriented
 from tood.data.files import file_identity, find_images, passed_over_line
 from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
 from tood.errors import ToodError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ def available_splits(root: str | Path) -> dict[str, SplitInfo]:
     return dict(open_folder(root).splits)
 
 
-def load_dataset(root: str | Path, split: str | None = None, *, images_required: bool = True) -> DetectionDataset:
+def load_dataset(
+    root: str | Path, split: str | None = None, *, images_required: bool = True, exif: Exif = "auto"
+) -> DetectionDataset:
     """Load one split, without opening the images (COCO, VOC) or reading their headers only (YOLO).
 
     Boxes that reach outside their image are clipped, those without area dropped: each is a warning in `problems`.
@@ -51,29 +57,48 @@ def load_dataset(root: str | Path, split: str | None = None, *, images_required:
         root: a COCO, YOLO or VOC folder, a COCO json or a YOLO yaml.
         split: name of a split, also as `train2017` or `valid`; None takes the only one, or what one trains on.
         images_required: False if the image files themselves are not needed (only COCO and VOC can do without).
+        exif: what the labels of pictures with an EXIF orientation were made on, where they do not tell by a picture's
+            size: the pixels as `stored`, or the `turned` picture; `auto` takes them as stored, and a warning in the log
+            tells how many there are.
 
     Raises:
         ToodError: no dataset, no such split, a broken file, duplicate ids, unknown category ids, missing images, or no
             image at all. The sentence tells the first such error; `check_dataset` lists them all.
     """
     folder = open_folder(root)
-    return load_split(folder, resolve_split(folder, split), images_required=images_required)
+    return load_split(folder, resolve_split(folder, split), images_required=images_required, exif=exif)
 
 
-def load_split(folder: DatasetFolder, split: str, *, images_required: bool = True) -> DetectionDataset:
-    """As `load_dataset`, from a folder that is recognised already; `split` is one of `folder.splits`."""
+def load_split(
+    folder: DatasetFolder, split: str, *, images_required: bool = True, exif: Exif = "auto", keep_going: bool = False
+) -> DetectionDataset:
+    """As `load_dataset`, from a folder that is recognised already; `split` is one of `folder.splits`.
+
+    With `keep_going` pictures that cannot be read are no error: those are left in `problems`.
+    """
     dataset = _read(folder, split, images_required)
-    errors = [problem for problem in dataset.problems if problem.severity == "error"]
+    errors = [
+        problem
+        for problem in dataset.problems
+        if problem.severity == "error" and not (keep_going and problem.kind == "image_unreadable")
+    ]
     if errors:
         raise ToodError(_sentence(errors, folder.root))
     require_images(dataset)
+    dataset, sentence = oriented(dataset, exif, look=images_required)
+    if sentence:
+        log.warning("%s", sentence)
     return dataset
 
 
-def read_leniently(root: str | Path, split: str | None = None) -> DetectionDataset:
+def read_leniently(root: str | Path, split: str | None = None, exif: Exif = "auto") -> DetectionDataset:
     """As `load_dataset`, but errors stay in `problems` as long as anything can be read at all."""
     folder = open_folder(root)
-    return _read(folder, resolve_split(folder, split), True)
+    dataset, sentence = oriented(_read(folder, resolve_split(folder, split), True), exif)
+    if not sentence:
+        return dataset
+    problem = Problem("exif_unknown", str(dataset.source or dataset.root), sentence, severity="warning")
+    return replace(dataset, problems=(*dataset.problems, problem))
 
 
 def resolve_split(folder: DatasetFolder, split: str | None) -> str:

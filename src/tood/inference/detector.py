@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tood.allocator import return_freed_memory
 from tood.data import Collate, ImageInfo
+from tood.data.notes import SourceNotes
 from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
 from tood.inference.postprocess import postprocess
@@ -174,9 +175,12 @@ class Detector:
         if batch_size < 1:
             raise ToodError(f"batch_size is {batch_size}: give at least 1")
         batch: list[tuple[ImageSource, NDArray[np.uint8]]] = []
+        notes = SourceNotes()
         for source in expand_all(sources):
             try:
-                batch.append((source, source.read(self.sources)))
+                decoded = source.decode(self.sources)
+                notes.add(source.name, decoded)
+                batch.append((source, decoded.pixels))
             except ToodError as error:
                 if on_error is None:
                     raise
@@ -185,6 +189,7 @@ class Detector:
                 yield from self._detect(batch, keep_image)
                 batch = []
         yield from self._detect(batch, keep_image)
+        notes.tell()
 
     def _detect(self, images: Sequence[tuple[ImageSource, NDArray[np.uint8]]], keep_image: bool) -> list[Detections]:
         if not images:

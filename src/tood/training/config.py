@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
+from tood.data.dataset import Exif
 from tood.data.reading import Unreadable
 from tood.data.transforms import AugmentConfig
 from tood.errors import ToodError
@@ -32,6 +33,8 @@ class DataConfig:
     Attributes:
         path: folder of the dataset; COCO, YOLO and Pascal VOC are recognised.
         train, val: names of its splits; null takes the ones that are meant for it (`tood data check` lists them).
+        exif: what the labels of pictures with an EXIF orientation were made on: the pixels as "stored", or the "turned"
+            picture; "auto" goes by the size in the labels where it tells, else takes them as stored and says so.
         workers: processes that load and augment images, in each training process; 0 loads in the trainer itself,
             null picks as suits the machine.
         cache: true keeps decoded images in memory, so that each file is read once; a folder keeps them there, across
@@ -48,6 +51,7 @@ class DataConfig:
     path: str = "data/coco"
     train: str | None = None
     val: str | None = None
+    exif: Exif = "auto"
     workers: int | None = None
     cache: bool | Path | None = None
     cache_gb: float | None = None

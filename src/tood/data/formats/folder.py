@@ -132,7 +132,7 @@ def annotated_areas(told: Iterable[float | None], of_boxes: NDArray[np.float64])
 
 
 def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: str) -> ImageRecord:
-    """An image without ground truth; `size` is width and height."""
+    """An image without ground truth; `size` is width and height, of the file."""
     return ImageRecord(
         id=image_id,
         path=path,
@@ -144,6 +144,7 @@ def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: st
         areas=np.zeros(0, np.float64),
         annotation_ids=np.zeros(0, np.int64),
         file_name=file_name,
+        size_from_file=True,
     )
 
 

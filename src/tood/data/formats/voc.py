@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.exif import size_that_holds
 from tood.data.formats.folder import (
     SplitInfo,
     box_areas,
@@ -31,7 +32,6 @@ from tood.data.formats.folder import (
 from tood.data.formats.voc_layout import VocLayout, layout_below, voc_layout
 from tood.data.formats.voc_names import FoundPicture, spelled
 from tood.data.formats.voc_xml import VocAnnotation, no_annotation, read_voc_xml
-from tood.data.images import image_size
 from tood.errors import ToodError
 
 
@@ -91,7 +91,7 @@ class VocFolder:
                 problems.extend(self._picture_problems(name, xml, number, found, owners))
             path = found.path or self.layout.pictures.folders[0] / (annotation.file_name or f"{name}.jpg")
             try:
-                size = annotation.size or image_size(path)
+                size = annotation.size or size_that_holds(path, annotation.boxes)
             except ToodError as error:
                 problems.append(Problem("image_unreadable", str(path), str(error), number))
                 continue
@@ -196,4 +196,5 @@ def _record(
         areas=box_areas(boxes),
         annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
         file_name=file_name,
+        size_from_file=annotation.size is None,
     )

@@ -101,6 +101,7 @@ class YoloFolder:
             self.layout.source,
             (*self.layout.places[split], *labelled.values()),
             self._notes(split, listed, tracks, moved),
+            self.layout.exif,
         )
 
     def _named(self, split: str) -> dict[Path, str]:
@@ -232,6 +233,7 @@ def _record(
         areas=box_areas(boxes),
         annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
         file_name=name,
+        size_from_file=True,
     )
 
 

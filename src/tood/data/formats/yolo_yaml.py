@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from tood.data.dataset import Category, Problem
+from tood.data.dataset import Category, Exif, Problem
+from tood.data.exif import label_exif
 from tood.data.files import is_hidden
 from tood.data.formats.folder import canonical
 from tood.data.formats.text import read_text
@@ -40,6 +41,7 @@ class YoloLayout:
         keypoints: of a dataset of poses.
         problems: what is wrong with the names.
         notes: what is to be told about how it was read.
+        exif: what it says that labels of pictures with an EXIF orientation were made on.
     """
 
     source: Path
@@ -49,6 +51,7 @@ class YoloLayout:
     keypoints: Keypoints | None = None
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    exif: Exif = "auto"
 
 
 def find_yaml(root: Path) -> Path | None:
@@ -89,7 +92,16 @@ def read_layout(source: Path) -> YoloLayout:
         )
     bases, notes = _bases(raw, source)
     places, missing, moved = find_places(named, bases, source, inside_first="roboflow" in raw)
-    return YoloLayout(source, categories, places, missing, _keypoints(raw, source), tuple(problems), (*notes, *moved))
+    return YoloLayout(
+        source,
+        categories,
+        places,
+        missing,
+        _keypoints(raw, source),
+        tuple(problems),
+        (*notes, *moved),
+        label_exif(raw.get("exif"), source),
+    )
 
 
 def find_places(
