@@ -10,9 +10,11 @@ yaml in `yolo_plain`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
-from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, read_labels
+from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
 from tood.data.formats.yolo_paths import images_of
 from tood.data.formats.yolo_plain import find_plain_layout
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
@@ -35,6 +37,8 @@ from tood.data.images import image_size
 from tood.errors import ToodError
 
 __all__ = ["YoloFolder", "find_yolo", "label_path"]
+
+_MOST_FOLDERS = 1000
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class YoloFolder:
         if images and not labelled and canonical(split) != "test":
             message = (
                 f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
+                f"{_labels_elsewhere(images[0].path, self.layout.source.parent)}"
             )
             problems.append(Problem("labels_missing", str(self.layout.source), message))
         if labelled and not images and not any(path.exists() for path in listed):
@@ -153,6 +158,9 @@ class YoloFolder:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
+        bare = sum(self._finder.find(path) is None for path in listed)
+        if 0 < bare < len(listed):
+            notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
         if moved:
             notes.append(
                 f"{len(moved)} listed pictures are not where {moved[0]!r} says: found by the ends of their paths"
@@ -250,6 +258,15 @@ def _shared_labels(labelled: Mapping[Path, Path]) -> list[Problem]:
         for label, images in owners.items()
         if len(images) > 1
     ]
+
+
+def _labels_elsewhere(image: Path, home: Path) -> str:
+    """Where there is a label file of the image's name, if it is in another folder than was looked in."""
+    for parent, _, files in islice(os.walk(home), _MOST_FOLDERS):
+        if f"{image.stem}.txt" in files and looks_like_labels(Path(parent, f"{image.stem}.txt")):
+            target = label_path(image).parent
+            return f", but there is one in {parent}: move such files to {target}"
+    return ""
 
 
 def _alike(labels: Iterable[Path]) -> bool:
