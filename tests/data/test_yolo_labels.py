@@ -113,6 +113,16 @@ def test_two_pictures_never_share_a_label_file_unsaid(tmp_path: Path) -> None:
     assert load_dataset(tmp_path, "train").box_count == 1
 
 
+def test_nor_do_two_pictures_of_two_splits(tmp_path: Path) -> None:
+    one(tmp_path, BOX, "train: train.txt\nval: val.txt\nnames: [cat]\n")
+    write_image(tmp_path / "images" / "train" / "a.jpg", 80, 60)
+    (tmp_path / "train.txt").write_text("images/train/a.png\n")
+    (tmp_path / "val.txt").write_text("images/train/a.jpg\n")
+    for split in ("train", "val"):
+        with pytest.raises(ToodError, match="would be the label file of"):
+            load_dataset(tmp_path, split)
+
+
 # --- twice ------------------------------------------------------------------------------------------------------------
 
 

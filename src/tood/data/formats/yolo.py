@@ -95,6 +95,7 @@ class YoloFolder:
             problems.insert(0, Problem("images_missing", str(self.layout.source), message))
         problems.extend(_shared_labels(labelled))
         problems.extend(self._in_earlier_split(split, listed))
+        problems.extend(self._labels_of_other_splits(split, labelled))
         return DetectionDataset(
             self.root,
             split,
@@ -152,6 +153,23 @@ class YoloFolder:
                 if (same := theirs.get(file_identity(path))) is not None:
                     message = f"is in split {other!r}, too" + (f", as {same}" if same != path else "")
                     problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
+        return problems
+
+    def _labels_of_other_splits(self, split: str, labelled: Mapping[Path, Path]) -> list[Problem]:
+        """An error for each label file that would be that of another picture in another split, too."""
+        owners = {label: image for image, label in labelled.items()}
+        problems = []
+        for other, places in self.layout.places.items():
+            # Pictures of two folders have their labels in two folders.
+            apart = all(place.is_dir() for place in (*places, *self.layout.places[split]))
+            if other == split or apart:
+                continue
+            for path in self._named(other):
+                label = self._finder.find(path)
+                if label is None or label not in owners or owners[label] == path:
+                    continue
+                if file_identity(owners[label]) != file_identity(path):
+                    problems.append(_shared(label, (owners[label], path)))
         return problems
 
     def _notes(self, split: str, listed: Mapping[Path, str], tracks: int, moved: Sequence[str]) -> tuple[str, ...]:
@@ -248,16 +266,15 @@ def _shared_labels(labelled: Mapping[Path, Path]) -> list[Problem]:
     owners: dict[Path, list[Path]] = {}
     for image, label in labelled.items():
         owners.setdefault(label, []).append(image)
-    return [
-        Problem(
-            "labels_shared",
-            str(label),
-            f"would be the label file of {' and '.join(str(image) for image in images)}: whose it is cannot be known; "
-            f"rename or remove all but one of the pictures",
-        )
-        for label, images in owners.items()
-        if len(images) > 1
-    ]
+    return [_shared(label, images) for label, images in owners.items() if len(images) > 1]
+
+
+def _shared(label: Path, images: Sequence[Path]) -> Problem:
+    message = (
+        f"would be the label file of {' and '.join(map(str, images))}: whose it is cannot be known; "
+        "rename or remove all but one of the pictures"
+    )
+    return Problem("labels_shared", str(label), message)
 
 
 def _labels_elsewhere(image: Path, home: Path) -> str:
