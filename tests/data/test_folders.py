@@ -6,9 +6,12 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dataset_files import (
@@ -274,3 +277,55 @@ def test_other_things_are_told_by_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text(BOX)
     assert "there are 1 label files, but no pictures" in refused(tmp_path / "labels")
+
+
+PIECES = ["images", "Images", "labels", "train", "valid", "test", "data", "obj_train_data", "Annotations", "inner"]
+FILES = ["a.png", "a.txt", "b.jpg", "data.yaml", "mine.yml", "classes.txt", "obj.names", "obj.data", "train.txt"]
+FILES += [
+    "train.json",
+    "_annotations.coco.json",
+    "a.xml",
+    "notes.json",
+    "_darknet.labels",
+    "x.heic",
+    "images",
+    "labels.txt",
+]
+CONTENTS = ["", "\n", BOX, "cat\ndog\n", "train: images\nnames: [cat]\n", "train: .\nval: [a, b]\nnames: {0: cat}\n"]
+CONTENTS += [
+    "train = data/train.txt\nnames = obj.names\n",
+    "images/a.png\n",
+    "C:\\x\\images\\a.png\n",
+    "{}",
+    "[",
+    "\ufeff",
+]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    tree=st.lists(
+        st.tuples(st.lists(st.sampled_from(PIECES), max_size=3), st.sampled_from(FILES), st.sampled_from(CONTENTS)),
+        max_size=8,
+    )
+)
+def test_any_tree_is_a_dataset_or_one_sentence(tree: list[tuple[list[str], str, str]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for folders, file, content in tree:
+            path = root.joinpath(*folders, file)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.suffix in (".png", ".jpg"):
+                    write_image(path, 8, 8)
+                else:
+                    path.write_text(content)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                continue
+        told = ""
+        try:
+            for split in available_splits(root):
+                check_dataset(root, split, workers=1)
+        except ToodError as error:
+            told = str(error)
+        assert "\n" not in told

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from data.tools_yolo import CLASSES, TOOLS, Found
 from tood.cli.data import app
-from tood.data import available_splits, load_dataset
+from tood.data import available_splits, convert_dataset, load_dataset
 
 runner = CliRunner()
 
@@ -44,3 +44,16 @@ def test_a_zip_unpacked_into_a_folder_of_its_own_is_found(tool: Callable[[Path],
     assert list(available_splits(tmp_path)) == list(found)
     split = next(iter(found))
     assert load_dataset(tmp_path, split).digest() == load_dataset(tmp_path / "export", split).digest()
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
+def test_what_is_written_from_them_is_the_same_dataset(tool: Callable[[Path], Found], tmp_path: Path) -> None:
+    found = tool(tmp_path / "export")
+    convert_dataset(tmp_path / "export", tmp_path / "yolo", "yolo")
+    for split in found:
+        first, second = load_dataset(tmp_path / "export", split), load_dataset(tmp_path / "yolo", split)
+        assert second.class_names == first.class_names
+        assert second.notes == ()
+        assert [image.name for image in second.images] == [image.name for image in first.images]
+        for before, after in zip(first.images, second.images, strict=True):
+            np.testing.assert_allclose(after.boxes, before.boxes, atol=1e-3)

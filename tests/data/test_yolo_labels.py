@@ -85,6 +85,20 @@ def test_of_two_label_files_the_one_in_labels_is_read_and_the_other_told(tmp_pat
     assert any("1 second label files of a picture" in note for note in dataset.notes)
 
 
+def test_pictures_without_a_label_file_are_counted(tmp_path: Path) -> None:
+    one(tmp_path, BOX)
+    assert load_dataset(tmp_path, "train").notes == ()
+    write_image(tmp_path / "images" / "train" / "c.png")
+    assert load_dataset(tmp_path, "train").notes == ("1 of 2 pictures have no label file: nothing is on them",)
+
+
+def test_labels_in_another_folder_are_pointed_at(tmp_path: Path) -> None:
+    one(tmp_path, BOX)
+    (tmp_path / "labels" / "train").rename(tmp_path / "txt")
+    with pytest.raises(ToodError, match=f"there is one in {tmp_path}/txt: move such files to {tmp_path}/labels/train"):
+        load_dataset(tmp_path, "train")
+
+
 def test_two_pictures_never_share_a_label_file_unsaid(tmp_path: Path) -> None:
     one(tmp_path, BOX)
     write_image(tmp_path / "images" / "train" / "a.jpg", 80, 60)
@@ -97,6 +111,16 @@ def test_two_pictures_never_share_a_label_file_unsaid(tmp_path: Path) -> None:
         load_dataset(tmp_path, "train")
     (tmp_path / "images" / "train" / "a.jpg").rename(tmp_path / "images" / "train" / "c.jpg")
     assert load_dataset(tmp_path, "train").box_count == 1
+
+
+def test_nor_do_two_pictures_of_two_splits(tmp_path: Path) -> None:
+    one(tmp_path, BOX, "train: train.txt\nval: val.txt\nnames: [cat]\n")
+    write_image(tmp_path / "images" / "train" / "a.jpg", 80, 60)
+    (tmp_path / "train.txt").write_text("images/train/a.png\n")
+    (tmp_path / "val.txt").write_text("images/train/a.jpg\n")
+    for split in ("train", "val"):
+        with pytest.raises(ToodError, match="would be the label file of"):
+            load_dataset(tmp_path, split)
 
 
 # --- twice ------------------------------------------------------------------------------------------------------------

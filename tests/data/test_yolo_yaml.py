@@ -75,6 +75,8 @@ def test_any_names_that_yaml_writes_are_read_again(tmp_path: Path, names: list[s
         ("names: {a: cat}", "keys of 'names'"),
         ("names: {0: cat, 2: dog}", "keys of 'names'"),
         ("names: [cat]\nnc: two", "'nc' is two, but 'names' has 1"),
+        ("names: {0: cat, 0: dog}", "broken yaml: key '0' is there twice"),
+        ("names: [cat]\ntrain: images/val", "broken yaml: key 'train' is there twice"),
         ("names: no_such_file.txt", "'names' is to be the list"),
     ],
 )

@@ -156,3 +156,9 @@ def test_no_model_is_left_in_inference_tensors(dataset: DetectionDataset) -> Non
     detect(model, dataset, workers=0)  # type: ignore[arg-type]
     assert not any(parameter.is_inference() for parameter in model.parameters())
     assert torch.is_grad_enabled()
+
+
+def test_pictures_without_labels_are_not_evaluated_but_predicted_on(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.png", picture(80, 60, None))
+    with pytest.raises(ToodError, match="names no classes to look for: `tood predict` finds"):
+        detect(network(), load_dataset(tmp_path), class_names=("dark", "bright"), workers=0)  # type: ignore[arg-type]

@@ -10,9 +10,11 @@ yaml in `yolo_plain`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
-from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, read_labels
+from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
 from tood.data.formats.yolo_paths import images_of
 from tood.data.formats.yolo_plain import find_plain_layout
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
@@ -35,6 +37,8 @@ from tood.data.images import image_size
 from tood.errors import ToodError
 
 __all__ = ["YoloFolder", "find_yolo", "label_path"]
+
+_MOST_FOLDERS = 1000
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class YoloFolder:
         if images and not labelled and canonical(split) != "test":
             message = (
                 f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
+                f"{_labels_elsewhere(images[0].path, self.layout.source.parent)}"
             )
             problems.append(Problem("labels_missing", str(self.layout.source), message))
         if labelled and not images and not any(path.exists() for path in listed):
@@ -90,6 +95,7 @@ class YoloFolder:
             problems.insert(0, Problem("images_missing", str(self.layout.source), message))
         problems.extend(_shared_labels(labelled))
         problems.extend(self._in_earlier_split(split, listed))
+        problems.extend(self._labels_of_other_splits(split, labelled))
         return DetectionDataset(
             self.root,
             split,
@@ -150,10 +156,30 @@ class YoloFolder:
                     problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
         return problems
 
+    def _labels_of_other_splits(self, split: str, labelled: Mapping[Path, Path]) -> list[Problem]:
+        """An error for each label file that would be that of another picture in another split, too."""
+        owners = {label: image for image, label in labelled.items()}
+        problems = []
+        for other, places in self.layout.places.items():
+            # Pictures of two folders have their labels in two folders.
+            apart = all(place.is_dir() for place in (*places, *self.layout.places[split]))
+            if other == split or apart:
+                continue
+            for path in self._named(other):
+                label = self._finder.find(path)
+                if label is None or label not in owners or owners[label] == path:
+                    continue
+                if file_identity(owners[label]) != file_identity(path):
+                    problems.append(_shared(label, (owners[label], path)))
+        return problems
+
     def _notes(self, split: str, listed: Mapping[Path, str], tracks: int, moved: Sequence[str]) -> tuple[str, ...]:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
+        bare = sum(self._finder.find(path) is None for path in listed)
+        if 0 < bare < len(listed):
+            notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
         if moved:
             notes.append(
                 f"{len(moved)} listed pictures are not where {moved[0]!r} says: found by the ends of their paths"
@@ -242,16 +268,24 @@ def _shared_labels(labelled: Mapping[Path, Path]) -> list[Problem]:
     owners: dict[Path, list[Path]] = {}
     for image, label in labelled.items():
         owners.setdefault(label, []).append(image)
-    return [
-        Problem(
-            "labels_shared",
-            str(label),
-            f"would be the label file of {' and '.join(str(image) for image in images)}: whose it is cannot be known; "
-            f"rename or remove all but one of the pictures",
-        )
-        for label, images in owners.items()
-        if len(images) > 1
-    ]
+    return [_shared(label, images) for label, images in owners.items() if len(images) > 1]
+
+
+def _shared(label: Path, images: Sequence[Path]) -> Problem:
+    message = (
+        f"would be the label file of {' and '.join(map(str, images))}: whose it is cannot be known; "
+        "rename or remove all but one of the pictures"
+    )
+    return Problem("labels_shared", str(label), message)
+
+
+def _labels_elsewhere(image: Path, home: Path) -> str:
+    """Where there is a label file of the image's name, if it is in another folder than was looked in."""
+    for parent, _, files in islice(os.walk(home), _MOST_FOLDERS):
+        if f"{image.stem}.txt" in files and looks_like_labels(Path(parent, f"{image.stem}.txt")):
+            target = label_path(image).parent
+            return f", but there is one in {parent}: move such files to {target}"
+    return ""
 
 
 def _alike(labels: Iterable[Path]) -> bool:

@@ -54,6 +54,17 @@ class YoloLayout:
     exif: Exif = "auto"
 
 
+class _TextLoader(yaml.BaseLoader):
+    """Every scalar as the text it is, lists and dicts; a key that is there twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def find_yaml(root: Path) -> Path | None:
     """The yaml of a dataset: what `root` is, or what lies in it.
 
@@ -210,16 +221,21 @@ def _looks_like_dataset(path: Path) -> bool:
 
 
 def _split_keys(raw: Mapping[Any, Any]) -> list[str]:
-    """The keys that name splits, in the order of `SPLIT_KEYS`; CVAT writes `Train` and `Validation`."""
-    found = [key for key in raw if isinstance(key, str) and canonical(key) in SPLITS]
+    """The keys that name splits, in the order of `SPLIT_KEYS`; CVAT writes `Train` and `Validation`.
+
+    A split of any other name is one as `tood data convert` writes it, `all: images/all`.
+    """
+    keys = [key for key in raw if isinstance(key, str)]
+    found = [key for key in keys if canonical(key) in SPLITS or raw[key] == f"images/{key}"]
     rank = {key: number for number, key in enumerate(SPLIT_KEYS)}
-    return sorted(found, key=lambda key: (SPLITS.index(canonical(key)), rank.get(key, len(rank))))
+    order = {split: number for number, split in enumerate(SPLITS)}
+    return sorted(found, key=lambda key: (order.get(canonical(key), len(order)), rank.get(key, len(rank))))
 
 
 def _read_yaml(source: Path) -> dict[Any, Any]:
     """The yaml with every scalar as the text it is: to YAML, `no` is False, 012 ten and 1:30 ninety."""
     try:
-        raw = yaml.load(read_text(source), Loader=yaml.BaseLoader)
+        raw = yaml.load(read_text(source), Loader=_TextLoader)
     except yaml.YAMLError as error:
         told = " ".join(str(error).split())
         if "escape" in told:
