@@ -109,6 +109,7 @@ class DetectionDataset:
         problems: what was mended while loading (warnings).
         annotated: False for a split that has images but no annotations (a test set).
         source: file or folder that the split was read from.
+        files: other files and folders that it was read from besides its images: label files, lists.
     """
 
     root: Path
@@ -119,6 +120,7 @@ class DetectionDataset:
     problems: tuple[Problem, ...] = ()
     annotated: bool = True
     source: Path | None = None
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.convert import ImageTransfer, require_free, write_datasets
+from tood.data.convert import ImageTransfer, write_datasets
 from tood.data.dataset import DetectionDataset
-from tood.data.formats import open_folder
+from tood.data.formats import DatasetFolder, open_folder
+from tood.data.output_folder import require_free, require_sources_elsewhere
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
 
@@ -69,8 +70,11 @@ def split_dataset(
     if seed < 0:
         raise ToodError(f"seed is {seed}: expected 0 or more")
     source, target = Path(root), Path(out)
-    require_free(source, target, overwrite)
-    dataset = _load(source, split)
+    old = require_free(source, target, overwrite)
+    folder = open_folder(source)
+    dataset = _load(folder, split)
+    if old is not None:
+        require_sources_elsewhere(folder, [dataset], target)
     shares = {"train": 1 - val - test, "val": val, "test": test}
     names = [name for name, share in shares.items() if share > 0]
     if len(dataset.images) < len(names):
@@ -85,7 +89,7 @@ def split_dataset(
         )
         for number, name in enumerate(names)
     ]
-    written = write_datasets(parts, target, dataset.format, transfer, progress)
+    written = write_datasets(parts, target, dataset.format, transfer, progress, old)
     counts = np.stack([present[chosen == number].sum(axis=0) for number in range(len(names))], axis=1)
     rows = tuple(zip(dataset.class_names, map(tuple, counts.tolist()), strict=True))
     notes = (*_missing(rows, names), *written.lost)
@@ -165,8 +169,8 @@ def _spread(present: NDArray[np.bool_], part: NDArray[np.int64], parts: int) -> 
                 part[moved] = lacking
 
 
-def _load(root: Path, split: str | None) -> DetectionDataset:
-    folder = open_folder(root)
+def _load(folder: DatasetFolder, split: str | None) -> DetectionDataset:
+    root = folder.root
     annotated = [name for name, info in folder.splits.items() if info.annotated]
     if split is None and len(annotated) != 1:
         told = f"has the splits {', '.join(annotated)} already" if annotated else "has no annotations"

@@ -122,8 +122,9 @@ class VocFolder:
             next_box += len(record.boxes)
             images.append(record)
         categories = tuple(Category(number, name) for number, name in enumerate(class_names, start=1))
+        xml_files = tuple(self.xml_files[name] for name in self.names[split] if name in self.xml_files)
         return DetectionDataset(
-            self.root, split, "voc", categories, tuple(images), tuple(problems), info.annotated, info.source
+            self.root, split, "voc", categories, tuple(images), tuple(problems), info.annotated, info.source, xml_files
         )
 
     def _image_of(self, name: str, annotation: _Annotation) -> Path | None:

@@ -56,7 +56,7 @@ class YoloFolder:
                 named.setdefault(path, name)
         images: list[ImageRecord] = []
         next_box = 1
-        labelled = 0
+        label_files: list[Path] = []
         for number, (path, name) in enumerate(sorted(named.items()), start=1):
             try:
                 size = image_size(path)
@@ -65,18 +65,27 @@ class YoloFolder:
                 problems.append(Problem(kind, str(path), str(error), number))
                 continue
             labels_file = label_path(path)
-            labelled += labels_file.is_file()
+            if labels_file.is_file():
+                label_files.append(labels_file)
             record = self._record(number, path, name, size, labels_file, next_box, problems)
             next_box += len(record.boxes)
             images.append(record)
-        annotated = labelled > 0
+        annotated = bool(label_files)
         if images and not annotated and canonical(split) != "test":
             message = (
                 f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
             )
             problems.append(Problem("labels_missing", str(self.source), message))
         return DetectionDataset(
-            self.root, split, "yolo", self.categories, tuple(images), tuple(problems), annotated, self.source
+            self.root,
+            split,
+            "yolo",
+            self.categories,
+            tuple(images),
+            tuple(problems),
+            annotated,
+            self.source,
+            (*self.places[split], *label_files),
         )
 
     def _record(
