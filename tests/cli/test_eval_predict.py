@@ -70,7 +70,7 @@ def test_predict_writes_pictures_json_and_csv(weights: Path, photos: Path, tmp_p
     result = tood("predict", "--model", weights, photos, "--out", out, "--json", "--csv", "--threshold", 0.1)
     assert result.exit_code == 0, result.output
     assert f"3 pictures done. Results: {out}" in result.stdout
-    files = {path.name for path in out.iterdir()}
+    files = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert files == {"a.jpg", "a_2.jpg", "c.png", "predictions.json", "predictions.csv"}
     entries = json.loads((out / "predictions.json").read_text())
     assert [Path(entry["image"]).name for entry in entries] == ["a.jpg", "c.png", "a.jpg"]
