@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bright_square import picture, save_picture
 from tood.cli.main import app
 from tood.evaluation import DetectionTable
-from tood.models import InputConfig, build_model, named_models, save_weights
 
 
 def tood(*arguments: object) -> Result:
@@ -27,19 +24,6 @@ def refused(result: Result, sentence: str) -> None:
     assert result.exit_code == 2, result.output
     assert sentence in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = named_models()["tood_tiny"].config()
-    model = build_model(replace(config, classes=2, input=InputConfig(short=64, long=64)))
-    # An untrained network is sure of nothing: lift its scores over the thresholds.
-    for layer in (model.head.classifier, model.head.classification_alignment[-1]):
-        torch.nn.init.constant_(layer.bias, 1.0)
-    path = tmp_path_factory.mktemp("run") / "best.safetensors"
-    save_weights(path, model, ["cat", "dog"])
-    return path
 
 
 @pytest.fixture
