@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +27,7 @@ from cli.test_eval_predict import refused, tood
 from tood.cli.picture_files import PictureFiles
 from tood.cli.prediction_folder import JOURNAL, MANIFEST, Outputs, PredictionFolder
 from tood.errors import ToodError
-from tood.manifest import Manifest
+from tood.manifest import FileStamp, Manifest
 from tood.structures import Detections
 
 TREES = int(os.environ.get("TOOD_FUZZ_TREES", "60"))
@@ -151,6 +152,30 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     assert [pictures.write("a.png", np.zeros((2, 2, 3), np.uint8)) for _ in range(2)] == ["a_2.png", "a_3.png"]
     assert (tmp_path / "a.png").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_file_system_that_takes_several_names_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None can be mounted here: its answer to the one question that is asked of it is emulated."""
+    link = os.link
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFD", name).casefold()
+
+    def particular(source: Path, target: Path) -> None:
+        if key(target.name) in {key(path.name) for path in target.parent.iterdir()}:
+            raise FileExistsError(17, "File exists")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", particular)
+    (tmp_path / "IMG.JPG").write_text("mine")
+    sources = [str(tmp_path / "IMG.JPG"), "x/img.jpg", "\u00e4.png", "y/a\u0308.png", "\u00c4.png"]
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    for _ in range(2):
+        earlier = Manifest.of(tmp_path)
+        pictures = PictureFiles(tmp_path, sources, Manifest({**earlier.files, "IMG.JPG": FileStamp(0, 0, "")}))
+        names = [pictures.write(source, pixels) for source in sources]
+        assert names == ["IMG_2.jpg", "img_3.jpg", "\u00e4.png", "a\u0308_2.png", "\u00c4_3.png"]
+    assert (tmp_path / "IMG.JPG").read_text() == "mine"
 
 
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ class PictureFiles:
         try:
             _create(temporary, path)
         except FileExistsError:
-            if self._is_protected(path) or not self.earlier.holds(self.folder, name):
+            if not self.earlier.holds(self.folder, name) or self._is_protected(path):
                 return False
             temporary.replace(path)
         return True

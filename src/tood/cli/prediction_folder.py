@@ -124,13 +124,13 @@ class PredictionFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._file is None:
             return
-        if kind is None:
-            self._finish()
-        else:
-            # What went wrong may be the disk: then the journal is what stays.
-            with suppress(OSError, ToodError):
+        # Where something went wrong it may be the disk: then the journal is what stays.
+        unable = () if kind is None else (OSError, ToodError)
+        try:
+            with suppress(*unable):
                 self._finish()
-        self._file.close()
+        finally:
+            self._file.close()
 
     def add(self, result: Detections, picture: NDArray[np.uint8] | None) -> None:
         """Keep a result, and its annotated picture [H, W, 3] uint8 RGB if one is wanted.
