@@ -378,6 +378,33 @@ ACTIONS = st.tuples(
 )
 
 
+def test_a_disk_that_is_full_of_the_journal_itself(tmp_path: Path) -> None:
+    """In a process of its own: the limit stays."""
+    images = [str(photo(tmp_path / f"{number}.png")) for number in range(40)]
+    code = f"""
+import resource, signal
+from pathlib import Path
+import cli.test_predict_folder as test
+from tood.cli.prediction_folder import Outputs, PredictionFolder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+with PredictionFolder(Path({str(tmp_path / "out")!r}), {images}, {{}}, Outputs(json=True), 1, resume=False) as folder:
+    for image in {images}:
+        folder.add(test.found(image), None)
+"""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    ended = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, capture_output=True)
+    assert b"out cannot be written to" in ended.stderr
+    kept = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert 5 < len(kept) < 40
+    with PredictionFolder(tmp_path / "out", images, {}, Outputs(json=True), 1, resume=True) as folder:
+        assert folder.to_do == list(range(len(kept), 40))
+        for at in folder.to_do:
+            folder.add(found(images[at]), None)
+        folder.complete = True
+    assert [entry["image"] for entry in json.loads((tmp_path / "out" / "predictions.json").read_text())] == images
+
+
 @settings(max_examples=TREES, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ACTIONS, min_size=2, max_size=10), st.booleans())
 def test_no_file_that_it_did_not_write_ever_changes_or_goes(

@@ -7,14 +7,16 @@ end, be it the end of all pictures, a signal or an error; in the last two cases 
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,20 +105,20 @@ class PredictionFolder:
         for name in outputs.names:
             _require_own(out, name, self._before)
         self._images = list(_keys(images))
-        self._offsets: dict[Key, int] = {}
+        self._places: dict[Key, range] = {}
         self._results: Counter[str] = Counter()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._written: dict[str, FileStamp] = {}
         self._pictures = PictureFiles(out, images, self._before)
         self.found_unfinished = journal is not None
         if journal is not None and resume:
             self._take_over(journal, batch_size)
-        self.to_do = [at for at, image in enumerate(self._images) if image not in self._offsets]
+        self.to_do = [at for at, image in enumerate(self._images) if image not in self._places]
 
     @property
     def done(self) -> int:
         """Number of results."""
-        return len(self._offsets)
+        return len(self._places)
 
     def __enter__(self) -> PredictionFolder:
         return self
@@ -131,6 +133,8 @@ class PredictionFolder:
                 self._finish()
         finally:
             self._file.close()
+            if not self._places:
+                (self.out / JOURNAL).unlink(missing_ok=True)
 
     def add(self, result: Detections, picture: NDArray[np.uint8] | None) -> None:
         """Keep a result, and its annotated picture [H, W, 3] uint8 RGB if one is wanted.
@@ -150,16 +154,14 @@ class PredictionFolder:
                 "stamp": asdict(FileStamp.of(self.out / name)) if name else None,
                 "entry": entry(result),
             }
-            start = file.seek(0, os.SEEK_END)
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
+            place = _append(file, line)
         except BaseException as error:
             if name:  # without its line nobody would know whose it is
                 (self.out / name).unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise ToodError(f"{self.out} cannot be written to: {error.strerror or error}") from error
             raise
-        self._offsets[source, self._results[source]] = start
+        self._places[source, self._results[source]] = place
         self._results[source] += 1
         if name:
             self._written[name] = FileStamp(**line["stamp"])
@@ -173,7 +175,7 @@ class PredictionFolder:
                 f"{self.out}: the run that is to be resumed had other settings ({told}): give the same, or leave out "
                 "--resume to begin anew"
             )
-        self._file = (self.out / JOURNAL).open("r+b")
+        self._file = (self.out / JOURNAL).open("r+b", buffering=0)
         # A batch that was not whole was computed otherwise than it will be.
         kept = journal.lines[: len(journal.lines) // batch_size * batch_size]
         self._file.truncate(kept[-1][1].stop if kept else journal.header)
@@ -183,13 +185,13 @@ class PredictionFolder:
             key = (source, self._results[source])
             unchanged = line["changed"] == _change(source) and (not name or self._before.holds(self.out, name))
             if key in wanted and unchanged:
-                self._offsets[key] = place.start
+                self._places[key] = place
                 self._results[source] += 1
                 if name:
                     self._written[name] = FileStamp(**line["stamp"])
                     self._pictures.keep(source, name)
 
-    def _journal(self) -> IO[bytes]:
+    def _journal(self) -> FileIO:
         """The journal to write to, begun if need be."""
         if self._file is None:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -198,8 +200,8 @@ class PredictionFolder:
                 # Its pictures stay known as ours.
                 self._before.write(self.out / MANIFEST)
                 path.unlink()
-            self._file = path.open("x+b")
-            self._file.write(json.dumps({"tood predict": _VERSION, "settings": self.settings}).encode() + b"\n")
+            self._file = path.open("x+b", buffering=0)
+            _append(self._file, {"tood predict": _VERSION, "settings": self.settings})
         return self._file
 
     def _finish(self) -> None:
@@ -209,13 +211,13 @@ class PredictionFolder:
             "predictions.json": self._write_json,
             "predictions.csv": self._write_csv,
         }
-        for name in self.outputs.names if self._offsets else ():
-            # Another run may have ended here in the meantime.
-            _require_own(self.out, name, written_before(self.out))
+        # As it is now: another run may have ended here in the meantime.
+        known = Manifest.read(self.out / MANIFEST) or Manifest({})
+        for name in self.outputs.names if self._places else ():
+            _require_own(self.out, name, known)
             with whole_file(self.out / name) as temporary:
                 writers[name](temporary)
             self._written[name] = FileStamp.of(self.out / name)
-        known = Manifest.read(self.out / MANIFEST) or Manifest({})
         Manifest({**known.files, **self._before.files, **self._written}).write(self.out / MANIFEST)
         if self.complete:
             path = self.out / JOURNAL
@@ -228,9 +230,9 @@ class PredictionFolder:
         """The results in the order of the images."""
         assert self._file is not None
         for image in self._images:
-            if image in self._offsets:
-                self._file.seek(self._offsets[image])
-                found: dict[str, Any] = json.loads(self._file.readline())["entry"]
+            if image in self._places:
+                self._file.seek(self._places[image].start)
+                found: dict[str, Any] = json.loads(self._file.read(len(self._places[image])))["entry"]
                 yield found
 
     def _write_json(self, path: Path) -> None:
@@ -286,6 +288,16 @@ def _read_journal(path: Path) -> _Journal | None:
         return _Journal(header["settings"], lines, len(content[0]))
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
+
+
+def _append(file: FileIO, content: object) -> range:
+    """Add a line to a journal; gives its place in bytes."""
+    line = json.dumps(content).encode() + b"\n"
+    start = file.seek(0, os.SEEK_END)
+    if file.write(line) < len(line):
+        file.truncate(start)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return range(start, start + len(line))
 
 
 def _keys(images: Sequence[str]) -> Iterator[Key]:
