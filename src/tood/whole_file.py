@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from tood.errors import ToodError
 
@@ -58,24 +60,65 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` to build in, which takes its place at the end, or vanishes if anything fails."""
+def whole_folder(target: Path, replaces: OldFolder | None = None) -> Iterator[Path]:
+    """A folder beside `target` to build in, which takes its place at the end, or vanishes if anything fails.
+
+    Args:
+        target: must not exist, or be empty, unless it is to be replaced.
+        replaces: knows what may go of the folder that is there.
+
+    Raises:
+        OSError: if it cannot be built, or `target` holds something by then; it stays as it was.
+    """
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    shutil.rmtree(part, ignore_errors=True)
+    part = _beside(target, "part")
     part.mkdir()
     try:
         yield part
-        if target.exists():
-            target.rename(old)
-        try:
-            part.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        if replaces is not None and target.exists():
+            _replace(part, target, replaces)
+        else:
+            _take_free_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+class OldFolder(Protocol):
+    """A folder that another is to take the place of."""
+
+    def require_own(self, folder: Path) -> None:
+        """Raise an error if it, which now is in `folder`, holds anything that must not go."""
+
+    def remove(self, folder: Path) -> None:
+        """Remove it."""
+
+
+def _replace(part: Path, target: Path, replaces: OldFolder) -> None:
+    moved = _beside(target, "old")
+    target.rename(moved)
+    try:
+        # Looked at where nobody looks for it any more: what is found is what goes.
+        replaces.require_own(moved)
+        part.rename(target)
+    except BaseException:
+        moved.rename(target)
+        raise
+    replaces.remove(moved)
+
+
+def _take_free_place(part: Path, target: Path) -> None:
+    was_there = target.is_dir()
+    if was_there:
+        target.rmdir()  # fails if anything is in it
+    try:
+        part.rename(target)
+    except OSError:
+        if was_there:
+            target.mkdir(exist_ok=True)
+        raise
+
+
+def _beside(target: Path, word: str) -> Path:
+    """A path in the same folder that nobody else has."""
+    return target.with_name(f".tood-{secrets.token_hex(8)}.{word}")

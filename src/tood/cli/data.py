@@ -127,7 +127,7 @@ def convert(
     images: Annotated[
         Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
     ] = Images.HARDLINK,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")] = False,
 ) -> None:
     """Write a dataset in another format, and tell what that format cannot hold."""
     from rich.console import Console

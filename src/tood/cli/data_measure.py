@@ -87,7 +87,7 @@ def split(
     images: Annotated[
         Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
     ] = Images.HARDLINK,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")] = False,
 ) -> None:
     """Divide a dataset that has one split into train, val and, with --test, test.
 

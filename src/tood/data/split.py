@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.convert import ImageTransfer, require_free, write_datasets
+from tood.data.convert import ImageTransfer, write_datasets
 from tood.data.dataset import DetectionDataset, Exif
 from tood.data.files import file_identity
-from tood.data.formats import open_folder
+from tood.data.formats import DatasetFolder, open_folder
+from tood.data.output_folder import require_free, require_sources_elsewhere
 from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
@@ -73,8 +74,12 @@ def split_dataset(
     if seed < 0:
         raise ToodError(f"seed is {seed}: expected 0 or more")
     source, target = Path(root), Path(out)
-    require_free(source, target, overwrite)
-    (dataset,), unreadable = without_unreadable([_load(source, split, exif)])
+    old = require_free(source, target, overwrite)
+    folder = open_folder(source)
+    dataset = _load(folder, split, exif)
+    if old is not None:
+        require_sources_elsewhere(folder, [dataset], target)
+    (dataset,), unreadable = without_unreadable([dataset])
     shares = {"train": 1 - val - test, "val": val, "test": test}
     names = [name for name, share in shares.items() if share > 0]
     # What is one file under several names or ids goes to one part.
@@ -93,7 +98,7 @@ def split_dataset(
         )
         for number, name in enumerate(names)
     ]
-    written = write_datasets(parts, target, dataset.format, transfer, progress)
+    written = write_datasets(parts, target, dataset.format, transfer, progress, old)
     counts = np.stack([present[chosen == number].sum(axis=0) for number in range(len(names))], axis=1)
     rows = tuple(zip(dataset.class_names, map(tuple, counts.tolist()), strict=True))
     notes = (*_missing(rows, names), *unreadable, *written.lost)
@@ -173,8 +178,8 @@ def _spread(present: NDArray[np.bool_], part: NDArray[np.int64], parts: int) -> 
                 part[moved] = lacking
 
 
-def _load(root: Path, split: str | None, exif: Exif) -> DetectionDataset:
-    folder = open_folder(root)
+def _load(folder: DatasetFolder, split: str | None, exif: Exif) -> DetectionDataset:
+    root = folder.root
     annotated = [name for name, info in folder.splits.items() if info.annotated]
     if split is None and len(annotated) != 1:
         told = f"has the splits {', '.join(annotated)} already" if annotated else "has no annotations"

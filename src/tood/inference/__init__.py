@@ -2,7 +2,7 @@
 
 from tood.inference.detector import Detector, check_device, load_model, parse_device
 from tood.inference.postprocess import Found, postprocess
-from tood.inference.sources import Source, SourceConfig, expand, is_url
+from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
 
 __all__ = [
     "Detector",
@@ -11,6 +11,7 @@ __all__ = [
     "SourceConfig",
     "check_device",
     "expand",
+    "is_many",
     "is_url",
     "load_model",
     "parse_device",

@@ -134,17 +134,17 @@ class Detector:
     def __call__(self, source: Source, *, keep_image: bool = True, batch_size: int = 1) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(
-        self, source: Sequence[Source], *, keep_image: bool = True, batch_size: int = 1
+        self, source: Iterable[Source], *, keep_image: bool = True, batch_size: int = 1
     ) -> list[Detections]: ...
     def __call__(
-        self, source: Source | Sequence[Source], *, keep_image: bool = True, batch_size: int = 1
+        self, source: Source | Iterable[Source], *, keep_image: bool = True, batch_size: int = 1
     ) -> Detections | list[Detections]:
         """The objects in one image, or in several.
 
         Args:
             source: an image file, a URL (http, https), bytes of an image file, a uint8 array [H, W, 3] RGB or [H, W]
-                grey, or a PIL image: one `Detections`. A folder (with its sub-folders), a glob pattern, or a list of
-                any of these: a list.
+                grey, or a PIL image: one `Detections`. A folder (with its sub-folders), a glob pattern, or a list or
+                any other iterable of these: a list.
             keep_image: carry the image in the result, as `plot` needs; turn off for very many images, or use `stream`.
             batch_size: images computed at once. They are padded to one size, and what a network finds near an image's
                 border depends on its padding: scores and boxes may differ a little from those of batch size 1.
@@ -153,8 +153,7 @@ class Detector:
             ToodError: at the first image that cannot be read.
         """
         results = list(self.stream(source, keep_image=keep_image, batch_size=batch_size))
-        several = isinstance(source, (list, tuple)) or is_many(source)
-        return results if several else results[0]
+        return results if is_many(source) else results[0]
 
     def stream(
         self,

@@ -80,11 +80,17 @@ class ImageSource:
         return decode_image(content, exif=config.exif, name=self.name)
 
 
-def is_many(source: object) -> bool:
-    """Whether a source stands for any number of images: a folder or a glob pattern."""
-    if isinstance(source, str) and is_url(source):
+_SINGLE = (str, Path, bytes, bytearray, memoryview, np.ndarray, Image.Image)
+
+
+def is_many(sources: object) -> bool:
+    """Whether any number of images is meant: by a folder, a glob pattern, or an iterable of sources."""
+    if not isinstance(sources, (str, Path)):
+        return isinstance(sources, Iterable) and not isinstance(sources, _SINGLE)
+    if isinstance(sources, str) and is_url(sources):
         return False
-    return isinstance(source, (str, Path)) and (Path(source).is_dir() or _is_pattern(source))
+    path = _local(sources)
+    return path.is_dir() or _is_pattern(path)
 
 
 def is_url(source: str) -> bool:
@@ -121,13 +127,19 @@ def expand(source: object) -> Iterator[ImageSource]:
 
 def expand_all(sources: object) -> Iterator[ImageSource]:
     """The images of one source or of several."""
-    if isinstance(sources, (str, Path, bytes, bytearray, memoryview, np.ndarray, Image.Image)):
-        yield from expand(sources)
-    elif isinstance(sources, Iterable):
+    if isinstance(sources, Iterable) and not isinstance(sources, _SINGLE):
         for source in sources:
             yield from expand(source)
     else:
         yield from expand(sources)
+
+
+def _local(source: str | Path) -> Path:
+    """The path, with a home folder for `~`."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # no user of that name: the file itself is called so
+        return Path(source)
 
 
 def _is_pattern(source: str | Path) -> bool:
@@ -138,7 +150,7 @@ def _is_pattern(source: str | Path) -> bool:
 def _files(source: str | Path) -> Iterator[Path]:
     if source == "":
         raise ToodError("an empty text names no image: give a path")
-    path = Path(source).expanduser()
+    path = _local(source)
     try:
         is_folder = path.is_dir()
     except OSError as error:

@@ -19,6 +19,7 @@ from tood import configuration
 from tood.data import Batch, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError
 from tood.models import AnyDetector, save_weights
+from tood.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
 from tood.training.config import RunConfig
 from tood.training.guard import MOST_SKIPPED, NotFiniteError
@@ -28,7 +29,6 @@ from tood.training.progress import Status, TrainingDisplay, duration
 from tood.training.schedule import Clock, rate_factor
 from tood.training.start import require_same_classes
 from tood.training.state import Position, TrainResult, Window
-from tood.training.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.trackers import Trackers
 from tood.training.validation import Validation
 
