@@ -150,4 +150,4 @@ def test_figures_are_those_of_pycocotools_with_ignore_set(seed: int) -> None:
 def test_ground_truth_says_which_they_are(tmp_path: Path) -> None:
     dataset = _voc(tmp_path)
     assert GroundTruth.from_dataset(dataset).crowds_are_difficult
-    assert GroundTruth.from_dataset(dataset)._only(np.array([1])).crowds_are_difficult
+    assert GroundTruth.from_dataset(dataset).only(np.array([1])).crowds_are_difficult

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,6 +229,7 @@ def eval_loader(
     processes: int = 1,
     process: int = 0,
     on_gpu: bool | None = None,
+    skipped: SkippedImages | None = None,
 ) -> DataLoader[Batch]:
     """Every image once, resized to fit within `size` = (short, long) pixels; a batch's images have one padded shape.
 
@@ -236,6 +238,7 @@ def eval_loader(
         size: (short, long) limits in pixels of the input.
         batch_size, workers, divisor, on_gpu: as for `train_loader`.
         processes, process: see `EvalBatchSampler`.
+        skipped: where given, images that cannot be read are counted there and are blanks in their batches.
 
     Raises:
         ToodError: the split is empty; while iterating, an image that is missing or broken, with its file.
@@ -244,7 +247,7 @@ def eval_loader(
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to evaluate on")
     shapes = np.array([_padded_shape(image, size, divisor) for image in dataset.images], dtype=np.int64)
     sampler = EvalBatchSampler(shapes, batch_size, processes, process)
-    images = EvalImages(dataset.images, size, ImageReader(notes=dataset.picture_notes))
+    images = EvalImages(dataset.images, size, ImageReader(notes=dataset.picture_notes), skipped)
     return _loader(images, sampler, workers, divisor, on_gpu, dataset.picture_notes)
 
 
@@ -297,7 +300,7 @@ def _loader(
         pin_memory=on_gpu,
         persistent_workers=count > 0,
         prefetch_factor=4 if count > 0 else None,
-        worker_init_fn=_one_thread if count > 0 else None,
+        worker_init_fn=_prepare_worker if count > 0 else None,
     )
     loader.notes = notes
     return loader
@@ -327,7 +330,13 @@ class _Telling(Iterator[Batch]):
             raise
 
 
-def _one_thread(_worker: int) -> None:
-    """A worker is one of several: threads of its own would only fight for the cores."""
+def _prepare_worker(_worker: int) -> None:
+    """A worker is one of several: threads of its own would only fight for the cores.
+
+    Ctrl-C and a closed terminal reach it too, and are for the process that it loads for, which ends it.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -85,10 +85,11 @@ class SkippedImages:
 
     Args:
         records: the dataset's; an image is told by its index.
+        instead: what follows from it, for the log.
     """
 
-    def __init__(self, records: Sequence[ImageRecord]) -> None:
-        self.records = records
+    def __init__(self, records: Sequence[ImageRecord], instead: str = "skipped, other images take its place") -> None:
+        self.records, self.instead = records, instead
         # In shared memory: whichever process meets an image first says so, the others need not.
         self.flags = torch.zeros(len(records), dtype=torch.uint8)
         self.flags.share_memory_()  # type: ignore[no-untyped-call]
@@ -97,7 +98,21 @@ class SkippedImages:
         """Counts an image, and says so in the log the first time."""
         if not self.flags[index]:
             self.flags[index] = 1
-            log.warning("%s: skipped, other images take its place", error)
+            log.warning("%s: %s", error, self.instead)
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self.flags[index])
+
+    @property
+    def count(self) -> int:
+        """How many there are so far."""
+        return int(self.flags.sum())
+
+    @property
+    def readable_ids(self) -> NDArray[np.int64]:
+        """Ids of the other images."""
+        ids = [record.id for record, skipped in zip(self.records, self.flags.tolist(), strict=True) if not skipped]
+        return np.array(ids, np.int64)
 
     @property
     def paths(self) -> tuple[str, ...]:

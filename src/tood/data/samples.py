@@ -131,17 +131,39 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
 
 
 class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
-    """Images resized to fit within (short, long), nothing else."""
+    """Images resized to fit within (short, long), nothing else.
 
-    def __init__(self, records: Sequence[ImageRecord], size: tuple[int, int], read: ImageReader = WHOLE) -> None:
-        self.records, self.resize, self.read = records, Resize(*size), read
+    Args:
+        records: the images.
+        size: (short, long) limits in pixels.
+        read: decodes them.
+        skipped: where given, an image that cannot be read is counted there and a blank takes its place, now and ever
+            after; else it raises its UnreadableImageError.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        size: tuple[int, int],
+        read: ImageReader = WHOLE,
+        skipped: SkippedImages | None = None,
+    ) -> None:
+        self.records, self.resize, self.read, self.skipped = records, Resize(*size), read, skipped
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
         record = self.records[key.image]
-        sample = Sample(self.read(record), record.boxes, record.labels, record.crowd)
+        if self.skipped is not None and key.image in self.skipped:
+            return _BLANK
+        try:
+            sample = Sample(self.read(record), record.boxes, record.labels, record.crowd)
+        except UnreadableImageError as error:
+            if self.skipped is None:
+                raise
+            self.skipped.add(key.image, error)
+            return _BLANK
         return transformed(record, sample, self.resize, np.random.default_rng(0))
 
 

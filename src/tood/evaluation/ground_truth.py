@@ -56,7 +56,7 @@ class GroundTruth:
         """A dataset's annotations; of a COCO folder those of its json as they stand there, unclipped, none dropped."""
         image_ids = np.array([image.id for image in dataset.images], np.int64)
         if dataset.format == "coco" and dataset.source is not None and dataset.source.suffix == ".json":
-            return GroundTruth.from_json(dataset.source)._only(image_ids)
+            return GroundTruth.from_json(dataset.source).only(image_ids)
         ids = np.array([category.id for category in dataset.categories], np.int64)
         corners = _stack([image.boxes for image in dataset.images], (0, 4)).astype(np.float64)
         labels = _stack([image.labels for image in dataset.images], (0,)).astype(np.int64)
@@ -101,7 +101,7 @@ class GroundTruth:
             annotation_category_ids=np.searchsorted(np.array(categories, np.int64), self.annotation_category_ids),
         )
 
-    def _only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
+    def only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
         """The same with these images alone."""
         keep = np.isin(self.annotation_image_ids, image_ids)
         return GroundTruth(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.data import Category, DetectionDataset, WorkerDeaths, eval_loader
+from tood.data import Category, DetectionDataset, SkippedImages, WorkerDeaths, eval_loader
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
@@ -67,6 +67,7 @@ def detect(
     progress: Progress | None = None,
     processes: Processes | None = None,
     precision: Precision = "fp32",
+    skipped: SkippedImages | None = None,
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
 
@@ -85,13 +86,21 @@ def detect(
             get all detections. All of them call this, with the same model. None: this one alone.
         precision: what the network computes in: "fp32", "bf16", or "auto" for bf16 on a CPU that has instructions for
             it. Figures to publish or compare want fp32.
+        skipped: where given, images that cannot be read are counted there, by all processes, and nothing is found in
+            them.
 
     Raises:
-        ToodError: if the classes cannot be matched or an image cannot be read.
+        ToodError: if the classes cannot be matched, or an image cannot be read (with `skipped`: none can).
     """
     processes = processes or Processes()
     with processes.agreed():
-        found = _detect(model, dataset, class_names, batch_size, workers, device, progress, processes, precision)
+        found = _detect(
+            model, dataset, class_names, batch_size, workers, device, progress, processes, precision, skipped
+        )
+    if skipped is not None:
+        skipped.flags.copy_(torch.stack(processes.gather(skipped.flags.clone())).amax(dim=0))
+        if skipped.count == len(dataset.images):
+            raise ToodError(f"{dataset.root}, split {dataset.split!r}: no image can be read: is the disk there?")
     return DetectionTable.join(processes.gather(found)).by_image()
 
 
@@ -105,6 +114,7 @@ def _detect(
     progress: Progress | None,
     processes: Processes,
     precision: Precision,
+    skipped: SkippedImages | None,
 ) -> DetectionTable:
     """What this process finds in its share of the images."""
     config = model.config
@@ -120,6 +130,7 @@ def _detect(
         processes=processes.count,
         process=processes.rank,
         on_gpu=place.type == "cuda",
+        skipped=skipped,
     )
     was_training = model.training
     model.to(place).eval()
@@ -129,11 +140,15 @@ def _detect(
     try:
         with torch.inference_mode(), WorkerDeaths(FEWER_WORKERS) as deaths:
             for loaded in deaths.batches(loader):
+                if loaded.blank:  # none of it can be read
+                    continue
                 batch = loaded.to(place)
                 scales = torch.tensor([[info.scale_x, info.scale_y] for info in batch.infos])
                 predictions = network(normalise(batch.images, batch.sizes, config.input))
                 results = postprocess(predictions, scales, config.postprocess, batch.sizes)
                 for info, found in zip(batch.infos, results, strict=True):
+                    if info.width == 0:  # a blank, for one that cannot be read
+                        continue
                     tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
                 done += len(batch.infos)
                 if progress is not None:

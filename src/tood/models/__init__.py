@@ -3,7 +3,7 @@
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
 from tood.models.common import DenseDetector, InputConfig, PostprocessConfig, normalise, padded_sizes
 from tood.models.inference import Precision, choose_precision, cpu_multiplies_bf16, for_inference
-from tood.models.weight_files import load_weights, save_weights
+from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [
     "AnyDetector",
@@ -22,5 +22,6 @@ __all__ = [
     "named_models",
     "normalise",
     "padded_sizes",
+    "recorded_figures",
     "save_weights",
 ]

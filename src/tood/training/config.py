@@ -43,7 +43,7 @@ class DataConfig:
         scaled_jpeg: decode photographs of twice the size that training asks for, or more, at a half, quarter or eighth
             of their own, which is quicker and changes pixels slightly; the published recipes and evaluations never do.
         unreadable: what an image does that cannot be read, or no longer: "stop" ends the run with its name, "skip"
-            puts another one in its place and says so once.
+            puts another one in its place and says so once; in validation it is left out of all figures from then on.
         keep_empty: train on images without any annotation too; the published recipes leave them out.
         smallest_side: train on images of at least so many pixels a side; the published recipes: 32.
     """
@@ -76,7 +76,8 @@ class RunConfig:
         data, augment: where the pictures are, and how they are varied.
         optimizer, schedule, ema: how the weights move.
         epochs: length of the run in passes over the training images.
-        minutes: length of the run in minutes instead, evaluations during the run among them, the one at its end not.
+        minutes: length of the run in minutes instead, `epochs` then count for nothing; evaluations during the run
+            among them, the one at its end not.
         batch_size: images in a batch of one process; null shares the recipe's (`optimizer.lr_batch`) out among the
             processes.
         accumulation: batches whose gradients add up to one step; null takes so many that the images of a step come as

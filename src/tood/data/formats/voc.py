@@ -101,7 +101,7 @@ class VocFolder:
         if images_required and not self.layout.listed:
             problems.extend(self._unannotated(split, set(owners)))
         categories = tuple(Category(number, name) for number, name in enumerate(class_names, start=1))
-        xml_files = tuple(self.xml_files[name] for name in self.names[split] if name in self.xml_files)
+        xml_files = tuple(self.layout.xml_files[name] for name in listed if name in self.layout.xml_files)
         return DetectionDataset(
             self.root, split, "voc", categories, tuple(images), tuple(problems), info.annotated, info.source, xml_files
         )
