@@ -42,13 +42,13 @@ class Step:
 KINDS: tuple[Kind, ...] = (
     *("convert",) * 8,
     *("split", "stranger", "edit", "point yaml", "link out", "drop"),
-    *("link file", "link folder") * 2,
+    *("link file", "link folder") * 3,
 )
 STEPS = st.builds(
     Step,
     st.sampled_from(KINDS),
-    st.sampled_from(SOURCES),
-    st.sampled_from((*("out",) * 8, *FOLDERS)),
+    st.sampled_from((*SOURCES, "out", "OUT")),
+    st.sampled_from((*("out",) * 6, *("OUT",) * 3, *FOLDERS)),
     st.integers(0, 1000),
     st.sampled_from((True, True, True, False)),
 )
