@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,8 +56,9 @@ def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) 
     """
     from tood.data import load_dataset
     from tood.data.digits import write_digits
-    from tood.errors import ToodError
+    from tood.errors import ToodError, quoted
     from tood.evaluation import evaluate
+    from tood.machine import usable_cores
     from tood.models import load_weights
     from tood.plots import training_curves
     from tood.training import CONFIG, train
@@ -67,7 +67,7 @@ def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) 
         raise ToodError(f"{out} already holds a run: give another --out")
     run = demo_run(out, minutes, digits.seed)
     console.print(f"Drawing pictures of handwritten digits into {run.data.path} ...", highlight=False)
-    write_digits(run.data.path, digits, processes=min(os.cpu_count() or 1, 8))
+    write_digits(run.data.path, digits, processes=min(usable_cores(), 8))
     result = train(run, console=console)
     if result.interrupted_by is not None:
         raise typer.Exit(128 + result.interrupted_by)
@@ -87,7 +87,7 @@ def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) 
         f"Predictions beside the truth: {sheet}\n"
         f"Training curves:              {curves}\n"
         f"Weights:                      {weights}\n"
-        f"Try them: tood predict --model {weights} {test.images[0].path}",
+        f"Try them: tood predict --model {quoted(weights)} {quoted(test.images[0].path)}",
         highlight=False,
         soft_wrap=True,
         markup=False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import FILES, HOW, BatchSize, Device, Precision
+from tood.cli.options import FILES, HOW, BatchSize, Device, Precision, Threads
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,7 @@ def evaluate(
     ] = None,
     device: Device = None,
     precision: Precision = "fp32",
+    threads: Threads = None,
     out: Annotated[
         Path | None,
         typer.Option(

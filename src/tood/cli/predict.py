@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from tood.cli.options import FILES, HOW, Device, Precision
+from tood.cli.options import FILES, HOW, Device, Precision, Threads
 
 if TYPE_CHECKING:
     from tood.errors import ToodError
@@ -49,6 +49,7 @@ def predict(
     ] = 1,
     device: Device = None,
     precision: Precision = "auto",
+    threads: Threads = None,
     exif: Annotated[
         bool,
         typer.Option(
@@ -202,5 +203,8 @@ def _text_file(path: Path) -> Iterator[TextIO]:
     """A text file to fill bit by bit, which appears when it is complete, or never."""
     from tood.whole_file import whole_file
 
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         yield file

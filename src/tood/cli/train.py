@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from tood.cli.options import Threads
+
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
 
@@ -191,6 +193,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    threads: Threads = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of everything random. Left out: 0.", rich_help_panel=RUN, show_default=False),
@@ -278,11 +281,12 @@ def _as_yaml(value: object) -> str:
 
 
 def _say_result(result: TrainResult) -> None:
+    from tood.errors import quoted
     from tood.training.progress import duration
 
     length = f"{result.epochs:.3g} epochs, {result.steps} steps, {duration(result.seconds)}"
     if result.interrupted_by is not None:
-        typer.echo(f"Stopped after {length}. To go on: tood train --resume --out {result.out}")
+        typer.echo(f"Stopped after {length}. To go on: tood train --resume --out {quoted(result.out)}")
         return
     typer.echo(f"Done: {length}.")
     if result.ap is not None:
@@ -291,7 +295,7 @@ def _say_result(result: TrainResult) -> None:
         )
         typer.echo(f"{result.best_ap:.3f}.")
     typer.echo(f"Weights: {result.best}")
-    typer.echo(f"To use them: tood predict --model {result.best} PICTURE")
+    typer.echo(f"To use them: tood predict --model {quoted(str(result.best))} PICTURE")
 
 
 def _refuse(what: str, options: dict[str, object]) -> None:

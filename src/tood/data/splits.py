@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tood.data.dataset import DetectionDataset, Problem
 from tood.data.formats import DatasetFolder, SplitInfo, find_name, open_folder
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 
 
 @dataclass(frozen=True)
@@ -153,4 +153,4 @@ def _sentence(errors: list[Problem], root: Path) -> str:
     told = str(errors[0])
     if len(errors) == 1:
         return told
-    return f"{told} (and {len(errors) - 1} more: `tood data check {root}` lists them)"
+    return f"{told} (and {len(errors) - 1} more: `tood data check {quoted(root)}` lists them)"
