@@ -69,6 +69,7 @@ def test_the_whole_way_on_a_path_of_any_letters(folder: Path, locale: str) -> No
     length = ("--size", "32", "--workers", "0", "--batch-size", "2", "--device", "cpu", "--epochs", "1")
     what = ("--data", folder, "--model", "tood_tiny", "--out", run)
     said = worked(tood_in(locale, "train", *what, *length, *settings, at=folder)).splitlines()
+    assert any(f"yolo, {os.fsencode(folder).decode()})" in line for line in said), "the path as it is"
     # The command that is printed can be pasted.
     paste = next(line for line in said if line.startswith("To use them: "))
     words = shlex.split(paste.removeprefix("To use them: ").removesuffix("PICTURE"))
@@ -97,7 +98,9 @@ def test_the_whole_way_on_a_path_of_any_letters(folder: Path, locale: str) -> No
 @pytest.mark.parametrize("locale", LOCALES)
 def test_what_is_said_shows_the_letters(folder: Path, locale: str) -> None:
     done = tood_in(locale, "data", "stats", folder, "--out", below(folder, "📷"), at=folder)
-    assert "犬" in worked(done)
+    said = worked(done)
+    assert "犬" in said
+    assert f"picture: {os.fsencode(below(folder, '📷')).decode()}/stats_train.png" in said
     missing = tood_in(locale, "data", "stats", "/none 写真 📷".encode(), at=folder)
     assert missing.returncode == 2
     assert missing.stderr.decode("utf-8").startswith("tood: /none 写真 📷: no such dataset")

@@ -45,7 +45,7 @@ def demo(
 
     from tood.data.digits import DigitsConfig
 
-    run_demo(out or _free_folder(), minutes, DigitsConfig(seed=seed), Console())
+    run_demo(out or _free_folder(), minutes, DigitsConfig(seed=seed), Console(emoji=False))
 
 
 def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) -> None:

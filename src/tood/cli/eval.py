@@ -104,7 +104,7 @@ def evaluate(
     processes, place = join_processes(asked)
     with processes.agreed():
         check_device(place if place.type == asked.type else asked)
-    console = Console(quiet=not processes.main)
+    console = Console(quiet=not processes.main, emoji=False)
     with processes.agreed():
         dataset = _open(data, split, images_required=detections is None)
     if not dataset.annotated and (out is None or detections is not None):

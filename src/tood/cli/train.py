@@ -261,7 +261,7 @@ def train(
         chosen += ["model.backbone.frozen_stages=-1", "model.backbone.norm_eval=false"]  # it has everything to learn
     if minutes is not None:
         chosen += [f"minutes={minutes}"]
-    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), mode, Console())
+    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), mode, Console(emoji=False))
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         _say_result(result)
     leave_processes()
