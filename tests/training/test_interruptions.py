@@ -54,12 +54,12 @@ def test_a_disk_that_fills_up_ends_the_run_with_a_sentence_and_leaves_the_checkp
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     sets = " ".join(f"--set {setting}" for setting in (*NARROW_SETTINGS, "trackers=[]", "checkpoint_minutes=0"))
-    options = f"--model tood_tiny --data {data} --size 32 --workers 0 --batch-size 2 --device cpu --epochs 3 {sets}"
+    options = f"--model tood_tiny --data '{data}' --size 32 --workers 0 --batch-size 2 --device cpu --epochs 3 {sets}"
     # The first checkpoint takes 1.1 MB, the second one no longer fits beside it.
     script = (
-        f"mount -t tmpfs -o size=1900k tmpfs {disk} || exit 77;"
-        f" {sys.executable} -m tood train {options} --out {disk}/run > {tmp_path}/said 2>&1;"
-        f" code=$?; cp -r {disk}/run {kept}; exit $code"
+        f"mount -t tmpfs -o size=1900k tmpfs '{disk}' || exit 77;"
+        f" {sys.executable} -m tood train {options} --out '{disk}/run' > '{tmp_path}/said' 2>&1;"
+        f" code=$?; cp -r '{disk}/run' '{kept}'; exit $code"
     )
     namespace = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
     done = subprocess.run([*namespace, "sh", "-c", script], env=ENVIRONMENT, capture_output=True, text=True)

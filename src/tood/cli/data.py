@@ -56,7 +56,7 @@ def list_splits(data: Data) -> None:
     for name, dataset in loaded.items():
         boxes = f"{dataset.box_count:,}" if dataset.annotated else "no annotations"
         table.add_row(name, f"{len(dataset):,}", boxes, str(len(dataset.categories)), str(splits[name].source))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     for name, dataset in loaded.items():
         for note in dataset.notes:
@@ -66,10 +66,11 @@ def list_splits(data: Data) -> None:
     except ToodError:
         return
     console.print(
-        f"trained on: {picked.train}, validated on: {picked.val or 'nothing'}, evaluated on: {picked.evaluation}"
+        f"trained on: {picked.train}, validated on: {picked.val or 'nothing'}, evaluated on: {picked.evaluation}",
+        markup=False,
     )
     if picked.note:
-        console.print(picked.note, highlight=False)
+        console.print(picked.note, highlight=False, markup=False)
 
 
 @app.command()
@@ -100,7 +101,7 @@ def check(
 
     run = run_config(model, size)
     names = [split] if split is not None else _splits_to_check(data)
-    console = Console()
+    console = Console(emoji=False)
     reports = []
     for name in names:
         with progress_bar(f"checking {name}") as advance:
@@ -112,7 +113,7 @@ def check(
         reports.append(report)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])
-        console.print(f"report: {json_file}", highlight=False)
+        console.print(f"report: {json_file}", highlight=False, markup=False, soft_wrap=True)
     if not all(report.ok for report in reports):
         raise typer.Exit(ERRORS_FOUND)
 
@@ -145,12 +146,12 @@ def convert(
             overwrite=overwrite,
             progress=advance,
         )
-    console = Console()
+    console = Console(emoji=False)
     for name, count in report.images.items():
-        console.print(f"{name}: {count:,} images, {report.boxes[name]:,} boxes", highlight=False)
+        console.print(f"{name}: {count:,} images, {report.boxes[name]:,} boxes", highlight=False, markup=False)
     for sentence in report.lost:
         console.print(f"note: {sentence}", highlight=False, markup=False)
-    console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False)
+    console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False, soft_wrap=True)
 
 
 app.command()(stats)

@@ -53,7 +53,7 @@ def stats(
     from tood.data import available_splits, dataset_stats, load_dataset
     from tood.training import run_config
 
-    console, reports = Console(), []
+    console, reports = Console(emoji=False), []
     run = run_config(model, size)
     splits = available_splits(data)
     for name in split or list(splits):
@@ -112,7 +112,7 @@ def split(
             overwrite=overwrite,
             progress=advance,
         )
-    console = Console()
+    console = Console(emoji=False)
     total = sum(report.images.values())
     for name, count in report.images.items():
         told = f"{name}: {count:,} images ({100 * count / total:.0f} %), {report.boxes[name]:,} boxes"
@@ -176,7 +176,7 @@ def bench(
     for loader in report.loaders:
         many = "in the trainer" if loader.workers == 0 else f"{loader.workers} worker{'s' * (loader.workers > 1)}"
         table.add_row(f"whole loader, {many}", f"{loader.images_per_second:,.0f}", "")
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     console.print(report.advice, highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:

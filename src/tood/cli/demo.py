@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +47,7 @@ def demo(
 
     from tood.data.digits import DigitsConfig
 
-    run_demo(out, minutes, DigitsConfig(seed=seed), Console())
+    run_demo(out, minutes, DigitsConfig(seed=seed), Console(emoji=False))
 
 
 def run_demo(out: Path | None, minutes: float, digits: DigitsConfig, console: Console) -> None:
@@ -72,7 +71,9 @@ def run_demo(out: Path | None, minutes: float, digits: DigitsConfig, console: Co
 def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: Console) -> None:
     from tood.data import load_dataset
     from tood.data.digits import write_digits
+    from tood.errors import quoted
     from tood.evaluation import evaluate
+    from tood.machine import usable_cores
     from tood.models import load_weights
     from tood.plots import training_curves
     from tood.training import train
@@ -80,7 +81,7 @@ def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: 
     out = folder.path
     run = demo_run(out, minutes, digits.seed)
     console.print(f"Drawing pictures of handwritten digits into {run.data.path} ...", highlight=False)
-    write_digits(run.data.path, digits, processes=min(os.cpu_count() or 1, 8))
+    write_digits(run.data.path, digits, processes=min(usable_cores(), 8))
     result = train(run, console=console, folder=folder)
     if result.interrupted_by is not None:
         raise typer.Exit(128 + result.interrupted_by)
@@ -100,7 +101,7 @@ def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: 
         f"Predictions beside the truth: {sheet}\n"
         f"Training curves:              {curves}\n"
         f"Weights:                      {weights}\n"
-        f"Try them: tood predict --model {weights} {test.images[0].path}",
+        f"Try them: tood predict --model {quoted(weights)} {quoted(test.images[0].path)}",
         highlight=False,
         soft_wrap=True,
         markup=False,

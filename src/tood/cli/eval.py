@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import FILES, HOW, BatchSize, Device, Exif, ExifChoice, Precision
+from tood.cli.options import FILES, HOW, BatchSize, Device, Exif, ExifChoice, Precision, Threads
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +64,7 @@ def evaluate(
     ] = None,
     device: Device = None,
     precision: Precision = "fp32",
+    threads: Threads = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -104,7 +105,7 @@ def evaluate(
     processes, place = join_processes(asked)
     with processes.agreed():
         check_device(place if place.type == asked.type else asked)
-    console = Console(quiet=not processes.main)
+    console = Console(quiet=not processes.main, emoji=False)
     with processes.agreed():
         dataset = _open(data, split, exif, images_required=detections is None)
     if not dataset.annotated and (out is None or detections is not None):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tood.cli.options import FILES, HOW, Device, Precision
+from tood.cli.options import FILES, HOW, Device, Precision, Threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,7 @@ def predict(
     ] = 1,
     device: Device = None,
     precision: Precision = "auto",
+    threads: Threads = None,
     exif: Annotated[
         bool,
         typer.Option(

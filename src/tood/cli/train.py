@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from tood.cli.options import Threads
+
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
 
@@ -194,6 +196,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    threads: Threads = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of everything random. Left out: 0.", rich_help_panel=RUN, show_default=False),
@@ -265,7 +268,7 @@ def train(
         chosen += [f"minutes={minutes}"]
     final = apply_overrides(apply_overrides(base, chosen, "option"), settings or [])
     _require_one_length(final, epochs, settings or [])
-    result = run(final, mode, Console())
+    result = run(final, mode, Console(emoji=False))
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         _say_result(result)
     leave_processes()
@@ -297,11 +300,12 @@ def _as_yaml(value: object) -> str:
 
 
 def _say_result(result: TrainResult) -> None:
+    from tood.errors import quoted
     from tood.training.progress import duration
 
     length = f"{result.epochs:.3g} epochs, {result.steps} steps, {duration(result.seconds)}"
     if result.interrupted_by is not None:
-        command = f"tood train --resume --out {result.out}"
+        command = f"tood train --resume --out {quoted(result.out)}"
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             command += f", launched with {os.environ['WORLD_SIZE']} processes as before"
         _say_last(f"Stopped after {length}. To go on: {command}", result.interrupted_by)
@@ -313,7 +317,7 @@ def _say_result(result: TrainResult) -> None:
         )
         typer.echo(f"{result.best_ap:.3f}.")
     typer.echo(f"Weights: {result.best}")
-    typer.echo(f"To use them: tood predict --model {result.best} PICTURE")
+    typer.echo(f"To use them: tood predict --model {quoted(str(result.best))} PICTURE")
 
 
 def _say_last(text: str, interrupted_by: int) -> None:

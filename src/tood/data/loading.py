@@ -28,6 +28,7 @@ from tood.data.transforms.geometry import fit_scale, resized_shape
 from tood.data.transforms.pipeline import AugmentConfig
 from tood.data.transforms.sample import Sample
 from tood.errors import ToodError
+from tood.machine import usable_cores
 from tood.structures import Targets
 
 # Decoded images that take less memory than this are kept unless told otherwise.
@@ -132,8 +133,7 @@ def default_workers(on_gpu: bool | None = None) -> int:
 
     Processes that torchrun or `accelerate launch` started side by side share the cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     return min(cores, 8) if gpu else max(1, cores // 4)
 

@@ -10,7 +10,7 @@ from tood.data.dataset import DetectionDataset, Exif, Problem
 from tood.data.exif import oriented
 from tood.data.files import file_identity, find_images, passed_over_line
 from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 
 log = logging.getLogger(__name__)
 
@@ -221,4 +221,4 @@ def _sentence(errors: list[Problem], root: Path) -> str:
     told = str(errors[0])
     if len(errors) == 1:
         return told
-    return f"{told} (and {len(errors) - 1} more: `tood data check {root}` lists them)"
+    return f"{told} (and {len(errors) - 1} more: `tood data check {quoted(root)}` lists them)"

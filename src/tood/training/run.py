@@ -28,7 +28,7 @@ from tood.data import (
     require_same_categories,
     train_loader,
 )
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 from tood.models import AnyDetector, build_model, cpu_multiplies_bf16, recorded_figures
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import (
@@ -243,7 +243,9 @@ def _order(loader: DataLoader[Batch]) -> str:
 
 def _save_config(config: RunConfig, out: Path) -> None:
     try:
-        configuration.save(config, out / CONFIG, comment=f"tood train --config {out / CONFIG} --out ANOTHER_FOLDER")
+        configuration.save(
+            config, out / CONFIG, comment=f"tood train --config {quoted(out / CONFIG)} --out ANOTHER_FOLDER"
+        )
     except OSError as error:
         raise ToodError(f"cannot write to {out}: {error.strerror}; give another --out") from error
 
@@ -321,7 +323,7 @@ def describe(dataset: DetectionDataset) -> str:
     counts = dataset.problem_counts()
     if counts:
         found = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in counts.items())
-        text += f"; mended: {found} (`tood data check {dataset.root}` lists them)"
+        text += f"; mended: {found} (`tood data check {quoted(dataset.root)}` lists them)"
     return "; ".join([text, *dataset.notes])
 
 
