@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tood import yaml_text
 from tood.configuration import apply_overrides, from_dict, load, save, to_dict
 from tood.errors import ToodError
 
@@ -235,3 +237,62 @@ def test_a_wrong_override_says_where_it_stands(setting: str, part: str) -> None:
     with pytest.raises(ToodError, match=part) as caught:
         apply_overrides(Drawing(), [setting])
     assert str(caught.value).startswith("--set")
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ("a #1", "a #1"),
+        ("#1", "#1"),
+        ("null #1", "null #1"),
+        ("no # 1", "no # 1"),
+        ("--- a", "--- a"),
+        ("two\nlines", "two\nlines"),
+        ("012", "012"),
+        ("no", "no"),
+        ("1:30", "1:30"),
+        ("[a] #1", "[a] #1"),
+        ("'a #1'", "a #1"),
+        ('"null"', "null"),
+        ("'a' #1", "'a' #1"),
+        ("*.jpg", "*.jpg"),
+        ("&a b", "&a b"),
+        ("null", None),
+        ("~", None),
+        ("📷 #1 日本", "📷 #1 日本"),
+        ('"\\ud83d\\udcf7 #1"', "📷 #1"),
+    ],
+)
+def test_text_on_the_command_line_is_taken_as_it_stands(written: str, title: str | None) -> None:
+    assert apply_overrides(Drawing(title="old"), [f"title={written}"]).title == title
+    if title is not None:
+        assert apply_overrides(Drawing(), [f"folder={written}"]).folder == Path(title)
+
+
+@given(st.text(st.characters(exclude_categories=())).filter(lambda text: text.strip() == text))
+def test_any_text_reaches_its_field_bare_or_as_json(text: str) -> None:
+    # As names of files that are no UTF-8 come: lone halves, never a pair of them in a row.
+    text = yaml_text.joined_halves(text)
+    assert apply_overrides(Drawing(), [f"pens={json.dumps([{'name': text}])}"]).pens[0].name == text
+    assert apply_overrides(Drawing(), [f"title={json.dumps(text)}"]).title == text
+    if text and text[0] not in "'\"" and text not in ("~", "null", "Null", "NULL"):
+        assert apply_overrides(Drawing(), [f"title={text}"]).title == text
+
+
+@given(st.text(st.characters(exclude_categories=())).map(yaml_text.joined_halves))
+def test_any_letters_are_saved_and_loaded_equal(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("yaml") / "drawing.yaml"
+    drawing = Drawing(title=text, notes={text: 1}, pens=(Pen(text),))
+    save(drawing, path, comment=f"tood train --config {text}")
+    assert load(path, Drawing) == drawing
+
+
+def test_a_configuration_written_as_json_keeps_its_letters(tmp_path: Path) -> None:
+    path = tmp_path / "drawing.json"
+    path.write_text(json.dumps({"title": "📷 犬", "pens": [{"name": "🐕"}]}), encoding="ascii")
+    assert load(path, Drawing) == Drawing(title="📷 犬", pens=(Pen("🐕"),))
+
+
+def test_saved_letters_can_be_read_by_a_person(tmp_path: Path) -> None:
+    save(Drawing(title="📷 犬"), tmp_path / "drawing.yaml")
+    assert "title: 📷 犬" in (tmp_path / "drawing.yaml").read_text(encoding="utf-8")

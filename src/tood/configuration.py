@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from tood import yaml_text
 from tood.errors import ToodError
 from tood.whole_file import whole_file
 
@@ -32,7 +33,7 @@ def load(path: Path | str, cls: type[T]) -> T:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = yaml_text.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ToodError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -42,10 +43,8 @@ def load(path: Path | str, cls: type[T]) -> T:
 
 def save(config: Any, path: Path | str, comment: str = "") -> None:
     """Writes a configuration as YAML that `load` reads back equal; the file appears whole or not at all."""
-    text = yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, width=120)
-    header = "".join(f"# {line}\n" for line in comment.splitlines())
     with whole_file(path) as temporary:
-        temporary.write_text(header + text, encoding="utf-8")
+        temporary.write_text(yaml_text.dump(to_dict(config), comment), encoding="utf-8")
 
 
 def to_dict(config: Any) -> Any:
@@ -95,9 +94,10 @@ def from_dict(cls: Any, raw: Any, where: str = "") -> Any:
 def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") -> T:
     """The configuration with keys replaced, as in `["model.head.width=64", "optimizer.kind=sgd"]`.
 
-    Values are written as in YAML. Setting the discriminator of a union (`optimizer.kind`) changes to that member,
-    whose fields keep the old values where names are shared and valid, and take their defaults elsewhere; a part of
-    another class (an assigner, a head) is not kept, though its keys may have the same names.
+    Values are written as in YAML, but text is taken as it stands, `#` and all, unless it is in quotes. Setting the
+    discriminator of a union (`optimizer.kind`) changes to that member, whose fields keep the old values where names
+    are shared and valid, and take their defaults elsewhere; a part of another class (an assigner, a head) is not kept,
+    though its keys may have the same names.
 
     Raises:
         ToodError: if a setting has no `=`, its key is unknown, or its value not of the field's type.
@@ -171,11 +171,11 @@ def _convert_scalar(kind: Any, value: Any, place: _Place, text: str | None) -> A
         if number is not None:
             return number
     if kind in (str, Path):
-        if isinstance(value, str):
-            return kind(value)
-        # On the command line, `data.train=2017` means the name, not the number.
+        # On the command line, `data.train=2017` means the name, not the number, and `a #1` no comment.
         if text is not None and value is not None:
             return kind(text)
+        if isinstance(value, str):
+            return kind(value)
     if kind not in _EXPECTED:
         raise TypeError(f"{place.key}: the field's type {kind} cannot be configured")
     raise place.wrong(value, _EXPECTED[kind])
@@ -322,7 +322,8 @@ def _has_default(field: Field[Any]) -> bool:
 def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> Any:
     """`current`, which is of type `kind`, with the value at `keys` below it replaced."""
     if not keys:
-        return _convert(kind, _parsed(text), place, text)
+        word = yaml_text.word(text)
+        return _convert(kind, word.value, place, word.text)
     key, *deeper = keys
     if isinstance(current, tuple):
         key = _number_of(current, key)
@@ -342,7 +343,8 @@ def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> 
         return _switch(members, current, key, text, place)
     kinds = _types(type(current))
     if key not in kinds and key in _older(type(current)) and not deeper:
-        return _set_older(current, key, _parsed(text), text, place)
+        word = yaml_text.word(text)
+        return _set_older(current, key, word.value, word.text, place)
     if key not in kinds:
         raise place.unknown(key, kinds)
     value = _set(kinds[key], getattr(current, key), deeper, text, place / key)
@@ -356,14 +358,6 @@ def _number_of(items: tuple[Any, ...], key: str) -> str:
     """The number of a tuple's only item of a kind that a key may name instead; the key itself if there is none."""
     found = [number for number, item in enumerate(items) if getattr(item, "kind", None) == key]
     return str(found[0]) if len(found) == 1 else key
-
-
-def _parsed(text: str) -> Any:
-    """A value as YAML has it, or the text where it is none."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
 
 
 def _switch(members: tuple[Any, ...], current: Any, key: str, text: str, place: _Place) -> Any:
@@ -387,30 +381,3 @@ def _switch(members: tuple[Any, ...], current: Any, key: str, text: str, place: 
 def _one_of(choices: tuple[Any, ...]) -> str:
     names = [str(choice) for choice in choices]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"'{key.value}' stands twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists of scalars on one line."""
-
-
-def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
-    flat = not any(isinstance(item, dict | list) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
-
-
-_Dumper.add_representer(list, _represent_list)

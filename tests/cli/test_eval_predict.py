@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from bright_square import picture, save_picture
 from tood.cli.main import app
 from tood.evaluation import DetectionTable
-from tood.input import InputConfig
-from tood.models import build_model, named_models, save_weights
 
 
 def tood(*arguments: object) -> Result:
@@ -28,19 +24,6 @@ def refused(result: Result, sentence: str) -> None:
     assert result.exit_code == 2, result.output
     assert sentence in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = named_models()["tood_tiny"].config()
-    model = build_model(replace(config, classes=2, input=InputConfig(short=64, long=64)))
-    # An untrained network is sure of nothing: lift its scores over the thresholds.
-    for layer in (model.head.classifier, model.head.classification_alignment[-1]):
-        torch.nn.init.constant_(layer.bias, 1.0)
-    path = tmp_path_factory.mktemp("run") / "best.safetensors"
-    save_weights(path, model, ["cat", "dog"])
-    return path
 
 
 @pytest.fixture
@@ -71,7 +54,7 @@ def test_predict_writes_pictures_json_and_csv(weights: Path, photos: Path, tmp_p
     result = tood("predict", "--model", weights, photos, "--out", out, "--json", "--csv", "--threshold", 0.1)
     assert result.exit_code == 0, result.output
     assert f"3 pictures done. Results: {out}" in result.stdout
-    files = {path.name for path in out.iterdir()}
+    files = {path.name for path in out.iterdir() if not path.name.startswith(".")}
     assert files == {"a.jpg", "a_2.jpg", "c.png", "predictions.json", "predictions.csv"}
     entries = json.loads((out / "predictions.json").read_text())
     assert [Path(entry["image"]).name for entry in entries] == ["a.jpg", "c.png", "a.jpg"]

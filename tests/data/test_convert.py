@@ -265,13 +265,14 @@ def test_real_data_there_and_back(real_data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
-def test_a_truncated_picture_is_told_of(tmp_path: Path, to: str) -> None:
+def test_a_truncated_picture_is_left_out_and_told_of(tmp_path: Path, to: str) -> None:
     write_coco_folder(tmp_path / "coco", usual_coco())
     cut = tmp_path / "coco" / "train2017" / "7.png"
     cut.write_bytes(cut.read_bytes()[:-300])
     report = convert_dataset(tmp_path / "coco", tmp_path / "out", to)
-    assert report.images == {"train": 3}
-    told = [sentence for sentence in report.lost if "no one can train on it" in sentence]
+    assert report.images == {"train": 2}
+    assert [image.id for image in load_dataset(tmp_path / "out").images if image.name == "7.png"] == []
+    told = [sentence for sentence in report.lost if "cannot be read, 1 picture" in sentence]
     assert len(told) == 1
     assert str(cut) in told[0]
 

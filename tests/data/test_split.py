@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dataset_files import box_row, coco, image_row, voc_xml, write_coco_folder, write_voc_folder, write_yolo_folder
+from dataset_files import (
+    box_row,
+    coco,
+    image_row,
+    voc_xml,
+    write_coco_folder,
+    write_image,
+    write_voc_folder,
+    write_yolo_folder,
+)
 from tood.cli.data import app
 from tood.data import available_splits, load_dataset, pick_splits, split_dataset
 from tood.data.split import stratify
@@ -59,6 +68,25 @@ def test_rare_classes_are_in_each_split_and_what_cannot_be_is_told(tmp_path: Pat
     three = split_dataset(tmp_path / "all", tmp_path / "three", val=0.2, test=0.2)
     assert dict(three.class_images)["newt"][0] == 2, "too few for three: all are to be learned from"
     assert "val: has no image of newt: too few images show it" in three.notes
+
+
+def test_one_file_under_two_ids_goes_to_one_part(tmp_path: Path) -> None:
+    rows = [image_row(number) for number in range(1, 21)]
+    rows += [image_row(number + 100, f"{number}.png") for number in range(1, 11)]
+    rows += [image_row(number + 200, f"link{number}.png") for number in range(11, 21)]
+    boxes = [box_row(row["id"], row["id"]) for row in rows]
+    write_coco_folder(tmp_path / "all", coco(rows, boxes, {3: "cat"}))
+    for number in range(11, 21):
+        link = tmp_path / "all" / "train2017" / f"link{number}.png"
+        link.unlink()
+        link.symlink_to(f"{number}.png")
+    for number in range(1, 11):
+        write_image(tmp_path / "all" / "train2017" / f"{number}.png", seed=number)
+    split_dataset(tmp_path / "all", tmp_path / "out", val=0.4)
+    parts = [load_dataset(tmp_path / "out", name) for name in ("train", "val")]
+    assert sum(map(len, parts)) == 40
+    contents = [{image.path.read_bytes() for image in part.images} for part in parts]
+    assert not contents[0] & contents[1]
 
 
 def test_the_seed_decides(tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ def test_classes_that_cannot_be_matched_are_one_sentence(dataset: DetectionDatas
         detect(network(), with_categories(dataset, "a", "b", "c"), workers=0)  # type: ignore[arg-type]
 
 
+def test_a_name_of_several_classes_is_matched_with_none(dataset: DetectionDataset) -> None:
+    for names in (["bright", "bright"], ["bright", "dark", "bright"]):
+        with pytest.raises(ToodError, match="cannot be matched by name: several are called bright"):
+            detect(network(), dataset, names, workers=0)  # type: ignore[arg-type]
+    twice = with_categories(dataset, "bright", "bright")
+    with pytest.raises(ToodError, match="several are called bright"):
+        detect(network(), twice, ["bright", "dark"], workers=0)  # type: ignore[arg-type]
+    assert set(detect(network(), twice, ["bright", "bright"], workers=0).category_ids.tolist()) == {12, 44}  # type: ignore[arg-type]
+
+
 def test_a_broken_image_is_one_sentence_and_leaves_the_model_as_it_was(dataset: DetectionDataset) -> None:
     dataset.images[1].path.write_bytes(b"broken")
     model = network()
@@ -146,3 +156,9 @@ def test_no_model_is_left_in_inference_tensors(dataset: DetectionDataset) -> Non
     detect(model, dataset, workers=0)  # type: ignore[arg-type]
     assert not any(parameter.is_inference() for parameter in model.parameters())
     assert torch.is_grad_enabled()
+
+
+def test_pictures_without_labels_are_not_evaluated_but_predicted_on(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a.png", picture(80, 60, None))
+    with pytest.raises(ToodError, match="names no classes to look for: `tood predict` finds"):
+        detect(network(), load_dataset(tmp_path), class_names=("dark", "bright"), workers=0)  # type: ignore[arg-type]

@@ -93,6 +93,37 @@ def test_several_images_are_a_list(tmp_path: Path) -> None:
     assert detect([]) == []
 
 
+def test_any_iterable_is_a_list_and_a_home_folder_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("photos/a.png", "photos/b.png", "photos/c.png"):
+        save_picture(tmp_path / name, IMAGE)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    paths = sorted((tmp_path / "photos").iterdir())
+    detect = detector()
+    for sources in (
+        "~/photos",
+        Path("~/photos"),
+        "~/photos/*.png",
+        (path for path in paths),
+        iter(paths),
+        map(str, paths),
+        dict.fromkeys(paths).keys(),
+        tuple(paths),
+    ):
+        results = detect(sources)
+        assert [result.path for result in results] == [str(path) for path in paths], sources
+    assert [len(detect(path for path in paths[:count])) for count in (0, 1)] == [0, 1]
+    single = detect("~/photos/a.png")
+    assert isinstance(single, Detections)
+    assert single.path == str(paths[0])
+
+
+def test_a_file_whose_name_begins_like_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / "~$draft.png", IMAGE)
+    assert found(detector()("~$draft.png"))
+
+
 def test_batches_give_what_single_images_give() -> None:
     boxes = [(0, 0, 40, 40), (20, 30, 90, 60), (10, 10, 100, 100)]
     images = [picture(100, 140, boxes[0]), picture(140, 100, boxes[1]), picture(333, 120, boxes[2]), picture(50, 50)]

@@ -15,16 +15,17 @@ from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
+from tood.training.checkpoint import read_checkpoint
 from training.pictures import coco_folder
 
 SMALL = [f"--set={setting}" for setting in (*NARROW_SETTINGS, "model.postprocess.score_threshold=0", "log_every=1")]
 
 
-def torchrun(*arguments: object) -> subprocess.Popen[str]:
+def torchrun(*arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tood"]
     return subprocess.Popen(
-        [*command, *map(str, arguments)],
+        [*prefix, *command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -72,6 +73,23 @@ def test_ctrl_c_resuming_and_the_detections_of_a_test_split(tmp_path: Path) -> N
     assert set(found[0]) == {"image_id", "category_id", "bbox", "score"}
     assert json.loads((tmp_path / "two/detections.json").read_text()) == found
     assert not (tmp_path / "two/metrics.json").exists()
+
+
+def test_torchrun_under_nohup_ends_with_a_checkpoint_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    """`nohup` lets torchrun ignore SIGHUP, which then listens to it all the same and passes it on."""
+    data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
+    options = ["--model", "tood_tiny", "--size", "64", "--workers", "0", "--batch-size", "2"]
+    options += ["--data", str(data), "--out", str(out), "--epochs", "100000", *SMALL]
+    launched = torchrun("train", *options, prefix=("nohup",))
+    while not (out / "metrics.csv").is_file() or (out / "metrics.csv").read_text().count("\n") < 4:
+        assert launched.poll() is None, launched.communicate()
+        time.sleep(0.1)
+    os.killpg(launched.pid, signal.SIGHUP)
+    text, errors = launched.communicate()
+    assert launched.returncode != 0
+    assert f"To go on: tood train --resume --out {out}, launched with 2 processes as before" in text + errors
+    assert read_checkpoint(out)["position"]["step"] >= 3
+    assert not list(out.glob(".*"))
 
 
 def test_a_mistake_is_said_once(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from tood.alignment import ATSSCriterionConfig, Losses, Progress
-from tood.data import Batch, load_dataset
+from tood.data import Batch, SkippedImages, load_dataset
 from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import SharedError, ToodError
 from tood.evaluation import detect, evaluate
@@ -302,3 +302,25 @@ def test_an_image_that_one_process_cannot_evaluate_ends_all(data: Path) -> None:
     for error in on_processes(2, detect_in_shares, model, data, 5, True):
         assert isinstance(error, SharedError)
         assert "missing.png" in str(error)
+
+
+def detect_and_skip(model: AnyDetector, data: Path) -> object:
+    processes, _ = join_processes(torch.device("cpu"))
+    dataset = load_dataset(data, "val")
+    broken = [
+        replace(image, path=data / "missing.png") if i in (1, 4) else image for i, image in enumerate(dataset.images)
+    ]
+    skipped = SkippedImages(broken)
+    found = detect(
+        model, replace(dataset, images=tuple(broken)), batch_size=2, workers=0, processes=processes, skipped=skipped
+    )
+    return set(found.image_ids.tolist()), skipped.readable_ids.tolist()
+
+
+def test_all_processes_know_which_images_could_not_be_evaluated(data: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(published(data, data).model).eval()
+    readable = [image.id for i, image in enumerate(load_dataset(data, "val").images) if i not in (1, 4)]
+    for found, told in on_processes(2, detect_and_skip, model, data):
+        assert told == readable
+        assert found == set(readable)

@@ -27,7 +27,7 @@ def test_mlflow_has_the_configuration_and_goes_on_with_the_same_run(
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # its database needs more packages than its client
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{tmp_path.as_uri()}/mlruns")
     config = replace(tiny_run(tmp_path / "a run"), trackers=("mlflow",), epochs=2)
     tiny_trainer(config, lambda model: FakeScores(0.5)).run()
     second = tiny_trainer(replace(config, epochs=3), lambda model: FakeScores(0.5))

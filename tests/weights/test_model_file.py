@@ -299,3 +299,57 @@ def test_another_backbone_is_listed(tmp_path: Path) -> None:
     backbone = TOOD(NARROW).backbone
     with pytest.raises(ToodError, match=r"a\.safetensors does not fit the backbone: .* missing .* of another shape"):
         load_imagenet(backbone, read_checkpoint(tmp_path / "a.safetensors"))
+
+
+def test_rows_go_to_the_classes_by_name(tmp_path: Path) -> None:
+    state = golden("anchor_free")["state_dict"]
+    checkpoint = read_checkpoint(write_checkpoint(tmp_path / "a.pth", "original", state, CLASSES))
+    wanted = narrow_model().state_dict()
+    model = TOOD(replace(NARROW, classes=3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    said = initialise(model, checkpoint, ["g", "bird", "Dog"])
+    assert "a.pth; classes by name: 2 of 3 kept (g, Dog), 1 starts anew (bird), 5 of the file's are dropped" in said
+    assert said.endswith("; 'dog' as 'Dog'")
+    for name, tensor in model.state_dict().items():
+        if name in ("head.classifier.weight", "head.classifier.bias"):
+            assert torch.equal(tensor, torch.stack([wanted[name][6], before[name][1], wanted[name][1]]))
+        else:
+            assert torch.equal(tensor, wanted[name]), name
+
+
+def test_a_file_without_class_names_says_what_is_assumed(tmp_path: Path) -> None:
+    state = golden("anchor_free")["state_dict"]
+    nameless = write_checkpoint(tmp_path / "a.pth", "plain", state, CLASSES)
+    wanted = narrow_model().state_dict()["head.classifier.weight"]
+    import_weights(nameless, tmp_path / "a.safetensors")  # it then names them "class 0" and so on
+    for path in (nameless, tmp_path / "a.safetensors"):
+        same = TOOD(NARROW)
+        assert (
+            "it names none of its 7 classes: they are taken to be the dataset's, in its order (cat, dog, "
+            in initialise(same, read_checkpoint(path), CLASSES)
+        )
+        assert torch.equal(same.head.classifier.weight, wanted)
+        other = TOOD(replace(NARROW, classes=2))
+        before = other.head.classifier.weight.clone()
+        said = initialise(other, read_checkpoint(path), ["cat", "dog"])
+        assert said.endswith("names none of its 7 classes and this model has 2, so the classifier starts anew")
+        assert torch.equal(other.head.classifier.weight, before)
+
+
+def test_80_classes_without_names_are_coco_s(tmp_path: Path) -> None:
+    donor = randomised(TOOD(replace(NARROW, classes=80)))
+    save_file(donor.state_dict(), tmp_path / "a.safetensors")
+    names = [f"thing {i}" for i in range(80)]
+    names[4], names[7] = "tooth brush", "person"
+    model = TOOD(replace(NARROW, classes=80))
+    before = model.head.classifier.weight.clone()
+    said = initialise(model, read_checkpoint(tmp_path / "a.safetensors"), names)
+    assert "it names no classes, COCO's are assumed; classes by name: 1 of 80 kept (person), 79 start anew" in said
+    assert torch.equal(model.head.classifier.weight[7], donor.head.classifier.weight[0])
+    assert torch.equal(model.head.classifier.weight[4], before[4])
+
+
+def test_a_file_that_names_another_number_of_classes_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "a.pth", "original", golden("anchor_free")["state_dict"], CLASSES[:5])
+    with pytest.raises(ToodError, match=r"a\.pth names 5 classes, but its classifier knows 7"):
+        initialise(TOOD(NARROW), read_checkpoint(path), CLASSES)

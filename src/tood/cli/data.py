@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.data_measure import bench, split, stats
-from tood.cli.options import Data, Images
+from tood.cli.data_measure import DEFAULT_MODEL, Model, Size, bench, say_boxes, split, stats
+from tood.cli.options import Data, Exif, Images
 from tood.cli.report import progress_bar, write_json
 
 if TYPE_CHECKING:
@@ -55,49 +56,64 @@ def list_splits(data: Data) -> None:
     for name, dataset in loaded.items():
         boxes = f"{dataset.box_count:,}" if dataset.annotated else "no annotations"
         table.add_row(name, f"{len(dataset):,}", boxes, str(len(dataset.categories)), str(splits[name].source))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
+    for name, dataset in loaded.items():
+        for note in dataset.notes:
+            console.print(f"note: {name}: {note}", markup=False, highlight=False, soft_wrap=True)
     try:
         picked = pick_splits(data)
     except ToodError:
         return
     console.print(
-        f"trained on: {picked.train}, validated on: {picked.val or 'nothing'}, evaluated on: {picked.evaluation}"
+        f"trained on: {picked.train}, validated on: {picked.val or 'nothing'}, evaluated on: {picked.evaluation}",
+        markup=False,
     )
     if picked.note:
-        console.print(picked.note, highlight=False)
+        console.print(picked.note, highlight=False, markup=False)
 
 
 @app.command()
 def check(
     data: Data,
     split: Annotated[str | None, typer.Option(help="Only this split; all of them if not named.")] = None,
+    exif: Exif = "auto",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the whole report here.", metavar="FILE")
     ] = None,
     show_all: Annotated[
         bool, typer.Option("--all", help=f"List everything, not the first {_SHOWN} of each kind.")
     ] = False,
+    model: Model = DEFAULT_MODEL,
+    size: Size = None,
 ) -> None:
     """Read everything, decode every image, and tell every problem with its file and id.
+
+    Boxes that a training would leave out as too small are counted, with the size of its input that would keep them.
 
     Exit code 0: no errors (warnings and notes are none); 1: errors found; 2: nothing could be read at all.
     """
     from rich.console import Console
 
-    from tood.data import check_dataset
+    from tood.data import check_dataset, load_dataset
+    from tood.errors import ToodError
+    from tood.training import run_config
 
+    run = run_config(model, size)
     names = [split] if split is not None else _splits_to_check(data)
-    console = Console()
+    console = Console(emoji=False)
     reports = []
     for name in names:
         with progress_bar(f"checking {name}") as advance:
-            report = check_dataset(data, name, progress=advance)
+            report = check_dataset(data, name, exif=exif, progress=advance)
         _show(report, console, show_all)
+        if report.annotated:
+            with suppress(ToodError):  # its errors are told above
+                say_boxes(load_dataset(data, name, images_required=False), run, console)
         reports.append(report)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])
-        console.print(f"report: {json_file}", highlight=False)
+        console.print(f"report: {json_file}", highlight=False, markup=False, soft_wrap=True)
     if not all(report.ok for report in reports):
         raise typer.Exit(ERRORS_FOUND)
 
@@ -108,10 +124,11 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder to write; appears whole or not at all.", metavar="OUT")],
     to: Annotated[Format, typer.Option("--to", help="Format to write.")],
     split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated).")] = None,
+    exif: Exif = "auto",
     images: Annotated[
         Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
     ] = Images.HARDLINK,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")] = False,
 ) -> None:
     """Write a dataset in another format, and tell what that format cannot hold."""
     from rich.console import Console
@@ -124,16 +141,17 @@ def convert(
             out,
             to.value,
             splits=split or None,
+            exif=exif,
             transfer=ImageTransfer(images.value),
             overwrite=overwrite,
             progress=advance,
         )
-    console = Console()
+    console = Console(emoji=False)
     for name, count in report.images.items():
-        console.print(f"{name}: {count:,} images, {report.boxes[name]:,} boxes", highlight=False)
+        console.print(f"{name}: {count:,} images, {report.boxes[name]:,} boxes", highlight=False, markup=False)
     for sentence in report.lost:
         console.print(f"note: {sentence}", highlight=False, markup=False)
-    console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False)
+    console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False, soft_wrap=True)
 
 
 app.command()(stats)
@@ -159,6 +177,8 @@ def _show(report: CheckReport, console: Console, show_all: bool) -> None:
     for label, value in _figures(report):
         table.add_row(label, value)
     console.print(table)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     used = [(name, count) for name, count in report.boxes_per_class if count]
     if used:
         told = ", ".join(f"{name} {count:,}" for name, count in sorted(used, key=lambda item: -item[1]))

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import Data, Images
+from tood.cli.options import Data, Exif, Images
 from tood.cli.report import progress_bar, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tood.data import DatasetStats
+    from tood.data import DatasetStats, DetectionDataset
+    from tood.training import RunConfig
+
+Model = Annotated[str, typer.Option(help="Tell what a training of this model would leave out.")]
+Size = Annotated[
+    int | None,
+    typer.Option(help="Short side of its input; left out, the model's.", show_default=False),
+]
+DEFAULT_MODEL = "tood_tiny"
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.", metavar="FILE")]
 
@@ -23,30 +31,38 @@ _CLASSES_SHOWN = 20
 def stats(
     data: Data,
     split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated); all if none.")] = None,
+    exif: Exif = "auto",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for a picture of each split, stats_<split>.png; without it there is none."),
     ] = None,
     json_file: JsonFile = None,
+    model: Model = DEFAULT_MODEL,
+    size: Size = None,
 ) -> None:
     """Count what a dataset holds: sizes of pictures, classes, boxes an image, sizes and shapes of boxes.
 
     A box is small under 32x32 pixels of the stored picture and large from 96x96 on, as COCO has it. The input should
-    leave the small ones some pixels (--size of `tood train`); a class of few boxes is learned badly. Crowds (VOC's
+    leave the small ones some pixels (--size of `tood train`): boxes that a training would leave out as too small are
+    counted, with the size that would keep them. A class of few boxes is learned badly. Crowds (VOC's
     difficult) are left out of all figures but their own. No picture is opened, so this is quick; `tood data check`
     decodes them all.
     """
     from rich.console import Console
 
     from tood.data import available_splits, dataset_stats, load_dataset
+    from tood.training import run_config
 
-    console, reports = Console(), []
+    console, reports = Console(emoji=False), []
+    run = run_config(model, size)
     splits = available_splits(data)
     for name in split or list(splits):
-        dataset = load_dataset(data, name, images_required=False)
+        dataset = load_dataset(data, name, images_required=False, exif=exif)
         found = dataset_stats(dataset)
         reports.append(found)
         _show_stats(found, console)
+        if dataset.annotated:
+            say_boxes(dataset, run, console)
         if out is not None:
             from tood.plots import dataset_picture
 
@@ -66,11 +82,12 @@ def split(
     of: Annotated[
         str | None, typer.Option("--split", help="The split to divide, where there are several.", show_default=False)
     ] = None,
+    exif: Exif = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another division; the same one, the same.")] = 0,
     images: Annotated[
         Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
     ] = Images.HARDLINK,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is in OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")] = False,
 ) -> None:
     """Divide a dataset that has one split into train, val and, with --test, test.
 
@@ -89,12 +106,13 @@ def split(
             val=val,
             test=test,
             split=of,
+            exif=exif,
             seed=seed,
             transfer=ImageTransfer(images.value),
             overwrite=overwrite,
             progress=advance,
         )
-    console = Console()
+    console = Console(emoji=False)
     total = sum(report.images.values())
     for name, count in report.images.items():
         told = f"{name}: {count:,} images ({100 * count / total:.0f} %), {report.boxes[name]:,} boxes"
@@ -159,12 +177,22 @@ def bench(
     for loader in report.loaders:
         many = "in the trainer" if loader.workers == 0 else f"{loader.workers} worker{'s' * (loader.workers > 1)}"
         table.add_row(f"whole loader, {many}", f"{loader.images_per_second:,.0f}", "")
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     console.print(report.advice, highlight=False, markup=False, soft_wrap=True)
     if json_file is not None:
         write_json(json_file, report.to_dict())
         console.print(f"figures: {json_file}", highlight=False, markup=False, soft_wrap=True)
+
+
+def say_boxes(dataset: DetectionDataset, run: RunConfig, console: Console) -> None:
+    """How many of a split's boxes would reach a training, which are left out and why."""
+    from tood.training import box_report
+
+    told = box_report(dataset, run).told or "all boxes are large enough"
+    shown = run.model.input
+    where = f"in a training of {run.name} ({run.recipe} recipe), input {shown.short} x {shown.long}"
+    console.print(f"{where}: {told}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_stats(found: DatasetStats, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
     from tood.data import DetectionDataset
     from tood.data.digits import DigitsConfig
-    from tood.training import RunConfig
+    from tood.training import RunConfig, RunFolder
 
 MODEL = "tood_tiny"
 # Pixels of the input. The pictures have 256 and are trained at that; enlarged, their smallest digits are found
@@ -22,6 +21,8 @@ INPUT_SIDE, CANVAS = 352, 256
 # So short a run gains more from steps than from images a step.
 BATCH, RATE = 6, 3.5e-3
 SHEET_IMAGES = 12
+# What it writes besides the run.
+_WRITTEN = _PICTURES, _SHEET, _CURVES = "digits", "detections.png", "curves.png"
 
 
 def demo(
@@ -46,29 +47,42 @@ def demo(
 
     from tood.data.digits import DigitsConfig
 
-    run_demo(out or _free_folder(), minutes, DigitsConfig(seed=seed), Console())
+    run_demo(out, minutes, DigitsConfig(seed=seed), Console(emoji=False))
 
 
-def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) -> None:
+def run_demo(out: Path | None, minutes: float, digits: DigitsConfig, console: Console) -> None:
     """The demo, with any number of pictures.
 
+    Args:
+        out: folder to write to, None for `runs/demo` or the next number that is free.
+        minutes: of training.
+        digits: the pictures.
+        console: where it is shown.
+
     Raises:
-        ToodError: if `out` holds another run or cannot be written.
+        ToodError: if `out` holds another run, or files that the demo would replace, or cannot be written.
     """
+    from tood.training import claimed_folder, run_folders
+
+    with claimed_folder(out, run_folders("demo", unnumbered=True), also=_WRITTEN) as folder:
+        _run_demo(folder, minutes, digits, console)
+
+
+def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: Console) -> None:
     from tood.data import load_dataset
     from tood.data.digits import write_digits
-    from tood.errors import ToodError
+    from tood.errors import quoted
     from tood.evaluation import evaluate
+    from tood.machine import usable_cores
     from tood.models import load_weights
     from tood.plots import training_curves
-    from tood.training import CONFIG, train
+    from tood.training import train
 
-    if (out / CONFIG).exists():
-        raise ToodError(f"{out} already holds a run: give another --out")
+    out = folder.path
     run = demo_run(out, minutes, digits.seed)
     console.print(f"Drawing pictures of handwritten digits into {run.data.path} ...", highlight=False)
-    write_digits(run.data.path, digits, processes=min(os.cpu_count() or 1, 8))
-    result = train(run, console=console)
+    write_digits(run.data.path, digits, processes=min(usable_cores(), 8))
+    result = train(run, console=console, folder=folder)
     if result.interrupted_by is not None:
         raise typer.Exit(128 + result.interrupted_by)
 
@@ -77,7 +91,7 @@ def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) 
     test = load_dataset(run.data.path, "test")
     console.print(f"Evaluating on {len(test.images)} test pictures, written by other people ...", highlight=False)
     scores = evaluate(model, test, names, batch_size=run.batches()[0])
-    sheet, curves = out / "detections.png", out / "curves.png"
+    sheet, curves = (out / name for name in (_SHEET, _CURVES))
     save_sheet(weights, test, sheet)
     training_curves(out / "metrics.csv", curves)
 
@@ -87,7 +101,7 @@ def run_demo(out: Path, minutes: float, digits: DigitsConfig, console: Console) 
         f"Predictions beside the truth: {sheet}\n"
         f"Training curves:              {curves}\n"
         f"Weights:                      {weights}\n"
-        f"Try them: tood predict --model {weights} {test.images[0].path}",
+        f"Try them: tood predict --model {quoted(weights)} {quoted(test.images[0].path)}",
         highlight=False,
         soft_wrap=True,
         markup=False,
@@ -110,7 +124,7 @@ def demo_run(out: Path, minutes: float, seed: int) -> RunConfig:
         augment=AugmentConfig((CanvasStep(CANVAS, scale=(1.0, 1.25)),)),
         batch_size=BATCH,
         optimizer=replace(run.optimizer, lr=RATE),
-        data=DataConfig(path=str(out / "digits")),
+        data=DataConfig(path=str(out / _PICTURES)),
         minutes=minutes,
         evaluation_share=0.0,
         seed=seed,
@@ -135,12 +149,3 @@ def save_sheet(weights: Path, dataset: DetectionDataset, path: Path) -> None:
         truth = Detections(torch.from_numpy(image.boxes), torch.ones(len(labels)), labels, dataset.class_names)
         rows.append(SheetRow(found.image, truth, found, image.name))
     contact_sheet(rows, path)
-
-
-def _free_folder() -> Path:
-    """`runs/demo`, or `runs/demo-2` and so on."""
-    folder, number = Path("runs/demo"), 1
-    while folder.exists():
-        number += 1
-        folder = Path(f"runs/demo-{number}")
-    return folder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import FILES, HOW, BatchSize, Device, Precision
+from tood.cli.options import FILES, HOW, BatchSize, Device, Exif, ExifChoice, Precision, Threads
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +45,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    exif: Exif = "auto",
     detections: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +64,7 @@ def evaluate(
     ] = None,
     device: Device = None,
     precision: Precision = "fp32",
+    threads: Threads = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -103,9 +105,9 @@ def evaluate(
     processes, place = join_processes(asked)
     with processes.agreed():
         check_device(place if place.type == asked.type else asked)
-    console = Console(quiet=not processes.main)
+    console = Console(quiet=not processes.main, emoji=False)
     with processes.agreed():
-        dataset = _open(data, split, images_required=detections is None)
+        dataset = _open(data, split, exif, images_required=detections is None)
     if not dataset.annotated and (out is None or detections is not None):
         raise ToodError(
             f"split '{dataset.split}' of {dataset.root} has no annotations to compare with: "
@@ -135,16 +137,19 @@ def _report(
     result = evaluate_detections(found, dataset)
     console.print(result_table(result))
     console.print(f"{result.images:,} images, {result.objects:,} objects, {result.detections:,} detections")
+    if result.ap < 0:
+        why = "there is no object" if dataset.box_count == 0 else "no box but crowds (in VOC: difficult ones)"
+        console.print(f"nothing can be measured: {why} in split '{dataset.split}'", markup=False, highlight=False)
     for path in (out / "metrics.json" if out is not None else None, json):
         if path is not None:
             save_result(result, path)
             typer.echo(f"Figures: {path}")
 
 
-def _open(data: str, split: str | None, *, images_required: bool) -> DetectionDataset:
+def _open(data: str, split: str | None, exif: ExifChoice, *, images_required: bool) -> DetectionDataset:
     from tood.data import load_dataset, pick_splits
 
-    return load_dataset(data, split or pick_splits(data).evaluation, images_required=images_required)
+    return load_dataset(data, split or pick_splits(data).evaluation, images_required=images_required, exif=exif)
 
 
 def _name(dataset: DetectionDataset) -> str:

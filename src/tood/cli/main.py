@@ -5,8 +5,11 @@ Everything heavy is imported inside the commands, so that `tood --help` answers 
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +23,7 @@ from tood.cli.predict import predict
 from tood.cli.train import TrainCommand, train
 from tood.cli.weights import app as weights_app
 from tood.errors import SharedError, ToodError
+from tood.machine import settle_threads
 
 # Exit code of everything that the person can mend, wrong options included.
 USER_ERROR = 2
@@ -101,4 +105,22 @@ app.command()(demo)
 
 def main() -> None:
     """Entry point of the `tood` command."""
+    _speak_utf8()
+    settle_threads()
     app()
+
+
+def _speak_utf8() -> None:
+    """Lets paths and output be in any script wherever the program is started.
+
+    The locale C, as cron, containers and ssh leave it, says nothing about letters; Python then cannot open a file
+    whose name is not ASCII, nor print it. PYTHONUTF8=0 with it has the same effect. What encoding it is to be instead
+    must be known when Python starts, so it starts anew, as the same process.
+    """
+    own = Path(sys.argv[0]).stem in ("tood", "__main__")  # not a script that calls this function
+    if os.name == "posix" and own and sys.executable and codecs.lookup(sys.getfilesystemencoding()).name == "ascii":
+        os.execv(sys.executable, [sys.orig_argv[0], "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that is no UTF-8, or a terminal of few letters, is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")

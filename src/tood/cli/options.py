@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,6 +28,41 @@ Precision = Annotated[
         help="Of the network's arithmetic; boxes and scores always are fp32. auto: bf16 where the CPU has instructions "
         "for it (AP within 0.2), else fp32.",
         rich_help_panel=HOW,
+    ),
+]
+
+
+def _settle(count: int | None) -> int | None:
+    """The threads that were asked for; and, before the work begins, a word where others are at work here already."""
+    from tood.machine import busy_advice, limit_threads
+
+    if count is not None:
+        limit_threads(count)
+    advice = busy_advice()
+    if advice and os.environ.get("LOCAL_RANK", "0") == "0":
+        typer.echo(f"note: {advice}", err=True)
+    return count
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Threads that compute on the CPU. Left out: one a core, or as many as a container may use. Another number "
+        "may change the last digits of results.",
+        rich_help_panel=HOW,
+        show_default=False,
+        callback=_settle,
+    ),
+]
+
+
+ExifChoice = Literal["auto", "stored", "turned"]
+Exif = Annotated[
+    ExifChoice,
+    typer.Option(
+        help="What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned "
+        "picture. auto: by the size in the labels where it tells, else as stored, with a warning."
     ),
 ]
 

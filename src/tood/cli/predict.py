@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tood.cli.options import FILES, HOW, Device, Precision
+from tood.cli.options import FILES, HOW, Device, Precision, Threads
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tood.cli.prediction_folder import PredictionFolder
     from tood.errors import ToodError
     from tood.inference import Detector
+    from tood.manifest import Manifest
     from tood.structures import Detections
 
 
@@ -49,6 +53,7 @@ def predict(
     ] = 1,
     device: Device = None,
     precision: Precision = "auto",
+    threads: Threads = None,
     exif: Annotated[
         bool,
         typer.Option(
@@ -63,12 +68,23 @@ def predict(
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="Write OUT/predictions.json.", rich_help_panel=FILES)] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write OUT/predictions.csv.", rich_help_panel=FILES)] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the same run that was stopped in OUT, if there is one: its pictures are not done again.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
 ) -> None:
     """Find objects in pictures.
 
     Boxes in json and CSV are x1 y1 x2 y2 in pixels of the picture.
 
     A picture that cannot be read is reported at the end, after all others, with exit code 2.
+
+    A picture of more than 200 million pixels is refused, unless TOOD_MAX_PIXELS allows more (here as in every command).
+    Earlier results in OUT are replaced, no other file is. Ctrl-C keeps what was found: --resume does the rest.
 
     Published weights are kept in the folder that TOOD_CACHE names, else in the system's place for caches. Where the
     web is out of reach, TOOD_WEIGHTS_MIRROR may name a server that has copies: https://mirror.example/weights.
@@ -81,37 +97,114 @@ def predict(
 
     tood predict --model runs/x pictures "more/**/*.png" --json --no-save-images
     """
+    from tood.cli.prediction_folder import Outputs, PredictionFolder
     from tood.errors import ToodError
-    from tood.inference import Detector, SourceConfig, expand
+    from tood.inference import Detector, SourceConfig
+    from tood.stop import StopSignal
 
     detector = Detector(model, device, threshold, precision=precision, sources=SourceConfig(exif=exif))
     typer.echo(f"{detector.device}, {detector.precision}", err=True)
     failures: list[ToodError] = []
-    images: list[Any] = []
-    for source in sources:
-        try:
-            images += [image.content for image in expand(source)]
-        except ToodError as error:
-            failures.append(error)
-    found = _run(detector, images, batch_size, failures)
-    done = _write(found, [str(image) for image in images], out, save_images, json, csv)
-    if done and (save_images or json or csv):
-        typer.echo(f"{done:,} {'picture' if done == 1 else 'pictures'} done. Results: {out}")
+    images = _images(sources, failures)
+    kept = save_images or json or csv
+    if resume and not kept:
+        raise ToodError("--resume goes on with what is written: leave it out, or ask for pictures, --json or --csv")
+    settings = {
+        "model": _identity(model),
+        "threshold": threshold,
+        "batch size": batch_size,
+        "device": detector.device.type,
+        "precision": detector.precision,
+        "exif": exif,
+        "pictures": save_images,
+    }
+    names = [str(image) for image in images]
+    outputs = Outputs(json, csv)
+    with StopSignal() as stop, PredictionFolder(out, names, settings, outputs, batch_size, resume=resume) as folder:
+        _say_start(folder, resume)
+        to_do = [images[number] for number in folder.to_do]
+        wanted = (image for image in to_do if not stop.number)
+        for result in _run(detector, wanted, len(to_do), batch_size, failures):
+            if kept:
+                folder.add(result, _drawn(result) if save_images else None)
+        folder.complete = not stop.number
+    done = folder.done
+    if done and kept:
+        told = f"{done:,} {'picture' if done == 1 else 'pictures'}"
+        typer.echo(f"{told} done. Results: {out}" if folder.complete else f"{told} of {len(images):,} done: {out}")
     for failure in failures:
         typer.echo(f"tood: {failure}", err=True)
+    if stop.number:
+        advice = "; the same command with --resume does the rest" if kept else ""
+        typer.echo(f"tood: stopped{advice}", err=True)
+        raise typer.Exit(128 + stop.number)
     if failures:
         raise typer.Exit(2)
 
 
-def _run(detector: Detector, images: list[Any], batch_size: int, failures: list[ToodError]) -> Iterator[Detections]:
+def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
+    """Paths and addresses of all images that the sources stand for, but none that `tood predict` drew; errors are
+    appended.
+
+    Drawn pictures that are named one by one are taken where nothing else is: then they are what is meant.
+    """
+    from tood.cli.prediction_folder import written_before
+    from tood.errors import ToodError
+    from tood.inference import expand, is_many, is_url
+
+    found: list[tuple[Any, bool, bool]] = []
+    manifests: dict[Path, Manifest] = {}
+
+    def is_drawn(path: Path) -> bool:
+        if path.parent not in manifests:
+            manifests[path.parent] = written_before(path.parent)
+        return manifests[path.parent].holds(path.parent, path.name)
+
+    for source in sources:
+        try:
+            many = is_many(source)
+            for image in expand(source):
+                drawn = not is_url(image.name) and is_drawn(Path(image.name))
+                found.append((image.content, drawn, many))
+        except ToodError as error:
+            failures.append(error)
+    only_drawn = all(drawn for _, drawn, _ in found)
+    taken = [content for content, drawn, many in found if not drawn or (only_drawn and not many)]
+    passed_over = len(found) - len(taken)
+    if passed_over:
+        pictures = "picture that tood predict drew is" if passed_over == 1 else "pictures that tood predict drew are"
+        typer.echo(f"{passed_over:,} {pictures} passed over", err=True)
+        if not taken and not failures:
+            failures.append(ToodError("there is no other picture: name what to look at"))
+    return taken
+
+
+def _say_start(folder: PredictionFolder, resume: bool) -> None:
+    if resume:
+        typer.echo(f"{folder.done:,} done before" if folder.done else "nothing to resume: from the start", err=True)
+    elif folder.found_unfinished:
+        typer.echo("a run that was stopped here is begun anew (with --resume it would go on)", err=True)
+
+
+def _identity(model: str) -> list[Any]:
+    """What a model was called and which file that is."""
+    from tood.weights import locate_weights
+
+    found = locate_weights(model).path.stat()
+    return [model, found.st_size, found.st_mtime_ns]
+
+
+def _run(
+    detector: Detector, images: Iterable[Any], count: int, batch_size: int, failures: list[ToodError]
+) -> Iterator[Detections]:
     """Detections of every image that can be read, with a line or a bar for the person; errors are appended."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    many = len(images) > 20
+    many = count > 20
     columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not many) as bar:
-        task = bar.add_task("pictures", total=len(images))
+        task = bar.add_task("pictures", total=count)
 
         def fail(_name: str, error: ToodError) -> None:
             failures.append(error)
@@ -129,78 +222,8 @@ def _summary(result: Detections) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
 
 
-def _write(
-    found: Iterator[Detections], sources: list[str], out: Path, save_images: bool, as_json: bool, as_csv: bool
-) -> int:
-    """Writes what is asked for as the results come; nothing, not even the folder, if none does."""
-    import csv
-    import json
+def _drawn(result: Detections) -> NDArray[np.uint8]:
+    from tood.plots import draw_detections
 
-    from tood.plots import draw_detections, write_image
-
-    done = 0
-    names = _PictureNames(out, sources)
-    with ExitStack() as files:
-        json_file: TextIO | None = None
-        table: Any = None
-        for result in found:
-            assert result.image is not None
-            if done == 0 and as_json:
-                json_file = files.enter_context(_text_file(out / "predictions.json"))
-            if done == 0 and as_csv:
-                table = csv.writer(files.enter_context(_text_file(out / "predictions.csv")), lineterminator="\n")
-                table.writerow(["image", "name", "label", "score", "x1", "y1", "x2", "y2"])
-            if json_file is not None:
-                json_file.write(("[\n" if done == 0 else ",\n") + json.dumps(_entry(result), ensure_ascii=False))
-            if table is not None:
-                for one in _entry(result)["detections"]:
-                    table.writerow([result.path, one["name"], one["label"], one["score"], *one["box"]])
-            if save_images:
-                write_image(names.next(str(result.path)), draw_detections(result.image, result))
-            done += 1
-        if json_file is not None:
-            json_file.write("\n]\n")
-    return done
-
-
-def _entry(result: Detections) -> dict[str, Any]:
     assert result.image is not None
-    height, width = result.image.shape[:2]
-    rounded = [
-        {**one, "box": [round(side, 2) for side in one["box"]], "score": round(one["score"], 4)}
-        for one in result.to_dicts()
-    ]
-    return {"image": result.path, "width": width, "height": height, "detections": rounded}
-
-
-class _PictureNames:
-    """A free name in the output folder for every picture: the source's own, numbered where it is taken."""
-
-    def __init__(self, out: Path, sources: list[str]) -> None:
-        self.out = out
-        # A picture must never replace the photograph that it was made of.
-        self.taken = {str(Path(source).resolve()) for source in sources}
-
-    def next(self, source: str) -> Path:
-        from urllib.parse import unquote, urlsplit
-
-        from tood.inference import is_url
-
-        name = Path(unquote(urlsplit(source).path) if is_url(source) else source)
-        stem = name.stem or "picture"
-        suffix = ".jpg" if name.suffix.lower() in (".jpg", ".jpeg", ".jpe") else ".png"
-        path, number = self.out / f"{stem}{suffix}", 1
-        while str(path.resolve()) in self.taken:
-            number += 1
-            path = self.out / f"{stem}_{number}{suffix}"
-        self.taken.add(str(path.resolve()))
-        return path
-
-
-@contextmanager
-def _text_file(path: Path) -> Iterator[TextIO]:
-    """A text file to fill bit by bit, which appears when it is complete, or never."""
-    from tood.whole_file import whole_file
-
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file
+    return draw_detections(result.image, result)

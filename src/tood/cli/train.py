@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from tood.cli.options import Threads
 
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
@@ -87,7 +91,7 @@ def train(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Train for so many minutes instead; the evaluation at the end is not counted.",
+            help="Train for so many minutes instead of --epochs; the evaluation at the end is not counted.",
             rich_help_panel=LENGTH,
             show_default=False,
         ),
@@ -113,7 +117,8 @@ def train(
     lr: Annotated[
         float | None,
         typer.Option(
-            help="Peak learning rate, taken as it is whatever the batch. Left out, the recipe's.",
+            help="Peak learning rate, taken as it is whatever the batch; a step keeps the recipe's images. Left out, "
+            "the recipe's.",
             rich_help_panel=RECIPE,
             show_default=False,
         ),
@@ -191,6 +196,7 @@ def train(
             show_default=False,
         ),
     ] = None,
+    threads: Threads = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of everything random. Left out: 0.", rich_help_panel=RUN, show_default=False),
@@ -200,7 +206,9 @@ def train(
 
     OUT also gets last.safetensors, metrics.csv, tensorboard/ and config.yaml, which starts the same run again.
 
-    Ctrl-C ends a run with OUT/checkpoint.pt, from which --resume goes on.
+    Ctrl-C, SIGTERM, a closed terminal (SIGHUP, unless started by nohup) and a closed pipe behind the output end a run
+    with OUT/checkpoint.pt, from which --resume goes on. torchrun passes SIGHUP on even under nohup, unless
+    TORCHELASTIC_SIGNALS_TO_HANDLE=SIGTERM,SIGINT is set.
 
     Examples:
 
@@ -251,14 +259,16 @@ def train(
     }
     chosen = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
     if lr is not None:
-        chosen += [f"optimizer.lr={lr}", "optimizer.lr_batch=null"]
+        chosen += [f"optimizer.lr={lr}", "optimizer.scale_lr=false"]
     if epochs is not None:
         chosen += [f"epochs={epochs}", "minutes=null"]
     if start_from == "scratch":
         chosen += ["model.backbone.frozen_stages=-1", "model.backbone.norm_eval=false"]  # it has everything to learn
     if minutes is not None:
         chosen += [f"minutes={minutes}"]
-    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), mode, Console())
+    final = apply_overrides(apply_overrides(base, chosen, "option"), settings or [])
+    _require_one_length(final, epochs, settings or [])
+    result = run(final, mode, Console(emoji=False))
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         _say_result(result)
     leave_processes()
@@ -273,16 +283,32 @@ def _require_default_data(base: RunConfig) -> None:
         raise ToodError(f"no dataset was named and there is none in {base.data.path}: name yours with --data FOLDER")
 
 
+def _require_one_length(run: RunConfig, epochs: int | None, settings: list[str]) -> None:
+    """Refuses a number of epochs that was asked for and would not count."""
+    from tood.errors import ToodError
+
+    asked = epochs is not None or any(setting.partition("=")[0].strip() == "epochs" for setting in settings)
+    if asked and run.minutes is not None:
+        raise ToodError(
+            f"epochs are given, and minutes ({run.minutes:g}), which alone would count: give one of the two (epochs "
+            "end a run that has minutes with --set minutes=null)"
+        )
+
+
 def _as_yaml(value: object) -> str:
     return str(value) if isinstance(value, int) else json.dumps(str(value))
 
 
 def _say_result(result: TrainResult) -> None:
+    from tood.errors import quoted
     from tood.training.progress import duration
 
     length = f"{result.epochs:.3g} epochs, {result.steps} steps, {duration(result.seconds)}"
     if result.interrupted_by is not None:
-        typer.echo(f"Stopped after {length}. To go on: tood train --resume --out {result.out}")
+        command = f"tood train --resume --out {quoted(result.out)}"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            command += f", launched with {os.environ['WORLD_SIZE']} processes as before"
+        _say_last(f"Stopped after {length}. To go on: {command}", result.interrupted_by)
         return
     typer.echo(f"Done: {length}.")
     if result.ap is not None:
@@ -291,7 +317,21 @@ def _say_result(result: TrainResult) -> None:
         )
         typer.echo(f"{result.best_ap:.3f}.")
     typer.echo(f"Weights: {result.best}")
-    typer.echo(f"To use them: tood predict --model {result.best} PICTURE")
+    typer.echo(f"To use them: tood predict --model {quoted(str(result.best))} PICTURE")
+
+
+def _say_last(text: str, interrupted_by: int) -> None:
+    """On standard output; where that may be what was lost, on standard error if anybody is there."""
+    from tood.training.progress import to_nowhere
+
+    lost = interrupted_by not in (signal.SIGINT, signal.SIGTERM)
+    for file in (sys.stderr, sys.stdout) if lost else (sys.stdout, sys.stderr):
+        try:
+            print(text, file=file, flush=True)
+        except OSError:
+            to_nowhere(file)
+        else:
+            return
 
 
 def _refuse(what: str, options: dict[str, object]) -> None:

@@ -9,7 +9,7 @@ from tood.data.digits import DigitsConfig, SceneConfig, write_digits
 from tood.data.formats import SplitInfo, write_coco
 from tood.data.images import image_size, read_image
 from tood.data.loading import Batch, Collate, eval_loader, train_loader
-from tood.data.reading import UnreadableImageError
+from tood.data.reading import SkippedImages, UnreadableImageError
 from tood.data.sampler import TrainBatchSampler
 from tood.data.samples import ImageInfo
 from tood.data.split import SplitReport, split_dataset
@@ -43,6 +43,7 @@ __all__ = [
     "Problem",
     "Sample",
     "SceneConfig",
+    "SkippedImages",
     "SplitInfo",
     "SplitReport",
     "TrainBatchSampler",

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.dataset import DetectionDataset, ImageRecord, Problem, Severity
-from tood.data.images import image_header, orientation, read_image
+from tood.data.dataset import DetectionDataset, Exif, ImageRecord, Problem, Severity
+from tood.data.images import decode_image, image_header, orientation, turned_size
 from tood.data.splits import read_leniently, require_images
 from tood.errors import ToodError
 
@@ -31,6 +31,7 @@ class CheckReport:
         boxes_per_class: usable boxes by class name, in label order (crowds among them).
         smallest, largest: (width, height) of the images of fewest and most pixels.
         problems: everything found: errors first, then warnings, then notes.
+        notes: what is to be said about how the folder was read, as files that were passed over.
     """
 
     root: Path
@@ -49,6 +50,7 @@ class CheckReport:
     smallest: tuple[int, int]
     largest: tuple[int, int]
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     def of(self, severity: Severity) -> tuple[Problem, ...]:
         """The problems of one severity."""
@@ -68,25 +70,27 @@ def check_dataset(
     root: str | Path,
     split: str | None = None,
     *,
+    exif: Exif = "auto",
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Read a split and decode every image of it.
 
     Errors are what training or evaluation would stop at (unreadable or missing images, sizes that disagree, duplicate
-    or unknown ids), warnings what loading mends (boxes clipped or dropped), notes what is worth knowing (crowds, grey
-    pictures, images without an object, EXIF orientation, the same box twice).
+    or unknown ids), warnings what loading mends (boxes clipped or dropped, JPEGs that lack their last bytes) or cannot
+    know (EXIF orientation where the labels tell nothing), notes what is worth knowing (crowds, grey pictures, images
+    without an object, EXIF orientation, 10 bits in a file of 16, the same box twice).
 
     Args:
         root: a dataset as for `load_dataset`.
-        split: name of the split; None as for `load_dataset`.
+        split, exif: as for `load_dataset`.
         workers: threads that decode images; None takes the machine's cores.
         progress: called with the images done and their total.
 
     Raises:
         ToodError: if nothing can be read at all: no dataset, no such split, a broken json or yaml, no image.
     """
-    dataset = read_leniently(root, split)
+    dataset = read_leniently(root, split, exif)
     if not dataset.images and not dataset.problems:
         require_images(dataset)
     missing = {problem.image_id for problem in dataset.problems if problem.kind == "image_missing"}
@@ -106,23 +110,30 @@ def _check_image(image: ImageRecord) -> list[Problem]:
     file = str(image.path)
     try:
         data = image.path.read_bytes()
-        pixels = read_image(data, name=file)
+        decoded = decode_image(data, name=file)
         header = image_header(data, name=file)
     except ToodError as error:
         return [Problem("image_unreadable", file, _without_name(str(error), file), image.id)]
     except (OSError, ValueError) as error:
         return [Problem("image_unreadable", file, f"cannot be read ({error})", image.id)]
     problems = []
-    turned = orientation(data)
-    if (header.width, header.height) != (image.width, image.height):
+    value = orientation(data)
+    stored, size = (header.width, header.height), (image.width, image.height)
+    turned = image.turned or stored != size == turned_size(stored, value)
+    if size != (turned_size(stored, value) if turned else stored):
         message = f"is {header.width}x{header.height} pixels, but its annotations are for {image.width}x{image.height}"
-        if turned >= 5 and (header.height, header.width) == (image.width, image.height):
-            message += ": they were made on the picture as its EXIF orientation turns it"
         problems.append(Problem("size_differs", file, message, image.id))
-    if turned != 1:
-        message = f"its EXIF orientation is {turned}: not applied, the pixels are used as stored"
+    if value != 1:
+        used = "applied, as its labels were made on the turned picture"
+        message = f"its EXIF orientation is {value}: {used if turned else 'not applied, the pixels are used as stored'}"
         problems.append(Problem("exif_orientation", file, message, image.id, severity="note"))
-    if _is_grey(pixels):
+    if decoded.rows is not None:
+        message = f"lacks its last bytes: {decoded.rows} of {header.height} rows are there, the others are grey"
+        problems.append(Problem("image_cut", file, message, image.id, severity="warning"))
+    if decoded.bits is not None and decoded.bits < 16:
+        message = f"uses {decoded.bits} of 16 bits a channel: scaled to 8 bits from those"
+        problems.append(Problem("few_bits", file, message, image.id, severity="note"))
+    if _is_grey(decoded.pixels):
         problems.append(Problem("grey", file, "is grey: it has no colour", image.id, severity="note"))
     return problems
 
@@ -187,6 +198,7 @@ def _report(dataset: DetectionDataset, found: list[Problem]) -> CheckReport:
         smallest=sizes[0] if sizes else (0, 0),
         largest=sizes[-1] if sizes else (0, 0),
         problems=problems,
+        notes=dataset.notes,
     )
 
 

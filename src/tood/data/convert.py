@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -12,13 +13,17 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_same_categories
-from tood.data.formats import open_folder, write_coco
+from tood.data.dataset import Category, DetectionDataset, Exif, ImageRecord, require_same_categories
+from tood.data.exif import WrittenFrames, frames_to_write
+from tood.data.formats import DatasetFolder, open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
 from tood.data.formats.yolo import label_path
-from tood.data.images import image_damage, image_size
+from tood.data.images import image_size
+from tood.data.output_folder import MANIFEST, OldDataset, require_free, require_sources_elsewhere
+from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
+from tood.manifest import Manifest
 from tood.whole_file import whole_folder
 
 FORMATS = ("coco", "yolo", "voc")
@@ -57,6 +62,7 @@ def convert_dataset(
     to: str,
     *,
     splits: Sequence[str] | None = None,
+    exif: Exif = "auto",
     transfer: ImageTransfer = ImageTransfer.HARDLINK,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -64,26 +70,35 @@ def convert_dataset(
     """Convert a dataset; `out` appears whole or not at all.
 
     Written are, for coco: `annotations/instances_<split>.json`, `<split>/`; yolo: `data.yaml`, `images/<split>/`,
-    `labels/<split>/`; voc: `Annotations/`, `JPEGImages/`, `ImageSets/Main/<split>.txt`.
+    `labels/<split>/`; voc: `Annotations/`, `JPEGImages/`, `ImageSets/Main/<split>.txt`. Pictures that cannot be read
+    are left out. Picture files stay as they are, with their EXIF: labels are written so that they are read as the same
+    boxes again.
 
     Args:
         root: the dataset, as for `load_dataset`.
-        out: folder to write; must not exist, be empty, or (with `overwrite`) hold a dataset, which it then replaces.
+        out: folder to write; must not exist, be empty, or (with `overwrite`) hold what this function wrote there and
+            nothing else, which it then replaces.
         to: `coco`, `yolo` or `voc`.
         splits: which ones; None takes all (but a `trainval` that is only train and val together goes to VOC alone).
+        exif: as for `load_dataset`.
         transfer: how the image files get there.
-        overwrite: replace a dataset that is in `out`.
+        overwrite: replace an earlier result that is in `out`.
         progress: called with the images done and their total.
 
     Raises:
-        ToodError: if the dataset does not load, `out` is not free, or cannot be written.
+        ToodError: if the dataset does not load, `out` is not free, holds anything that the dataset is read from, or
+            cannot be written.
     """
     if to not in FORMATS:
         raise ToodError(f"there is no dataset format {to!r}; there are {', '.join(FORMATS)}")
     source, target = Path(root), Path(out)
-    require_free(source, target, overwrite)
-    datasets, lost = _load(source, splits, to)
-    report = write_datasets(datasets, target, to, transfer, progress)
+    old = require_free(source, target, overwrite)
+    folder = open_folder(source)
+    datasets = _load(folder, splits, exif)
+    if old is not None:
+        require_sources_elsewhere(folder, datasets, target)
+    datasets, lost = _chosen(datasets, splits, to)
+    report = write_datasets(datasets, target, to, transfer, progress, old)
     return replace(report, lost=(*lost, *report.lost))
 
 
@@ -93,41 +108,44 @@ def write_datasets(
     to: str,
     transfer: ImageTransfer = ImageTransfer.HARDLINK,
     progress: Callable[[int, int], None] | None = None,
+    old: OldDataset | None = None,
 ) -> ConversionReport:
-    """Write splits into a new folder, which appears whole or not at all; arguments as for `convert_dataset`.
+    """Write splits into a new folder, which appears whole or not at all.
+
+    Arguments are as for `convert_dataset`; `old` is what `require_free` gives.
 
     Raises:
         ToodError: if the folder cannot be written, or a file that an annotation names as its image is none.
     """
+    _require_folder_names(datasets)
     paths = [image.path for dataset in datasets for image in dataset.images]
     total = len(set(paths) if to == "voc" else paths)  # a VOC image may be in several lists
-    damaged: list[str] = []
+    frames = frames_to_write(datasets, to)
+    datasets = frames.datasets
     done = 0
 
     def place(image: ImageRecord, path: Path) -> None:
         nonlocal done
         _require_image(image)
-        damage = image_damage(image.path)
-        if damage is not None:
-            damaged.append(damage)
         _transfer(image.path, path, transfer)
         done += 1
         if progress is not None:
             progress(done, total)
 
     try:
-        with whole_folder(out) as folder:
-            writer = {"coco": _write_coco, "yolo": _write_yolo, "voc": _write_voc}[to]
-            lost = writer(folder, datasets, place)
+        with whole_folder(out, old) as folder:
+            if to == "yolo":
+                lost = _write_yolo(folder, datasets, place, frames)
+            else:
+                lost = (_write_coco if to == "coco" else _write_voc)(folder, datasets, place)
+            Manifest.of(folder).write(folder / MANIFEST)
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ToodError(f"{out}: cannot be written ({why}); nothing is left there") from error
+        left = "nothing is left there" if old is None else "what is there stays as it was"
+        raise ToodError(f"{out}: cannot be written ({why}); {left}") from error
     outside = [image.name for dataset in datasets for image in dataset.images if _leaves_its_folder(image)]
     if outside:
         lost.append(f"{len(outside)} image files lie outside their folder, such as {outside[0]}: written inside it")
-    if damaged:
-        more = f" (and {len(damaged) - 1} more: `tood data check` lists them)" if len(damaged) > 1 else ""
-        lost.append(f"written as it is, though no one can train on it: {damaged[0]}{more}")
     counted = {dataset.split: _written_boxes(dataset, to) for dataset in datasets}
     images = {dataset.split: len(dataset.images) for dataset in datasets}
     return ConversionReport(out, to, images, counted, tuple(lost))
@@ -141,14 +159,27 @@ def _require_image(image: ImageRecord) -> None:
         raise ToodError(f"{error}; nothing is written: `tood data check` lists such files") from None
 
 
-def _load(root: Path, splits: Sequence[str] | None, to: str) -> tuple[list[DetectionDataset], list[str]]:
-    """The splits to write, and what is lost by loading and choosing them."""
-    folder = open_folder(root)
+def _require_folder_names(datasets: Sequence[DetectionDataset]) -> None:
+    """Refuse a split whose name, taken from a file's, would lead out of the new folder."""
+    for dataset in datasets:
+        path = PurePosixPath(dataset.split)
+        if path.is_absolute() or not path.parts or ".." in path.parts:
+            raise ToodError(f"{dataset.source}: split {dataset.split!r} cannot be a folder's name: rename that file")
+
+
+def _load(folder: DatasetFolder, splits: Sequence[str] | None, exif: Exif) -> list[DetectionDataset]:
     names = [resolve_split(folder, split) for split in splits] if splits else list(folder.splits)
-    datasets = [load_split(folder, name) for name in dict.fromkeys(names)]
+    datasets = [load_split(folder, name, exif=exif, keep_going=True) for name in dict.fromkeys(names)]
     if not any(dataset.annotated for dataset in datasets):
-        raise ToodError(f"{root}: has no annotations to convert")
-    lost = []
+        raise ToodError(f"{folder.root}: has no annotations to convert")
+    return datasets
+
+
+def _chosen(
+    datasets: Sequence[DetectionDataset], splits: Sequence[str] | None, to: str
+) -> tuple[list[DetectionDataset], list[str]]:
+    """The splits to write, and what is lost by loading and choosing them."""
+    datasets, lost = without_unreadable(datasets)
     if splits is None and to != "voc":
         by_name = {dataset.split: {image.path for image in dataset.images} for dataset in datasets}
         if {"train", "val", "trainval"} <= by_name.keys() and by_name["trainval"] <= by_name["train"] | by_name["val"]:
@@ -189,10 +220,13 @@ def _write_coco(folder: Path, datasets: Sequence[DetectionDataset], place: Place
         write_coco(folder / "annotations" / f"instances_{dataset.split}.json", dataset.categories, images)
         if dataset.format == "coco":
             lost.append(f"{dataset.split}: masks, licences and other fields besides boxes are not carried over")
+        if dataset.crowds_are_difficult and (count := sum(int(image.crowd.sum()) for image in images)):
+            what = "difficult objects become crowds: COCO has none, and a crowd excuses every box within it"
+            lost.append(f"{dataset.split}: {count} {what}")
     return lost
 
 
-def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place) -> list[str]:
+def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place, frames: WrittenFrames) -> list[str]:
     lost = []
     categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
     for dataset in datasets:
@@ -209,7 +243,8 @@ def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place
             lost.append(f"{dataset.split}: {crowds} crowd boxes left out: YOLO has no crowd flag")
     lost.extend(_lost_ids(categories, range(len(categories)), "image and annotation ids and areas"))
     folders = {dataset.split: f"images/{dataset.split}" for dataset in datasets}
-    write_text(folder / "data.yaml", yolo_yaml(categories, folders))
+    write_text(folder / "data.yaml", yolo_yaml(categories, folders, frames.exif))
+    lost.extend(frames.sentences())
     return lost
 
 
@@ -245,6 +280,8 @@ def _write_voc(folder: Path, datasets: Sequence[DetectionDataset], place: Place)
                     (folder / "Annotations" / f"{keys[path]}.xml").write_bytes(xml)
             listed.append(keys[path])
         write_text(folder / "ImageSets" / "Main" / f"{dataset.split}.txt", "".join(f"{key}\n" for key in listed))
+        if not dataset.crowds_are_difficult and (count := sum(int(image.crowd.sum()) for image in dataset.images)):
+            lost.append(f"{dataset.split}: {count} crowds become difficult objects: VOC has no crowds")
         if thin:
             lost.append(
                 f"{dataset.split}: {thin} boxes left out: in VOC one of at most a pixel's width or height has no area"
@@ -286,16 +323,21 @@ def _unique_names(images: Sequence[ImageRecord], by_stem: bool = False) -> list[
     for image in images:
         name = _safe_name(image)
         key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
-        if key.casefold() in taken:
+        if _same_file_key(key) in taken:
             path = PurePosixPath(name)
             name = str(path.with_name(f"{path.stem}_{image.id}{path.suffix}"))
             key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
-            while key.casefold() in taken:
+            while _same_file_key(key) in taken:
                 key, path = f"{key}_", PurePosixPath(name)
                 name = str(path.with_name(f"{path.stem}_{path.suffix}"))
-        taken.add(key.casefold())
+        taken.add(_same_file_key(key))
         names.append(name)
     return names
+
+
+def _same_file_key(name: str) -> str:
+    """Equal for names that some file system takes for one: in small and capital letters, composed and decomposed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _safe_name(image: ImageRecord) -> str:
@@ -319,16 +361,18 @@ def _flat_name(image: ImageRecord, split: str, taken: set[str]) -> str:
     # A VOC list may tell a flag after a blank; xml holds no control characters.
     stem = "".join(letter if xml_can_hold(letter) else "_" for letter in stem)
     candidates = [stem, f"{split}_{stem}", f"{split}_{stem}_{image.id}"]
-    name = next((candidate for candidate in candidates if candidate.casefold() not in taken), candidates[-1])
-    while name.casefold() in taken:
+    name = next((candidate for candidate in candidates if _same_file_key(candidate) not in taken), candidates[-1])
+    while _same_file_key(name) in taken:
         name += "_"
-    taken.add(name.casefold())
+    taken.add(_same_file_key(name))
     return name
 
 
 def _transfer(source: Path, target: Path, transfer: ImageTransfer) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     real = source.resolve()
+    if os.path.lexists(target):  # written over, a hard link would change the picture that it is of
+        raise FileExistsError(errno.EEXIST, f"two images would have the name {target.name}")
     if transfer is ImageTransfer.SYMLINK:
         target.symlink_to(real)
         return
@@ -340,26 +384,3 @@ def _transfer(source: Path, target: Path, transfer: ImageTransfer) -> None:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES, errno.ENOSYS):
                 raise
     shutil.copyfile(real, target)
-
-
-def require_free(root: Path, out: Path, overwrite: bool) -> None:
-    """Refuse an `out` that something would be lost in."""
-    real_root, real_out = root.resolve(), out.resolve()
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ToodError(f"{out}: is there already and is no folder; name another")
-    if (
-        real_out == real_root
-        or real_out in real_root.parents
-        or real_out in (Path.cwd().resolve(), *Path.cwd().resolve().parents)
-    ):
-        raise ToodError(f"{out}: holds the dataset that is to be converted, or the folder you work in; name another")
-    if real_root in real_out.parents and root.is_dir():
-        raise ToodError(f"{out}: lies inside the dataset that is to be converted; name a folder outside it")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not overwrite:
-        raise ToodError(f"{out}: is not empty; name another folder, or replace the dataset in it with --overwrite")
-    try:
-        open_folder(out)
-    except ToodError:
-        raise ToodError(f"{out}: holds something that is no dataset: not overwritten; name another folder") from None

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.data.notes import PictureNotes
 from tood.errors import ToodError
 
 Severity = Literal["error", "warning", "note"]
+
+# What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned picture.
+Exif = Literal["auto", "stored", "turned"]
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,16 @@ class ImageRecord:
     Attributes:
         id: number of the image, unique in its split.
         path: the image file.
-        width, height: pixels as stored in the file (EXIF orientation not applied).
-        boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of the stored image, inside it and of positive area.
+        width, height: pixels as stored in the file or, where `turned`, as its EXIF orientation turns it.
+        boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of that picture, inside it and of positive area.
         labels: [G] int64, index into the dataset's `categories`.
         crowd: [G] bool, True where the box stands for a group (in VOC: is `difficult`): ignored, never a positive.
+            Which of the two it is tells `DetectionDataset.crowds_are_difficult`; evaluation treats them differently.
         areas: [G] float64, the annotation's area in square pixels (COCO's `area`, of the mask; else the box's).
         annotation_ids: [G] int64, unique in the split.
         file_name: name inside the split's image folder, with sub-folders; empty means `path.name`.
+        turned: whether the picture is to be turned as its EXIF orientation says, because its labels were made so.
+        size_from_file: whether width and height are of the file's header, as the labels tell none.
     """
 
     id: int
@@ -49,6 +57,8 @@ class ImageRecord:
     areas: NDArray[np.float64]
     annotation_ids: NDArray[np.int64]
     file_name: str = ""
+    turned: bool = False
+    size_from_file: bool = False
 
     @property
     def name(self) -> str:
@@ -109,6 +119,9 @@ class DetectionDataset:
         problems: what was mended while loading (warnings).
         annotated: False for a split that has images but no annotations (a test set).
         source: file or folder that the split was read from.
+        files: other files and folders that it was read from besides its images: label files, lists.
+        notes: a sentence for each thing about how the folder was read that a person should know.
+        exif: what the dataset itself says that the labels of pictures with an EXIF orientation were made on.
     """
 
     root: Path
@@ -119,9 +132,17 @@ class DetectionDataset:
     problems: tuple[Problem, ...] = ()
     annotated: bool = True
     source: Path | None = None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    exif: Exif = "auto"
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def picture_notes(self) -> PictureNotes:
+        """What is found in the pictures when they are decoded, each told once however often the dataset is read."""
+        return PictureNotes(self.images)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -129,15 +150,27 @@ class DetectionDataset:
         return tuple(category.name for category in self.categories)
 
     @property
+    def crowds_are_difficult(self) -> bool:
+        """Whether the records' `crowd` marks VOC's difficult objects instead of COCO's crowds."""
+        return self.format == "voc"
+
+    @property
     def box_count(self) -> int:
         """Number of boxes over all images, crowds among them."""
         return sum(len(image.boxes) for image in self.images)
+
+    @property
+    def object_count(self) -> int:
+        """Number of boxes over all images that are learned and measured: crowds are neither."""
+        return sum(int((~image.crowd).sum()) for image in self.images)
 
     def digest(self) -> str:
         """SHA-256 of what is learned from: the images' names and sizes, their boxes and labels."""
         sha = hashlib.sha256(repr([category.name for category in self.categories]).encode())
         for image in self.images:
             sha.update(f"{image.name}\0{image.width}\0{image.height}\0".encode())
+            if image.turned:
+                sha.update(b"turned\0")
             for values in (image.boxes, image.labels, image.crowd):
                 sha.update(np.ascontiguousarray(values).tobytes())
         return sha.hexdigest()

@@ -20,6 +20,8 @@ from tood.whole_file import whole_file
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".pixels.npy"
+# Goes up when the same file and record give other pixels.
+_PIXEL_RULES = 2
 # Of a .npy file of 8-bit pixels, rounded up.
 _HEADER_BYTES = 128
 # What stays free on the disk, whatever the limit: checkpoints need it.
@@ -122,5 +124,5 @@ class DiskCache:
         except OSError:
             return None
         told = f"{image.path.absolute()}\n{stat.st_mtime_ns}\n{stat.st_size}\n{height}x{width}"
-        told += f"\n{self.read.reduction(image)}\n{image.height}x{image.width}"
+        told += f"\n{self.read.reduction(image)}\n{image.height}x{image.width}\n{_PIXEL_RULES}\n{image.turned}"
         return self.folder / f"{hashlib.sha256(told.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}{_SUFFIX}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +15,18 @@ IMAGE_SUFFIXES = frozenset(
 
 # Pictures, for a person, that no decoder here reads.
 _UNREAD_SUFFIXES = frozenset(
-    {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"}
-    | {".psd", ".svg", ".exr", ".hdr", ".jp2", ".tga"}
+    {".heic", ".heif", ".hif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"}
+    | {".psd", ".xcf", ".svg", ".exr", ".hdr", ".jp2", ".j2k", ".tga", ".ico", ".dcm"}
 )
 
 # Folders that a system or a program keeps for itself, with previews or leftovers of pictures in them.
 _SYSTEM_FOLDERS = frozenset(
     {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 )
+
+_HIDDEN = "hidden"
+_BROKEN_LINK = "links to nothing"
+_CLOSED = "in a folder that cannot be read"
 
 
 @dataclass(frozen=True)
@@ -40,39 +45,76 @@ class FolderImages:
 def find_images(folder: Path) -> FolderImages:
     """The pictures of a folder and its sub-folders, told by their suffix; linked folders are entered, each once.
 
-    Hidden files and folders, and those that a system keeps for itself (`@eaDir`, `__MACOSX`), are passed over.
+    Hidden files and folders, and those that a system keeps for itself (`@eaDir`, `__MACOSX`), are passed over. A
+    folder that is there and linked to goes by its own name, not by the link's.
     """
     images: list[Path] = []
     passed_over: dict[str, list[Path]] = {}
-    entered: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        identity = os.stat(parent)  # noqa: PTH116 - a path is made of what is kept alone
-        if (identity.st_dev, identity.st_ino) in entered:  # a link to a folder above, or a second one to this
-            folders.clear()
-            continue
-        entered.add((identity.st_dev, identity.st_ino))
-        inside = Path(parent)
-        kept = inside == folder or not is_hidden(inside.name)
-        if not kept:
-            reason = f"in a hidden or system folder ({inside.name})"
-            pictures = [inside / name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-            if pictures:
-                passed_over.setdefault(reason, []).extend(pictures)
-            folders.clear()
-            continue
-        for name in files:
-            path, suffix = inside / name, Path(name).suffix.lower()
-            if suffix in _UNREAD_SUFFIXES:
-                passed_over.setdefault(f"{suffix} files are not read: save them as JPEG or PNG", []).append(path)
-            elif suffix in IMAGE_SUFFIXES and is_hidden(name):
-                passed_over.setdefault("hidden", []).append(path)
-            elif suffix in IMAGE_SUFFIXES and path.is_file():
-                images.append(path)
-            elif suffix in IMAGE_SUFFIXES:
-                passed_over.setdefault("links to nothing", []).append(path)
+    for path, reason in _walk(folder):
+        if reason is None:
+            images.append(path)
+        else:
+            passed_over.setdefault(reason, []).append(path)
     return FolderImages(tuple(sorted(images)), {reason: tuple(sorted(paths)) for reason, paths in passed_over.items()})
+
+
+def any_images(folder: Path) -> Iterator[Path]:
+    """The pictures of `find_images` one by one, in no order: for who needs but the first few."""
+    return (path for path, reason in _walk(folder) if reason is None)
+
+
+def passed_over_line(passed_over: Mapping[str, Sequence[Path]]) -> str | None:
+    """One line that says how many files were passed over and why, with an example of each; None if there are none."""
+    if not passed_over:
+        return None
+    total = sum(map(len, passed_over.values()))
+    told = "; ".join(f"{len(paths)} {reason} (such as {paths[0]})" for reason, paths in passed_over.items())
+    return f"{total} file{'' if total == 1 else 's'} passed over: {told}"
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is one that a system or program keeps for itself."""
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def file_identity(path: Path) -> tuple[int, int] | str:
+    """What is equal for two names of one file, through links and spellings."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return os.path.abspath(path)  # noqa: PTH100 - of a file that is not there, `resolve` may fail
+    # Some file systems number no files.
+    return (found.st_dev, found.st_ino) if found.st_ino else str(path.resolve())
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each picture file, with the reason if it is passed over."""
+    entered: set[tuple[int, int] | str] = set()
+    waiting = deque([folder])
+    while waiting:
+        inside = waiting.popleft()
+        identity = file_identity(inside)
+        if identity in entered:  # a link to a folder above, or a second one to this
+            continue
+        entered.add(identity)
+        try:
+            with os.scandir(inside) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError:
+            yield inside, _CLOSED
+            continue
+        hidden = inside != folder and is_hidden(inside.name)
+        for entry in entries:
+            path = inside / entry.name
+            if entry.is_dir():
+                # Links come last: what is linked to goes by its own name.
+                if not hidden:
+                    (waiting.append if entry.is_symlink() else waiting.appendleft)(path)
+                continue
+            suffix = path.suffix.lower()
+            if suffix in IMAGE_SUFFIXES and hidden:
+                yield path, f"in hidden or system folders ({inside.name})"
+            elif suffix in _UNREAD_SUFFIXES and not hidden:
+                yield path, f"{suffix} files, which are not read: save them as JPEG or PNG"
+            elif suffix in IMAGE_SUFFIXES:
+                yield path, _HIDDEN if is_hidden(entry.name) else None if entry.is_file() else _BROKEN_LINK

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from tood.data.config import BatchPlan, DataConfig
 from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.disk_cache import DiskCache
 from tood.data.image_cache import ImageCache, build_cache, pixel_bytes
+from tood.data.notes import PictureNotes
 from tood.data.reading import ImageReader, SkippedImages
 from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
 from tood.data.samples import EvalImages, ImageInfo, TrainImages
@@ -28,6 +30,7 @@ from tood.data.transforms.sample import Sample
 from tood.data.transforms.steps import AugmentConfig
 from tood.errors import ToodError
 from tood.input import InputConfig, stacked
+from tood.machine import usable_cores
 from tood.processes import Processes
 from tood.structures import Targets
 
@@ -60,7 +63,7 @@ class Batch:
     @property
     def blank(self) -> bool:
         """Whether no image was left for this process (see `TrainBatchSampler`)."""
-        return all(info.geometry.image == (0, 0) for info in self.infos)
+        return all(info.blank for info in self.infos)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device."""
@@ -130,8 +133,7 @@ def default_workers(on_gpu: bool | None = None) -> int:
 
     Processes that torchrun or `accelerate launch` started side by side share the cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     return min(cores, 8) if gpu else max(1, cores // 4)
 
@@ -168,9 +170,11 @@ def train_loader(
     """
     records = _records(dataset, data)
     largest_scale = partial(augment.largest_scale, limits=(input.short, input.long))
-    read = ImageReader(largest_scale if data.scaled_jpeg else None)
+    notes = dataset.picture_notes
+    read = ImageReader(largest_scale if data.scaled_jpeg else None, notes)
     skipped = SkippedImages(records) if data.unreadable == "skip" else None
     kept = _cache(data, records, largest_scale, read, skipped is not None)
+    notes.tell()
     sampler = TrainBatchSampler(
         len(records),
         plan,
@@ -180,7 +184,7 @@ def train_loader(
         process=processes.rank,
     )
     images = TrainImages(records, augment, input, plan.seed, kept, read, skipped)
-    return _loader(images, sampler, data.workers, input, on_gpu)
+    return _loader(images, sampler, data.workers, input, on_gpu, notes)
 
 
 def eval_loader(
@@ -191,6 +195,7 @@ def eval_loader(
     processes: Processes = Processes(),  # noqa: B008 - frozen
     *,
     on_gpu: bool | None = None,
+    skipped: SkippedImages | None = None,
 ) -> DataLoader[Batch]:
     """Every image once, as the model's input wants it; a batch's images have one padded shape.
 
@@ -201,6 +206,7 @@ def eval_loader(
         workers: loading processes, 0 for none; None picks `default_workers(on_gpu)`.
         processes: see `EvalBatchSampler`.
         on_gpu: as for `train_loader`.
+        skipped: where given, images that cannot be read are counted there and are blanks in their batches.
 
     Raises:
         ToodError: the split is empty; while iterating, an image that is missing or broken, with its file.
@@ -210,7 +216,8 @@ def eval_loader(
     canvases = (input.geometry(image.height, image.width).canvas for image in dataset.images)
     shapes = np.array([input.padded(*canvas) for canvas in canvases], dtype=np.int64)
     sampler = EvalBatchSampler(shapes, batch_size, processes.count, processes.rank)
-    return _loader(EvalImages(dataset.images, input), sampler, workers, input, on_gpu)
+    images = EvalImages(dataset.images, input, ImageReader(notes=dataset.picture_notes), skipped)
+    return _loader(images, sampler, workers, input, on_gpu, dataset.picture_notes)
 
 
 def _records(dataset: DetectionDataset, data: DataConfig) -> list[ImageRecord]:
@@ -258,10 +265,11 @@ def _loader(
     workers: int | None,
     input: InputConfig,
     on_gpu: bool | None,
+    notes: PictureNotes,
 ) -> DataLoader[Batch]:
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     count = default_workers(on_gpu) if workers is None else workers
-    return DataLoader(
+    loader = _TellingLoader(
         images,  # type: ignore[arg-type]  # typed by what collating makes of the items
         batch_sampler=sampler,
         num_workers=count,
@@ -269,11 +277,43 @@ def _loader(
         pin_memory=on_gpu,
         persistent_workers=count > 0,
         prefetch_factor=4 if count > 0 else None,
-        worker_init_fn=_one_thread if count > 0 else None,
+        worker_init_fn=_prepare_worker if count > 0 else None,
     )
+    loader.notes = notes
+    return loader
 
 
-def _one_thread(_worker: int) -> None:
-    """A worker is one of several: threads of its own would only fight for the cores."""
+class _TellingLoader(DataLoader[Batch]):
+    """A loader that says at the end of each pass what was found in the pictures."""
+
+    notes: PictureNotes | None = None
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        batches = super().__iter__()
+        return batches if self.notes is None else _Telling(batches, self.notes)
+
+
+class _Telling(Iterator[Batch]):
+    """The batches of a pass."""
+
+    def __init__(self, batches: Iterator[Batch], notes: PictureNotes) -> None:
+        self.batches, self.notes = batches, notes
+
+    def __next__(self) -> Batch:
+        try:
+            return next(self.batches)
+        except StopIteration:
+            self.notes.tell()
+            raise
+
+
+def _prepare_worker(_worker: int) -> None:
+    """A worker is one of several: threads of its own would only fight for the cores.
+
+    Ctrl-C and a closed terminal reach it too, and are for the process that it loads for, which ends it.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

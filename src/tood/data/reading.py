@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from tood.data.dataset import ImageRecord
-from tood.data.images import read_image
+from tood.data.images import decode_image
+from tood.data.notes import PictureNotes
 from tood.errors import ToodError
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,11 @@ class ImageReader:
         largest_scale: where given, the largest factor by which an image of this height and width will be scaled; a
             JPEG that is wanted at half its size or less is then decoded at a half, quarter or eighth of it, never at
             less than what is wanted.
+        notes: where given, what is found in decoding goes there.
     """
 
     largest_scale: Callable[[int, int], float] | None = None
+    notes: PictureNotes | None = None
 
     def __call__(self, record: ImageRecord) -> NDArray[np.uint8]:
         """[H, W, 3] uint8 RGB.
@@ -53,11 +56,17 @@ class ImageReader:
             UnreadableImageError: it is missing or broken, or not of the size that its annotations say.
         """
         try:
-            return read_image(
-                record.path, expected_size=(record.width, record.height), reduction=self.reduction(record)
+            decoded = decode_image(
+                record.path,
+                exif=record.turned,
+                expected_size=(record.width, record.height),
+                reduction=self.reduction(record),
             )
         except ToodError as error:
             raise UnreadableImageError(str(error)) from None
+        if self.notes is not None:
+            self.notes.add(record, decoded)
+        return decoded.pixels
 
     def reduction(self, record: ImageRecord) -> int:
         """By how much a JPEG of this size is scaled down in decoding."""
@@ -76,10 +85,11 @@ class SkippedImages:
 
     Args:
         records: the dataset's; an image is told by its index.
+        instead: what follows from it, for the log.
     """
 
-    def __init__(self, records: Sequence[ImageRecord]) -> None:
-        self.records = records
+    def __init__(self, records: Sequence[ImageRecord], instead: str = "skipped, other images take its place") -> None:
+        self.records, self.instead = records, instead
         # In shared memory: whichever process meets an image first says so, the others need not.
         self.flags = torch.zeros(len(records), dtype=torch.uint8)
         self.flags.share_memory_()  # type: ignore[no-untyped-call]
@@ -88,7 +98,21 @@ class SkippedImages:
         """Counts an image, and says so in the log the first time."""
         if not self.flags[index]:
             self.flags[index] = 1
-            log.warning("%s: skipped, other images take its place", error)
+            log.warning("%s: %s", error, self.instead)
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self.flags[index])
+
+    @property
+    def count(self) -> int:
+        """How many there are so far."""
+        return int(self.flags.sum())
+
+    @property
+    def readable_ids(self) -> NDArray[np.int64]:
+        """Ids of the other images."""
+        ids = [record.id for record, skipped in zip(self.records, self.flags.tolist(), strict=True) if not skipped]
+        return np.array(ids, np.int64)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -73,6 +74,12 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     def sampler(self) -> TrainBatchSampler:
         """Itself: where Accelerate looks for `set_epoch`."""
         return self
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the images of a step but the seed and their number in it."""
+        kinds = b"" if self.landscape is None else np.packbits(self.landscape).tobytes()
+        return hashlib.sha256(f"{self.count} {self.drop_last} ".encode() + kinds).hexdigest()
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch, from 0, that the next iteration is for."""

@@ -39,6 +39,11 @@ class ImageInfo:
     path: str
     geometry: Geometry
 
+    @property
+    def blank(self) -> bool:
+        """Whether there is no image: it fills up a batch."""
+        return self.geometry.image == (0, 0)
+
 
 class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
     """Augmented images: what a key gives depends on (seed, epoch, image) and the batch's canvas alone.
@@ -129,17 +134,39 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
 
 
 class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
-    """Images as a network's input wants them, nothing else."""
+    """Images as a network's input wants them, nothing else.
 
-    def __init__(self, records: Sequence[ImageRecord], input: InputConfig) -> None:
-        self.records, self.input, self.read = records, input, WHOLE
+    Args:
+        records: the images.
+        input: of the model.
+        read: decodes them.
+        skipped: where given, an image that cannot be read is counted there and a blank takes its place, now and ever
+            after; else it raises its UnreadableImageError.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        input: InputConfig,
+        read: ImageReader = WHOLE,
+        skipped: SkippedImages | None = None,
+    ) -> None:
+        self.records, self.input, self.read, self.skipped = records, input, read, skipped
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: SampleKey) -> tuple[Sample, ImageInfo]:
         record = self.records[key.image]
-        pixels, geometry = prepare(self.read(record), self.input)
+        if self.skipped is not None and key.image in self.skipped:
+            return _BLANK
+        try:
+            pixels, geometry = prepare(self.read(record), self.input)
+        except UnreadableImageError as error:
+            if self.skipped is None:
+                raise
+            self.skipped.add(key.image, error)
+            return _BLANK
         sample = Sample(pixels, geometry.to_input(record.boxes), record.labels, record.crowd)
         return with_area(sample), ImageInfo(record.id, str(record.path), geometry)
 

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.convert import ImageTransfer, require_free, write_datasets
-from tood.data.dataset import DetectionDataset
-from tood.data.formats import open_folder
+from tood.data.convert import ImageTransfer, write_datasets
+from tood.data.dataset import DetectionDataset, Exif
+from tood.data.files import file_identity
+from tood.data.formats import DatasetFolder, open_folder
+from tood.data.output_folder import require_free, require_sources_elsewhere
+from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
 
@@ -43,6 +46,7 @@ def split_dataset(
     val: float = 0.2,
     test: float = 0.0,
     split: str | None = None,
+    exif: Exif = "auto",
     seed: int = 0,
     transfer: ImageTransfer = ImageTransfer.HARDLINK,
     overwrite: bool = False,
@@ -57,6 +61,7 @@ def split_dataset(
         out: folder to write, as for `convert_dataset`.
         val, test: shares of the images.
         split: the one to divide; None takes the only one.
+        exif: as for `load_dataset`.
         seed: of the draw.
         transfer, overwrite, progress: as for `convert_dataset`.
 
@@ -69,14 +74,22 @@ def split_dataset(
     if seed < 0:
         raise ToodError(f"seed is {seed}: expected 0 or more")
     source, target = Path(root), Path(out)
-    require_free(source, target, overwrite)
-    dataset = _load(source, split)
+    old = require_free(source, target, overwrite)
+    folder = open_folder(source)
+    dataset = _load(folder, split, exif)
+    if old is not None:
+        require_sources_elsewhere(folder, [dataset], target)
+    (dataset,), unreadable = without_unreadable([dataset])
     shares = {"train": 1 - val - test, "val": val, "test": test}
     names = [name for name, share in shares.items() if share > 0]
-    if len(dataset.images) < len(names):
+    # What is one file under several names or ids goes to one part.
+    files = _files(dataset)
+    if int(files.max()) + 1 < len(names):
         raise ToodError(f"{root}: {len(dataset.images)} images cannot be divided into {' and '.join(names)}")
     present = _present(dataset)
-    chosen = stratify(present, [shares[name] for name in names], seed)
+    present_in_file = np.zeros((int(files.max()) + 1, present.shape[1]), np.bool_)
+    np.logical_or.at(present_in_file, files, present)
+    chosen = stratify(present_in_file, [shares[name] for name in names], seed)[files]
     parts = [
         replace(
             dataset,
@@ -85,10 +98,10 @@ def split_dataset(
         )
         for number, name in enumerate(names)
     ]
-    written = write_datasets(parts, target, dataset.format, transfer, progress)
+    written = write_datasets(parts, target, dataset.format, transfer, progress, old)
     counts = np.stack([present[chosen == number].sum(axis=0) for number in range(len(names))], axis=1)
     rows = tuple(zip(dataset.class_names, map(tuple, counts.tolist()), strict=True))
-    notes = (*_missing(rows, names), *written.lost)
+    notes = (*_missing(rows, names), *unreadable, *written.lost)
     return SplitReport(target, dataset.format, written.images, written.boxes, rows, notes)
 
 
@@ -165,13 +178,13 @@ def _spread(present: NDArray[np.bool_], part: NDArray[np.int64], parts: int) -> 
                 part[moved] = lacking
 
 
-def _load(root: Path, split: str | None) -> DetectionDataset:
-    folder = open_folder(root)
+def _load(folder: DatasetFolder, split: str | None, exif: Exif) -> DetectionDataset:
+    root = folder.root
     annotated = [name for name, info in folder.splits.items() if info.annotated]
     if split is None and len(annotated) != 1:
         told = f"has the splits {', '.join(annotated)} already" if annotated else "has no annotations"
         raise ToodError(f"{root}: {told}; name the one to divide with --split" if annotated else f"{root}: {told}")
-    dataset = load_split(folder, resolve_split(folder, split or annotated[0]))
+    dataset = load_split(folder, resolve_split(folder, split or annotated[0]), exif=exif, keep_going=True)
     if not dataset.annotated:
         raise ToodError(f"{root}: split {dataset.split!r} has no annotations to divide")
     return dataset
@@ -183,6 +196,13 @@ def _present(dataset: DetectionDataset) -> NDArray[np.bool_]:
     for row, image in enumerate(dataset.images):
         present[row, image.labels[~image.crowd]] = True
     return present
+
+
+def _files(dataset: DetectionDataset) -> NDArray[np.int64]:
+    """[I] a number for the file of each image, equal where two are one; counted in the order of the images."""
+    numbers: dict[tuple[int, int] | str, int] = {}
+    found = [numbers.setdefault(file_identity(image.path), len(numbers)) for image in dataset.images]
+    return np.array(found, np.int64)
 
 
 def _missing(rows: Sequence[tuple[str, tuple[int, ...]]], names: Sequence[str]) -> list[str]:

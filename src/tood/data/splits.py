@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from tood.data.dataset import DetectionDataset, Problem
-from tood.data.formats import DatasetFolder, SplitInfo, find_name, open_folder
-from tood.errors import ToodError
+from tood.data.dataset import DetectionDataset, Exif, Problem
+from tood.data.exif import oriented
+from tood.data.files import file_identity, find_images, passed_over_line
+from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
+from tood.errors import ToodError, quoted
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ def available_splits(root: str | Path) -> dict[str, SplitInfo]:
     return dict(open_folder(root).splits)
 
 
-def load_dataset(root: str | Path, split: str | None = None, *, images_required: bool = True) -> DetectionDataset:
+def load_dataset(
+    root: str | Path, split: str | None = None, *, images_required: bool = True, exif: Exif = "auto"
+) -> DetectionDataset:
     """Load one split, without opening the images (COCO, VOC) or reading their headers only (YOLO).
 
     Boxes that reach outside their image are clipped, those without area dropped: each is a warning in `problems`.
@@ -50,29 +57,48 @@ def load_dataset(root: str | Path, split: str | None = None, *, images_required:
         root: a COCO, YOLO or VOC folder, a COCO json or a YOLO yaml.
         split: name of a split, also as `train2017` or `valid`; None takes the only one, or what one trains on.
         images_required: False if the image files themselves are not needed (only COCO and VOC can do without).
+        exif: what the labels of pictures with an EXIF orientation were made on, where they do not tell by a picture's
+            size: the pixels as `stored`, or the `turned` picture; `auto` takes them as stored, and a warning in the log
+            tells how many there are.
 
     Raises:
         ToodError: no dataset, no such split, a broken file, duplicate ids, unknown category ids, missing images, or no
             image at all. The sentence tells the first such error; `check_dataset` lists them all.
     """
     folder = open_folder(root)
-    return load_split(folder, resolve_split(folder, split), images_required=images_required)
+    return load_split(folder, resolve_split(folder, split), images_required=images_required, exif=exif)
 
 
-def load_split(folder: DatasetFolder, split: str, *, images_required: bool = True) -> DetectionDataset:
-    """As `load_dataset`, from a folder that is recognised already; `split` is one of `folder.splits`."""
-    dataset = folder.read(split, images_required)
-    errors = [problem for problem in dataset.problems if problem.severity == "error"]
+def load_split(
+    folder: DatasetFolder, split: str, *, images_required: bool = True, exif: Exif = "auto", keep_going: bool = False
+) -> DetectionDataset:
+    """As `load_dataset`, from a folder that is recognised already; `split` is one of `folder.splits`.
+
+    With `keep_going` pictures that cannot be read are no error: those are left in `problems`.
+    """
+    dataset = _read(folder, split, images_required)
+    errors = [
+        problem
+        for problem in dataset.problems
+        if problem.severity == "error" and not (keep_going and problem.kind == "image_unreadable")
+    ]
     if errors:
         raise ToodError(_sentence(errors, folder.root))
     require_images(dataset)
+    dataset, sentence = oriented(dataset, exif, look=images_required)
+    if sentence:
+        log.warning("%s", sentence)
     return dataset
 
 
-def read_leniently(root: str | Path, split: str | None = None) -> DetectionDataset:
+def read_leniently(root: str | Path, split: str | None = None, exif: Exif = "auto") -> DetectionDataset:
     """As `load_dataset`, but errors stay in `problems` as long as anything can be read at all."""
     folder = open_folder(root)
-    return folder.read(resolve_split(folder, split), True)
+    dataset, sentence = oriented(_read(folder, resolve_split(folder, split), True), exif)
+    if not sentence:
+        return dataset
+    problem = Problem("exif_unknown", str(dataset.source or dataset.root), sentence, severity="warning")
+    return replace(dataset, problems=(*dataset.problems, problem))
 
 
 def resolve_split(folder: DatasetFolder, split: str | None) -> str:
@@ -99,9 +125,11 @@ def pick_splits(
     A split named by the caller is taken as it is.
 
     Raises:
-        ToodError: if there is no dataset, no such split, or nothing to train on.
+        ToodError: if there is no dataset, no such split, or nothing to train on, as in a folder of pictures alone.
     """
     folder = open_folder(root)
+    if folder.format == "pictures":
+        raise ToodError(nothing_to_learn(folder.root))
     annotated = {name for name, info in folder.splits.items() if info.annotated}
     tests = test if test is None else _named(folder, test)
     if tests is None and "test" in annotated:
@@ -117,21 +145,59 @@ def pick_splits(
     return PickedSplits(trained, validated, tests, _note(folder, trained, validated))
 
 
+def _read(folder: DatasetFolder, split: str, images_required: bool) -> DetectionDataset:
+    """A split, with a note of the files of its image folders that are not its pictures."""
+    dataset = folder.read(split, images_required)
+    if dataset.format not in ("coco", "voc"):  # the others look through folders themselves
+        return dataset
+    named = {image.path for image in dataset.images}
+    passed_over: dict[str, tuple[Path, ...]] = {}
+    for place in _image_folders(dataset):
+        found = find_images(place)
+        passed_over |= {reason: (*passed_over.get(reason, ()), *paths) for reason, paths in found.passed_over.items()}
+        # In a folder that splits share, the other pictures are theirs.
+        if len(folder.splits) == 1 or canonical(place.name) == split:
+            unnamed = [path for path in found.images if path not in named]
+            known = {file_identity(path) for path in named} if unnamed else set()
+            reason = "pictures that no annotation names"
+            passed_over[reason] = (
+                *passed_over.get(reason, ()),
+                *(path for path in unnamed if file_identity(path) not in known),
+            )
+    line = passed_over_line({reason: paths for reason, paths in passed_over.items() if paths})
+    return replace(dataset, notes=(*dataset.notes, line)) if line else dataset
+
+
+def _image_folders(dataset: DetectionDataset) -> list[Path]:
+    """The folders that the names of a split's images start from."""
+    folders: dict[Path, None] = {}
+    for image in dataset.images:
+        depth = len(PurePosixPath(image.name).parts)
+        folders[Path(*image.path.parts[:-depth])] = None
+    return [folder for folder in folders if folder.is_dir()]
+
+
 def _overlapping(trained: str) -> set[str]:
     """Splits that share images with `trained`, by VOC's naming."""
     return {"trainval"} if trained in ("train", "val") else set()
 
 
 def _note(folder: DatasetFolder, trained: str, validated: str | None) -> str:
+    unannotated = "val" in folder.splits and not folder.splits["val"].annotated
+    if validated is None and unannotated:
+        return f"{folder.root}: split 'val' has no annotations to validate on"
     if validated is None:
         return f"{folder.root}: has no split besides {trained!r} to validate on"
     if validated == "test":
         why = "val is part of what is trained on" if trained == "trainval" else "there is no val split"
+        why = "val has no annotations" if unannotated else why
         return f"training on {trained!r}, validating on 'test', because {why}"
     return ""
 
 
 def _default_split(folder: DatasetFolder) -> str:
+    if "train" in folder.missing:  # what is left is not what was meant to be trained on
+        raise ToodError(folder.missing["train"])
     annotated = [name for name, info in folder.splits.items() if info.annotated]
     if "trainval" in annotated and ("test" in annotated or "train" not in annotated):
         return "trainval"
@@ -144,6 +210,8 @@ def _default_split(folder: DatasetFolder) -> str:
 
 def _named(folder: DatasetFolder, split: str) -> str:
     found = find_name(split, folder.splits)
+    if found is None and canonical(split) in folder.missing:
+        raise ToodError(folder.missing[canonical(split)])
     if found is None:
         raise ToodError(f"{folder.root}: has no split {split!r}; it has {', '.join(folder.splits)}")
     return found
@@ -153,4 +221,4 @@ def _sentence(errors: list[Problem], root: Path) -> str:
     told = str(errors[0])
     if len(errors) == 1:
         return told
-    return f"{told} (and {len(errors) - 1} more: `tood data check {root}` lists them)"
+    return f"{told} (and {len(errors) - 1} more: `tood data check {quoted(root)}` lists them)"

@@ -17,6 +17,10 @@ from tood.evaluation.ground_truth import GroundTruth
 
 # Beyond these a side of the box is no number to calculate with.
 USABLE_AREAS = [-1e300, 1e300]
+# Beyond COCO's widest range of areas (1e10): an object of it is ignored in all of them, yet matched by IoU.
+IGNORED_AREA = 1e300
+# Whole numbers below this are exact as floats.
+EXACT = 2**53
 
 
 @dataclass(frozen=True)
@@ -83,16 +87,7 @@ def evaluate_detections(
         ToodError: if a file is missing or broken, or a detection names an image or a category that the truth lacks.
     """
     ground_truth = _ground_truth(truth)
-    annotated = hotcoco.COCO.from_arrays(
-        [{"id": int(i), "width": 1, "height": 1, "file_name": ""} for i in ground_truth.image_ids],
-        [{"id": i, "name": name} for i, name in ground_truth.categories.items()],
-        ground_truth.annotation_image_ids,
-        ground_truth.annotation_category_ids,
-        ground_truth.boxes,
-        area=ground_truth.areas,
-        iscrowd=ground_truth.crowd,
-    )
-    found, count = _load(detections, annotated, ground_truth)
+    annotated, found, count = _load(detections, ground_truth)
     evaluation = hotcoco.COCOeval(annotated, found, "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
@@ -100,21 +95,39 @@ def evaluate_detections(
     return _result(evaluation, ground_truth, count)
 
 
-def _load(detections: DetectionTable | Path | str, annotated: Any, truth: GroundTruth) -> tuple[Any, int]:
-    """The detections as hotcoco holds them, and their number."""
+def _load(detections: DetectionTable | Path | str, truth: GroundTruth) -> tuple[Any, Any, int]:
+    """Annotations and detections as hotcoco holds them, and the number of the latter."""
     if isinstance(detections, DetectionTable):
         table, source = detections, "the detections"
     else:
-        loaded = _load_plain(Path(detections), annotated, truth)
+        loaded = _load_plain(Path(detections), truth)
         if loaded is not None:
             return loaded
         table, source = DetectionTable.read(detections), str(detections)
     _check_ids(table, truth, source)
-    rows = np.column_stack([table.image_ids, table.boxes, table.scores, table.category_ids]).astype(np.float64)
-    return annotated.load_res(rows), len(table)
+    # To hotcoco these ids are floats, which are exact below 2^53 alone, and never negative: it gets numbers from 0 on.
+    images = np.searchsorted(np.unique(truth.image_ids), table.image_ids)
+    categories = np.searchsorted(np.array(sorted(truth.categories), np.int64), table.category_ids)
+    rows = np.column_stack([images, table.boxes, table.scores, categories]).astype(np.float64)
+    annotated = _annotated(truth.numbered())
+    return annotated, annotated.load_res(rows), len(table)
 
 
-def _load_plain(path: Path, annotated: Any, truth: GroundTruth) -> tuple[Any, int] | None:
+def _annotated(truth: GroundTruth) -> Any:
+    """The annotations as hotcoco holds them."""
+    difficult = truth.crowd & truth.crowds_are_difficult
+    return hotcoco.COCO.from_arrays(
+        [{"id": i, "width": 1, "height": 1, "file_name": ""} for i in truth.image_ids.tolist()],
+        [{"id": i, "name": name} for i, name in truth.categories.items()],
+        truth.annotation_image_ids,
+        truth.annotation_category_ids,
+        truth.boxes,
+        area=np.where(difficult, IGNORED_AREA, truth.areas),
+        iscrowd=truth.crowd & ~difficult,
+    )
+
+
+def _load_plain(path: Path, truth: GroundTruth) -> tuple[Any, Any, int] | None:
     """A results file read by hotcoco itself, eight times as fast as through Python's objects.
 
     None where hotcoco would not notice what is wrong with the file, or might not: `DetectionTable.read` then reads it,
@@ -125,11 +138,15 @@ def _load_plain(path: Path, annotated: Any, truth: GroundTruth) -> tuple[Any, in
         # To hotcoco an empty list of ids stands for all ids.
         if not count or not len(truth.image_ids) or not truth.categories:
             return None
+        ids = [*truth.categories, int(truth.image_ids.min()), int(truth.image_ids.max())]
+        if min(ids) < 0 or max(ids) >= EXACT:
+            return None
+        annotated = _annotated(truth)
         found = annotated.load_res(str(path))
     except (OSError, ValueError):
         return None
     known = found.get_ann_ids(img_ids=truth.image_ids.tolist(), cat_ids=list(truth.categories), area_rng=USABLE_AREAS)
-    return (found, count) if len(known) == count else None
+    return (annotated, found, count) if len(known) == count else None
 
 
 def _ground_truth(truth: DetectionDataset | GroundTruth | Path | str) -> GroundTruth:
@@ -157,7 +174,7 @@ def _check_ids(table: DetectionTable, truth: GroundTruth, source: str) -> None:
 def _result(evaluation: Any, truth: GroundTruth, detections: int) -> CocoResult:
     # [thresholds, recalls, classes, sizes, limits]: all sizes, at most 100 detections.
     precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
-    order = [int(i) for i in evaluation.params.cat_ids]
+    order = sorted(truth.categories)
     over_all = {i: _mean(precision[:, :, k]) for k, i in enumerate(order)}
     at_half = {i: _mean(precision[0, :, k]) for k, i in enumerate(order)}
     objects = {i: int(((truth.annotation_category_ids == i) & ~truth.crowd).sum()) for i in order}

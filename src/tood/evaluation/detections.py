@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.errors import ToodError
-from tood.evaluation.json_file import read_json
+from tood.evaluation.json_file import is_id, read_json
 from tood.whole_file import whole_file
 
 # Decimals kept of coordinates (pixels) and of scores: COCO's full test set stays a small file, no figure moves.
@@ -110,8 +110,8 @@ class DetectionTable:
         if not entries:
             return DetectionTable.empty()
         return DetectionTable(
-            np.array([entry["image_id"] for entry in entries], np.int64),
-            np.array([entry["category_id"] for entry in entries], np.int64),
+            np.array([int(entry["image_id"]) for entry in entries], np.int64),
+            np.array([int(entry["category_id"]) for entry in entries], np.int64),
             np.array([entry["bbox"] for entry in entries], np.float64),
             np.array([entry["score"] for entry in entries], np.float64),
         )
@@ -138,11 +138,8 @@ def _problem(entry: object) -> str | None:
     if not isinstance(entry, dict):
         return f"expected an object with image_id, category_id, bbox, score, found {entry!r:.60}"
     for key in ("image_id", "category_id"):
-        value = entry.get(key)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**53:
-            return f"{key} must be a whole number, found {value!r:.60}"
+        if not is_id(entry.get(key)):
+            return f"{key} must be a whole number, found {entry.get(key)!r:.60}"
     box, score = entry.get("bbox"), entry.get("score")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
         return f"bbox must be four numbers x, y, width, height, found {box!r:.60}"

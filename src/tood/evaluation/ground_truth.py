@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tood.data import DetectionDataset
-from tood.data.formats.coco_json import COCO_FILE
+from tood.data.formats.coco_content import COCO_FILE, make_plain
+from tood.data.formats.folder import annotated_areas
 from tood.errors import ToodError
-from tood.evaluation.json_file import read_json
+from tood.evaluation.json_file import is_id, read_json
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ class GroundTruth:
         annotation_image_ids, annotation_category_ids: [A] int64.
         boxes: [A, 4] float64, x y width height in pixels of the original image.
         areas: [A] float64, the annotation's area in square pixels (of the segment, where there is one): it decides
-            whether an object is small, medium or large.
+            whether an object is small, medium or large. One that is missing or no positive number is the box's.
         crowd: [A] bool; detections on a crowd are neither right nor wrong.
+        crowds_are_difficult: whether `crowd` marks VOC's difficult objects instead: judged by IoU as any object, one
+            excuses the one detection that matches it best, where a crowd excuses all that lie within it.
     """
 
     source: str
@@ -40,6 +43,7 @@ class GroundTruth:
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
+    crowds_are_difficult: bool = False
 
     @property
     def unique_names(self) -> dict[int, str]:
@@ -52,7 +56,7 @@ class GroundTruth:
         """A dataset's annotations; of a COCO folder those of its json as they stand there, unclipped, none dropped."""
         image_ids = np.array([image.id for image in dataset.images], np.int64)
         if dataset.format == "coco" and dataset.source is not None and dataset.source.suffix == ".json":
-            return GroundTruth.from_json(dataset.source)._only(image_ids)
+            return GroundTruth.from_json(dataset.source).only(image_ids)
         ids = np.array([category.id for category in dataset.categories], np.int64)
         corners = _stack([image.boxes for image in dataset.images], (0, 4)).astype(np.float64)
         labels = _stack([image.labels for image in dataset.images], (0,)).astype(np.int64)
@@ -65,6 +69,7 @@ class GroundTruth:
             boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
             areas=_stack([image.areas for image in dataset.images], (0,)).astype(np.float64),
             crowd=_stack([image.crowd for image in dataset.images], (0,)).astype(np.bool_),
+            crowds_are_difficult=dataset.crowds_are_difficult,
         )
 
     @staticmethod
@@ -77,14 +82,26 @@ class GroundTruth:
         path = Path(path)
         content = _parse(path)
         try:
+            make_plain(content, path)
             return _from_content(content, str(path))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ToodError(
                 f"the annotations file {path} is not in COCO's format ({type(error).__name__}: {error}): "
                 "`tood data check` says where"
             ) from error
 
-    def _only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
+    def numbered(self) -> GroundTruth:
+        """The same with the images and the categories numbered from 0, in the order of their ids."""
+        images, categories = np.unique(self.image_ids), sorted(self.categories)
+        return replace(
+            self,
+            image_ids=np.arange(len(images)),
+            categories={number: self.categories[own] for number, own in enumerate(categories)},
+            annotation_image_ids=np.searchsorted(images, self.annotation_image_ids),
+            annotation_category_ids=np.searchsorted(np.array(categories, np.int64), self.annotation_category_ids),
+        )
+
+    def only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
         """The same with these images alone."""
         keep = np.isin(self.annotation_image_ids, image_ids)
         return GroundTruth(
@@ -96,6 +113,7 @@ class GroundTruth:
             self.boxes[keep],
             self.areas[keep],
             self.crowd[keep],
+            self.crowds_are_difficult,
         )
 
 
@@ -108,8 +126,9 @@ def _parse(path: Path) -> Any:
 
 
 def _from_content(content: dict[str, Any], source: str) -> GroundTruth:
-    categories = {int(category["id"]): str(category["name"]) for category in content["categories"]}
-    image_ids = np.array([image["id"] for image in content["images"]], np.int64)
+    category_ids = _ids(content["categories"], "id").tolist()
+    categories = {i: str(row["name"]) for i, row in zip(category_ids, content["categories"], strict=True)}
+    image_ids = _ids(content["images"], "id")
     # Annotations of an image or category that is not listed count for nobody, as in pycocotools.
     listed = set(image_ids.tolist())
     annotations = [
@@ -118,17 +137,30 @@ def _from_content(content: dict[str, Any], source: str) -> GroundTruth:
         if a["image_id"] in listed and a["category_id"] in categories and "bbox" in a
     ]
     boxes = np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4)
-    default_areas = (boxes[:, 2] * boxes[:, 3]).tolist()
     return GroundTruth(
         source=source,
         image_ids=image_ids,
         categories=categories,
-        annotation_image_ids=np.array([a["image_id"] for a in annotations], np.int64),
-        annotation_category_ids=np.array([a["category_id"] for a in annotations], np.int64),
+        annotation_image_ids=_ids(annotations, "image_id"),
+        annotation_category_ids=_ids(annotations, "category_id"),
         boxes=boxes,
-        areas=np.array([a.get("area", area) for a, area in zip(annotations, default_areas, strict=True)], np.float64),
+        areas=annotated_areas((a.get("area") for a in annotations), boxes[:, 2] * boxes[:, 3]),
         crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], np.bool_),
     )
+
+
+def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:
+    """[A] int64, exact.
+
+    Raises:
+        ValueError: if one is no whole number.
+    """
+    values = [row[key] for row in rows]
+    plain = set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63
+    for value in () if plain else values:
+        if not is_id(value):
+            raise ValueError(f"{key} is {value!r:.60}, not a whole number")
+    return np.array(values if plain else [int(value) for value in values], np.int64)
 
 
 def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.data import Category, DetectionDataset, WorkerDeaths, eval_loader
+from tood.data import Category, DetectionDataset, SkippedImages, WorkerDeaths, eval_loader
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
@@ -67,6 +67,7 @@ def detect(
     progress: Progress | None = None,
     processes: Processes | None = None,
     precision: Precision = "fp32",
+    skipped: SkippedImages | None = None,
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
 
@@ -85,13 +86,21 @@ def detect(
             get all detections. All of them call this, with the same model. None: this one alone.
         precision: what the network computes in: "fp32", "bf16", or "auto" for bf16 on a CPU that has instructions for
             it. Figures to publish or compare want fp32.
+        skipped: where given, images that cannot be read are counted there, by all processes, and nothing is found in
+            them.
 
     Raises:
-        ToodError: if the classes cannot be matched or an image cannot be read.
+        ToodError: if the classes cannot be matched, or an image cannot be read (with `skipped`: none can).
     """
     processes = processes or Processes()
     with processes.agreed():
-        found = _detect(model, dataset, class_names, batch_size, workers, device, progress, processes, precision)
+        found = _detect(
+            model, dataset, class_names, batch_size, workers, device, progress, processes, precision, skipped
+        )
+    if skipped is not None:
+        skipped.flags.copy_(torch.stack(processes.gather(skipped.flags.clone())).amax(dim=0))
+        if skipped.count == len(dataset.images):
+            raise ToodError(f"{dataset.root}, split {dataset.split!r}: no image can be read: is the disk there?")
     return DetectionTable.join(processes.gather(found)).by_image()
 
 
@@ -105,12 +114,14 @@ def _detect(
     progress: Progress | None,
     processes: Processes,
     precision: Precision,
+    skipped: SkippedImages | None,
 ) -> DetectionTable:
     """What this process finds in its share of the images."""
     config = model.config
     matching = _match(config.classes, class_names, dataset)
     place = torch.device(device) if device is not None else next(model.parameters()).device
-    loader = eval_loader(dataset, config.input, batch_size, workers, processes, on_gpu=place.type == "cuda")
+    on_gpu = place.type == "cuda"
+    loader = eval_loader(dataset, config.input, batch_size, workers, processes, on_gpu=on_gpu, skipped=skipped)
     was_training = model.training
     model.to(place).eval()
     network = for_inference(model, choose_precision(precision, place)[0])
@@ -120,8 +131,12 @@ def _detect(
     try:
         with WorkerDeaths(FEWER_WORKERS) as deaths:
             for batch in deaths.batches(loader):
+                if batch.blank:  # none of it can be read
+                    continue
                 results = predictor(batch.images, [info.geometry for info in batch.infos])
                 for info, found in zip(batch.infos, results, strict=True):
+                    if info.blank:  # a blank, for one that cannot be read
+                        continue
                     tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
                 done += len(batch.infos)
                 if progress is not None:
@@ -148,6 +163,8 @@ class _Matching:
 
 def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDataset) -> _Matching:
     where = f"{dataset.root} ({dataset.split})"
+    if not dataset.categories:
+        raise ToodError(f"{where} names no classes to look for: `tood predict` finds the model's own in pictures alone")
     if class_names is None:
         if classes != len(dataset.categories):
             raise ToodError(
@@ -158,6 +175,13 @@ def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDa
     if tuple(class_names) == dataset.class_names:
         ids = np.array([category.id for category in dataset.categories], np.int64)
         return _Matching(ids, np.ones(len(ids), np.bool_))
+    shared = [name for name in dict.fromkeys(dataset.class_names) if name in class_names]
+    repeated = [name for name in shared if [*class_names].count(name) + [*dataset.class_names].count(name) > 2]
+    if repeated:
+        raise ToodError(
+            f"the classes of the model and of {where} cannot be matched by name: several are called "
+            f"{', '.join(repeated[:5])}; give each a name of its own"
+        )
     by_name: dict[str, Category] = {category.name: category for category in dataset.categories}
     annotated = {int(label) for image in dataset.images for label in np.unique(image.labels)}
     missing = [

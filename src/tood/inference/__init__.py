@@ -3,7 +3,7 @@
 from tood.inference.detector import Detector, check_device, load_model, parse_device
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.predictor import Network, Predictor, read_ahead
-from tood.inference.sources import Source, SourceConfig, expand, is_url
+from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
 
 __all__ = [
     "Detector",
@@ -14,6 +14,7 @@ __all__ = [
     "SourceConfig",
     "check_device",
     "expand",
+    "is_many",
     "is_url",
     "load_model",
     "parse_device",

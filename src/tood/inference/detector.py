@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from tood.allocator import return_freed_memory
+from tood.data.images import DecodedImage
+from tood.data.notes import SourceNotes
 from tood.errors import ToodError
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
@@ -132,17 +134,17 @@ class Detector:
     def __call__(self, source: Source, *, keep_image: bool = True, batch_size: int = 1) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(
-        self, source: Sequence[Source], *, keep_image: bool = True, batch_size: int = 1
+        self, source: Iterable[Source], *, keep_image: bool = True, batch_size: int = 1
     ) -> list[Detections]: ...
     def __call__(
-        self, source: Source | Sequence[Source], *, keep_image: bool = True, batch_size: int = 1
+        self, source: Source | Iterable[Source], *, keep_image: bool = True, batch_size: int = 1
     ) -> Detections | list[Detections]:
         """The objects in one image, or in several.
 
         Args:
             source: an image file, a URL (http, https), bytes of an image file, a uint8 array [H, W, 3] RGB or [H, W]
-                grey, or a PIL image: one `Detections`. A folder (with its sub-folders), a glob pattern, or a list of
-                any of these: a list.
+                grey, or a PIL image: one `Detections`. A folder (with its sub-folders), a glob pattern, or a list or
+                any other iterable of these: a list.
             keep_image: carry the image in the result, as `plot` needs; turn off for very many images, or use `stream`.
             batch_size: images computed at once. They are padded to one size, and what a network finds near an image's
                 border depends on its padding: scores and boxes may differ a little from those of batch size 1.
@@ -151,8 +153,7 @@ class Detector:
             ToodError: at the first image that cannot be read.
         """
         results = list(self.stream(source, keep_image=keep_image, batch_size=batch_size))
-        several = isinstance(source, (list, tuple)) or is_many(source)
-        return results if several else results[0]
+        return results if is_many(source) else results[0]
 
     def stream(
         self,
@@ -173,9 +174,12 @@ class Detector:
         if batch_size < 1:
             raise ToodError(f"batch_size is {batch_size}: give at least 1")
         batch: list[_Picture] = []
+        notes = SourceNotes()
         for picture in read_ahead(expand_all(sources), self._read, batch_size):
             try:
-                batch.append(picture())
+                read = picture()
+                notes.add(read.source.name, read.decoded)
+                batch.append(read)
             except _UnreadableError as error:
                 if on_error is None:
                     raise error.reason from None
@@ -184,13 +188,14 @@ class Detector:
                 yield from self._detect(batch, keep_image)
                 batch = []
         yield from self._detect(batch, keep_image)
+        notes.tell()
 
     def _read(self, source: ImageSource) -> _Picture:
         try:
-            pixels = source.read(self.sources)
+            decoded = source.decode(self.sources)
         except ToodError as error:
             raise _UnreadableError(source.name, error) from error
-        return _Picture(source, pixels, *prepare(pixels, self._predictor.input))
+        return _Picture(source, decoded, *prepare(decoded.pixels, self._predictor.input))
 
     def _detect(self, pictures: Sequence[_Picture], keep_image: bool) -> list[Detections]:
         if not pictures:
@@ -206,7 +211,7 @@ class Detector:
                 labels=found.labels.cpu().clone(),
                 class_names=self.class_names,
                 path=picture.source.path,
-                image=picture.pixels if keep_image else None,
+                image=picture.decoded.pixels if keep_image else None,
             )
             for picture, found in zip(
                 pictures, predictor(images, [picture.geometry for picture in pictures]), strict=True
@@ -216,10 +221,10 @@ class Detector:
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """A picture that was read: its pixels [H, W, 3], and [h, w, 3] as the network wants them."""
+    """A picture that was read, and its pixels [h, w, 3] as the network wants them."""
 
     source: ImageSource
-    pixels: NDArray[np.uint8]
+    decoded: DecodedImage
     prepared: NDArray[np.uint8]
     geometry: Geometry
 

@@ -10,14 +10,14 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tood.data.files import IMAGE_SUFFIXES, find_images
-from tood.data.images import picture_pixels, read_image
+from tood.data.images import DecodedImage, decode_image, decode_picture, eight_bits, significant_bits
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
@@ -61,7 +61,11 @@ class ImageSource:
         return self.name if isinstance(self.content, (str, Path)) else None
 
     def read(self, config: SourceConfig) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8 RGB.
+        """[H, W, 3] uint8 RGB; errors as for `decode`."""
+        return self.decode(config).pixels
+
+    def decode(self, config: SourceConfig) -> DecodedImage:
+        """The pixels, and what was found in decoding them.
 
         Raises:
             ToodError: if it cannot be fetched, is no image, or an array of another kind.
@@ -73,14 +77,20 @@ class ImageSource:
             return _from_picture(content, config.exif)
         if isinstance(content, str) and is_url(content):
             content = _download(content, config)
-        return read_image(content, exif=config.exif, name=self.name)
+        return decode_image(content, exif=config.exif, name=self.name)
 
 
-def is_many(source: object) -> bool:
-    """Whether a source stands for any number of images: a folder or a glob pattern."""
-    if isinstance(source, str) and is_url(source):
+_SINGLE = (str, Path, bytes, bytearray, memoryview, np.ndarray, Image.Image)
+
+
+def is_many(sources: object) -> bool:
+    """Whether any number of images is meant: by a folder, a glob pattern, or an iterable of sources."""
+    if not isinstance(sources, (str, Path)):
+        return isinstance(sources, Iterable) and not isinstance(sources, _SINGLE)
+    if isinstance(sources, str) and is_url(sources):
         return False
-    return isinstance(source, (str, Path)) and (Path(source).is_dir() or _is_pattern(source))
+    path = _local(sources)
+    return path.is_dir() or _is_pattern(path)
 
 
 def is_url(source: str) -> bool:
@@ -117,13 +127,19 @@ def expand(source: object) -> Iterator[ImageSource]:
 
 def expand_all(sources: object) -> Iterator[ImageSource]:
     """The images of one source or of several."""
-    if isinstance(sources, (str, Path, bytes, bytearray, memoryview, np.ndarray, Image.Image)):
-        yield from expand(sources)
-    elif isinstance(sources, Iterable):
+    if isinstance(sources, Iterable) and not isinstance(sources, _SINGLE):
         for source in sources:
             yield from expand(source)
     else:
         yield from expand(sources)
+
+
+def _local(source: str | Path) -> Path:
+    """The path, with a home folder for `~`."""
+    try:
+        return Path(source).expanduser()
+    except RuntimeError:  # no user of that name: the file itself is called so
+        return Path(source)
 
 
 def _is_pattern(source: str | Path) -> bool:
@@ -134,7 +150,7 @@ def _is_pattern(source: str | Path) -> bool:
 def _files(source: str | Path) -> Iterator[Path]:
     if source == "":
         raise ToodError("an empty text names no image: give a path")
-    path = Path(source).expanduser()
+    path = _local(source)
     try:
         is_folder = path.is_dir()
     except OSError as error:
@@ -156,25 +172,27 @@ def _files(source: str | Path) -> Iterator[Path]:
         raise ToodError(f"there is no image file or folder {path}: check the path")
 
 
-def _from_array(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[Any]) -> DecodedImage:
+    bits = None
+    if array.dtype == np.uint16:
+        bits = significant_bits(array)
+        array = eight_bits(array, bits)
     if array.dtype != np.uint8:
         raise ToodError(f"the image array is {array.dtype}: give uint8, 0..255")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
         raise ToodError(f"the image array has shape {list(array.shape)}: give [H, W, 3] RGB or [H, W] grey")
-    return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)
+    pixels = np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)
+    return DecodedImage(pixels, bits)
 
 
-def _from_picture(picture: Image.Image, exif: bool) -> NDArray[np.uint8]:
-    from PIL import ImageOps
-
+def _from_picture(picture: Image.Image, exif: bool) -> DecodedImage:
     try:
-        upright = ImageOps.exif_transpose(picture) if exif else picture
-        upright.load()
-        return _from_array(picture_pixels(upright, "the PIL image"))
+        pixels, bits = decode_picture(picture, "the PIL image", exif)
     except (OSError, ValueError, SyntaxError) as error:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
+    return DecodedImage(pixels, bits)
 
 
 def _download(url: str, config: SourceConfig) -> bytes:

@@ -3,7 +3,7 @@
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
 from tood.models.inference import Precision, choose_precision, cpu_multiplies_bf16, for_inference
-from tood.models.weight_files import load_weights, save_weights
+from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [
     "AnyDetector",
@@ -20,5 +20,6 @@ __all__ = [
     "load_weights",
     "named_model",
     "named_models",
+    "recorded_figures",
     "save_weights",
 ]

@@ -18,14 +18,20 @@ from tood.models.build import AnyDetector, AnyModelConfig, build_model
 from tood.whole_file import whole_file
 
 # The metadata's keys.
-FORMAT, CONFIG, CLASS_NAMES, SOURCE = "format", "config", "class_names", "source"
+FORMAT, CONFIG, CLASS_NAMES, SOURCE, FIGURES = "format", "config", "class_names", "source", "figures"
 OURS = "tood"
 # BatchNorms count their batches only since PyTorch 0.4.1.
 COUNTERS = (".num_batches_tracked",)
 _NAMED_AT_MOST = 3
 
 
-def save_weights(path: Path | str, model: AnyDetector, class_names: Sequence[str], source: str = "") -> None:
+def save_weights(
+    path: Path | str,
+    model: AnyDetector,
+    class_names: Sequence[str],
+    source: str = "",
+    figures: Mapping[str, float] | None = None,
+) -> None:
     """Writes the model's tensors with its configuration and class names; the file appears whole or not at all.
 
     Args:
@@ -33,8 +39,10 @@ def save_weights(path: Path | str, model: AnyDetector, class_names: Sequence[str
         model: whose weights.
         class_names: name of every class, indexed by label.
         source: where the weights came from, if not from training here.
+        figures: what was measured of them, by name, for `recorded_figures`.
     """
     metadata = describe(model, class_names) | ({SOURCE: source} if source else {})
+    metadata |= {FIGURES: json.dumps(dict(figures))} if figures else {}
     # Contiguous copies: channels-last weights are stored in the usual order.
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     with whole_file(path, durable=True) as temporary:
@@ -46,6 +54,16 @@ def save_weights(path: Path | str, model: AnyDetector, class_names: Sequence[str
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
+
+
+def recorded_figures(path: Path) -> dict[str, float]:
+    """The figures that `save_weights` was given for this file; none where it has none, or cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = json.loads((file.metadata() or {}).get(FIGURES, "{}"))
+        return {str(name): float(value) for name, value in found.items()}
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def load_weights(path: Path | str) -> tuple[AnyDetector, tuple[str, ...]]:

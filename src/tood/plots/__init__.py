@@ -5,7 +5,7 @@ from tood.plots.curves import training_curves
 from tood.plots.dataset import dataset_picture
 from tood.plots.palette import class_colour
 from tood.plots.sheet import SheetRow, contact_sheet
-from tood.plots.write import write_image
+from tood.plots.write import encode_image, write_image
 
 __all__ = [
     "SheetRow",
@@ -14,6 +14,7 @@ __all__ = [
     "dataset_picture",
     "draw_boxes",
     "draw_detections",
+    "encode_image",
     "training_curves",
     "write_image",
 ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tood.plots.palette import RGB, class_colour, font, text_colour
+from tood.plots.bidi import isolated
+from tood.plots.palette import RGB, class_colour, text_colour
+from tood.plots.text import draw_text, names_to_draw, text_width
 from tood.structures import Detections
 
 # Beyond so many boxes captions would hide the image.
@@ -24,6 +27,8 @@ def draw_detections(
 ) -> NDArray[np.uint8]:
     """The image with each detection's box, name and score in per cent.
 
+    A name for whose letters the system has no font is shown as the class's number, `class 3`, and told once.
+
     Args:
         image: [H, W, 3] uint8 RGB; it stays as it is.
         detections: boxes in pixels of this image, best first: the best lie on top.
@@ -33,9 +38,11 @@ def draw_detections(
         [H, W, 3] uint8 RGB.
     """
     scores = detections.scores.tolist()
+    class_names = names_to_draw(tuple(detections.class_names))
+    names = replace(detections, class_names=class_names).names
     captions = [
-        " ".join(([name] if show_names else []) + ([f"{100 * score:.0f}%"] if show_scores else []))
-        for name, score in zip(detections.names, scores, strict=True)
+        " ".join(([isolated(name)] if show_names else []) + ([f"{100 * score:.0f}%"] if show_scores else []))
+        for name, score in zip(names, scores, strict=True)
     ]
     boxes = detections.boxes.cpu().numpy()
     return draw_boxes(image, boxes, [class_colour(label) for label in detections.labels.tolist()], captions)
@@ -56,7 +63,8 @@ def draw_boxes(
         image: [H, W, 3] uint8 RGB; it stays as it is.
         boxes: [K, 4] x1 y1 x2 y2 in pixels of the image, the most important first.
         colours: one for each box.
-        captions: one for each box, empty for none.
+        captions: one for each box, empty for none; of any script for which the system has a font (TOOD_FONTS may name
+            more, files or folders), else with U+... for a letter without one.
 
     Returns:
         [H, W, 3] uint8 RGB.
@@ -71,7 +79,7 @@ def draw_boxes(
     for box, colour in reversed(list(zip(corners.tolist(), colours, strict=True))):
         _outline(draw, box, colour, line)
     if captions is not None and len(captions) <= MAX_CAPTIONS:
-        _draw_captions(draw, (height, width), corners.tolist(), colours, captions)
+        _draw_captions(picture, corners.tolist(), colours, captions)
     pixels: NDArray[np.uint8] = np.array(picture)
     return pixels
 
@@ -96,13 +104,10 @@ def _outline(draw: ImageDraw.ImageDraw, box: list[int], colour: RGB, line: int) 
 
 
 def _draw_captions(
-    draw: ImageDraw.ImageDraw,
-    shape: tuple[int, int],
-    corners: list[list[int]],
-    colours: Sequence[RGB],
-    captions: Sequence[str],
+    picture: Image.Image, corners: list[list[int]], colours: Sequence[RGB], captions: Sequence[str]
 ) -> None:
-    height, width = shape
+    width, height = picture.size
+    draw = ImageDraw.Draw(picture)
     usual = letter_size(height, width)
     chips = np.zeros((0, 4))
     for (x1, y1, x2, y2), colour, caption in zip(corners, colours, captions, strict=True):
@@ -110,8 +115,8 @@ def _draw_captions(
             continue
         # A small object gets small letters: its chip should not hide its neighbours.
         size = usual if max(x2 - x1, y2 - y1) > 4 * usual else max(SMALLEST_LETTERS, round(0.8 * usual))
-        typeface, pad = font(size), max(2, size // 5)
-        tall, wide = size + 2 * pad, math.ceil(draw.textlength(caption, font=typeface)) + 2 * pad
+        pad = max(2, size // 5)
+        tall, wide = size + 2 * pad, math.ceil(text_width(caption, size)) + 2 * pad
         # Above the box, inside at the top, below, inside at the bottom, beside; each at the left, then at the right.
         tops = (y1 - tall, y1, y2 + 1, y2 - tall)
         places = [(left, top) for top in tops for left in (x1, x2 - wide)] + [(x2 + 1, y1), (x1 - wide, y1)]
@@ -124,8 +129,7 @@ def _draw_captions(
         left, top = free[0]
         chips = np.vstack([chips, [left, top, left + wide, top + tall]])
         draw.rectangle((left, top, left + wide - 1, top + tall - 1), fill=colour)
-        # Anchored at the middle: letters sit alike whatever their ascents.
-        draw.text((left + pad, top + tall / 2), caption, fill=text_colour(colour), font=typeface, anchor="lm")
+        draw_text(picture, (left + pad, top + tall / 2), caption, text_colour(colour), size)
 
 
 def _overlaps(chips: NDArray[np.float64], chip: tuple[int, int, int, int]) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tood.errors import ToodError
 from tood.plots.palette import PALETTE
+from tood.plots.text import figure_letters, figure_text
 from tood.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -45,31 +46,32 @@ def training_curves(metrics_csv: Path | str, out_png: Path | str, *, title: str 
     columns = _read(Path(metrics_csv))
     some = next(iter(columns.values()))
     epochs = columns["epoch"] if "epoch" in columns else np.arange(1.0, len(some) + 1)
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    losses, precision, rate = figure.subplots(1, 3)
-    names = {name: name.removeprefix("loss_") for name in columns if name.startswith("loss")} | _LOSSES
-    _panel(losses, "Loss", epochs, columns, names)
-    _panel(precision, "Average precision on the validation split", epochs, columns, _AP, marked=True)
-    _panel(rate, "Learning rate", epochs, columns, {"lr": "learning rate"})
-    values = columns.get("AP")
-    if values is not None and np.isfinite(values).any():
-        precision.set_ylim(0, 1)
-        best = int(np.nanargmax(values))
-        precision.annotate(
-            f"best {values[best]:.3f}",
-            (epochs[best], values[best]),
-            xytext=(0, -14),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-        )
-    losses.set_ylim(bottom=0)
-    rate.set_ylim(bottom=0)
-    rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    with whole_file(out_png) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    with figure_letters([title, *columns]):
+        figure = Figure(figsize=(13, 4), layout="constrained")
+        losses, precision, rate = figure.subplots(1, 3)
+        names = {name: name.removeprefix("loss_") for name in columns if name.startswith("loss")} | _LOSSES
+        _panel(losses, "Loss", epochs, columns, names)
+        _panel(precision, "Average precision on the validation split", epochs, columns, _AP, marked=True)
+        _panel(rate, "Learning rate", epochs, columns, {"lr": "learning rate"})
+        values = columns.get("AP")
+        if values is not None and np.isfinite(values).any():
+            precision.set_ylim(0, 1)
+            best = int(np.nanargmax(values))
+            precision.annotate(
+                f"best {values[best]:.3f}",
+                (epochs[best], values[best]),
+                xytext=(0, -14),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+            )
+        losses.set_ylim(bottom=0)
+        rate.set_ylim(bottom=0)
+        rate.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if title:
+            figure.suptitle(figure_text(title), x=0.01, ha="left", fontweight="bold")
+        with whole_file(out_png) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
 
 
 def _panel(
@@ -95,7 +97,9 @@ def _panel(
         there = np.isfinite(values)
         # A single value makes no line, and very many dots none that one sees.
         dot = "o" if there.sum() == 1 or (marked and there.sum() < 40) else ""
-        axes.plot(epochs[there], values[there], color=colour, label=name, marker=dot, markersize=4, linewidth=1.8)
+        axes.plot(
+            epochs[there], values[there], color=colour, label=figure_text(name), marker=dot, markersize=4, linewidth=1.8
+        )
         drawn += 1
     if len(epochs) == 1:
         axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tood.data import DatasetStats
 from tood.data.stats import LARGE, SMALL
 from tood.plots.palette import PALETTE
+from tood.plots.text import figure_letters, figure_text, names_to_draw
 from tood.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -32,22 +33,21 @@ def dataset_picture(stats: DatasetStats, out_png: Path | str) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 8.5), layout="constrained")
-    sizes, classes, counts, areas, shapes, places = figure.subplots(2, 3).ravel()
-    _image_sizes(sizes, stats)
-    _classes(classes, stats)
-    _counts(counts, stats)
-    _areas(areas, stats)
-    _shapes(shapes, stats)
-    _places(places, stats)
-    figure.suptitle(
-        f"{stats.root}: {stats.split} ({stats.images:,} images, {stats.boxes:,} boxes, {len(stats.classes)} classes)",
-        x=0.01,
-        ha="left",
-        fontweight="bold",
+    headline = (
+        f"{stats.root}: {stats.split} ({stats.images:,} images, {stats.boxes:,} boxes, {len(stats.classes)} classes)"
     )
-    with whole_file(out_png) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    with figure_letters([headline, *(one.name for one in stats.classes)]):
+        figure = Figure(figsize=(15, 8.5), layout="constrained")
+        sizes, classes, counts, areas, shapes, places = figure.subplots(2, 3).ravel()
+        _image_sizes(sizes, stats)
+        _classes(classes, stats)
+        _counts(counts, stats)
+        _areas(areas, stats)
+        _shapes(shapes, stats)
+        _places(places, stats)
+        figure.suptitle(figure_text(headline), x=0.01, ha="left", fontweight="bold")
+        with whole_file(out_png) as temporary:
+            figure.savefig(temporary, dpi=110, format="png")
 
 
 def _image_sizes(axes: Axes, stats: DatasetStats) -> None:
@@ -66,7 +66,9 @@ def _image_sizes(axes: Axes, stats: DatasetStats) -> None:
 
 
 def _classes(axes: Axes, stats: DatasetStats) -> None:
-    used = sorted((one for one in stats.classes if one.boxes), key=lambda one: -one.boxes)
+    drawn = names_to_draw(tuple(one.name for one in stats.classes), coloured=False)
+    used = [(one.boxes, name) for one, name in zip(stats.classes, drawn, strict=True) if one.boxes]
+    used.sort(key=lambda one: -one[0])
     shown = used[:MOST_CLASSES]
     title = "Boxes by class" if len(used) <= MOST_CLASSES else f"Boxes by class, the {MOST_CLASSES} of most"
     _dress(axes, title, "boxes", "", grid="x")
@@ -74,10 +76,9 @@ def _classes(axes: Axes, stats: DatasetStats) -> None:
         _nothing(axes)
         return
     rows = np.arange(len(shown))
-    axes.barh(rows, [one.boxes for one in shown], color=_BLUE, height=0.75)
-    names = [one.name if len(one.name) <= 22 else f"{one.name[:21]}…" for one in shown]
-    # Dollars in a name are no formula.
-    axes.set_yticks(rows, [name.replace("$", r"\$") for name in names], fontsize=9 if len(shown) <= 15 else 7)
+    axes.barh(rows, [boxes for boxes, _ in shown], color=_BLUE, height=0.75)
+    names = [figure_text(name if len(name) <= 22 else f"{name[:21]}…") for _, name in shown]
+    axes.set_yticks(rows, names, fontsize=9 if len(shown) <= 15 else 7)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     _whole_numbers(axes.xaxis, 6)
 

@@ -1,12 +1,6 @@
-"""Colours of classes, told apart by colour-blind people too, and the typeface of all pictures."""
+"""Colours of classes, told apart by colour-blind people too."""
 
 from __future__ import annotations
-
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
-
-from PIL import ImageFont
 
 RGB = tuple[int, int, int]
 
@@ -41,13 +35,3 @@ def text_colour(background: RGB) -> RGB:
     red, green, blue = background
     # Weights of perceived brightness (ITU-R BT.601); white carries further than its share.
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-
-
-@lru_cache(maxsize=32)
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along on every system: Latin, Greek, Cyrillic and more."""
-    # Found, not imported: half a second of a short command.
-    package = find_spec("matplotlib")
-    assert package is not None
-    assert package.origin is not None
-    return ImageFont.truetype(str(Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from tood.plots.boxes import draw_detections
-from tood.plots.palette import font
+from tood.plots.text import draw_text, text_width
 from tood.plots.write import write_image
 from tood.structures import Detections
 
@@ -75,7 +75,7 @@ def contact_sheet(
     wide = columns * pairs[0].width + (columns + 1) * gap
     sheet = Image.new("RGB", (wide, head + sum(tallest) + (len(lines) + 1) * gap), _PAPER)
     if title:
-        ImageDraw.Draw(sheet).text((gap, gap), title, fill=_INK, font=font(24))
+        draw_text(sheet, (gap, gap + _middle(24)), title, _INK, 24)
     top = head + gap
     for line, height in zip(lines, tallest, strict=True):
         for i, pair in enumerate(line):
@@ -100,12 +100,11 @@ def _pair(row: SheetRow, side: int, threshold: float) -> Image.Image:
     ]
     title_height, caption_height = (24 if row.title else 0), 24
     pair = Image.new("RGB", (2 * side + _GAP, title_height + caption_height + size[1]), _PAPER)
-    draw = ImageDraw.Draw(pair)
     if row.title:
-        draw.text((0, 0), _shortened(draw, row.title, pair.width), fill=_INK, font=font(15))
+        draw_text(pair, (0, _middle(15)), _shortened(row.title, pair.width), _INK, 15)
     for i, (word, objects, panel) in enumerate(panels):
         left = i * (side + _GAP)
-        draw.text((left, title_height), f"{word}: {len(objects)}", fill=_FAINT, font=font(14))
+        draw_text(pair, (left, title_height + _middle(14)), f"{word}: {len(objects)}", _FAINT, 14)
         pair.paste(Image.fromarray(panel), (left, title_height + caption_height))
     return pair
 
@@ -114,8 +113,13 @@ def _scaled(detections: Detections, factors: torch.Tensor) -> Detections:
     return replace(detections, boxes=detections.boxes.cpu() * factors)
 
 
-def _shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+def _shortened(text: str, width: int) -> str:
     """The end of a text that is too wide: of a path it says most."""
-    while len(text) > 2 and draw.textlength(text, font=font(15)) > width:
+    while len(text) > 2 and text_width(text, 15) > width:
         text = "…" + text[2:]
     return text
+
+
+def _middle(size: int) -> float:
+    """Pixels from the top of a line of letters to its middle."""
+    return 0.58 * size

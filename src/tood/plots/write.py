@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,15 @@ def write_image(path: Path | str, image: NDArray[np.uint8]) -> None:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ToodError(f"{path} cannot be written: give it the suffix .png or .jpg")
     with whole_file(path) as temporary:
-        if path.suffix.lower() == ".png":
-            Image.fromarray(image).save(temporary)
-        else:
-            # Chroma at full resolution: thin coloured lines stay coloured.
-            Image.fromarray(image).save(temporary, quality=92, subsampling=0)
+        temporary.write_bytes(encode_image(image, path.suffix.lower()))
+
+
+def encode_image(image: NDArray[np.uint8], suffix: str) -> bytes:
+    """The file content of [H, W, 3] uint8 RGB: .png without loss, .jpg and .jpeg at quality 92."""
+    encoded = BytesIO()
+    if suffix == ".png":
+        Image.fromarray(image).save(encoded, "PNG")
+    else:
+        # Chroma at full resolution: thin coloured lines stay coloured.
+        Image.fromarray(image).save(encoded, "JPEG", quality=92, subsampling=0)
+    return encoded.getvalue()

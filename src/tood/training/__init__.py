@@ -3,9 +3,19 @@
 from tood.data import DataConfig
 from tood.training.config import RunConfig
 from tood.training.ema import EMA, EMAConfig
+from tood.training.folder import (
+    CONFIG,
+    Resume,
+    RunFolder,
+    claimed_folder,
+    latest_run_folder,
+    next_run_folder,
+    run_folders,
+)
+from tood.training.input_size import BoxReport, box_report
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.recipes import RECIPES, run_config
-from tood.training.run import CONFIG, Datasets, Resume, latest_run_folder, next_run_folder, open_datasets, train
+from tood.training.run import Datasets, open_datasets, train
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, rate_factor
 from tood.training.state import TrainResult
 
@@ -14,19 +24,24 @@ __all__ = [
     "EMA",
     "RECIPES",
     "AdamWConfig",
+    "BoxReport",
     "CosineScheduleConfig",
     "DataConfig",
     "Datasets",
     "EMAConfig",
     "Resume",
     "RunConfig",
+    "RunFolder",
     "SGDConfig",
     "StepScheduleConfig",
     "TrainResult",
+    "box_report",
+    "claimed_folder",
     "latest_run_folder",
     "next_run_folder",
     "open_datasets",
     "rate_factor",
     "run_config",
+    "run_folders",
     "train",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,9 @@ from tood.errors import ToodError
 from tood.whole_file import whole_file
 
 CHECKPOINT = "checkpoint.pt"
+# An older one's name, and where one goes that is damaged.
+NUMBERED = r"checkpoint-(\d{6,})\.pt"
+DAMAGED = "damaged-checkpoint.pt"
 # Raised when what a checkpoint must hold changes.
 FORMAT = 2
 # The file's last bytes: this mark and the SHA-256 of all before it.
@@ -74,8 +78,7 @@ def newest_checkpoint(folder: Path) -> tuple[bytes, Path] | None:
     Raises:
         ToodError: if there are some, and all are damaged.
     """
-    paths = [folder / CHECKPOINT, *sorted(folder.glob("checkpoint-*.pt"), reverse=True)]
-    paths = [path for path in paths if path.is_file()]
+    paths = [path for path in (folder / CHECKPOINT, *reversed(_numbered(folder))) if path.is_file()]
     for path in paths:
         content = path.read_bytes()
         with suppress(ToodError):
@@ -84,6 +87,35 @@ def newest_checkpoint(folder: Path) -> tuple[bytes, Path] | None:
     if paths:
         raise ToodError(f"{paths[0]} is damaged, and there is no older checkpoint: start anew in another --out")
     return None
+
+
+def put_damaged_aside(folder: Path, whole: Path) -> Path | None:
+    """Takes those that are newer than the newest whole one out of the row, so that they do not push that out.
+
+    Args:
+        folder: of the run.
+        whole: what `newest_checkpoint` found there.
+
+    Returns:
+        Where the oldest of them is now, None where there was none.
+    """
+    aside = None
+    for path in (folder / CHECKPOINT, *reversed(_numbered(folder))):
+        if path == whole:
+            break
+        if path.is_file():
+            aside = path.replace(folder / DAMAGED)
+    return aside
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether it ends as `write_checkpoint` ends a file, damaged or not."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-_TAIL, io.SEEK_END)
+            return file.read(len(_MARK)) == _MARK
+    except OSError:
+        return False
 
 
 def parse_checkpoint(content: bytes, path: Path) -> dict[str, Any]:
@@ -139,15 +171,25 @@ class _HashingFile:
 def _set_aside(path: Path, keep: int) -> None:
     """Keeps the present checkpoint under its own name, and only `keep` such."""
     if path.is_file():
-        numbered = [int(p.stem.rpartition("-")[2]) for p in path.parent.glob("checkpoint-*.pt")]
-        target = path.with_name(f"checkpoint-{max(numbered, default=0) + 1:06d}.pt")
+        numbered = _numbered(path.parent)
+        target = path.with_name(f"checkpoint-{_number(numbered[-1]) + 1 if numbered else 1:06d}.pt")
         try:
             target.hardlink_to(path)
         except OSError:  # a file system without links
             shutil.copyfile(path, target)
-    kept = sorted(path.parent.glob("checkpoint-*.pt"))
+    kept = _numbered(path.parent)
     for old in kept[: max(len(kept) - keep, 0)]:
         old.unlink()
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The older checkpoints, the oldest first."""
+    found = [path for path in folder.glob("checkpoint-*.pt") if re.fullmatch(NUMBERED, path.name)]
+    return sorted(found, key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def random_states() -> dict[str, Any]:

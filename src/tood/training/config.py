@@ -42,7 +42,8 @@ class RunConfig:
         data, augment: where the pictures are, and how they are varied.
         optimizer, schedule, ema: how the weights move.
         epochs: length of the run in passes over the training images.
-        minutes: length of the run in minutes instead, evaluations during the run among them, the one at its end not.
+        minutes: length of the run in minutes instead, `epochs` then count for nothing; evaluations during the run
+            among them, the one at its end not.
         batch_size: images in a batch of one process; null shares the recipe's (`optimizer.lr_batch`) out among the
             processes.
         accumulation: batches whose gradients add up to one step; null takes so many that the images of a step come as

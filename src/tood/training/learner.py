@@ -138,10 +138,12 @@ class Learner:
         """What the losses of the batches together are divided by, in this process."""
         self.model.eval()  # the statistics of BatchNorms are for the pass that learns
         sums: dict[str, Tensor] = {}
-        for batch in batches:
-            for name, value in self.losses(batch, number, progress).weight_sums.items():
-                sums[name] = sums[name] + value if name in sums else value
-        self.train_mode()
+        try:
+            for batch in batches:
+                for name, value in self.losses(batch, number, progress).weight_sums.items():
+                    sums[name] = sums[name] + value if name in sums else value
+        finally:
+            self.train_mode()  # also where the step is given up, which others may follow
         return sums
 
     def losses(

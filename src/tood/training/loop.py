@@ -3,49 +3,38 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
-from torch.utils.data import DataLoader
 
 from tood import configuration
 from tood.alignment import Progress
 from tood.data import Batch, TrainBatchSampler, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError
 from tood.models import AnyDetector, save_weights
+from tood.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
 from tood.training.config import RunConfig
 from tood.training.guard import MOST_SKIPPED, NotFiniteError
 from tood.training.learner import Learner
 from tood.training.log import MetricsLog, MetricsRow
 from tood.training.progress import Status, TrainingDisplay, duration
+from tood.training.resuming import TrainingImages, batch_to_go_on_with
 from tood.training.schedule import Clock, rate_factor
-from tood.training.state import Position, TrainResult, Window
-from tood.training.stop import LAUNCHER_ECHO, StopSignal
+from tood.training.start import require_same_classes
+from tood.training.state import Position, Scores, TrainResult, Window
 from tood.training.trackers import Trackers
 from tood.training.validation import Validation
 
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """What a run learns from.
-
-    Attributes:
-        loader: batches of this process; its batch sampler has `set_epoch`.
-        class_names: saved with the weights.
-        digest: of all images and boxes; it tells a run that is resumed whether they are still the same.
-    """
-
-    loader: DataLoader[Batch]
-    class_names: tuple[str, ...]
-    digest: str = ""
+BEST = "best.safetensors"
 
 
 class Trainer:
@@ -82,7 +71,8 @@ class Trainer:
         self.log: MetricsLog | None = None
         self.trackers: Trackers | None = None
         self.tracker_ids: Mapping[str, str] = {}
-        self.window = Window()
+        self.window, self.rate = Window(), 0.0
+        self.better_ap: float | None = None  # of best.safetensors, where no checkpoint knows it
         self.random_states: Mapping[str, Any] | None = None
         self.last_checkpoint = time.monotonic()
         self.worker_deaths = WorkerDeaths(
@@ -94,7 +84,9 @@ class Trainer:
     # --- the run ---------------------------------------------------------------------------------------------------
 
     def run(self) -> TrainResult:
-        """Trains to the end, or until SIGINT or SIGTERM, which end in a checkpoint.
+        """Trains to the end, or until SIGINT, SIGTERM or SIGHUP, or until nobody can read what is shown any more.
+
+        Those end in a checkpoint.
 
         Raises:
             ToodError: a loss that is not finite, an image that cannot be read, a disk that is full. A checkpoint of the
@@ -109,7 +101,7 @@ class Trainer:
                 self._run()
             except CheckpointWriteError:
                 raise
-            except ToodError:
+            except Exception:
                 self._keep_last_good_state()
                 raise
             finally:
@@ -120,8 +112,13 @@ class Trainer:
     def _keep_last_good_state(self) -> None:
         """A last checkpoint, without the other processes' random states: they have failed too, or wait no longer."""
         if self.processes.main and self.position.step and not self.learner.moving:
-            with suppress(ToodError):
+            with suppress(Exception):
+                self._log_training()
                 self._write_files([random_states()])
+                self.display.say(
+                    f"all {self.position.step} steps are kept: once that is mended, "
+                    f"`tood train --resume --out {shlex.quote(str(self.out))}` goes on"
+                )
 
     def _run(self) -> None:
         self.clock.start()
@@ -135,10 +132,9 @@ class Trainer:
                 break
             at_epoch_end = True
         self.clock.pause()
-        if not self.stopped_by:
-            self._log_training()
-            if self.position.evaluated_step != self.position.step:
-                self._evaluate()
+        self._log_training()
+        if not self.stopped_by and self.position.evaluated_step != self.position.step:
+            self._evaluate()
         self._write_checkpoint()
         self.processes.raise_first(self.failure)
 
@@ -149,8 +145,37 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has gone its whole length, or as far as its patience."""
-        return self.clock.progress(self.position.step) >= 1 or self._ends_early
+        """Whether the run has gone its whole length, or as far as its patience, and nothing is left to evaluate."""
+        at_end = self.clock.progress(self.position.step) >= 1 or self._ends_early
+        return at_end and self.position.evaluated_step == self.position.step
+
+    def require_unfinished(self) -> None:
+        """Refuses to go on with a run that is complete.
+
+        Raises:
+            ToodError: it is; the message says what makes it go on.
+        """
+        if not self.finished:
+            return
+        if not self._ends_early:
+            why, more = f"({self.config.length})", "give more --epochs or --minutes to go on with it"
+        else:
+            why = f"(patience={self.config.patience}: so many evaluations brought no higher AP)"
+            more = "give a higher patience to go on with it, or --set patience=null"
+            if self.clock.progress(self.position.step) >= 1:
+                more += ", and more --epochs or --minutes"
+        raise ToodError(f"the run in {self.out} is complete {why}: {more}")
+
+    def keep_better(self, ap: float | None) -> None:
+        """Lets only weights of this AP or more take the place of the best ones, before `run`.
+
+        A run that was killed between an evaluation and the next checkpoint has left them, and need not reach them
+        again: sums on a GPU differ from run to run, a timed run ends elsewhere.
+        """
+        highest = self.position.highest_ap
+        if ap is not None and (highest is None or ap > highest):
+            self.better_ap = self.position.best_ap = ap
+            self.display.say(f"{self.out / BEST} is of an evaluation after that, AP {ap:.3f}: no lower one replaces it")
 
     def _train_epoch(self) -> bool:
         """The rest of the epoch under way; whether the run goes on after it."""
@@ -218,7 +243,8 @@ class Trainer:
         Raises:
             ToodError: where a process has failed since the last time.
         """
-        progress, self.stopped_by = self.clock.progress(self.position.step), self.stop.number
+        progress = self.clock.progress(self.position.step)
+        self.stopped_by = self.stop.number or self.display.lost
         due = time.monotonic() - self.last_checkpoint >= self.config.checkpoint_minutes * 60
         if not self.processes.alone:
             shapes = [side for batch in group for side in batch.images.shape[2:]]
@@ -260,24 +286,42 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """AP now; the best weights so far are saved as `best.safetensors`."""
-        position, model, best = self.position, self.learner.averaged, True
+        self._log_training()
+        # Noted when all of it has succeeded: what fails half-way is done again by the run that goes on.
+        position, model = replace(self.position), self.learner.averaged
+        scores, best, figures = None, True, {}
         if self.validation is not None:
             scores, best = self.validation.run(model.eval(), position)
-            self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
-            remark = "  (best so far)" if best and self.validation.selects else ""
-            self.display.say(
-                f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
-                f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
-            )
-            if self._ends_early:
-                self.display.say(
-                    f"the run ends early: {position.evaluations_since_rise} evaluations brought no higher AP (patience)"
-                )
+            if position.ap is not None:
+                if best and self.better_ap is not None and position.ap < self.better_ap:
+                    best, position.best_ap = False, self.better_ap
+                figures = {"AP": position.ap, "step": position.step} if self.validation.selects else {}
         position.evaluated_step = position.step
         with self.processes.agreed():
             if best and self.processes.main:
-                save_weights(self.out / "best.safetensors", model, self.images.class_names)
+                save_weights(self.out / BEST, model, self.images.class_names, figures=figures)
+        self.position = position
+        if scores is not None:
+            self._tell(scores, best)
         self.window = Window()
+
+    def _tell(self, scores: Scores, best: bool) -> None:
+        assert self.validation is not None
+        position = self.position
+        if position.ap is None:
+            if position.evaluations == 1:
+                self.display.say("nothing can be measured on the validation images: best.safetensors is the last")
+            return
+        self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
+        remark = "  (best so far)" if best and self.validation.selects else ""
+        self.display.say(
+            f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
+            f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
+        )
+        if self._ends_early:
+            self.display.say(
+                f"the run ends early: {position.evaluations_since_rise} evaluations brought no higher AP (patience)"
+            )
 
     # --- log, checkpoints ------------------------------------------------------------------------------------------
 
@@ -342,6 +386,10 @@ class Trainer:
             "images_per_step": self.learner.images_per_step,
             "accumulation": self.learner.accumulation,
             "images": self.images.digest,
+            "class_names": list(self.images.class_names),
+            "order": self.images.order,
+            "seed": self.config.seed,
+            "window": self.window.state_dict(),
             "seconds": self.clock.seconds,
             "random_states": states,
             "trackers": {} if self.trackers is None else self.trackers.ids,
@@ -353,33 +401,24 @@ class Trainer:
         Raises:
             ToodError: if it is of another network or optimiser.
         """
+        names = self.images.class_names
+        require_same_classes(state.get("class_names", names), names, self.out)
         try:
             self.learner.load_state_dict(state)
             self.position = Position(**state["position"])
-            self._keep_step_size(state["images_per_step"], state["accumulation"])
+            self.position.batch, remarks = batch_to_go_on_with(
+                state, self.images, self.config.seed, self.learner.images_per_step, self.learner.accumulation, self.out
+            )
             states = state["random_states"]
             self.tracker_ids = state["trackers"]
+            self.window = Window.from_state(state["window"]) if "window" in state else Window()
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             text = " ".join(str(error).split())
             raise ToodError(f"the checkpoint in {self.out} is of another model or recipe: {text[:300]}") from error
         self.clock = Clock(self.clock.total_steps, self.config.minutes, state["seconds"])
         self.random_states = states[self.processes.rank] if self.processes.rank < len(states) else None
-        if state["images"] != self.images.digest:
-            self.position.batch = 0
-            self.display.say(
-                "the training images or their boxes are not those that the run began with: it goes on with the new "
-                "ones, from the start of its epoch"
-            )
-
-    def _keep_step_size(self, images_per_step: int, accumulation: int) -> None:
-        """Counts the epoch's batches anew where more or fewer of them make a step; a step keeps its images."""
-        if images_per_step != self.learner.images_per_step:
-            raise ToodError(
-                f"the run in {self.out} takes {images_per_step} images a step, this would be "
-                f"{self.learner.images_per_step}: give the --batch-size or the number of processes that makes them "
-                "equal"
-            )
-        self.position.batch = self.position.batch // accumulation * self.learner.accumulation
+        for remark in remarks:
+            self.display.say(remark)
 
     def _restore_random_states(self) -> None:
         if self.random_states is not None:
@@ -387,7 +426,7 @@ class Trainer:
             self.random_states = None
 
     def _result(self, interrupted_by: int) -> TrainResult:
-        position, best = self.position, self.out / "best.safetensors"
+        position, best = self.position, self.out / BEST
         return TrainResult(
             out=self.out,
             best=best if best.is_file() else None,

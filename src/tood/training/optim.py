@@ -18,8 +18,10 @@ class SGDConfig:
 
     Attributes:
         lr: peak rate.
-        lr_batch: images a step that `lr` is meant for: it is multiplied by the run's own number over this one.
-            Null: `lr` holds whatever the batch.
+        lr_batch: images a step that the recipe is meant for: as many batches make a step as come nearest to it, and
+            `lr` is multiplied by the run's own number over this one. Null: neither; `lr` holds whatever the batch, and
+            a batch is a step unless `accumulation` says otherwise.
+        scale_lr: whether `lr` is multiplied so; false takes it as it is, in steps of as many batches.
         momentum, nesterov: as in PyTorch.
         weight_decay: on everything that learns, or not on norms and biases.
         decay_norm_and_bias: whether norms' weights and all biases decay too, as published.
@@ -30,6 +32,7 @@ class SGDConfig:
     kind: Literal["sgd"] = "sgd"
     lr: float = 0.01
     lr_batch: int | None = 16
+    scale_lr: bool = True
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
@@ -47,13 +50,14 @@ class AdamWConfig:
     """Adam with decoupled weight decay.
 
     Attributes:
-        lr, lr_batch, weight_decay, decay_norm_and_bias, layer_decay: as in `SGDConfig`.
+        lr, lr_batch, scale_lr, weight_decay, decay_norm_and_bias, layer_decay: as in `SGDConfig`.
         betas: decay of the first and second moment.
     """
 
     kind: Literal["adamw"] = "adamw"
     lr: float = 1e-3
     lr_batch: int | None = None
+    scale_lr: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     decay_norm_and_bias: bool = False
@@ -78,7 +82,9 @@ def _check(config: SGDConfig | AdamWConfig) -> None:
 
 def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
     """The peak rate for so many images a step (linear scaling, Goyal et al. 2017)."""
-    return config.lr if config.lr_batch is None else config.lr * images_per_step / config.lr_batch
+    if config.lr_batch is None or not config.scale_lr:
+        return config.lr
+    return config.lr * images_per_step / config.lr_batch
 
 
 def build_optimizer(config: SGDConfig | AdamWConfig, model: nn.Module, rate: float) -> torch.optim.Optimizer:

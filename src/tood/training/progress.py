@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -57,6 +62,67 @@ class Status:
         return "  ".join(part for part in parts if part)
 
 
+class Output(io.TextIOBase):
+    """What a console writes to, for as long as anybody can read it; after that, text goes nowhere.
+
+    Args:
+        file: where to.
+
+    Attributes:
+        lost: 0, or the number of the signal that stands for what happened: SIGPIPE where the reader of a pipe has gone,
+            SIGHUP where a terminal has.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file, self.lost = file, 0
+
+    def write(self, text: str) -> int:
+        """Takes the text, whether or not it arrives."""
+        self._try(lambda: self.file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Sends what is kept back."""
+        self._try(self.file.flush)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return not self.lost and self.file.isatty()
+
+    def fileno(self) -> int:
+        """Of the file."""
+        return self.file.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the file."""
+        return getattr(self.file, "encoding", None) or "utf-8"
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.lost:
+            return
+        try:
+            act()
+        except OSError as error:
+            if error.errno in _GONE:
+                self.lost = _GONE[error.errno]
+                to_nowhere(self.file)
+
+
+# By what an error of writing says, the signal that a program without Python would have got. A disk that is full, for
+# one, is no such error: the text is lost, the run goes on.
+_GONE = {errno.EPIPE: 13, errno.ECONNRESET: 13, errno.EIO: 1, errno.ENXIO: 1, errno.EBADF: 1}
+
+
+def to_nowhere(file: IO[str]) -> None:
+    """Lets what is written to standard output or error vanish from now on: Python would fail over it at its end."""
+    with suppress(OSError, ValueError):
+        if file.fileno() in (1, 2):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, file.fileno())
+            os.close(nowhere)
+
+
 class TrainingDisplay:
     """Shows a run; a context manager.
 
@@ -66,6 +132,8 @@ class TrainingDisplay:
 
     def __init__(self, console: Console | None) -> None:
         self._console = console
+        if console is not None and not isinstance(console.file, Output):
+            console.file = Output(console.file)  # type: ignore[assignment]  # all of a file that a console asks for
         self._live: Progress | None = None
         self._task: TaskID | None = None
         self._next_plain = 0.0
@@ -88,6 +156,12 @@ class TrainingDisplay:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    @property
+    def lost(self) -> int:
+        """0, or a signal's number where nobody can read it any more (see `Output`)."""
+        file = None if self._console is None else self._console.file
+        return file.lost if isinstance(file, Output) else 0
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -6,15 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
+from typing import TypeVar
 
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
 from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import ToodError
-from tood.models import named_model
+from tood.models import AnyModelConfig, named_model
 from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+
+ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 
 # Side of the small recipe's canvas over that of the model's input.
 CANVAS_SHARE = 6 / 7
@@ -87,6 +90,12 @@ RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
 )
 
 
+def with_size(config: ModelT, size: int) -> ModelT:
+    """The model with another short side of its input, in pixels; the long side keeps its proportion."""
+    long = round(size * config.input.long / config.input.short)
+    return replace(config, input=replace(config.input, short=size, long=long))
+
+
 def run_config(model: str, size: int | None = None, recipe: str | None = None) -> RunConfig:
     """The run that a named model is meant for.
 
@@ -103,8 +112,7 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
     if size is not None:
         if size < config.input.divisor:
             raise ToodError(f"size is {size}: expected {config.input.divisor} pixels or more")
-        long = round(size * config.input.long / config.input.short)
-        config = replace(config, input=replace(config.input, short=size, long=long))
+        config = with_size(config, size)
     name = recipe or named.recipe
     if name not in RECIPES:
         close = get_close_matches(name, RECIPES, n=1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -23,33 +22,39 @@ from tood.data import (
     Batch,
     BatchPlan,
     DetectionDataset,
+    SkippedImages,
+    TrainBatchSampler,
     load_dataset,
     pick_splits,
     require_same_categories,
     train_loader,
 )
-from tood.errors import ToodError
-from tood.models import AnyDetector, build_model, cpu_multiplies_bf16
+from tood.errors import ToodError, quoted
+from tood.models import AnyDetector, build_model, cpu_multiplies_bf16, recorded_figures
 from tood.processes import Processes, join_restarted
-from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
+from tood.training.checkpoint import (
+    CHECKPOINT,
+    newest_checkpoint,
+    parse_checkpoint,
+    put_damaged_aside,
+)
 from tood.training.config import RunConfig
-from tood.training.loop import Trainer, TrainingImages
+from tood.training.folder import CONFIG, Resume, RunFolder, claimed_folder, run_folders
+from tood.training.input_size import box_report
+from tood.training.loop import BEST, Trainer
 from tood.training.progress import TrainingDisplay
+from tood.training.resuming import TrainingImages
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import Scores, TrainResult
 from tood.training.validation import Validation
-from tood.whole_file import remove_unfinished
-
-CONFIG = "config.yaml"
 
 # Most images at once in the evaluations of a run.
 EVALUATION_BATCH = 8
 
 
-Resume = bool | Literal["auto"]
-
-
-def train(config: RunConfig, resume: Resume = False, console: Console | None = None) -> TrainResult:
+def train(
+    config: RunConfig, resume: Resume = False, console: Console | None = None, folder: RunFolder | None = None
+) -> TrainResult:
     """Trains a detector; `best.safetensors` in the run's folder is what to use afterwards.
 
     The folder also gets `last.safetensors`, `config.yaml` (the run as resolved, which starts the same run again),
@@ -60,10 +65,11 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
         resume: True goes on from the checkpoint in `config.out`; "auto" does so if there is a run, and begins one if
             not, so that the same call can be repeated until it is done.
         console: where progress is shown; None shows nothing.
+        folder: `config.out`, where the caller has claimed it already.
 
     Raises:
-        ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run, no
-            checkpoint to resume from, a loss that is not finite.
+        ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run or that
+            one is being written to, no checkpoint to resume from, a loss that is not finite.
     """
     config.require_all_trained()
     precision, why = choose_precision(config)
@@ -82,7 +88,13 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
         raise ToodError(f"precision is '{precision}', which this machine cannot do ({error}): use auto") from error
     try:
         with deterministic(config.deterministic):
-            return _train(config, resume, console if accelerator.is_main_process else None, accelerator, precision, why)
+            heard = console if accelerator.is_main_process else None
+            processes = Processes(accelerator.num_processes, accelerator.process_index)
+            _require_device(config, accelerator)
+            with ExitStack() as held:
+                claim = _run_folder(config, resume) if folder is None else nullcontext(folder)
+                found = processes.from_main(lambda: held.enter_context(claim))
+                return _train(config, found, resume, heard, accelerator, f"{precision} ({why})")
     except torch.OutOfMemoryError as error:
         size, _ = config.batches(accelerator.num_processes)
         raise ToodError(
@@ -107,13 +119,21 @@ def train(config: RunConfig, resume: Resume = False, console: Console | None = N
             AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def _train(
-    config: RunConfig, resume: Resume, console: Console | None, accelerator: Accelerator, precision: str, why: str
-) -> TrainResult:
+def _require_device(config: RunConfig, accelerator: Accelerator) -> None:
     if config.device not in ("auto", "cpu") and accelerator.device.type != config.device:
         raise ToodError(f"device is '{config.device}', but this machine has none: leave it out or use cpu")
+
+
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    resume: Resume,
+    console: Console | None,
+    accelerator: Accelerator,
+    precision: str,
+) -> TrainResult:
     processes = Processes(accelerator.num_processes, accelerator.process_index)
-    out, resumes = processes.from_main(lambda: _run_folder(config, resume))
+    out, resumes = folder.path, folder.resumes
     set_seed(config.seed)
     # Of DDP, about 1x1 convolutions in channels-last memory, whose strides mean nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -132,25 +152,32 @@ def _train(
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
 
+    with processes.agreed():
+        boxes = box_report(training, config)
+        boxes.require_any()
+    if boxes.told:
+        display.say(boxes.told)
     model = build_model(config.model)
     with processes.agreed():
         loader = _loader(config, training, processes, display, on_gpu=accelerator.device.type == "cuda")
-        measured = None if validation is None else _validation(config, validation, processes, datasets)
+        measured = None if validation is None else _validation(config, validation, processes, datasets, display)
     found = processes.from_main(lambda: newest_checkpoint(out) if resumes else None)
     with processes.agreed():
-        start = "from the checkpoint" if found else initialise_model(model, starting_point(config))
-    images = TrainingImages(loader, training.class_names, training.digest())
+        start = (
+            "from the checkpoint" if found else initialise_model(model, starting_point(config), training.class_names)
+        )
+    images = TrainingImages(loader, training.class_names, training.digest(), _order(loader))
     trainer = Trainer(config, model, images, measured, accelerator, display)
-    _say_plan(display, trainer, model, start, precision, why)
+    _say_plan(display, trainer, model, start, precision)
     if found is not None:
         _resume(trainer, *found, processes)
-        if trainer.finished and resume is True:
-            raise ToodError(
-                f"the run in {out} is complete ({config.length}): give more --epochs or --minutes to go on with it"
-            )
+        if resume is True:
+            trainer.require_unfinished()
     elif resumes:
         display.say(f"{out} stopped before its first checkpoint: it starts anew")
     found = None  # the content of a large checkpoint is not kept for the whole run
+    if resumes and measured is not None and measured.selects:
+        trainer.keep_better(processes.from_main(lambda: recorded_figures(out / BEST).get("AP")))
     processes.from_main(lambda: _save_config(config, out))
     return trainer.run()
 
@@ -193,9 +220,17 @@ def _loader(
     return loader
 
 
+def _order(loader: DataLoader[Batch]) -> str:
+    sampler = loader.batch_sampler
+    assert isinstance(sampler, TrainBatchSampler)
+    return sampler.digest
+
+
 def _save_config(config: RunConfig, out: Path) -> None:
     try:
-        configuration.save(config, out / CONFIG, comment=f"tood train --config {out / CONFIG} --out ANOTHER_FOLDER")
+        configuration.save(
+            config, out / CONFIG, comment=f"tood train --config {quoted(out / CONFIG)} --out ANOTHER_FOLDER"
+        )
     except OSError as error:
         raise ToodError(f"cannot write to {out}: {error.strerror}; give another --out") from error
 
@@ -238,17 +273,30 @@ def open_datasets(config: RunConfig) -> Datasets:
         ToodError: if a split cannot be read, has no boxes to learn from, or the two differ in their classes.
     """
     splits = pick_splits(config.data.path, train=config.data.train, val=config.data.val)
-    training = load_dataset(config.data.path, splits.train)
-    if training.box_count == 0:
-        raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from")
+    training = load_dataset(config.data.path, splits.train, exif=config.data.exif)
+    if training.object_count == 0:
+        why = _why_nothing(training)
+        raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from: {why}")
     if splits.val is None:
         return Datasets(training, None, False, f"{splits.note}: there will be no AP, and best.safetensors is the last")
-    validation = load_dataset(config.data.path, splits.val)
+    validation = load_dataset(config.data.path, splits.val, exif=config.data.exif)
+    if validation.object_count == 0:
+        note = f"nothing can be measured on split '{validation.split}': {_why_nothing(validation)}"
+        return Datasets(training, None, False, f"{note}; there will be no AP, and best.safetensors is the last")
     require_same_categories(training, validation)
     if splits.val == splits.test and config.data.val is None:
         note = f"{splits.note}; the AP is only shown: it does not choose the weights, best.safetensors is the last"
         return Datasets(training, validation, True, note)
     return Datasets(training, validation, False, splits.note)
+
+
+def _why_nothing(dataset: DetectionDataset) -> str:
+    if not dataset.annotated:
+        return "it has no annotations"
+    if dataset.box_count:
+        kind = "difficult" if dataset.format == "voc" else "crowds"
+        return f"all of its {dataset.box_count:,} boxes are {kind}, which are neither learned nor measured"
+    return "none of its pictures has a box"
 
 
 def describe(dataset: DetectionDataset) -> str:
@@ -260,12 +308,16 @@ def describe(dataset: DetectionDataset) -> str:
     counts = dataset.problem_counts()
     if counts:
         found = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in counts.items())
-        text += f"; mended: {found} (`tood data check {dataset.root}` lists them)"
-    return text
+        text += f"; mended: {found} (`tood data check {quoted(dataset.root)}` lists them)"
+    return "; ".join([text, *dataset.notes])
 
 
 def _validation(
-    config: RunConfig, validation: DetectionDataset, processes: Processes, datasets: Datasets
+    config: RunConfig,
+    validation: DetectionDataset,
+    processes: Processes,
+    datasets: Datasets,
+    display: TrainingDisplay,
 ) -> Validation:
     from tood.evaluation import GroundTruth, detect, evaluate_detections
 
@@ -273,17 +325,35 @@ def _validation(
     batch_size = min(config.batches(processes.count)[0] * processes.count, EVALUATION_BATCH)
     # Once: of a COCO folder it reads the whole json.
     truth = GroundTruth.from_dataset(validation) if processes.main else None
+    # Kept from one evaluation to the next: what once could not be read is left out of all later figures.
+    skipped = None
+    if config.data.unreadable == "skip":
+        skipped = SkippedImages(validation.images, "left out of the evaluation")
 
     def evaluate(model: AnyDetector) -> Scores:
-        found = detect(model, validation, batch_size=batch_size, workers=config.data.workers, processes=processes)
-        return processes.from_main(lambda: evaluate_detections(found, truth or validation))
+        before = 0 if skipped is None else skipped.count
+        found = detect(
+            model,
+            validation,
+            batch_size=batch_size,
+            workers=config.data.workers,
+            processes=processes,
+            skipped=skipped,
+        )
+        against = truth
+        if skipped is not None and skipped.count:
+            if skipped.count > before:
+                display.say(
+                    f"{validation.split}: {skipped.count:,} of {len(validation.images):,} images cannot be read; AP is "
+                    "measured over the others (data.unreadable=skip)"
+                )
+            against = None if truth is None else truth.only(skipped.readable_ids)
+        return processes.from_main(lambda: evaluate_detections(found, against or validation))
 
     return Validation(evaluate, len(validation.images), selects=not datasets.validates_on_test)
 
 
-def _say_plan(
-    display: TrainingDisplay, trainer: Trainer, model: AnyDetector, start: str, precision: str, why: str
-) -> None:
+def _say_plan(display: TrainingDisplay, trainer: Trainer, model: AnyDetector, start: str, precision: str) -> None:
     config, size = trainer.config, model.config.input
     everything = sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -304,55 +374,34 @@ def _say_plan(
         f"recipe: {config.recipe}, {config.length}, {config.optimizer.kind}, {config.schedule.kind} schedule, "
         f"{batch}, {rate}"
     )
-    display.say(f"device: {trainer.accelerator.device}, precision {precision} ({why}); files: {trainer.out}")
+    display.say(f"device: {trainer.accelerator.device}, precision {precision}; files: {trainer.out}")
 
 
 # --- the run's folder ----------------------------------------------------------------------------------------------
 
 
-def next_run_folder(name: str, parent: Path = Path("runs")) -> Path:
-    """`runs/<name>-1`, or the next number that is free."""
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
-
-
-def latest_run_folder(parent: Path = Path("runs")) -> Path:
-    """The folder whose checkpoint is the newest.
-
-    Raises:
-        ToodError: if there is none.
-    """
-    checkpoints = sorted(parent.glob(f"*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime)
-    if not checkpoints:
-        raise ToodError(f"there is no run to resume in {parent}/: name its folder with --out")
-    return checkpoints[-1].parent
-
-
-def _run_folder(config: RunConfig, resume: Resume) -> tuple[Path, bool]:
-    """The folder, which is made when all else is in order, and whether to go on with the run in it."""
+@contextmanager
+def _run_folder(config: RunConfig, resume: Resume) -> Iterator[RunFolder]:
+    """The folder, claimed; torchrun's next attempt goes on with the run of the one before."""
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     restarts = restarted or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
     if config.out is None and (restarts or resume == "auto"):
         raise ToodError(
             "a run that is to go on by itself after a restart needs a name to be found by: give --out FOLDER"
         )
-    out = config.out if config.out is not None else next_run_folder(config.name)
-    if not (out / CONFIG).exists():
-        if resume is True:
-            raise ToodError(f"there is no run in {out} to resume: leave --resume out to start a new one")
-        return out, False
-    if resume is False and not restarted:
-        raise ToodError(f"{out} already holds a run: add --resume to continue it, or give another --out")
-    remove_unfinished(out)
-    return out, True
+    mode: Resume = "auto" if restarted and resume is False else resume
+    with claimed_folder(config.out, run_folders(config.name), mode) as folder:
+        yield folder
 
 
 def _resume(trainer: Trainer, content: bytes, path: Path, processes: Processes) -> None:
-    if path.name != CHECKPOINT:
-        trainer.display.say(f"{trainer.out / CHECKPOINT} is damaged: going on from {path}, the one before it")
     with processes.agreed():
         trainer.load_state_dict(parse_checkpoint(content, path))
+        aside = put_damaged_aside(trainer.out, path) if processes.main else None
+    if aside is not None:
+        trainer.display.say(
+            f"{trainer.out / CHECKPOINT} is damaged: going on from {path}, the one before it; the damaged one is now "
+            f"{aside}"
+        )
     position = trainer.position
     trainer.display.say(f"resuming at epoch {position.epoch + 1}, step {position.step}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tood.errors import ToodError
@@ -9,6 +10,7 @@ from tood.models import AnyDetector
 from tood.models.backbones import ResNet
 from tood.training.config import RunConfig
 from tood.weights import imagenet_weights, initialise, load_imagenet, locate_weights, read_checkpoint
+from tood.weights.class_names import listed
 from tood.weights.families import family_of
 
 IMAGENET, SCRATCH = "imagenet", "scratch"
@@ -24,13 +26,14 @@ def starting_point(config: RunConfig) -> str:
     return SCRATCH if imagenet_weights(config.model.backbone) is None else IMAGENET
 
 
-def initialise_model(model: AnyDetector, start_from: str) -> str:
+def initialise_model(model: AnyDetector, start_from: str, class_names: Sequence[str] | None = None) -> str:
     """Gives a new network the weights that its training starts from, fetched if need be.
 
     Args:
         model: the network.
         start_from: "imagenet", "scratch", or what `locate_weights` finds: a detector's file to fine-tune, or that of a
             backbone which learned to classify.
+        class_names: of the network's classes: those of a detector's file are matched with them (see `initialise`).
 
     Returns:
         What it starts from, for a person.
@@ -51,9 +54,33 @@ def initialise_model(model: AnyDetector, start_from: str) -> str:
         load_imagenet(backbone, checkpoint)
         return f"backbone from {checkpoint.path}"
     try:
-        return initialise(model, checkpoint)
+        return initialise(model, checkpoint, class_names)
     except ToodError as error:
         raise ToodError(f"{error}; train the model that the file is of: name it with --model") from error
+
+
+def require_same_classes(before: Sequence[str], now: Sequence[str], out: Path) -> None:
+    """Makes sure that each row of a classifier goes on with the class that it has learned.
+
+    Args:
+        before: class names that a run began with; now: those of its dataset.
+        out: folder of the run, for the message.
+
+    Raises:
+        ToodError: if they differ.
+    """
+    if list(before) == list(now):
+        return
+    why = "the same names in another order"
+    if sorted(before) != sorted(now):
+        gone = [name for name in before if name not in now]
+        new = [name for name in now if name not in before]
+        why = "; ".join(f"{what}: {listed(names)}" for what, names in (("lost", gone), ("new", new)) if names)
+    raise ToodError(
+        f"the run in {out} learns {len(before)} classes ({listed(before)}), but the dataset now has {len(now)} "
+        f"({listed(now)}), {why or 'with a name repeated'}: give it the classes that it began with, or start another "
+        f"run from its weights, which go to the classes by name: --out ANOTHER_FOLDER --from {out / 'best.safetensors'}"
+    )
 
 
 def _fetched_imagenet(model: AnyDetector) -> Path:

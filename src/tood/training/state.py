@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Scores(Protocol):
@@ -100,6 +100,17 @@ class Window:
         self.images += images
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: a run that goes on adds to the same sums."""
+        seconds = time.monotonic() - self.started
+        return {"seconds": seconds, "images": self.images, "steps": self.steps, "losses": dict(self.losses)}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> Window:
+        """What `state_dict` gave."""
+        started = time.monotonic() - state["seconds"]
+        return Window(started, state["images"], state["steps"], dict(state["losses"]))
 
     @property
     def mean_losses(self) -> dict[str, float]:

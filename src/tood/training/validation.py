@@ -51,6 +51,9 @@ class Validation:
         scores = self.evaluate(model)
         position.evaluations += 1
         position.evaluation_seconds += time.monotonic() - started
+        if scores.ap < 0:  # COCO's mark of nothing to measure: the last weights are as good as any
+            position.ap = position.ap50 = position.ap75 = position.best_ap = None
+            return scores, True
         position.ap, position.ap50, position.ap75 = scores.ap, scores.ap50, scores.ap75
         rises = position.highest_ap is None or scores.ap > position.highest_ap
         position.evaluations_since_rise = 0 if rises else position.evaluations_since_rise + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from tood.models import AnyDetector, AnyModelConfig, build_model, save_weights
 from tood.models.common.published import FamilyWeights, Hints
 from tood.models.weight_files import COUNTERS, SOURCE, describe, described, load_tensors
 from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_checkpoint
+from tood.weights.class_names import ClassMatch, match_classes
 from tood.weights.families import family_of
 from tood.weights.framework_config import model_section
 from tood.weights.published import COCO_CLASSES
@@ -118,8 +120,15 @@ def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
     return f"{describe_architecture(model.config)}, {len(tensors)} tensors in the layout '{layout}'"
 
 
-def initialise(model: AnyDetector, checkpoint: Checkpoint) -> str:
-    """Starts fine-tuning from a detector's weights: all of them, but the classifier where the class count differs.
+def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence[str] | None = None) -> str:
+    """Starts fine-tuning from a detector's weights: all of them, and of the classifier the rows of the same classes.
+
+    Args:
+        model: takes them.
+        checkpoint: the detector's file. If it tells no class names, 80 classes are COCO's, and as many as the model has
+            are taken to be the model's in its order.
+        class_names: of the model's classes, by label: each takes the row of its name, and one that the file lacks stays
+            as it is. None: the classifier is taken where the number of classes is the same, else stays as it is.
 
     Returns:
         What was taken and what starts anew, for a person.
@@ -128,13 +137,22 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint) -> str:
         ToodError: if it is of no known family; or lists what does not fit the model, which is then as it was.
     """
     family, tensors = _ours(checkpoint)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    others = {
+    state = model.state_dict()
+    classifier = [
         name
         for name in family.CLASSIFIER
-        if name in tensors and name in expected and tensors[name].shape[1:] == expected[name][1:]
-        if tensors[name].shape != expected[name]
-    }
+        if name in tensors and name in state and tensors[name].shape[1:] == state[name].shape[1:]
+    ]
+    if class_names is not None and classifier:
+        match, told = _matched(checkpoint, tuple(class_names), len(tensors[classifier[0]]))
+        if not match.same:
+            tensors |= {name: _rows_of(match, tensors[name], state[name]) for name in classifier}
+        complaint = f"{checkpoint.path} does not fit {describe_architecture(model.config)}"
+        load_tensors(model, tensors, complaint)
+        if match.same and not told:
+            return f"starts from all {len(tensors)} tensors of {checkpoint.path}"
+        return f"starts from {len(tensors)} tensors of {checkpoint.path}; {told or match}"
+    others = {name for name in classifier if tensors[name].shape != state[name].shape}
     taken = {name: tensor for name, tensor in tensors.items() if name not in others}
     complaint = f"{checkpoint.path} does not fit {describe_architecture(model.config)}"
     load_tensors(model, taken, complaint, (*COUNTERS, *others))
@@ -145,6 +163,33 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint) -> str:
         f"starts from {len(taken)} tensors of {checkpoint.path}; it knows {known} classes and this model "
         f"{model.config.classes}, so the classifier starts anew"
     )
+
+
+def _matched(checkpoint: Checkpoint, wanted: tuple[str, ...], rows: int) -> tuple[ClassMatch, str]:
+    """The file's classes beside the wanted ones, and what is to be told of them, if it is not the match itself."""
+    known, path = checkpoint.class_names, checkpoint.path
+    if known is not None and len(known) != rows:
+        raise ToodError(f"{path} names {len(known)} classes, but its classifier knows {rows}")
+    if known is not None and known != _placeholders(rows):
+        return match_classes(wanted, known), ""
+    match = match_classes(wanted, _usual_names(rows))
+    if rows == len(COCO_CLASSES):
+        return match, "" if match.same else f"it names no classes, COCO's are assumed; {match}"
+    if rows != len(wanted):
+        told = f"it names none of its {rows} classes and this model has {len(wanted)}, so the classifier starts anew"
+        return replace(match, rows=(None,) * len(wanted)), told
+    told = (
+        f"it names none of its {rows} classes: they are taken to be the dataset's, in its order ({', '.join(wanted)})"
+    )
+    return match_classes(wanted, wanted), told
+
+
+def _rows_of(match: ClassMatch, tensor: Tensor, fresh: Tensor) -> Tensor:
+    """[C, ...] a classifier's tensor for the wanted classes: their rows of `tensor`, else those of `fresh`."""
+    labels = [label for label, row in enumerate(match.rows) if row is not None]
+    rows = fresh.clone()
+    rows[labels] = tensor[[row for row in match.rows if row is not None]].to(rows)
+    return rows
 
 
 def describe_architecture(config: AnyModelConfig) -> str:
@@ -160,7 +205,12 @@ def describe_architecture(config: AnyModelConfig) -> str:
 
 def _usual_names(classes: int) -> tuple[str, ...]:
     """Those of a file that has none: as many as COCO's are COCO's."""
-    return COCO_CLASSES if classes == len(COCO_CLASSES) else tuple(f"class {i}" for i in range(classes))
+    return COCO_CLASSES if classes == len(COCO_CLASSES) else _placeholders(classes)
+
+
+def _placeholders(classes: int) -> tuple[str, ...]:
+    """What classes without names are called."""
+    return tuple(f"class {i}" for i in range(classes))
 
 
 def _ours(checkpoint: Checkpoint) -> tuple[FamilyWeights[AnyModelConfig], dict[str, Tensor]]:

@@ -1,19 +1,21 @@
 """COCO json folders: where the splits are, and the reading of one.
 
 Recognised layouts: `annotations/instances_train2017.json` with `train2017/` (COCO), `annotations/train.json` with
-`images/` or `train/`, `train/_annotations.coco.json` beside its images (Roboflow), and a path straight to a json.
+`images/` or `train/`, `train/_annotations.coco.json` beside its images (Roboflow), one json in the root with the images
+below it (`result.json` of Label Studio), and a path straight to a json.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
 from tood.data.files import find_images
-from tood.data.formats.coco_json import local_name, read_coco_json
+from tood.data.formats.coco_content import holds_boxes, is_annotated
+from tood.data.formats.coco_images import BESIDE_IMAGES, LocatedImages, locate_images
+from tood.data.formats.coco_json import read_coco_json
 from tood.data.formats.folder import SplitInfo, canonical, empty_record
 from tood.data.images import image_size
 from tood.errors import ToodError
@@ -21,8 +23,6 @@ from tood.errors import ToodError
 _USUAL = ("train", "val", "trainval", "test", "test-dev")
 # COCO's other annotation files, which hold no object boxes of their own.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_unlabeled")
-_BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json", "instances.json")
-_PROBED_IMAGES = 20
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,23 @@ class CocoFolder:
     home: Path
     splits: Mapping[str, SplitInfo]
     format: str = "coco"
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """See `DatasetFolder.read`."""
         info = self.splits[split]
         if info.source.is_dir():
             return self._read_bare(info)
-        parsed = read_coco_json(info.source, lambda names: image_folder(info.source, self.home, names))
-        missing = _missing_files(parsed.images, info.source) if images_required else []
+        parsed = read_coco_json(
+            info.source, lambda names: locate_images(info.source, self.home, names, images_required)
+        )
         return DetectionDataset(
             self.root,
             split,
             "coco",
             parsed.categories,
             parsed.images,
-            (*parsed.problems, *missing),
+            parsed.problems,
             parsed.annotated,
             info.source,
         )
@@ -57,7 +59,7 @@ class CocoFolder:
         categories: tuple[Category, ...] = ()
         for other in self.splits.values():
             if other.source.is_file():
-                categories = read_coco_json(other.source, lambda _: self.root).categories
+                categories = read_coco_json(other.source, _nowhere).categories
                 break
         images, problems = bare_images(info.source)
         return DetectionDataset(self.root, info.name, "coco", categories, images, problems, False, info.source)
@@ -68,12 +70,15 @@ def find_coco(root: Path) -> CocoFolder | None:
     if root.is_file():
         if root.suffix.lower() != ".json":
             return None
-        name = canonical(root.parent.name if root.name in _BESIDE_IMAGES else root.stem)
-        home = root.parent.parent if root.parent.name == "annotations" else root.parent
-        return CocoFolder(root, home, {name: SplitInfo(name, root)})
-    sources = _json_sources(root / "annotations", usual_only=False) or _json_sources(root, usual_only=True)
-    if not sources:
-        sources = _jsons_beside_images(root)
+        name = canonical(root.parent.name if root.name in BESIDE_IMAGES else root.stem)
+        home = root.parent.parent if root.parent.name.lower() == "annotations" else root.parent
+        return CocoFolder(root, home, {name: SplitInfo(name, root, is_annotated(root))})
+    sources = (
+        _json_sources(_annotations(root), usual_only=False)
+        or _json_sources(root, usual_only=True)
+        or _jsons_beside_images(root)
+        or _root_jsons(root)
+    )
     if not sources:
         return None
     splits = {name: SplitInfo(name, path) for name, path in sources.items()}
@@ -81,10 +86,16 @@ def find_coco(root: Path) -> CocoFolder | None:
         name = canonical(folder.name)
         splits.setdefault(name, SplitInfo(name, folder, annotated=False))
     for name, info in list(splits.items()):
-        if info.source.name.startswith("image_info_"):
+        if info.source.name.startswith("image_info_") or (info.source.is_file() and not is_annotated(info.source)):
             splits[name] = SplitInfo(name, info.source, annotated=False)
     order = sorted(splits, key=lambda name: (_USUAL.index(name) if name in _USUAL else len(_USUAL), name))
     return CocoFolder(root, root, {name: splits[name] for name in order})
+
+
+def _annotations(root: Path) -> Path:
+    """The folder of annotations, whatever the case of its name."""
+    alike = [path for path in root.iterdir() if path.name.lower() == "annotations" and path.is_dir()]
+    return min(alike, key=lambda path: path.name != "annotations", default=root / "annotations")
 
 
 def _json_sources(folder: Path, usual_only: bool) -> dict[str, Path]:
@@ -96,6 +107,14 @@ def _json_sources(folder: Path, usual_only: bool) -> dict[str, Path]:
         files = [path for path in files if path.name.startswith(("instances_", "image_info_"))]
     if usual_only:
         files = [path for path in files if canonical(path.stem) in _USUAL]
+    elif len(files) > 1:
+        # Beside them may lie captions, or the settings of a tool. Names that say enough are not opened.
+        told = [p for p in files if canonical(p.stem) in _USUAL or p.name.startswith("instances_") or holds_boxes(p)]
+        files = told or files
+    return _by_split(files)
+
+
+def _by_split(files: Sequence[Path]) -> dict[str, Path]:
     names = [canonical(path.stem) for path in files]
     # Two years of one split keep their years apart.
     return {
@@ -108,11 +127,20 @@ def _jsons_beside_images(root: Path) -> dict[str, Path]:
     """Roboflow's way: every split a folder with its json and images."""
     found = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        for name in _BESIDE_IMAGES:
+        for name in BESIDE_IMAGES:
             if (folder / name).is_file():
                 found[canonical(folder.name)] = folder / name
                 break
     return found
+
+
+def _root_jsons(root: Path) -> dict[str, Path]:
+    """Jsons of any name in the root; one alone, by a name that a tool gives to all its files, is split `all`."""
+    files = [path for path in sorted(root.glob("*.json")) if not path.name.startswith((".", *_OTHER_TASKS))]
+    files = [path for path in files if path.is_file() and holds_boxes(path)]
+    if len(files) == 1 and files[0].name in (*BESIDE_IMAGES, "result.json", "dataset.json"):
+        return {"all": files[0]}
+    return _by_split(files)
 
 
 def _bare_test_folders(root: Path) -> list[Path]:
@@ -121,41 +149,6 @@ def _bare_test_folders(root: Path) -> list[Path]:
     return sorted(
         path for path in places if path.is_dir() and canonical(path.name) == "test" and find_images(path).images
     )
-
-
-def image_folder(source: Path, home: Path, file_names: Sequence[str]) -> Path:
-    """The folder that the file names of a json start from: the one that has most of the first few."""
-    stem = source.parent.name if source.name in _BESIDE_IMAGES else source.stem
-    for prefix in ("instances_", "image_info_", "annotations_", "instances-"):
-        stem = stem.removeprefix(prefix)
-    plain = canonical(stem)
-    names = dict.fromkeys((stem, plain, *(("valid", "validation") if plain == "val" else ())))
-    if plain == "test-dev":  # COCO's test-dev is part of its test2017 folder
-        names |= dict.fromkeys((stem.replace("test-dev", "test"), "test"))
-    split_folders = [home / parent / name for parent in ("", "images") for name in names]
-    places = [*split_folders, home / "images", home / "data", source.parent / "images", source.parent, home]
-    candidates = [place for place in dict.fromkeys(places) if place.is_dir()]
-    probed = file_names[:: max(1, len(file_names) // _PROBED_IMAGES)][:_PROBED_IMAGES]
-
-    def hits(place: Path) -> int:
-        return sum(_exists(place / local_name(name)) for name in probed)
-
-    best: Path = max(candidates, key=hits)
-    return best
-
-
-def _missing_files(images: tuple[ImageRecord, ...], source: Path) -> list[Problem]:
-    """An error for every image file that is not there; the folders are listed once, no file is opened."""
-    listings: dict[Path, frozenset[str]] = {}
-    problems = []
-    for image in images:
-        parent = image.path.parent
-        if parent not in listings:
-            listings[parent] = _listing(parent)
-        if image.path.name not in listings[parent]:
-            message = f"image file {image.file_name!r} is not in {parent}"
-            problems.append(Problem("image_missing", str(source), message, image.id))
-    return problems
 
 
 def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, ...]]:
@@ -175,15 +168,6 @@ def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, .
     return tuple(images), tuple(problems)
 
 
-def _listing(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))  # noqa: PTH208  (names alone are wanted)
-    except (OSError, ValueError):
-        return frozenset()
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+def _nowhere(names: Sequence[str]) -> LocatedImages:
+    """Where no image is wanted."""
+    return LocatedImages([Path(name) for name in names], names)

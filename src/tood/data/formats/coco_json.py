@@ -7,51 +7,24 @@ happens only where a whole column is not what it should be.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import from_json
-from typing_extensions import TypedDict
 
 from tood.data.dataset import Category, ImageRecord, Problem
-from tood.data.formats.folder import box_areas, clean_boxes, clip_reason, drop_reason
+from tood.data.formats.coco_content import make_plain, parse_coco
+from tood.data.formats.coco_images import LocatedImages
+from tood.data.formats.folder import annotated_areas, box_areas, clean_boxes, clip_reason, drop_reason
+from tood.data.images import image_size
 from tood.errors import ToodError
 
-_LARGEST_ID = (1 << 62) - 1
+_LARGEST_ID = (1 << 63) - 1
 _LARGEST_SIDE = 1 << 24
-
-
-class _Annotation(TypedDict, total=False):
-    id: Any
-    image_id: Any
-    category_id: Any
-    bbox: Any
-    area: Any
-    iscrowd: Any
-
-
-class _Image(TypedDict, total=False):
-    id: Any
-    file_name: Any
-    width: Any
-    height: Any
-
-
-class _File(TypedDict, total=False):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: Any
-
-
-# Parses only what anyone here wants: masks, nine tenths of COCO's files, never become Python objects.
-COCO_FILE = TypeAdapter(_File)
 
 
 @dataclass(frozen=True)
@@ -64,12 +37,12 @@ class ParsedCoco:
     annotated: bool
 
 
-def read_coco_json(path: Path, locate: Callable[[Sequence[str]], Path]) -> ParsedCoco:
+def read_coco_json(path: Path, locate: Callable[[Sequence[str]], LocatedImages]) -> ParsedCoco:
     """Read an annotation file.
 
     Args:
         path: the json.
-        locate: given the file names in it, tells the folder that they start from.
+        locate: given the file names in it, tells where those files are.
 
     Returns:
         Everything usable in it and every problem, errors among them.
@@ -77,39 +50,20 @@ def read_coco_json(path: Path, locate: Callable[[Sequence[str]], Path]) -> Parse
     Raises:
         ToodError: if the file cannot be read, is no json, or no COCO dataset at all.
     """
-    raw = _parse(path)
+    raw = parse_coco(path)
+    computed = make_plain(raw, path)
     problems: list[Problem] = []
     categories = _categories(raw.get("categories"), path, problems)
     table = _images(_section(raw, "images", path, problems), path, problems)
+    table = _located(table, locate(table.names), path, problems)
     annotated = raw.get("annotations") is not None
     rows = _section(raw, "annotations", path, problems) if annotated else []
+    if computed:
+        message = f"{computed} of its annotations have no bbox: the enclosing box of their segmentation is taken"
+        problems.append(Problem("box_from_segmentation", str(path), message, severity="warning"))
     boxes = _annotations(rows, table, categories, path, problems)
-    images = _records(table, boxes, locate(table.names))
+    images = _records(table, boxes)
     return ParsedCoco(categories, images, tuple(problems), annotated)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except FileNotFoundError:
-        raise ToodError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ToodError(f"{path}: cannot be read ({error.strerror})") from None
-    if not data.strip():
-        raise ToodError(f"{path}: is empty, not a COCO json")
-    try:
-        return dict(COCO_FILE.validate_json(data))
-    except ValidationError:
-        pass  # broken json, or something of a wrong type: the slow way tells which
-    try:
-        raw = from_json(data)
-    except ValueError as error:
-        raise ToodError(f"{path}: broken json: {error}") from None
-    if not isinstance(raw, dict):
-        raise ToodError(
-            f"{path}: is json, but no COCO dataset: an object with 'images', 'annotations' and 'categories'"
-        )
-    return raw
 
 
 def _section(raw: Mapping[str, Any], key: str, path: Path, problems: list[Problem]) -> list[dict[str, Any]]:
@@ -152,20 +106,23 @@ def _categories(rows: Any, path: Path, problems: list[Problem]) -> tuple[Categor
 
 @dataclass(frozen=True)
 class _ImageTable:
-    """The images as columns, sorted by id: ids [I], names, sizes [I, 2] (width, height)."""
+    """The images as columns, sorted by id: ids [I], names, sizes [I, 2] (width, height; 0 if not told), files."""
 
     ids: NDArray[np.int64]
-    names: list[str]
+    names: Sequence[str]
     sizes: NDArray[np.int64]
+    paths: Sequence[Path] = ()
 
 
 def _images(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> _ImageTable:
     def complaint(row: dict[str, Any]) -> str | None:
         if not _is_id(row.get("id")):
-            return f"its id is {_told(row.get('id'))}, not a whole number"
+            return f"its id is {_told(row.get('id'))}, not a whole number of 64 bits"
         name = row.get("file_name")
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             return f"its file_name is {_told(name)}, not a name"
+        if not row.get("width") and not row.get("height"):
+            return None
         for side in ("width", "height"):
             value = row.get(side)
             if type(value) is not int or not 1 <= value <= _LARGEST_SIDE:
@@ -181,9 +138,34 @@ def _images(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> 
         message = f"image id is there twice (again as {rows[at]['file_name']!r})"
         problems.append(Problem("duplicate_image_id", str(path), message, rows[at]["id"]))
     order = order[fresh]
-    sizes = np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2)
+    sizes = np.array([(row.get("width") or 0, row.get("height") or 0) for row in rows], np.int64).reshape(-1, 2)
     _note_repeated_files(rows, path, problems)
     return _ImageTable(ids[order], [rows[at]["file_name"] for at in order.tolist()], sizes[order])
+
+
+def _located(table: _ImageTable, located: LocatedImages, path: Path, problems: list[Problem]) -> _ImageTable:
+    """The table with the files of its images; a size that the json does not tell is that of the file."""
+    file, ids = str(path), table.ids.tolist()
+    problems.extend(Problem("image_missing", file, message, ids[at]) for at, message in located.missing.items())
+    if located.moved:
+        problems.append(Problem("image_moved", file, located.moved, severity="warning"))
+    table = replace(table, names=located.names, paths=located.paths)
+    untold = np.flatnonzero(table.sizes[:, 0] == 0).tolist()
+    if not untold:
+        return table
+    known = np.ones(len(ids), np.bool_)
+    sizes = table.sizes.copy()
+    for at in untold:
+        try:
+            sizes[at] = image_size(table.paths[at])
+        except ToodError as error:
+            known[at] = False
+            problems.append(Problem("size_missing", file, f"tells no width and height, and {error}", ids[at]))
+    message = f"{len(untold)} of its images have no width and height there: those of the image files are taken"
+    problems.append(Problem("size_from_image", file, message, severity="warning"))
+    kept = np.flatnonzero(known).tolist()
+    names, paths = [table.names[at] for at in kept], [table.paths[at] for at in kept]
+    return _ImageTable(table.ids[kept], names, sizes[kept], paths)
 
 
 def _note_repeated_files(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> None:
@@ -253,9 +235,7 @@ def _annotations(
 
     use, boxes = use[clean.kept], clean.boxes[clean.kept]
     crowd = np.array([bool(row.get("iscrowd")) for row in rows], np.bool_).reshape(-1)
-    # A missing or senseless area is that of the box.
-    areas = np.array([np.nan if row.get("area") is None else row["area"] for row in rows], np.float64).reshape(-1)[use]
-    areas = np.where(np.isfinite(areas) & (areas >= 0), areas, box_areas(boxes))
+    areas = annotated_areas((rows[at].get("area") for at in use.tolist()), box_areas(boxes))
     grouped = np.argsort(at[use], kind="stable")
     use = use[grouped]
     return _BoxTable(at[use], boxes[grouped], labels[use], crowd[use], areas[grouped], ids[use])
@@ -264,7 +244,7 @@ def _annotations(
 def _annotation_complaint(row: dict[str, Any]) -> str | None:
     for key in ("id", "image_id", "category_id"):
         if not _is_id(row.get(key)):
-            return f"its {key} is {_told(row.get(key))}, not a whole number"
+            return f"its {key} is {_told(row.get(key))}, not a whole number of 64 bits"
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         return f"its bbox is {_told(box)}, not four numbers x y width height"
@@ -345,14 +325,13 @@ def _lookup(table: NDArray[np.int64], wanted: NDArray[np.int64]) -> tuple[NDArra
     return at, table[at] == wanted
 
 
-def _records(table: _ImageTable, boxes: _BoxTable, folder: Path) -> tuple[ImageRecord, ...]:
+def _records(table: _ImageTable, boxes: _BoxTable) -> tuple[ImageRecord, ...]:
     edges = np.searchsorted(boxes.at, np.arange(len(table.ids) + 1)).tolist()
     ids, sizes = table.ids.tolist(), table.sizes.tolist()
-    base = str(folder)
     return tuple(
         ImageRecord(
             id=ids[row],
-            path=Path(os.path.join(base, local_name(table.names[row]))),  # noqa: PTH118  (quick for 118k of them)
+            path=table.paths[row],
             width=sizes[row][0],
             height=sizes[row][1],
             boxes=boxes.boxes[start:end],
@@ -360,15 +339,10 @@ def _records(table: _ImageTable, boxes: _BoxTable, folder: Path) -> tuple[ImageR
             crowd=boxes.crowd[start:end],
             areas=boxes.areas[start:end],
             annotation_ids=boxes.ids[start:end],
-            file_name=local_name(table.names[row]),
+            file_name=table.names[row],
         )
         for row, (start, end) in enumerate(pairwise(edges))
     )
-
-
-def local_name(file_name: str) -> str:
-    """A file name, perhaps written on Windows, with `/` between its folders."""
-    return file_name.replace("\\", "/")
 
 
 def _is_id(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -37,11 +37,15 @@ class DatasetFolder(Protocol):
 
     @property
     def format(self) -> str:
-        """`coco`, `yolo` or `voc`."""
+        """`coco`, `yolo` or `voc`; `pictures` without any labels."""
 
     @property
     def splits(self) -> Mapping[str, SplitInfo]:
         """The splits by name, in a steady order."""
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """A sentence for each split that the dataset names, but that has no picture."""
 
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """Read a split of `splits`, with every problem in it, errors among them.
@@ -116,8 +120,19 @@ def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return areas
 
 
+def annotated_areas(told: Iterable[float | None], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[A] areas in square pixels as a file tells them; one that is missing, no number, or not above 0 is the box's.
+
+    Args:
+        told: the A areas in the file, None where there is none.
+        of_boxes: [A] areas of the boxes.
+    """
+    areas = np.array([np.nan if area is None else area for area in told], np.float64).reshape(-1)
+    return np.where(np.isfinite(areas) & (areas > 0), areas, of_boxes)
+
+
 def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: str) -> ImageRecord:
-    """An image without ground truth; `size` is width and height."""
+    """An image without ground truth; `size` is width and height, of the file."""
     return ImageRecord(
         id=image_id,
         path=path,
@@ -129,6 +144,7 @@ def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: st
         areas=np.zeros(0, np.float64),
         annotation_ids=np.zeros(0, np.int64),
         file_name=file_name,
+        size_from_file=True,
     )
 
 

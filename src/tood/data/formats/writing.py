@@ -79,11 +79,20 @@ def yolo_labels(image: ImageRecord) -> str:
     )
 
 
-def yolo_yaml(categories: Sequence[Category], folders: Mapping[str, str]) -> str:
-    """The data.yaml of a YOLO folder; `folders` are the image folders of the splits."""
+def yolo_yaml(categories: Sequence[Category], folders: Mapping[str, str], exif: str | None = None) -> str:
+    """The data.yaml of a YOLO folder.
+
+    Args:
+        categories: the classes.
+        folders: the image folders of the splits.
+        exif: `stored` or `turned`, what the labels of pictures with an EXIF orientation were made on; None if there is
+            no such picture.
+    """
     names = {label: category.name for label, category in enumerate(categories)}
     # No `path`: every reader then starts from the folder of the yaml itself.
-    text: str = yaml.safe_dump({**folders, "names": names}, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(
+        {**folders, **({"exif": exif} if exif else {}), "names": names}, sort_keys=False, allow_unicode=True
+    )
     return text
 
 

@@ -1,22 +1,26 @@
 """YOLO folders: a `data.yaml` naming splits and classes, and one label txt beside every image.
 
 A line of a label file is `class cx cy w h`, normalised by the image's width and height as stored, or a polygon
-`class x1 y1 x2 y2 x3 y3 ...`, which becomes its enclosing box. An image without a label file has no object.
+`class x1 y1 x2 y2 x3 y3 ...`, which becomes its enclosing box; where the yaml has a `kpt_shape`, keypoints may follow
+the box, and are left out. An image without a label file has no object.
+
+What is looked for where: the yaml's and lists' paths in `yolo_paths`, label files in `yolo_labels`, datasets without a
+yaml in `yolo_plain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
-from numpy.typing import NDArray
 
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
-from tood.data.files import IMAGE_SUFFIXES, find_images
+from tood.data.dataset import DetectionDataset, ImageRecord, Problem
+from tood.data.files import any_images, file_identity, find_images, passed_over_line
 from tood.data.formats.folder import (
     SplitInfo,
     box_areas,
@@ -25,99 +29,180 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
+from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
+from tood.data.formats.yolo_paths import images_of
+from tood.data.formats.yolo_plain import find_plain_layout
+from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
 from tood.data.images import image_size
 from tood.errors import ToodError
 
-_YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_SPLIT_KEYS = ("train", "val", "valid", "validation", "trainval", "test")
+__all__ = ["YoloFolder", "find_yolo", "label_path"]
+
+_MOST_FOLDERS = 1000
 
 
 @dataclass(frozen=True)
 class YoloFolder:
-    """A YOLO dataset: its yaml and, for each split, the folders or lists that it names."""
+    """A YOLO dataset: what its yaml says."""
 
     root: Path
-    source: Path
-    categories: tuple[Category, ...]
-    places: Mapping[str, tuple[Path, ...]]
-    splits: Mapping[str, SplitInfo]
-    names_problems: tuple[Problem, ...] = ()
+    layout: YoloLayout
     format: str = "yolo"
+    _finder: LabelFinder = field(default_factory=LabelFinder)
+
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """See `DatasetFolder.missing`."""
+        return self.layout.missing
+
+    @cached_property
+    def splits(self) -> Mapping[str, SplitInfo]:
+        """See `DatasetFolder.splits`."""
+        return {name: SplitInfo(name, self.layout.source, self._has_labels(name)) for name in self.layout.places}
 
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """See `DatasetFolder.read`; sizes come from the image files, so they are needed in any case."""
-        problems = list(self.names_problems)
-        named: dict[Path, str] = {}
-        for place in self.places[split]:
-            for path, name in _images_of(place, self.source):
-                if path in named:
-                    message = "is named twice in its split: taken once"
-                    problems.append(Problem("duplicate_file", str(path), message, severity="warning"))
-                named.setdefault(path, name)
+        problems = list(self.layout.problems)
+        moved: list[str] = []
+        listed = self._listed(split, problems, moved)
         images: list[ImageRecord] = []
-        next_box = 1
-        labelled = 0
-        for number, (path, name) in enumerate(sorted(named.items()), start=1):
+        tracks, next_box = 0, 1
+        for number, (path, name) in enumerate(listed.items(), start=1):
             try:
                 size = image_size(path)
             except ToodError as error:
                 kind = "image_unreadable" if path.exists() else "image_missing"
                 problems.append(Problem(kind, str(path), str(error), number))
                 continue
-            labels_file = label_path(path)
-            labelled += labels_file.is_file()
-            record = self._record(number, path, name, size, labels_file, next_box, problems)
+            labels_file = self._finder.find(path)
+            table = read_labels(labels_file, number, len(self.layout.categories), self.layout.keypoints, problems)
+            tracks += table.tracks
+            record = _record(number, path, name, size, table, str(labels_file), next_box, problems)
             next_box += len(record.boxes)
             images.append(record)
-        annotated = labelled > 0
-        if images and not annotated and canonical(split) != "test":
+        labelled = {path: label for path in listed if (label := self._finder.find(path)) is not None}
+        if images and not labelled and canonical(split) != "test":
             message = (
                 f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
+                f"{_labels_elsewhere(images[0].path, self.layout.source.parent)}"
             )
-            problems.append(Problem("labels_missing", str(self.source), message))
+            problems.append(Problem("labels_missing", str(self.layout.source), message))
+        if labelled and not images and not any(path.exists() for path in listed):
+            message = (
+                f"none of the {len(listed)} pictures of split {split!r} is there, though their labels are: export the "
+                f"dataset with its pictures (in CVAT 'Save images'), or put them where {next(iter(listed))} is expected"
+            )
+            problems.insert(0, Problem("images_missing", str(self.layout.source), message))
+        problems.extend(_shared_labels(labelled))
+        problems.extend(self._in_earlier_split(split, listed))
+        problems.extend(self._labels_of_other_splits(split, labelled))
         return DetectionDataset(
-            self.root, split, "yolo", self.categories, tuple(images), tuple(problems), annotated, self.source
+            self.root,
+            split,
+            "yolo",
+            self.layout.categories,
+            tuple(images),
+            tuple(problems),
+            bool(labelled),
+            self.layout.source,
+            (*self.layout.places[split], *labelled.values()),
+            self._notes(split, listed, tracks, moved),
+            self.layout.exif,
         )
 
-    def _record(
-        self,
-        number: int,
-        path: Path,
-        name: str,
-        size: tuple[int, int],
-        labels_file: Path,
-        first_id: int,
-        problems: list[Problem],
-    ) -> ImageRecord:
-        """The record of one image; `first_id` is the annotation id of its first box."""
-        values, lines = _read_labels(labels_file, number, len(self.categories), problems)
-        file = str(labels_file)
-        with np.errstate(over="ignore", invalid="ignore"):
-            half = values[:, 3:5] / 2
-            corners = np.concatenate([values[:, 1:3] - half, values[:, 1:3] + half], axis=1)
-            corners *= np.array([*size, *size], np.float64)
-        clean = clean_boxes(corners, np.full((len(corners), 2), size, np.float64))
-        for row in np.flatnonzero(~clean.kept).tolist():
-            message = f"line {lines[row]}: {drop_reason(corners[row], bool(clean.outside[row]), size)}"
-            if clean.outside[row] and values[row, 1:].max() > 2:
-                message += " (are its numbers pixels? YOLO's are parts of the image, 0 to 1)"
-            problems.append(Problem("box_dropped", file, message, number, severity="warning"))
-        for row in np.flatnonzero(clean.clipped).tolist():
-            message = f"line {lines[row]}: {clip_reason(corners[row], size)}"
-            problems.append(Problem("box_clipped", file, message, number, severity="warning"))
-        boxes = clean.boxes[clean.kept]
-        return ImageRecord(
-            id=number,
-            path=path,
-            width=size[0],
-            height=size[1],
-            boxes=boxes,
-            labels=values[clean.kept, 0].astype(np.int64),
-            crowd=np.zeros(len(boxes), np.bool_),
-            areas=box_areas(boxes),
-            annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
-            file_name=name,
-        )
+    def _named(self, split: str) -> dict[Path, str]:
+        """Every path that a split names, with its name inside the split; sorted."""
+        named: dict[Path, str] = {}
+        for place in self.layout.places[split]:
+            for path, name in images_of(place, self.layout.source):
+                named.setdefault(path, name)
+        return dict(sorted(named.items()))
+
+    def _listed(self, split: str, problems: list[Problem], moved: list[str]) -> dict[Path, str]:
+        """The images of a split with their names inside it, each file once, whatever paths and links lead to it."""
+        groups: dict[tuple[int, int] | str, list[tuple[Path, str]]] = {}
+        for place in self.layout.places[split]:
+            for path, name in images_of(place, self.layout.source, moved):
+                groups.setdefault(file_identity(path), []).append((path, name))
+        chosen = []
+        for group in groups.values():
+            labels = {path: label for path, _ in group if (label := self._finder.find(path)) is not None}
+            # Of several names the one that has labels, and rather no link.
+            best = min(group, key=lambda named: (named[0] not in labels, named[0].is_symlink(), named[0]))
+            chosen.append(best)
+            if len(group) == 1:
+                continue
+            others = sorted({str(path) for path, _ in group} - {str(best[0])})
+            message = "is named twice in its split" + (f", also as {others[0]}" if others else "") + ": taken once"
+            problems.append(Problem("duplicate_file", str(best[0]), message, severity="warning"))
+            if len({file_identity(label) for label in labels.values()}) > 1 and not _alike(labels.values()):
+                told = " and ".join(map(str, sorted(labels.values())[:2]))
+                message = f"is one picture of several names whose labels differ ({told}): remove all but one"
+                problems.append(Problem("labels_differ", str(best[0]), message))
+        return dict(sorted(chosen))
+
+    def _in_earlier_split(self, split: str, listed: Mapping[Path, str]) -> list[Problem]:
+        """A warning for each image that another split has, too: what is measured on it says nothing."""
+        problems = []
+        for other in self.layout.places:
+            if other == split:
+                break
+            if "trainval" in (split, other):
+                continue
+            theirs = {file_identity(path): path for path in self._named(other)}
+            for path in listed:
+                if (same := theirs.get(file_identity(path))) is not None:
+                    message = f"is in split {other!r}, too" + (f", as {same}" if same != path else "")
+                    problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
+        return problems
+
+    def _labels_of_other_splits(self, split: str, labelled: Mapping[Path, Path]) -> list[Problem]:
+        """An error for each label file that would be that of another picture in another split, too."""
+        owners = {label: image for image, label in labelled.items()}
+        problems = []
+        for other, places in self.layout.places.items():
+            # Pictures of two folders have their labels in two folders.
+            apart = all(place.is_dir() for place in (*places, *self.layout.places[split]))
+            if other == split or apart:
+                continue
+            for path in self._named(other):
+                label = self._finder.find(path)
+                if label is None or label not in owners or owners[label] == path:
+                    continue
+                if file_identity(owners[label]) != file_identity(path):
+                    problems.append(_shared(label, (owners[label], path)))
+        return problems
+
+    def _notes(self, split: str, listed: Mapping[Path, str], tracks: int, moved: Sequence[str]) -> tuple[str, ...]:
+        notes = []
+        if split == next(iter(self.layout.places)):  # of the whole folder: said once
+            notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
+        bare = sum(self._finder.find(path) is None for path in listed)
+        if 0 < bare < len(listed):
+            notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
+        if moved:
+            notes.append(
+                f"{len(moved)} listed pictures are not where {moved[0]!r} says: found by the ends of their paths"
+            )
+        if tracks:
+            notes.append(f"{tracks} lines of labels end in a whole number, taken for a track id and left out")
+        folders = [place for place in self.layout.places[split] if place.is_dir()]
+        passed_over: dict[str, tuple[Path, ...]] = {}
+        for place in folders:
+            for reason, paths in find_images(place).passed_over.items():
+                passed_over[reason] = (*passed_over.get(reason, ()), *paths)
+        places = folders or list(dict.fromkeys(path.parent for path in listed))
+        passed_over |= self._finder.unused(listed, places)
+        line = passed_over_line(passed_over)
+        return (*notes, line) if line else tuple(notes)
+
+    def _has_labels(self, split: str) -> bool:
+        """Whether any image of a split has a label file."""
+        for place in self.layout.places[split]:
+            images = any_images(place) if place.is_dir() else (path for path, _ in images_of(place, self.layout.source))
+            if any(self._finder.find(path) is not None for path in images):
+                return True
+        return False
 
 
 def find_yolo(root: Path) -> YoloFolder | None:
@@ -126,205 +211,85 @@ def find_yolo(root: Path) -> YoloFolder | None:
     Raises:
         ToodError: if there is a yaml, but it is broken or names nothing usable.
     """
-    source = _find_yaml(root)
-    if source is None:
-        return None
-    raw = _read_yaml(source)
-    categories, problems = _categories(raw, source)
-    base = _base_folder(raw, source)
-    places: dict[str, tuple[Path, ...]] = {}
-    for key in _SPLIT_KEYS:
-        if raw.get(key) in (None, "", []):
-            continue
-        places.setdefault(
-            canonical(key), tuple(_place(entry, key, base, source) for entry in _entries(raw, key, source))
-        )
-    if not places:
-        raise ToodError(
-            f"{source}: names no split: give it 'train' and 'val', each a folder of images or a txt list of them"
-        )
-    splits = {name: SplitInfo(name, source, _has_labels(found)) for name, found in places.items()}
-    return YoloFolder(root, source, categories, places, splits, tuple(problems))
-
-
-def label_path(image: Path) -> Path:
-    """The label file of an image: `labels/` for the last folder called `images/`, txt for the suffix."""
-    parts = list(image.parts)
-    for at in range(len(parts) - 2, -1, -1):
-        if parts[at] == "images":
-            parts[at] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def _find_yaml(root: Path) -> Path | None:
+    source = find_yaml(root)
+    if source is not None:
+        return YoloFolder(root, read_layout(source))
     if root.is_file():
-        return root if root.suffix.lower() in (".yaml", ".yml") else None
-    for name in _YAML_NAMES:
-        if (root / name).is_file():
-            return root / name
-    others = sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
-    # Some other tool's settings may lie there: the names of the classes tell a dataset.
-    datasets = [path for path in others if _looks_like_dataset(path)]
-    return datasets[0] if len(datasets) == 1 else None
+        return None
+    layout = find_plain_layout(root)
+    if layout is None and (source := find_inner_yaml(root)) is not None:
+        layout = read_layout(source)
+    return None if layout is None else YoloFolder(root, layout)
 
 
-def _looks_like_dataset(path: Path) -> bool:
+def _record(
+    number: int,
+    path: Path,
+    name: str,
+    size: tuple[int, int],
+    table: LabelTable,
+    file: str,
+    first_id: int,
+    problems: list[Problem],
+) -> ImageRecord:
+    """The record of one image; `file` is where its labels are, `first_id` the annotation id of its first box."""
+    values, lines = table.rows, table.lines
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = values[:, 3:5] / 2
+        corners = np.concatenate([values[:, 1:3] - half, values[:, 1:3] + half], axis=1)
+        corners *= np.array([*size, *size], np.float64)
+    clean = clean_boxes(corners, np.full((len(corners), 2), size, np.float64))
+    for row in np.flatnonzero(~clean.kept).tolist():
+        message = f"line {lines[row]}: {drop_reason(corners[row], bool(clean.outside[row]), size)}"
+        if clean.outside[row] and values[row, 1:].max() > 2:
+            message += " (are its numbers pixels? YOLO's are parts of the image, 0 to 1)"
+        problems.append(Problem("box_dropped", file, message, number, severity="warning"))
+    for row in np.flatnonzero(clean.clipped).tolist():
+        message = f"line {lines[row]}: {clip_reason(corners[row], size)}"
+        problems.append(Problem("box_clipped", file, message, number, severity="warning"))
+    boxes = clean.boxes[clean.kept]
+    return ImageRecord(
+        id=number,
+        path=path,
+        width=size[0],
+        height=size[1],
+        boxes=boxes,
+        labels=values[clean.kept, 0].astype(np.int64),
+        crowd=np.zeros(len(boxes), np.bool_),
+        areas=box_areas(boxes),
+        annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
+        file_name=name,
+        size_from_file=True,
+    )
+
+
+def _shared_labels(labelled: Mapping[Path, Path]) -> list[Problem]:
+    """An error for each label file that two images have in common: whose it is cannot be known."""
+    owners: dict[Path, list[Path]] = {}
+    for image, label in labelled.items():
+        owners.setdefault(label, []).append(image)
+    return [_shared(label, images) for label, images in owners.items() if len(images) > 1]
+
+
+def _shared(label: Path, images: Sequence[Path]) -> Problem:
+    message = (
+        f"would be the label file of {' and '.join(map(str, images))}: whose it is cannot be known; "
+        "rename or remove all but one of the pictures"
+    )
+    return Problem("labels_shared", str(label), message)
+
+
+def _labels_elsewhere(image: Path, home: Path) -> str:
+    """Where there is a label file of the image's name, if it is in another folder than was looked in."""
+    for parent, _, files in islice(os.walk(home), _MOST_FOLDERS):
+        if f"{image.stem}.txt" in files and looks_like_labels(Path(parent, f"{image.stem}.txt")):
+            target = label_path(image).parent
+            return f", but there is one in {parent}: move such files to {target}"
+    return ""
+
+
+def _alike(labels: Iterable[Path]) -> bool:
     try:
-        raw = _read_yaml(path)
-    except ToodError:
+        return len({label.read_bytes() for label in labels}) == 1
+    except OSError:
         return False
-    return "names" in raw and any(key in raw for key in _SPLIT_KEYS)
-
-
-def _read_yaml(source: Path) -> dict[Any, Any]:
-    try:
-        raw = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ToodError(f"{source}: broken yaml: {' '.join(str(error).split())}") from None
-    except (OSError, ValueError, RecursionError, TypeError) as error:
-        raise ToodError(f"{source}: cannot be read as yaml ({' '.join(str(error).split())})") from None
-    if not isinstance(raw, dict):
-        raise ToodError(f"{source}: is yaml, but no YOLO dataset: keys 'train', 'val' and 'names' are expected")
-    return raw
-
-
-def _categories(raw: Mapping[Any, Any], source: Path) -> tuple[tuple[Category, ...], list[Problem]]:
-    names, count = raw.get("names"), raw.get("nc")
-    if names is None and type(count) is int and 0 < count <= 100_000:
-        names = [str(number) for number in range(count)]
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str) or any(type(key) is not int for key in names):
-            raise ToodError(
-                f"{source}: the keys of 'names' are to be the numbers 0 to {len(names) - 1}, one for each class"
-            )
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names or any(isinstance(name, dict | list) or name is None for name in names):
-        raise ToodError(f"{source}: 'names' is to be the list of the classes' names")
-    if count is not None and count != len(names):
-        raise ToodError(f"{source}: 'nc' is {count!r}, but 'names' has {len(names)} classes")
-    texts = [str(name) for name in names]
-    problems = [
-        Problem("duplicate_category_name", str(source), f"class name {name!r} is there twice", severity="warning")
-        for name in dict.fromkeys(texts)
-        if texts.count(name) > 1
-    ]
-    return tuple(Category(number, name) for number, name in enumerate(texts)), problems
-
-
-def _base_folder(raw: Mapping[Any, Any], source: Path) -> Path:
-    """The folder that the splits start from: `path` as it is or from the yaml, or the yaml's own if the data moved."""
-    path = raw.get("path")
-    if path in (None, "", "."):
-        return source.parent
-    if not isinstance(path, str) or "\0" in path:
-        raise ToodError(f"{source}: 'path' is {path!r}, not the name of a folder")
-    for candidate in (source.parent / path, Path(path)):
-        if candidate.is_dir():
-            return candidate
-    return source.parent
-
-
-def _entries(raw: Mapping[Any, Any], key: str, source: Path) -> list[str]:
-    value = raw[key]
-    entries = value if isinstance(value, list) else [value]
-    if not all(isinstance(entry, str) and entry and "\0" not in entry for entry in entries):
-        raise ToodError(f"{source}: {key!r} is {value!r}, not a folder, a txt list or a list of them")
-    return entries
-
-
-def _place(entry: str, key: str, base: Path, source: Path) -> Path:
-    """The folder or list that an entry names."""
-    stripped = entry
-    candidates = [base / entry, source.parent / entry]
-    # Roboflow writes ../train/images for a train/images beside the yaml.
-    while stripped.startswith("../"):
-        stripped = stripped[3:]
-        candidates.append(source.parent / stripped)
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    raise ToodError(f"{source}: {key!r} names {entry!r}, but there is no {candidates[0]}")
-
-
-def _images_of(place: Path, source: Path) -> list[tuple[Path, str]]:
-    """Images of a folder or a txt list, each with its name inside the split."""
-    if place.is_dir():
-        return [(path, path.relative_to(place).as_posix()) for path in find_images(place).images]
-    if place.suffix.lower() in IMAGE_SUFFIXES:
-        return [(place, place.name)]
-    try:
-        lines = place.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise ToodError(f"{place}: cannot be read as a list of images ({error})") from None
-    found = []
-    for line in (line.strip() for line in lines):
-        if not line or "\0" in line:
-            continue
-        path = place.parent / line if (place.parent / line).exists() else source.parent / line
-        found.append((path, _inner_name(path)))
-    return found
-
-
-def _inner_name(path: Path) -> str:
-    """Name below the last folder called `images`, which keeps apart equal names of different folders."""
-    parts = path.parts
-    below = max((at for at, part in enumerate(parts[:-1]) if part == "images"), default=len(parts) - 2)
-    return Path(*parts[below + 1 :]).as_posix()
-
-
-def _has_labels(places: Sequence[Path]) -> bool:
-    """Whether any image of the first place seems to have a label file; looks at the first few only."""
-    for place in places:
-        if place.is_dir():
-            labels = label_path(place / "x.jpg").parent
-            if labels.is_dir() and next(labels.rglob("*.txt"), None) is not None:
-                return True
-        elif any(label_path(path).is_file() for path, _ in _images_of(place, place)[:100]):
-            return True
-    return False
-
-
-def _read_labels(
-    path: Path, image_id: int, classes: int, problems: list[Problem]
-) -> tuple[NDArray[np.float64], list[int]]:
-    """Rows `class cx cy w h` [G, 5] of a label file, and the line of each (from 1)."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        return np.zeros((0, 5)), []
-    except (OSError, ValueError) as error:
-        problems.append(Problem("wrong_type", str(path), f"cannot be read as text ({error})", image_id))
-        return np.zeros((0, 5)), []
-    rows, lines = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        parsed = _parse_line(words, classes)
-        if isinstance(parsed, str):
-            kind = "unknown_category" if parsed.startswith("class") else "wrong_type"
-            problems.append(Problem(kind, str(path), f"line {number}: {parsed}", image_id))
-            continue
-        rows.append(parsed)
-        lines.append(number)
-    return np.array(rows, np.float64).reshape(-1, 5), lines
-
-
-def _parse_line(words: Sequence[str], classes: int) -> list[float] | str:
-    """`class cx cy w h` of a line, or what is wrong with it."""
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        return f"{' '.join(words)[:60]!r} is not made of numbers"
-    if len(values) != 5 and (len(values) < 7 or len(values) % 2 == 0):
-        return f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
-    label = values[0]
-    if not 0 <= label < classes or label != int(label):
-        return f"class {words[0]} is not among the {classes} classes, 0 to {classes - 1}"
-    if len(values) == 5:
-        return values
-    x, y = values[1::2], values[2::2]
-    if not np.isfinite(values).all():
-        return [label, np.nan, np.nan, np.nan, np.nan]
-    return [label, (min(x) + max(x)) / 2, (min(y) + max(y)) / 2, max(x) - min(x), max(y) - min(y)]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken as a wish to end the run well."""
+"""Ctrl-C, SIGTERM and a closed terminal, taken as a wish to end the run well."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import Any
 
 # Seconds. Ctrl-C reaches torchrun and its processes alike, and torchrun passes it on to them once more.
 LAUNCHER_ECHO = 5.0
+# A terminal that is closed sends it, and torchrun to its processes; Windows has no such signal.
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
 
 
 class StopSignal:
-    """Remembers SIGINT or SIGTERM instead of dying of it, so that the step can end; the second one is obeyed at once.
+    """Remembers SIGINT, SIGTERM or SIGHUP instead of dying of it, so that the step can end.
+
+    The second one is obeyed at once, but for SIGHUP: a terminal and its shell both send it, and no person twice. Where
+    it is ignored, as under `nohup`, it stays so.
 
     Args:
         echo: seconds within which a second one is still the first.
@@ -28,7 +33,10 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+            if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:
+                numbers.append(HANG_UP)
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._remember)
         return self
 
@@ -38,7 +46,7 @@ class StopSignal:
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.number and now - self._first >= self.echo:
-            raise KeyboardInterrupt
-        if not self.number:
+        if not self.number or (self.number == HANG_UP and number != HANG_UP):
             self.number, self._first = number, now
+        elif number != HANG_UP and now - self._first >= self.echo:
+            raise KeyboardInterrupt

@@ -1,0 +1,263 @@
+"""Where a Pascal VOC dataset keeps its xml files, pictures and lists, in the shapes that tools leave behind.
+
+- `Annotations/` (also `annotations/`, `annots/`, `xmls/` and so on) beside `JPEGImages/` or `images/`, with sub-folders
+  or without, and lists in `ImageSets/Main/`, `ImageSets/` or, as `train.txt`, beside them.
+- A folder for each split, with its annotations and its images in folders of their own, or the xml beside the images.
+- One folder with xml files beside their images, as labelImg leaves it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tood.data.files import IMAGE_SUFFIXES, is_hidden
+from tood.data.formats.folder import SplitInfo, canonical
+from tood.data.formats.voc_names import KnownNames, Pictures, list_names
+from tood.errors import ToodError
+
+_USUAL = ("train", "val", "trainval", "test")
+_ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml")
+_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pictures", "photos")
+# So deep is a folder searched for xml files beside their images: deeper there may be a person's whole disk.
+_DEPTH = 3
+_ROOT_TAG = re.compile(rb"<(?:\w+:)?annotation[\s>/]")
+
+
+@dataclass(frozen=True)
+class VocLayout:
+    """What a VOC dataset is made of.
+
+    Attributes:
+        splits: by name, in a steady order.
+        names: the images of each split, by name: the place of its xml below the annotations, without suffix.
+        xml_files: the annotation file of each name that has one.
+        pictures: the image files.
+        listed: whether lists say which images a split has; else it has those that are annotated.
+    """
+
+    splits: Mapping[str, SplitInfo]
+    names: Mapping[str, tuple[str, ...]]
+    xml_files: Mapping[str, Path]
+    pictures: Pictures
+    listed: bool
+
+
+def voc_layout(root: Path) -> VocLayout | None:
+    """The VOC dataset in a folder, or in its only sub-folder with an `Annotations`; None if there is none.
+
+    Raises:
+        ToodError: if several sub-folders hold one each, or a list cannot be read.
+    """
+    if (own := _annotation_folder(root)) is not None:
+        return _standard(root, own)
+    inner = {child: child / "Annotations" for child in _children(root)}
+    return _only(root, {child: found for child, found in inner.items() if found.is_dir()})
+
+
+def layout_below(root: Path) -> VocLayout | None:
+    """The VOC dataset somewhere below a folder that no other format explains; None if there is none.
+
+    It is that of a sub-folder, or of a sub-folder's; else the xml files lie beside their images, in a folder for each
+    split or all in one.
+
+    Raises:
+        ToodError: as `voc_layout`.
+    """
+    children = _children(root)
+    for folders in (children, [inside for child in children for inside in _children(child)]):
+        found = {folder: own for folder in folders if (own := _annotation_folder(folder)) is not None}
+        if (layout := _only(root, found)) is not None:
+            return layout
+    for place in (root, *_named_like(root, _IMAGE_FOLDERS)):
+        folders = [child for child in _children(place) if canonical(child.name) in _USUAL and _has_xml(child)]
+        if folders:
+            return _split_folders([(folder, folder, (folder,)) for folder in folders])
+    xml_files = {
+        name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or _is_annotation(path)
+    }
+    # One that is cut off beside its picture is told of when it is read; where all are so, nothing says that it is VOC.
+    if not any(map(_is_annotation, xml_files.values())):
+        return None
+    splits = {"all": SplitInfo("all", root)}
+    return VocLayout(splits, {"all": tuple(xml_files)}, xml_files, Pictures((("", root),)), False)
+
+
+def _only(root: Path, inner: Mapping[Path, Path]) -> VocLayout | None:
+    """The dataset of the folders `inner` below the root, each with its annotations: one alone, or one a split."""
+    names = {folder.name for folder in inner}
+    splits = len(names) == len(inner) and all(canonical(name) in _USUAL for name in names)
+    if inner and splits and not any(map(_list_files, inner)):
+        return _split_folders([(folder, found, _image_folders(folder)) for folder, found in inner.items()])
+    if len(inner) > 1:
+        told = ", ".join(path.relative_to(root).as_posix() for path in inner)
+        raise ToodError(f"{root}: holds several VOC datasets ({told}): name one of them")
+    for folder, found in inner.items():
+        return _standard(folder, found)
+    return None
+
+
+def _standard(home: Path, annotations: Path) -> VocLayout | None:
+    """`home` has a folder of annotations, maybe lists, and a folder of images."""
+    xml_files = _xml_files(annotations)
+    pictures = Pictures(tuple(("", folder) for folder in _image_folders(home)))
+    known = KnownNames(xml_files, pictures)
+    names: dict[str, tuple[str, ...]] = {}
+    sources: dict[str, Path] = {}
+    for path in _list_files(home):
+        split = canonical(path.stem.removesuffix("_list"))
+        names[split], sources[split] = list_names(path, known), path
+    listed = bool(names)
+    if not listed:
+        if not xml_files:
+            return None
+        names, sources = _splits_by_folder(xml_files, annotations)
+    splits = {
+        name: SplitInfo(name, sources[name], not names[name] or any(n in xml_files for n in names[name]))
+        for name in sorted(names, key=_rank)
+    }
+    return VocLayout(splits, names, xml_files, pictures, listed)
+
+
+def _splits_by_folder(
+    xml_files: Mapping[str, Path], annotations: Path
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Path]]:
+    """Sub-folders of the annotations named as splits are splits, if no xml lies outside of them; else all are one."""
+    tops = {name.partition("/")[0] if "/" in name else "" for name in xml_files}
+    if not all(canonical(top) in _USUAL for top in tops):
+        return {"all": tuple(xml_files)}, {"all": annotations}
+    names = {canonical(top): tuple(name for name in xml_files if name.startswith(f"{top}/")) for top in tops}
+    return names, {canonical(top): annotations / top for top in tops}
+
+
+def _split_folders(parts: Sequence[tuple[Path, Path, tuple[Path, ...]]]) -> VocLayout:
+    """Every split a folder; `parts` are the folder, where its xml files are, and where its images are."""
+    xml_files: dict[str, Path] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    splits: dict[str, SplitInfo] = {}
+    places: list[tuple[str, Path]] = []
+    for folder, marked, images in sorted(parts, key=lambda part: _rank(canonical(part[0].name))):
+        # Equal names in two splits are two images.
+        prefix, split = f"{folder.name}/", canonical(folder.name)
+        own = {prefix + name: path for name, path in _xml_files(marked).items()}
+        xml_files |= own
+        names[split] = (*names.get(split, ()), *own)
+        splits[split] = SplitInfo(split, folder)
+        places += [(prefix, place) for place in images]
+    return VocLayout(splits, names, xml_files, Pictures(tuple(places)), False)
+
+
+def _rank(split: str) -> tuple[int, str]:
+    return (_USUAL.index(split) if split in _USUAL else len(_USUAL), split)
+
+
+def _annotation_folder(home: Path) -> Path | None:
+    """The sub-folder that holds annotations.
+
+    Only by the very name of VOC's it is one whatever else there is: others may have a COCO json in them, or lie beside
+    a YOLO yaml, which then says more.
+    """
+    found = _named_like(home, _ANNOTATION_FOLDERS)
+    for path in found:
+        if path.name == "Annotations":
+            return path
+    if any(home.glob("data*.y*ml")):
+        return None
+    for path in found:
+        if _has_xml(path) and not any(_named_as_split(json) for json in path.glob("*.json")):
+            return path
+    return None
+
+
+def _named_as_split(json: Path) -> bool:
+    return json.name.startswith("instances_") or canonical(json.stem) in _USUAL
+
+
+def _image_folders(home: Path) -> tuple[Path, ...]:
+    return _named_like(home, _IMAGE_FOLDERS) or (home,)
+
+
+def _list_files(home: Path) -> list[Path]:
+    """The lists that say which images a split has; not those that say which images show a class."""
+    for sets in _named_like(home, ("imagesets",)):
+        for folder in (*_named_like(sets, ("main",)), sets):
+            lists = sorted(path for path in folder.glob("*.txt") if path.is_file() and not is_hidden(path.name))
+            stems = {path.stem for path in lists}
+            # VOC keeps one list a class, too: aeroplane_train.txt.
+            lists = [path for path in lists if path.stem in _USUAL or not _of_class(path, stems)]
+            if lists:
+                return lists
+    return [
+        path
+        for path in sorted(home.glob("*.txt"))
+        if path.is_file() and canonical(path.stem.removesuffix("_list")) in _USUAL
+    ]
+
+
+def _of_class(path: Path, stems: set[str]) -> bool:
+    if any(path.stem.endswith(f"_{split}") for split in _USUAL):
+        return True
+    if not any(path.stem.endswith(f"_{other}") for other in stems - {path.stem}):
+        return False
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError):
+        return False
+    return all(line.split()[-1] in ("1", "-1", "0") for line in lines if line.strip())
+
+
+def _named_like(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
+    """Sub-folders by these lower-case names, whatever the case of their own; in the order of the names."""
+    found = [child for child in _children(folder) if child.name.lower() in names]
+    return tuple(sorted(found, key=lambda child: (names.index(child.name.lower()), child.name)))
+
+
+def _children(folder: Path) -> list[Path]:
+    """The sub-folders that no system or program keeps for itself."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+    except OSError:
+        return []
+    return [folder / name for name in names]
+
+
+def _has_xml(folder: Path) -> bool:
+    return next(_walk_xml(folder, _DEPTH), None) is not None
+
+
+def _xml_files(folder: Path, depth: int = 1 << 10) -> dict[str, Path]:
+    """The xml files of a folder and its sub-folders, by their place in it without the suffix, in its order."""
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _walk_xml(folder, depth)}
+    return {name: found[name] for name in sorted(found)}
+
+
+def _walk_xml(folder: Path, depth: int) -> Iterator[Path]:
+    """xml files but hidden ones, such as macOS's `._a.xml`; linked folders are entered, each once."""
+    entered: set[tuple[int, int]] = set()
+    top = len(folder.parts)
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        inside = Path(parent)
+        identity = inside.stat()
+        if (identity.st_dev, identity.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((identity.st_dev, identity.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden(name)) if len(inside.parts) - top < depth else []
+        yield from (inside / name for name in files if name.lower().endswith(".xml") and not is_hidden(name))
+
+
+def _has_picture(xml: Path) -> bool:
+    return any(xml.with_suffix(suffix).is_file() for end in IMAGE_SUFFIXES for suffix in (end, end.upper()))
+
+
+def _is_annotation(xml: Path) -> bool:
+    """Whether a file begins as a VOC annotation does; many other things are written in xml."""
+    try:
+        with xml.open("rb") as file:
+            return _ROOT_TAG.search(file.read(1024)) is not None
+    except OSError:
+        return False

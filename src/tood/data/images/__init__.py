@@ -1,0 +1,39 @@
+"""Image files: what their headers say, and their pixels as RGB."""
+
+from tood.data.images.decoding import (
+    DecodedImage,
+    decode_image,
+    image_damage,
+    image_header,
+    image_size,
+    read_image,
+    reduced_shape,
+)
+from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.headers import ImageHeader
+from tood.data.images.limit import MAX_PIXELS, MAX_PIXELS_VARIABLE, pixel_limit
+from tood.data.images.orientation import file_orientation, orientation, turn_boxes, turned_size, upright
+from tood.data.images.pillow import decode_picture, picture_pixels
+
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_PIXELS_VARIABLE",
+    "DecodedImage",
+    "ImageHeader",
+    "decode_image",
+    "decode_picture",
+    "eight_bits",
+    "file_orientation",
+    "image_damage",
+    "image_header",
+    "image_size",
+    "orientation",
+    "picture_pixels",
+    "pixel_limit",
+    "read_image",
+    "reduced_shape",
+    "significant_bits",
+    "turn_boxes",
+    "turned_size",
+    "upright",
+]

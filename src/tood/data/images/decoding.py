@@ -1,0 +1,295 @@
+"""Decode any image file safely into RGB, or say in one sentence why not.
+
+Pixels are as stored: EXIF orientation is ignored unless asked for, which is COCO's convention. Grey, CMYK, palette and
+1-bit images become RGB, 16 bits a channel become 8 (the highest of those that the file uses), transparency is dropped
+(the colours stay as stored), of an animation the first frame is taken. A JPEG that lacks its last bytes is decoded as
+far as it goes, if nearly all of its rows are there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from tood.data.images.cut_jpeg import decode_cut_jpeg
+from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.headers import ImageHeader, ends_well, parse_header
+from tood.data.images.limit import pixel_limit, too_large
+from tood.data.images.orientation import (
+    is_tiff,
+    orientation,
+    turned_size,
+    upright,
+    without_tiff_orientation,
+)
+from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet
+from tood.data.images.png import pixel_chunks, significant_bits_told
+from tood.errors import ToodError
+
+ROWS_NEEDED = 0.9
+"""Of a JPEG that lacks its last bytes, the share of its rows that must be there."""
+
+_HEADER_BYTES = 1 << 16
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels.
+_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An image and what was found in decoding it.
+
+    Attributes:
+        pixels: [H, W, 3] uint8 RGB.
+        bits: bits of a channel that a file of more than 8 uses; None of a file of 8.
+        rows: of a JPEG that lacks its last bytes, the number of its stored rows that are there; None of a whole file.
+    """
+
+    pixels: NDArray[np.uint8]
+    bits: int | None = None
+    rows: int | None = None
+
+
+def read_image(
+    source: str | Path | bytes,
+    *,
+    exif: bool = False,
+    max_pixels: int | None = None,
+    expected_size: tuple[int, int] | None = None,
+    reduction: int = 1,
+    name: str | None = None,
+) -> NDArray[np.uint8]:
+    """The pixels of `decode_image`, [H, W, 3] uint8 RGB; arguments and errors are the same."""
+    decoded = decode_image(
+        source, exif=exif, max_pixels=max_pixels, expected_size=expected_size, reduction=reduction, name=name
+    )
+    return decoded.pixels
+
+
+def decode_image(
+    source: str | Path | bytes,
+    *,
+    exif: bool = False,
+    max_pixels: int | None = None,
+    expected_size: tuple[int, int] | None = None,
+    reduction: int = 1,
+    name: str | None = None,
+) -> DecodedImage:
+    """Decode an image.
+
+    Args:
+        source: path of a file, or the bytes of one.
+        exif: turn the picture as its EXIF orientation says, instead of giving the pixels as stored.
+        max_pixels: refuse a larger image before decoding it; None takes the environment's `TOOD_MAX_PIXELS`, else
+            200 million.
+        expected_size: (width, height) of the picture as the annotations have it. One that is of this size when it is
+            turned as its EXIF orientation says, but not as stored, is turned; anything else is refused.
+        reduction: 2, 4 or 8 decode a JPEG at that part of its size, sides rounded up, with the scaling that libjpeg
+            does in its cosine transform: sooner done than all pixels, and free of aliases. Other files come whole.
+        name: what to call the image in errors, where `source` is bytes.
+
+    Raises:
+        ToodError: missing, empty, truncated, broken, too large or not an image, or not of the expected size.
+        ValueError: a reduction that there is not.
+    """
+    if reduction not in _REDUCED:
+        raise ValueError(f"reduction is {reduction}: there are {', '.join(map(str, _REDUCED))}")
+    data, told = _bytes_of(source, name)
+    limit = pixel_limit(max_pixels)
+    header = _checked_header(data, told, limit)
+    stored = (header.width, header.height)
+    unlike = expected_size is not None and stored != expected_size
+    turn = orientation(data) if exif or unlike else 1
+    if expected_size is not None and turned_size(stored, turn) != expected_size:
+        raise ToodError(_size_sentence(told, stored, expected_size))
+    decoded = _decode(without_tiff_orientation(data) if is_tiff(data) else data, header, told, reduction, limit)
+    pixels = decoded.pixels
+    shapes = ((header.height, header.width), reduced_shape(header.height, header.width, reduction))
+    if pixels.shape[:2] not in shapes:
+        raise ToodError(
+            f"{told}: the file says {header.width}x{header.height} pixels, but holds "
+            f"{pixels.shape[1]}x{pixels.shape[0]}"
+        )
+    return decoded if turn == 1 else DecodedImage(upright(pixels, turn), decoded.bits, decoded.rows)
+
+
+def reduced_shape(height: int, width: int, reduction: int) -> tuple[int, int]:
+    """Height, width of a JPEG that `read_image` decodes at that part of its size."""
+    return -(-height // reduction), -(-width // reduction)
+
+
+def image_size(source: str | Path | bytes, *, exif: bool = False, name: str | None = None) -> tuple[int, int]:
+    """(width, height) in pixels from the file's header, without decoding it; errors as for `read_image`."""
+    if isinstance(source, bytes):
+        start, told = source, name or "image"
+    else:
+        told = str(source)
+        start = _read(Path(source), told, _HEADER_BYTES)
+    header = parse_header(start)
+    if header is None or exif:
+        # The header of a rare format, or one behind long metadata.
+        data, told = _bytes_of(source, name)
+        header = _header(data, told, pixel_limit())
+        if exif:
+            return turned_size((header.width, header.height), orientation(data))
+    return header.width, header.height
+
+
+def image_header(source: str | Path | bytes, *, name: str | None = None) -> ImageHeader:
+    """Kind, stored size and channels of an image; errors as for `read_image`."""
+    data, told = _bytes_of(source, name)
+    return _header(data, told, pixel_limit())
+
+
+def image_damage(path: Path) -> str | None:
+    """Why an image file cannot be read, in a sentence; None if it seems that it can.
+
+    A JPEG or PNG that begins and ends as it should is not decoded for it, so this takes little longer than opening the
+    file; damage in its middle is found by decoding alone (`read_image`).
+    """
+    try:
+        with path.open("rb") as file:
+            header = parse_header(file.read(_HEADER_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8))
+            if header is not None and ends_well(file.read(), header):
+                return None
+        read_image(path)
+    except ToodError as error:
+        return str(error)
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror or error})"
+    return None
+
+
+def _bytes_of(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]:
+    """The bytes of an image and what to call it."""
+    if isinstance(source, bytes):
+        return source, name or "image"
+    return _read(Path(source), name or str(source), None), name or str(source)
+
+
+def _read(path: Path, told: str, limit: int | None) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read() if limit is None else file.read(limit)
+    except FileNotFoundError:
+        raise ToodError(f"{told}: no such image file") from None
+    except IsADirectoryError:
+        raise ToodError(f"{told}: is a folder, not an image") from None
+    except (OSError, ValueError) as error:
+        raise ToodError(f"{told}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def _checked_header(data: bytes, told: str, limit: int) -> ImageHeader:
+    header = _header(data, told, limit)
+    if header.width < 1 or header.height < 1:
+        raise ToodError(f"{told}: an image of {header.width}x{header.height} pixels holds nothing")
+    if header.width * header.height > limit:
+        raise too_large(told, limit, (header.width, header.height))
+    return header
+
+
+def _header(data: bytes, told: str, limit: int) -> ImageHeader:
+    if not data:
+        raise ToodError(f"{told}: is empty (zero bytes)")
+    header = parse_header(data)
+    if header is not None:
+        return header
+    try:
+        # Pillow reads the header only.
+        with pillow_quiet(limit), Image.open(BytesIO(without_tiff_orientation(data))) as image:
+            return ImageHeader("other", image.width, image.height, len(image.getbands()))
+    except Image.DecompressionBombError:
+        raise too_large(told, limit, None) from None
+    except UnidentifiedImageError:
+        raise ToodError(f"{told}: is not an image, or too broken to be recognised as one") from None
+    except DECODE_ERRORS as error:
+        raise ToodError(f"{told}: is not a readable image ({_one_line(error)})") from None
+
+
+def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: int) -> DecodedImage:
+    """As stored: OpenCV for the whole everyday files, where it is fast; Pillow for the rest, where it is strict."""
+    if ends_well(data[-8:], header):
+        decoded = _decode_png(data, header) if header.kind == "png" else _decode_jpeg(data, header, reduction)
+        if decoded is not None:
+            return decoded
+    try:
+        return _decode_pillow(data, told, limit)
+    except ToodError:
+        cut = decode_cut_jpeg(data, told, limit) if header.kind == "jpeg" else None
+        if cut is None:
+            raise
+    if cut.rows < ROWS_NEEDED * header.height:
+        raise ToodError(f"{told}: the image is truncated: {cut.rows} of its {header.height} rows are there")
+    return DecodedImage(cut.pixels, rows=cut.rows if cut.rows < header.height else None)
+
+
+def _decode_jpeg(data: bytes, header: ImageHeader, reduction: int) -> DecodedImage | None:
+    if header.channels == 4:  # CMYK, where Pillow knows Adobe's inverted inks
+        return None
+    pixels = _decode_opencv(data, reduction)
+    return None if pixels is None else DecodedImage(pixels)
+
+
+def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
+    whole = pixel_chunks(data)
+    if whole is None:
+        return None
+    if header.bits <= 8:
+        pixels = _decode_opencv(whole, 1)
+        return None if pixels is None else DecodedImage(pixels)
+    deep = deep_colours(whole, (header.height, header.width))
+    if deep is None:
+        return None
+    bits = significant_bits(deep, significant_bits_told(data))
+    return DecodedImage(eight_bits(deep, bits), bits)
+
+
+def _decode_opencv(data: bytes, reduction: int) -> NDArray[np.uint8] | None:
+    try:
+        # Spreads grey and palette to three channels, drops alpha.
+        straight = _RGB if reduction == 1 else 0
+        flags = (straight or _REDUCED[reduction]) | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if pixels is None or pixels.ndim != 3:
+            return None
+        rgb: NDArray[np.uint8] = pixels if straight else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    except (cv2.error, MemoryError):
+        return None
+    return rgb
+
+
+def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:
+    try:
+        with pillow_quiet(limit), Image.open(BytesIO(data)) as image:
+            image.load()
+            return DecodedImage(*picture_pixels(image, told, data))
+    except ToodError:
+        raise
+    except Image.DecompressionBombError:
+        raise too_large(told, limit, None) from None
+    except DECODE_ERRORS as error:
+        raise ToodError(f"{told}: the image is truncated or broken ({_one_line(error)})") from None
+
+
+def _size_sentence(told: str, stored: tuple[int, int], expected: tuple[int, int]) -> str:
+    sentence = f"{told}: is {stored[0]}x{stored[1]} pixels, but its annotations are for {expected[0]}x{expected[1]}"
+    if stored == expected[::-1]:
+        sentence += " (they were perhaps made on the picture turned by an EXIF orientation that it has no more)"
+    return sentence
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

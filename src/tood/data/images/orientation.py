@@ -1,0 +1,197 @@
+"""EXIF orientation: where files keep it, and what it does to pixels, sizes and boxes.
+
+Values, as what makes the stored picture upright: 1 nothing, 2 mirrored left to right, 3 half a turn, 4 mirrored top to
+bottom, 5 mirrored along the diagonal from the top left, 6 a quarter turn clockwise, 7 mirrored along the other
+diagonal, 8 a quarter turn counter-clockwise.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tood.data.images.headers import PNG_SIGNATURE
+
+ORIENTATION_TAG = 0x0112
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_EXIF_START = b"Exif\0\0"
+# Of a JPEG in a file, enough for what comes before its pixels in most.
+_FIRST_BYTES = 4096
+# The orientation that undoes one.
+INVERSE = {6: 8, 8: 6}
+
+
+def orientation(data: bytes) -> int:
+    """EXIF orientation of an image's bytes: 1 (upright) to 8, 1 where there is none or it makes no sense."""
+    return _orientation(BytesIO(data))
+
+
+def file_orientation(path: Path) -> int:
+    """The same of a file, of which the headers alone are read; 1 too where it cannot be."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            start = file.read(_FIRST_BYTES)
+            if start.startswith(b"\xff\xd8"):
+                ended, exif = _jpeg_exif(start)
+                if not ended:  # behind long metadata
+                    exif = _jpeg_exif(start + file.read())[1]
+                return 1 if exif is None else _exif_orientation(exif)
+        with path.open("rb") as buffered:
+            return _orientation(buffered)
+    except (OSError, ValueError):
+        return 1
+
+
+def turned_size(size: tuple[int, int], value: int) -> tuple[int, int]:
+    """(width, height) of a picture that an orientation has turned."""
+    return (size[1], size[0]) if value >= 5 else size
+
+
+def upright(pixels: NDArray[np.uint8], value: int) -> NDArray[np.uint8]:
+    """Pixels [H, W, 3] turned as an EXIF orientation of 1..8 says."""
+    if value in (2, 4, 5, 7):
+        pixels = pixels[:, ::-1] if value in (2, 5, 7) else pixels[::-1]
+    # Quarter turns counter-clockwise that remain after the mirroring above.
+    turns = {3: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(value, 0)
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def turn_boxes(boxes: NDArray[np.float32], size: tuple[int, int], value: int) -> NDArray[np.float32]:
+    """Boxes on the stored picture as they lie on the turned one.
+
+    Args:
+        boxes: [G, 4] x1 y1 x2 y2.
+        size: (width, height) of the stored picture.
+        value: its EXIF orientation.
+    """
+    x1, y1, x2, y2 = boxes.T.astype(np.float64)
+    width, height = size
+    columns = {
+        1: (x1, y1, x2, y2),
+        2: (width - x2, y1, width - x1, y2),
+        3: (width - x2, height - y2, width - x1, height - y1),
+        4: (x1, height - y2, x2, height - y1),
+        5: (y1, x1, y2, x2),
+        6: (height - y2, x1, height - y1, x2),
+        7: (height - y2, width - x2, height - y1, width - x1),
+        8: (y1, width - x2, y2, width - x1),
+    }[value]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def without_tiff_orientation(data: bytes) -> bytes:
+    """The bytes of a TIFF file that says it is upright, for decoders that turn what says otherwise by themselves."""
+    entry = _tiff_orientation_entry(data)
+    if entry is None:
+        return data
+    at, form = entry
+    changed = bytearray(data)
+    struct.pack_into(form, changed, at, 1)
+    return bytes(changed)
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether the first bytes of a file are those of a TIFF."""
+    return data.startswith(_TIFF_STARTS)
+
+
+def _orientation(file: BinaryIO) -> int:
+    try:
+        start = file.read(16)
+        if start.startswith(b"\xff\xd8"):
+            exif = _jpeg_exif(start + file.read())[1]
+        elif start.startswith(PNG_SIGNATURE):
+            exif = _chunk(file, len(PNG_SIGNATURE), b"eXIf", "png")
+        elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+            exif = _chunk(file, 12, b"EXIF", "riff")
+        elif is_tiff(start):
+            return _tiff_orientation(start + file.read())
+        else:
+            return 1
+        return 1 if exif is None else _exif_orientation(exif)
+    except (OSError, ValueError, struct.error, OverflowError):
+        return 1
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """The orientation in a block of EXIF, which is a small TIFF file."""
+    return _tiff_orientation(exif.removeprefix(_EXIF_START))
+
+
+def _tiff_orientation(data: bytes) -> int:
+    entry = _tiff_orientation_entry(data)
+    if entry is None:
+        return 1
+    at, form = entry
+    value: int = struct.unpack_from(form, data, at)[0]
+    return value if 1 <= value <= 8 else 1
+
+
+def _tiff_orientation_entry(data: bytes) -> tuple[int, str] | None:
+    """Where a TIFF keeps its orientation and in which form, by the directory of its first picture; None if nowhere."""
+    if not is_tiff(data):
+        return None
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    try:
+        (directory,) = struct.unpack_from(f"{order}Q", data, 8) if big else struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, directory)
+        entry, value_at, start = (20, 12, 8) if big else (12, 8, 2)
+        for number in range(min(count, 4096)):
+            at = directory + start + number * entry
+            tag, kind = struct.unpack_from(f"{order}HH", data, at)
+            if tag == ORIENTATION_TAG:
+                form = {3: f"{order}H", 4: f"{order}I"}.get(kind)
+                return (at + value_at, form) if form and at + value_at + 4 <= len(data) else None
+    except (struct.error, OverflowError):
+        pass
+    return None
+
+
+def _jpeg_exif(data: bytes) -> tuple[bool, bytes | None]:
+    """Whether a JPEG's pixels or its EXIF are reached within these bytes, and the EXIF if there is one before them."""
+    at = 2
+    while at + 4 <= len(data):
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at] != 0xFF or marker == 0xDA:
+            return True, None
+        if marker == 0xFF:  # fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers that stand alone
+            at += 2
+        elif marker == 0xE1 and data.startswith(_EXIF_START, at + 4):
+            return end <= len(data), data[at + 4 : end]
+        else:
+            at = end
+    return False, None
+
+
+def _chunk(file: BinaryIO, at: int, wanted: bytes, layout: str) -> bytes | None:
+    """The body of the first chunk of a name in a PNG (`png`) or RIFF (`riff`) file."""
+    end = file.seek(0, os.SEEK_END)
+    while at + 8 <= end:
+        file.seek(at)
+        head = file.read(8)
+        if layout == "png":
+            length, name = int.from_bytes(head[:4], "big"), head[4:]
+            following = at + 12 + length
+        else:
+            name, length = head[:4], int.from_bytes(head[4:], "little")
+            following = at + 8 + length + length % 2
+        if name == wanted:
+            return file.read(length)
+        at = following
+    return None
+
+
+def picture_orientation(image: Image.Image) -> int:
+    """EXIF orientation of a Pillow picture, 1 where there is none or it makes no sense."""
+    value = image.getexif().get(ORIENTATION_TAG, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

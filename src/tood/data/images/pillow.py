@@ -1,0 +1,180 @@
+"""Pictures by Pillow, which reads every kind of file, strictly: quietly, and by the limit of this package."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.orientation import INVERSE, is_tiff, picture_orientation, upright
+from tood.errors import ToodError
+
+# What Pillow's many decoders raise at broken bytes.
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    MemoryError,
+    RuntimeError,
+    NotImplementedError,
+    Image.DecompressionBombError,
+)
+
+# TIFF tags.
+_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
+
+
+@dataclass
+class _Quiet:
+    """How many threads are inside Pillow, and what was set before the first of them came."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    inside: int = 0
+    limit: int | None = None
+    filters: Any = None
+
+
+_quiet = _Quiet()
+
+
+@contextmanager
+def pillow_quiet(limit: int) -> Iterator[None]:
+    """Pillow without its warnings, and with this limit of pixels in the place of its own; for any number of threads.
+
+    Both are settings of the whole process, which are as they were when the last thread has left.
+    """
+    # It refuses what is more than twice its limit.
+    half = (limit + 1) // 2
+    with _quiet.lock:
+        if _quiet.inside == 0:
+            _quiet.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, half
+            _quiet.filters = warnings.catch_warnings()
+            _quiet.filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        else:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, half)
+        _quiet.inside += 1
+    try:
+        yield
+    finally:
+        with _quiet.lock:
+            _quiet.inside -= 1
+            if _quiet.inside == 0:
+                _quiet.filters.__exit__(None, None, None)
+                Image.MAX_IMAGE_PIXELS = _quiet.limit
+
+
+def decode_picture(image: Image.Image, told: str, exif: bool) -> tuple[NDArray[np.uint8], int | None]:
+    """Pixels of a Pillow picture that may not be loaded yet, turned or as stored.
+
+    Args:
+        image: the picture.
+        told: what to call it in errors.
+        exif: turn it as its EXIF orientation says. A TIFF is turned by Pillow itself when it is loaded, which is undone
+            otherwise; of one that was loaded before, the pixels as stored are not known any more.
+
+    Returns:
+        [H, W, 3] uint8 RGB, and the bits used in a picture of more than 8 (else None).
+
+    Raises:
+        ToodError: as for `picture_pixels`.
+    """
+    before = picture_orientation(image)
+    image.load()
+    after = picture_orientation(image)
+    pixels, bits = picture_pixels(image, told)
+    if exif:
+        return upright(pixels, after), bits
+    turned_by_pillow = before != after
+    return (upright(pixels, INVERSE.get(before, before)) if turned_by_pillow else pixels), bits
+
+
+def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> tuple[NDArray[np.uint8], int | None]:
+    """[H, W, 3] uint8 RGB of a loaded Pillow picture of any mode, as it lies, by the rules of this room.
+
+    Args:
+        image: the picture.
+        told: what to call it in errors.
+        data: the file that it came from, if it is at hand: Pillow drops the low bits of 16-bit colours.
+
+    Returns:
+        The pixels, and the bits used in a picture of more than 8 (else None).
+
+    Raises:
+        ToodError: pixels that are floating-point numbers, or whole numbers of more than 16 bits.
+    """
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)  # [H, W], 16 bits
+        if deep.min() < 0 or deep.max() > 0xFFFF:
+            raise ToodError(f"{told}: holds 32-bit whole numbers a pixel; save it with 8 or 16 bits")
+        bits = significant_bits(deep, _bits_told(image))
+        return np.repeat(eight_bits(deep, bits)[:, :, None], 3, axis=2), bits
+    if image.mode == "F":
+        raise ToodError(f"{told}: holds floating-point pixels; save it with 8 or 16 bits a channel")
+    colours = _deep_tiff_colours(image, data)
+    if colours is not None:
+        bits = significant_bits(colours, _bits_told(image))
+        return eight_bits(colours, bits), bits
+    if image.mode in ("P", "PA"):
+        # By way of RGBA, as Pillow asks for: a palette may have transparent entries.
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "RGBa", "RGBX"):
+        return np.ascontiguousarray(np.asarray(image)[:, :, :3]), None
+    if image.mode in ("LA", "La"):
+        return np.repeat(np.asarray(image)[:, :, :1], 3, axis=2), None
+    return np.array(image.convert("RGB")), None
+
+
+def _bits_told(image: Image.Image) -> int | None:
+    """How many of 16 bits a picture's file says that it uses; None where it says nothing."""
+    if image.format == "PPM":  # its largest value is in its header: Pillow has scaled it to 16 bits
+        return 16
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return None
+    largest, stored = tags.get(_MAX_SAMPLE_VALUE), tags.get(_BITS_PER_SAMPLE)
+    numbers = [max(value) if isinstance(value, tuple) else value for value in (largest, stored) if value]
+    usable = [number for number in numbers if isinstance(number, int)]
+    if len(usable) < len(numbers) or not usable:
+        return None
+    if largest:
+        # 65535 is what a file says that nobody thought about.
+        return usable[0].bit_length() if usable[0] < 0xFFFF else None
+    return usable[0] if usable[0] < 16 else None
+
+
+def _deep_tiff_colours(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
+    """[H, W, 3] uint16 RGB of a TIFF with 16 bits a colour; None for every other file."""
+    stored = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
+    if not is_tiff(data) or not isinstance(stored, tuple) or len(stored) < 3 or set(stored) != {16}:
+        return None
+    return deep_colours(data, (image.height, image.width))
+
+
+def deep_colours(data: bytes, shape: tuple[int, int]) -> NDArray[np.uint16] | None:
+    """[H, W, 3] uint16 RGB of a file of 16 bits a channel, grey ones too; None if OpenCV cannot give it."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError):
+        return None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != shape:
+        return None
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(pixels[:, :, 2::-1]) if pixels.shape[2] >= 3 else None

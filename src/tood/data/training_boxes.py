@@ -1,0 +1,156 @@
+"""Which of a split's objects reach a training: what its limits and transforms leave out, counted without a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.data.dataset import DetectionDataset
+from tood.data.samples import usual_ratio
+from tood.data.transforms.pipeline import canvas_shape
+from tood.data.transforms.steps import AugmentConfig, FitStep
+from tood.input import InputConfig
+
+# A box smaller than a pixel of the input shows nothing to learn.
+_PIXEL = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingBoxes:
+    """What becomes of a split's objects in a training, crops aside: those cut off at random come in other epochs.
+
+    Attributes:
+        objects: their number, crowds aside.
+        crowds: boxes that stand for groups, which are never learned.
+        left_out: objects in pictures that are left out for a short side.
+        always_small: objects in the others that are too small at every scale that may be drawn.
+        mean_small: how many are too small in an epoch, on average over what is drawn.
+        limit: a side shorter than this, in pixels of the input, is too small.
+    """
+
+    objects: int
+    crowds: int
+    left_out: int
+    always_small: int
+    mean_small: float
+    limit: float
+
+    @property
+    def reachable(self) -> int:
+        """Objects that reach the training in some epoch."""
+        return self.objects - self.left_out - self.always_small
+
+    @property
+    def kept(self) -> float:
+        """Share of the objects in the pictures trained on that is large enough, on average."""
+        shown = self.objects - self.left_out
+        return 1 - self.mean_small / shown if shown else 0.0
+
+
+def smallest_box(augment: AugmentConfig) -> float:
+    """Pixels of the input that both sides of a box must have to be learned."""
+    return _PIXEL if augment.canvas is None else max(augment.canvas.min_side, _PIXEL)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectSizes:
+    """Sizes of a split's pictures and objects.
+
+    Attributes:
+        sizes: [I, 2] float64 width, height in pixels of each picture that is trained on.
+        at: [G] index into them of each object, crowds aside.
+        sides: [G, 2] float64 width, height of each object, in pixels of its picture.
+        ratio: width / height that nearly all pictures have, else 1.
+        crowds, left_out: as in `TrainingBoxes`.
+    """
+
+    sizes: NDArray[np.float64]
+    at: NDArray[np.int64]
+    sides: NDArray[np.float64]
+    ratio: float
+    crowds: int
+    left_out: int
+
+    @staticmethod
+    def of(dataset: DetectionDataset, smallest_side: int = 1) -> ObjectSizes:
+        """Those of a dataset of which pictures with a shorter side, in pixels, are left out."""
+        images = dataset.images
+        sizes = np.array([(image.width, image.height) for image in images], np.float64).reshape(-1, 2)
+        trained = sizes.min(axis=1, initial=np.inf) >= smallest_side
+        boxes = np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes for image in images)])
+        crowd = np.concatenate([np.zeros(0, np.bool_), *(image.crowd for image in images)])
+        at = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
+        shown = trained[at] & ~crowd
+        records = [image for image, kept in zip(images, trained.tolist(), strict=True) if kept]
+        return ObjectSizes(
+            sizes=sizes[trained],
+            at=(np.cumsum(trained) - 1)[at[shown]],
+            sides=(boxes[:, 2:] - boxes[:, :2])[shown].astype(np.float64),
+            ratio=usual_ratio(records) if records else 1.0,
+            crowds=int(crowd.sum()),
+            left_out=int((~trained[at] & ~crowd).sum()),
+        )
+
+    def in_training(self, augment: AugmentConfig, input: InputConfig) -> TrainingBoxes:
+        """What becomes of them.
+
+        Args:
+            augment: how pictures are resized.
+            input: of the model.
+        """
+        shares = self.too_small(augment, input)
+        return TrainingBoxes(
+            objects=len(self.at) + self.left_out,
+            crowds=self.crowds,
+            left_out=self.left_out,
+            always_small=int((shares >= 1).sum()),
+            mean_small=float(shares.sum()),
+            limit=smallest_box(augment),
+        )
+
+    def only(self, chosen: NDArray[np.bool_]) -> ObjectSizes:
+        """The same with some of the objects; `chosen` is [G]."""
+        return replace(self, at=self.at[chosen], sides=self.sides[chosen])
+
+    def too_small(self, augment: AugmentConfig, input: InputConfig) -> NDArray[np.float64]:
+        """[G] in what share of the draws each object is too small: 1 at every scale; arguments as for `in_training`."""
+        limit, mean = smallest_box(augment), np.zeros(len(self.at))
+        ranges = list(self._scales(augment, input))
+        needed = limit / self.sides.min(axis=1, initial=np.inf)
+        for smallest, largest in ranges:
+            small_at_most = self._small(largest, limit)
+            low, high = smallest[self.at], largest[self.at]
+            if augment.canvas is not None:  # drawn evenly in logarithms
+                wanted, low, high = np.log(needed), np.log(low), np.log(high)
+            else:
+                wanted = needed
+            share = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0, 1)
+            share = np.where(small_at_most, 1.0, np.where(self._small(smallest, limit), share, 0.0))
+            mean += share
+        return mean / len(ranges)
+
+    def _scales(
+        self, augment: AugmentConfig, input: InputConfig
+    ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """[I], [I] smallest and largest factor that a picture is scaled by, for each canvas that may be drawn."""
+        canvas = augment.canvas
+        if canvas is None:
+            fit = augment.find(FitStep) or FitStep()
+            short, long = fit.size or (input.short, input.long)
+            limits = long / self.sizes.max(axis=1, initial=1)
+            sides = self.sizes.min(axis=1, initial=np.inf)
+            yield np.minimum(limits, (fit.shortest or short) / sides), np.minimum(limits, short / sides)
+            return
+        for side in canvas.sides or (canvas.side,):
+            height, width = canvas_shape(side, self.ratio, input.divisor)
+            fitting = (np.array([width, height]) / self.sizes).min(axis=1, initial=np.inf)
+            yield fitting * canvas.scale[0], fitting * canvas.scale[1]
+
+    def _small(self, scales: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
+        """[G] which objects have a side under the limit in pictures scaled by these factors, to whole pixels."""
+        scaled = np.maximum(np.floor(self.sizes * scales[:, None] + 0.5), 1)
+        sides = self.sides * (scaled / self.sizes)[self.at]
+        return np.asarray((sides < limit).any(axis=1))

@@ -1,0 +1,167 @@
+"""What a command wrote into a folder, so that it never replaces or removes anything else there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tood.whole_file import whole_file
+
+_VERSION = 1
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What a file was when it was written.
+
+    Attributes:
+        size: bytes.
+        modified: nanoseconds since the epoch.
+        content: SHA-256 of the bytes, or `-> TARGET` of a symbolic link.
+    """
+
+    size: int
+    modified: int
+    content: str
+
+    @staticmethod
+    def of(path: Path) -> FileStamp:
+        """The stamp of a file as it is now; a link is not followed."""
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode):
+            return FileStamp(0, 0, f"-> {os.readlink(path)}")  # noqa: PTH115 - as it is written, unchanged
+        return FileStamp(found.st_size, found.st_mtime_ns, _digest(path))
+
+    def fits(self, path: Path, before: int) -> bool:
+        """Whether a file is still the same.
+
+        Args:
+            path: the file.
+            before: nanoseconds since the epoch; a file of the same size and time that is older than this is believed,
+                any other is read.
+        """
+        try:
+            found = path.lstat()
+            if stat.S_ISLNK(found.st_mode) or not stat.S_ISREG(found.st_mode):
+                return stat.S_ISLNK(found.st_mode) and FileStamp.of(path) == self
+            if found.st_size != self.size:
+                return False
+            believed = found.st_mtime_ns == self.modified and found.st_mtime_ns < before
+            return believed or _digest(path) == self.content
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files that a command wrote into a folder.
+
+    Attributes:
+        files: stamps by the path inside the folder, with `/`.
+        folders: paths of the sub-folders.
+        saved: nanoseconds since the epoch at which the list itself was written.
+    """
+
+    files: Mapping[str, FileStamp]
+    folders: frozenset[str] = frozenset()
+    saved: int = 0
+
+    @staticmethod
+    def of(folder: Path) -> Manifest:
+        """Everything that lies in a folder now."""
+        files, folders = {}, set()
+        for path, is_folder in _entries(folder):
+            name = path.relative_to(folder).as_posix()
+            if is_folder:
+                folders.add(name)
+            else:
+                files[name] = FileStamp.of(path)
+        return Manifest(files, frozenset(folders))
+
+    @staticmethod
+    def read(path: Path) -> Manifest | None:
+        """The list in a file; None if there is none, or it is no such list."""
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+            if raw["version"] != _VERSION:
+                return None
+            files = {str(name): FileStamp(**entry) for name, entry in raw["files"].items()}
+            return Manifest(files, frozenset(map(str, raw["folders"])), path.lstat().st_mtime_ns)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write the list; it appears whole or not at all."""
+        content = {
+            "note": "what tood wrote into this folder: it replaces these files alone",
+            "version": _VERSION,
+            "folders": sorted(self.folders),
+            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
+        }
+        with whole_file(path) as temporary:
+            # ASCII alone: a file name need not be Unicode.
+            temporary.write_text(json.dumps(content, indent=0), encoding="utf-8")
+
+    def holds(self, folder: Path, name: str) -> bool:
+        """Whether a file of the folder was written by the command and is unchanged."""
+        entry = self.files.get(name)
+        return entry is not None and entry.fits(folder / name, self.saved)
+
+    def strangers(self, folder: Path, own: str) -> list[str]:
+        """What lies in a folder that was not written there, or has changed since; `own` is the list's own file name.
+
+        Raises:
+            OSError: if the folder cannot be looked through.
+        """
+        found = []
+        for path, is_folder in _entries(folder):
+            name = path.relative_to(folder).as_posix()
+            known = name in self.folders if is_folder else name == own or self.holds(folder, name)
+            if not known:
+                found.append(f"{name}/" if is_folder else name)
+        return sorted(found)
+
+    def remove(self, folder: Path, own: str) -> bool:
+        """Remove a folder, but nothing in it that was not written there; gives whether all of it is gone."""
+        for path, is_folder in sorted(_entries(folder), reverse=True):
+            name = path.relative_to(folder).as_posix()
+            with suppress(OSError):
+                if is_folder:
+                    path.rmdir()
+                elif name != own and self.holds(folder, name):
+                    path.unlink()
+        with suppress(OSError):
+            if [path.name for path in folder.iterdir()] == [own]:
+                (folder / own).unlink()
+            folder.rmdir()
+        return not folder.exists()
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Everything below a folder, and whether it is a folder itself; links are not followed."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        inside = Path(parent)
+        for name in folders:
+            path = inside / name
+            yield path, not path.is_symlink()
+        for name in files:
+            yield inside / name, False
+
+
+def _digest(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            sha.update(block)
+    return sha.hexdigest()

@@ -1,0 +1,70 @@
+"""Where in its epoch a run goes on that was stopped: with the images that it has not seen there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from tood.data import Batch
+from tood.errors import ToodError
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What a run learns from.
+
+    Attributes:
+        loader: batches of this process; its batch sampler has `set_epoch`.
+        class_names: saved with the weights.
+        digest: of all images and boxes; it tells a run that is resumed whether they are still the same.
+        order: of what decides, with the seed, which of them make a step.
+    """
+
+    loader: DataLoader[Batch]
+    class_names: tuple[str, ...]
+    digest: str = ""
+    order: str = ""
+
+
+def batch_to_go_on_with(
+    state: Mapping[str, Any], images: TrainingImages, seed: int, images_per_step: int, accumulation: int, out: Path
+) -> tuple[int, list[str]]:
+    """Batches of the epoch under way that are done, and remarks for a person.
+
+    Args:
+        state: of the checkpoint.
+        images: what the run learns from now.
+        seed: of the run now.
+        images_per_step, accumulation: of the run now; where more or fewer batches make a step, it keeps its images.
+        out: the run's folder, for messages.
+
+    Raises:
+        ToodError: a step would have other images than before, or the epoch another order.
+    """
+    if images_per_step != state["images_per_step"]:
+        raise ToodError(
+            f"the run in {out} takes {state['images_per_step']} images a step, this would be {images_per_step}: give "
+            "the --batch-size or the number of processes that makes them equal"
+        )
+    batch = state["position"]["batch"] // state["accumulation"] * accumulation
+    if state["images"] != images.digest:
+        return 0, [
+            "the training images or their boxes are not those that the run began with: it goes on with the new "
+            "ones, from the start of its epoch"
+        ]
+    before = state.get("seed", seed)
+    if batch and before != seed:
+        raise ToodError(
+            f"the run in {out} stands within an epoch that seed {before} has shuffled, of which seed {seed} would show "
+            f"some images twice and others not at all: leave --seed out, or give {before}"
+        )
+    if batch and state.get("order", images.order) != images.order:
+        return 0, [
+            "other images than before are left out of training, or they are grouped in another way: the epoch under "
+            "way begins anew, and those of it that were seen are seen again"
+        ]
+    return batch, []

@@ -1,0 +1,152 @@
+"""Cores that may be used, and threads on machines that others use too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tood
+from tood.cli.options import _settle
+from tood.machine import SPINS, busy_sentence, settle_threads, usable_cores
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def groups(root: Path, own: str, files: dict[str, str]) -> dict[str, Path]:
+    for name, content in files.items():
+        (root / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "tree" / name).write_text(content)
+    (root / "tree").mkdir(exist_ok=True)
+    (root / "own").write_text(own)
+    return {"control_groups": root / "tree", "own_groups": root / "own"}
+
+
+@pytest.fixture
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "9900000 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "nonsense\n"}, 64),
+        ("0::/\n", {"cpu.max": "100 0\n"}, 64),
+        ("0::/\n", {}, 64),
+        # The tightest of the groups around one counts.
+        ("0::/a/b\n", {"cpu.max": "max 1", "a/cpu.max": "300000 100000", "a/b/cpu.max": "800000 100000"}, 3),
+        ("0::/../other\n", {"cpu.max": "400000 100000"}, 4),
+        # Version 1, where a controller has a tree of its own.
+        (
+            "9:memory:/x\n4:cpu,cpuacct:/box\n3:cpuset:/\n",
+            {"cpu,cpuacct/box/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/box/cpu.cfs_period_us": "100000\n"},
+            3,
+        ),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
+        ("1:cpu:/gone\n", {"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+@pytest.mark.usefixtures("many_cores")
+def test_a_container_s_limit_is_seen(tmp_path: Path, own: str, files: dict[str, str], cores: int) -> None:
+    assert usable_cores(**groups(tmp_path, own, files)) == cores
+
+
+def test_without_control_groups_all_cores_are_usable(tmp_path: Path) -> None:
+    assert usable_cores(tmp_path, tmp_path / "none") == CORES
+
+
+def test_threads_follow_a_container_s_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tood.machine.usable_cores", lambda: 2)
+    monkeypatch.setattr("tood.machine._visible_cores", lambda: 64)
+    environment: dict[str, str] = {}
+    settle_threads(environment)
+    assert environment == {"GOMP_SPINCOUNT": str(SPINS), "OMP_NUM_THREADS": "2"}
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "7"},
+        {"GOMP_SPINCOUNT": "5", "MKL_NUM_THREADS": "7"},
+    ],
+)
+def test_what_a_person_has_set_stays(monkeypatch: pytest.MonkeyPatch, chosen: dict[str, str]) -> None:
+    monkeypatch.setattr("tood.machine.usable_cores", lambda: 2)
+    monkeypatch.setattr("tood.machine._visible_cores", lambda: 64)
+    environment = dict(chosen)
+    settle_threads(environment)
+    assert environment == chosen
+
+
+def test_all_cores_need_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tood.machine.usable_cores", lambda: 64)
+    monkeypatch.setattr("tood.machine._visible_cores", lambda: 64)
+    environment: dict[str, str] = {}
+    settle_threads(environment)
+    assert environment == {"GOMP_SPINCOUNT": str(SPINS)}
+
+
+@pytest.mark.parametrize(("load", "cores", "busy"), [(0.3, 2, False), (1.9, 2, False), (2.0, 2, True), (63, 64, False)])
+def test_a_busy_machine_is_told_with_what_helps(load: float, cores: int, busy: bool) -> None:
+    sentence = busy_sentence(load, cores)
+    assert bool(sentence) == busy
+    assert ("--threads" in sentence) == busy
+
+
+def test_the_word_about_a_busy_machine_comes_once_and_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0), raising=False)
+    _settle(None)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("note: this machine is busy: 1000.0 processes")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    _settle(None)
+    assert capsys.readouterr().err == ""
+
+
+def in_command(arguments: str, **environment: str) -> str:
+    """What PyTorch's OpenMP says it goes by in a process of the command, and the threads that are computed with."""
+    code = (
+        "import sys\n"
+        "from tood.cli import main as command\n"
+        f"sys.argv = ['tood', *{arguments.split()}]\n"
+        "try:\n    command()\n"
+        "except SystemExit: pass\n"
+        "import torch; print('threads', torch.get_num_threads())\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP", "MKL"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "OMP_DISPLAY_ENV": "verbose", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is what PyTorch has on Linux")
+def test_openmp_hears_of_it_before_pytorch_is_loaded() -> None:
+    assert f"GOMP_SPINCOUNT = '{SPINS}'" in in_command("--version")
+    assert "GOMP_SPINCOUNT = '77'" in in_command("--version", GOMP_SPINCOUNT="77")
+
+
+@pytest.mark.parametrize("command", ["predict none.jpg", "eval", "train --data none"])
+def test_threads_are_what_is_asked_for(command: str) -> None:
+    assert "threads 3" in in_command(f"{command} --threads 3", OMP_NUM_THREADS="1")
+
+
+def test_no_threads_are_none() -> None:
+    said = in_command("predict none.jpg --threads 0")
+    assert "--threads" in said
+    assert "Invalid value" in said
