@@ -84,9 +84,12 @@ def predict(
     """
     from tood.errors import ToodError
     from tood.inference import Detector, SourceConfig, expand
+    from tood.machine import busy_advice
 
     detector = Detector(model, device, threshold, precision=precision, sources=SourceConfig(exif=exif))
-    typer.echo(f"{detector.device}, {detector.precision}", err=True)
+    # In one line: errors have lines of their own.
+    told = (f"{detector.device}, {detector.precision}", busy_advice())
+    typer.echo("; ".join(filter(None, told)), err=True)
     failures: list[ToodError] = []
     images: list[Any] = []
     for source in sources:

@@ -28,6 +28,7 @@ from tood.data import (
     train_loader,
 )
 from tood.errors import ToodError, quoted
+from tood.machine import busy_advice
 from tood.models import AnyDetector, build_model, cpu_multiplies_bf16
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
@@ -322,6 +323,8 @@ def _say_plan(
         f"{batch}, {rate}"
     )
     display.say(f"device: {trainer.accelerator.device}, precision {precision} ({why}); files: {trainer.out}")
+    if advice := busy_advice():
+        display.say(advice)
 
 
 # --- the run's folder ----------------------------------------------------------------------------------------------
