@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
 import tood
-from tood.cli.options import _settle
+from tood.cli import app
 from tood.machine import SPINS, busy_sentence, settle_threads, usable_cores
+from tood.training import DataConfig, train
+from training.fakes import tiny_run
+from training.pictures import coco_folder
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -101,17 +108,19 @@ def test_a_busy_machine_is_told_with_what_helps(load: float, cores: int, busy: b
     assert ("--threads" in sentence) == busy
 
 
-def test_the_word_about_a_busy_machine_comes_once_and_on_stderr(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0), raising=False)
-    _settle(None)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("note: this machine is busy: 1000.0 processes")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    _settle(None)
-    assert capsys.readouterr().err == ""
+def test_the_word_about_a_busy_machine_stands_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = coco_folder(tmp_path / "data")
+    for load, told in ((1000.0, True), (0.0, False)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0), raising=False)
+        run = tmp_path / f"run{told}"
+        said = io.StringIO()
+        config = replace(tiny_run(run), epochs=1, data=DataConfig(path=str(data), workers=0))
+        train(config, console=Console(file=said, width=200))
+        assert ("this machine is busy: 1000.0 processes" in said.getvalue()) == told
+        options = ["--model", str(run), "--out", str(tmp_path / "out"), "--device", "cpu"]
+        done = CliRunner().invoke(app, ["predict", str(next(data.rglob("*.png"))), *options])
+        assert done.exit_code == 0, done.output
+        assert ("this machine is busy" in done.stderr) == told
 
 
 def in_command(arguments: str, **environment: str) -> str:

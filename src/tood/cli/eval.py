@@ -173,6 +173,7 @@ def _detect(
 
     from tood.evaluation import detect
     from tood.inference import load_model
+    from tood.machine import busy_advice
     from tood.models import choose_precision
 
     chosen = choose_precision(precision, device)[1]
@@ -180,6 +181,8 @@ def _detect(
         network, class_names = load_model(model)
     shared = "" if processes.alone else f", {processes.count} processes"
     console.print(f"{model} on {_name(dataset)}, {device}, {chosen}{shared}", markup=False, highlight=False)
+    if advice := busy_advice():
+        console.print(advice, markup=False, highlight=False, soft_wrap=True)
     begin = time.perf_counter()
     columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True, quiet=not processes.main), transient=True) as bar:

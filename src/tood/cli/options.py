@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -33,14 +32,10 @@ Precision = Annotated[
 
 
 def _settle(count: int | None) -> int | None:
-    """The threads that were asked for; and, before the work begins, a word where others are at work here already."""
-    from tood.machine import busy_advice, limit_threads
+    from tood.machine import limit_threads
 
     if count is not None:
         limit_threads(count)
-    advice = busy_advice()
-    if advice and os.environ.get("LOCAL_RANK", "0") == "0":
-        typer.echo(f"note: {advice}", err=True)
     return count
 
 

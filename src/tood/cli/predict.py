@@ -100,10 +100,13 @@ def predict(
     from tood.cli.prediction_folder import Outputs, PredictionFolder
     from tood.errors import ToodError
     from tood.inference import Detector, SourceConfig
+    from tood.machine import busy_advice
     from tood.stop import StopSignal
 
     detector = Detector(model, device, threshold, precision=precision, sources=SourceConfig(exif=exif))
-    typer.echo(f"{detector.device}, {detector.precision}", err=True)
+    # In one line: errors have lines of their own.
+    told = (f"{detector.device}, {detector.precision}", busy_advice())
+    typer.echo("; ".join(filter(None, told)), err=True)
     failures: list[ToodError] = []
     images = _images(sources, failures)
     kept = save_images or json or csv

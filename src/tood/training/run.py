@@ -30,6 +30,7 @@ from tood.data import (
     train_loader,
 )
 from tood.errors import ToodError, quoted
+from tood.machine import busy_advice
 from tood.models import AnyDetector, build_model, cpu_multiplies_bf16, recorded_figures
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import (
@@ -375,6 +376,8 @@ def _say_plan(display: TrainingDisplay, trainer: Trainer, model: AnyDetector, st
         f"{batch}, {rate}"
     )
     display.say(f"device: {trainer.accelerator.device}, precision {precision}; files: {trainer.out}")
+    if advice := busy_advice():
+        display.say(advice)
 
 
 # --- the run's folder ----------------------------------------------------------------------------------------------
