@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.allocator import return_freed_memory
 from tood.data import Collate, ImageInfo
 from tood.data.transforms import Resize, Sample
 from tood.errors import ToodError
 from tood.inference.postprocess import postprocess
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
 from tood.models import AnyDetector, Precision, choose_precision, for_inference, normalise
+from tood.ops.allocator import return_freed_memory
 from tood.structures import Detections
 from tood.weights import load_detector_file, locate_weights
 

@@ -18,7 +18,6 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from tood import configuration
-from tood.allocator import keep_freed_memory
 from tood.data import (
     Batch,
     DetectionDataset,
@@ -29,6 +28,7 @@ from tood.data import (
 )
 from tood.errors import ToodError
 from tood.models import AnyDetector, build_model, cpu_multiplies_bf16
+from tood.ops.allocator import keep_freed_memory
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import CHECKPOINT, newest_checkpoint, parse_checkpoint
 from tood.training.config import RunConfig
