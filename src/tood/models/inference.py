@@ -75,6 +75,10 @@ def _settled(model: DenseDetector) -> DenseDetector:  # type: ignore[type-arg]
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name)
+            # PyTorch's `remove_parametrizations` would change the class, which the network's own module has too.
+            values = {name: getattr(module, name).detach() for name in module.parametrizations}  # type: ignore[union-attr]
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value, requires_grad=False))
     return model

@@ -97,6 +97,9 @@ class _Direct:
         operator = torch.ops.mkldnn._convolution_pointwise
         if added is None:
             return operator(x, weight, bias, *geometry, "relu" if relu else "none", [], None), weight
+        if self.conv.groups > 1 and x.dtype != torch.float32:  # oneDNN has no sum with these
+            out = operator(x, weight, bias, *geometry, "none", [], None).add_(added)
+            return out.relu_() if relu else out, weight
         after = "relu" if relu else None
         return operator.binary(x, added, weight, bias, *geometry, "add", 1.0, after, [], None), weight
 

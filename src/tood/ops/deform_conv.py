@@ -63,7 +63,7 @@ def plain_deform_conv2d(
     """What `deform_conv2d` stands for: nine samples of each place, and a 1x1 convolution of all of them."""
     batch, channels, height, width = x.shape
     deform_groups, (rows, columns) = masks.shape[1] // 9, masks.shape[2:]
-    dy, dx = _at_least_fp32(offsets).view(-1, 9, 2, rows, columns).unbind(2)  # [B * D, 9, h, w] each
+    dy, dx = _at_least_fp32(offsets).reshape(-1, 9, 2, rows, columns).unbind(2)  # [B * D, 9, h, w] each
     point = torch.arange(9, device=x.device)[:, None, None]
     y = dy + torch.arange(rows, device=x.device)[:, None] * stride + (point // 3 - 1)
     x_ = dx + torch.arange(columns, device=x.device) * stride + (point % 3 - 1)

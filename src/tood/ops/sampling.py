@@ -50,7 +50,7 @@ def gathered_at_offsets(maps: Tensor, offsets: Tensor) -> Tensor:
             # Outside, also where a place is no number, any cell is read and counts nothing.
             cell = torch.where(inside, row, 0.0).long() * width + torch.where(inside, column, 0.0).long()
             read = values.gather(1, cell.flatten(1)).view_as(y)
-            total = total + torch.where(inside, read * (by_row * by_column), 0.0)
+            total = total + read * torch.where(inside, by_row * by_column, 0.0)
     return total.view(maps.shape)
 
 
