@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks.timing import fastest, peak_growth
-from tood.models.common.deform_conv import DeformConv2d, torchvision_operator
+from tood.models.common.deform_conv import DeformConv2d
+from tood.ops.deform_conv import torchvision_operator
 
 # (what, channels, groups, deformable groups, height, width)
 CASES = (

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from benchmarks.timing import THREADS, emit, fastest, peak_memory
 from tood.alignment import build_criterion
-from tood.allocator import keep_freed_memory, return_freed_memory
 from tood.inference import postprocess
 from tood.models import build_model, for_inference, named_model
 from tood.models.measure import measure
+from tood.ops.allocator import keep_freed_memory, return_freed_memory
 from tood.structures import DensePredictions, Targets
 
 MODEL = "tood_r50_fpn_1x"

@@ -105,8 +105,8 @@ def predict(
 
     detector = Detector(model, device, threshold, precision=precision, sources=SourceConfig(exif=exif))
     # In one line: errors have lines of their own.
-    told = (f"{detector.device}, {detector.precision}", busy_advice())
-    typer.echo("; ".join(filter(None, told)), err=True)
+    start = (f"{detector.device}, {detector.precision}", busy_advice())
+    typer.echo("; ".join(filter(None, start)), err=True)
     failures: list[ToodError] = []
     images = _images(sources, failures)
     kept = save_images or json or csv

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.allocator import return_freed_memory
 from tood.data.images import DecodedImage
 from tood.data.notes import SourceNotes
 from tood.errors import ToodError
@@ -19,6 +18,7 @@ from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
 from tood.input import Geometry, prepare, stacked
 from tood.models import AnyDetector, Precision, choose_precision, for_inference
+from tood.ops.allocator import return_freed_memory
 from tood.structures import Detections
 from tood.weights import load_detector_file, locate_weights
 

@@ -2,7 +2,8 @@
 
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
-from tood.models.inference import Precision, choose_precision, cpu_multiplies_bf16, for_inference
+from tood.models.inference import for_inference
+from tood.models.precision import Precision, choose_precision, cpu_multiplies_bf16
 from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [

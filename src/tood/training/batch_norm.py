@@ -42,6 +42,14 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return torch.addcmul(self.bias[:, None, None], values - mean, scale).to(input.dtype)
         return ((values - mean) * scale).to(input.dtype)
 
+    def as_evaluated(self) -> nn.BatchNorm2d:
+        """The ordinary norm that it is in evaluation mode, with its tensors."""
+        norm = nn.BatchNorm2d(self.num_features, self.eps, self.momentum, self.affine).eval()
+        if self.affine:
+            norm.weight, norm.bias = self.weight, self.bias
+        norm.running_mean, norm.running_var = self.running_mean, self.running_var
+        return norm
+
 
 def share_batch_statistics(model: nn.Module) -> list[SharedBatchNorm]:
     """Makes every BatchNorm of the model that learns its statistics a `SharedBatchNorm`, with its tensors."""

@@ -17,7 +17,6 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from tood import configuration
-from tood.allocator import keep_freed_memory
 from tood.data import (
     Batch,
     BatchPlan,
@@ -32,6 +31,7 @@ from tood.data import (
 from tood.errors import ToodError, quoted
 from tood.machine import busy_advice
 from tood.models import AnyDetector, build_model, cpu_multiplies_bf16, recorded_figures
+from tood.ops.allocator import keep_freed_memory
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import (
     CHECKPOINT,

@@ -70,6 +70,12 @@ class ATSSHead(nn.Module):
             quality=torch.cat(quality, 1) if quality else None,  # [B, N]
         )
 
+    def fuse(self, dtype: torch.dtype) -> nn.Module:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
+        from tood.models.atss.inference import InferenceATSSHead
+
+        return InferenceATSSHead(self, dtype)
+
 
 def _tower(config: ATSSHeadConfig, inputs: int) -> nn.Sequential:
     return nn.Sequential(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_norm import conv_norm
-from tood.models.common.deform_conv import DeformConv2d
+from tood.models.common.deform_conv import DeformConv2d, fused
+from tood.ops import CannotFuse, conv_norm, fused_conv, known, may_stand_in
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class BasicBlock(nn.Module):
         """The norm whose output joins the identity."""
         return self.bn2
 
+    def fuse(self, dtype: torch.dtype) -> InferenceBlock:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
+        known(self, BasicBlock)
+        return InferenceBlock([(self.conv1, self.bn1), (self.conv2, self.bn2)], self.downsample, dtype)
+
 
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 beside the identity; the stride sits on the 3x3 ("pytorch" style)."""
@@ -112,15 +120,44 @@ class Bottleneck(nn.Module):
         """The norm whose output joins the identity."""
         return self.bn3
 
+    def fuse(self, dtype: torch.dtype) -> InferenceBlock:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
+        known(self, Bottleneck)
+        layers = [(self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)]
+        return InferenceBlock(layers, self.downsample, dtype)
 
-def _joined(x: Tensor, downsample: nn.Sequential | None) -> Tensor:
+
+class InferenceBlock(nn.Module):
+    """A residual block without gradient; its output lies in the memory of what it was added to."""
+
+    def __init__(
+        self, layers: Sequence[tuple[nn.Module, nn.Module]], downsample: nn.Module | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        *others, (last, last_norm) = layers
+        self.body = nn.Sequential(*(fused(conv, norm, True, dtype) for conv, norm in others))
+        self.last = fused(last, last_norm, True, dtype)
+        self.shortcut: nn.Module | None = None
+        if downsample is not None:
+            conv, norm = known(downsample, nn.Sequential)
+            conv = known(conv, _NarrowProjection if isinstance(conv, _NarrowProjection) else nn.Conv2d)
+            self.shortcut = fused_conv(conv, norm, False, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W], overwritten where there is no shortcut -> [B, outputs, h, w]."""
+        out = self.body(x)
+        return self.last(out, x if self.shortcut is None else self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def _joined(x: Tensor, downsample: nn.Module | None) -> Tensor:
     """What a block's output is added to."""
     if downsample is None:
         return x
-    conv, norm = downsample
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.BatchNorm2d)
-    return conv_norm(conv, norm, x, relu=False)
+    if may_stand_in(((downsample, nn.Sequential),), (x,)):
+        layers = list(downsample.children())
+        if len(layers) == 2:
+            return conv_norm(layers[0], layers[1], x, relu=False)
+    return downsample(x)  # type: ignore[no-any-return]
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -176,6 +213,10 @@ class ResNet(nn.Module):
                 maps.append(x)
         return maps
 
+    def fuse(self, dtype: torch.dtype) -> InferenceResNet:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
+        return InferenceResNet(self, dtype)
+
     def train(self, mode: bool = True) -> ResNet:
         """As `nn.Module.train`, but frozen parts stay in evaluation mode, and all BatchNorms where so configured."""
         super().train(mode)
@@ -206,3 +247,38 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, DeformConv2d):
                 nn.init.zeros_(module.offset.weight)
+
+
+class InferenceResNet(nn.Module):
+    """`ResNet` without gradient.
+
+    Raises:
+        CannotFuse: if a part of the backbone is of another kind.
+    """
+
+    def __init__(self, backbone: ResNet, dtype: torch.dtype) -> None:
+        super().__init__()
+        known(backbone, ResNet)
+        self.dtype = dtype
+        self.stem = fused(backbone.conv1, backbone.bn1, True, dtype)
+        self.maxpool = copy.deepcopy(backbone.maxpool)
+        stages = (known(getattr(backbone, name), nn.Sequential) for name in backbone.stage_names)
+        self.stages = nn.ModuleList(nn.Sequential(*(_fused_block(block, dtype) for block in stage)) for stage in stages)
+        self.outputs = backbone.config.outputs
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] normalised -> the configured stages' maps [B, C, H / stride, W / stride]."""
+        x = self.maxpool(self.stem(images.to(self.dtype, memory_format=torch.channels_last)))
+        maps = []
+        # The first block of a later stage has a shortcut of its own: no map that is given is overwritten.
+        for stage, blocks in enumerate(self.stages):
+            x = blocks(x)
+            if stage in self.outputs:
+                maps.append(x)
+        return maps
+
+
+def _fused_block(block: nn.Module, dtype: torch.dtype) -> InferenceBlock:
+    if isinstance(block, BasicBlock | Bottleneck):
+        return block.fuse(dtype)
+    raise CannotFuse(f"a {type(block).__name__} among the residual blocks")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.deform_conv import DeformConv2d
-from tood.models.common.norm_relu import norm_relu
-from tood.models.common.operators import is_bare
-from tood.models.common.shared_conv import shared_conv
+from tood.models.common.deform_conv import DeformConv2d, fused
+from tood.ops import CannotFuse, group_norm_relu, known, may_stand_in, shared_conv
 
 # Class scores start at a probability of 0.01 (focal loss, section 4.1): -log((1 - 0.01) / 0.01).
 PRIOR_BIAS = -math.log(99)
@@ -30,13 +30,53 @@ class ConvNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
-        return norm_relu(self.norm, self.conv(x))
+        return group_norm_relu(self.norm, self.conv(x))
 
-    def on_levels(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The same on each of several maps."""
-        if not is_bare(self):
-            return [self(features) for features in maps]
-        return [norm_relu(self.norm, out) for out in shared_conv(self.conv, maps)]
+
+def on_levels(layer: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    """A layer with the same weights on each of a pyramid's maps; that of a `ConvNormReLU` on all of them at once."""
+    if isinstance(layer, ConvNormReLU) and may_stand_in(((layer, ConvNormReLU),), maps):
+        return [group_norm_relu(layer.norm, out) for out in shared_conv(layer.conv, maps)]
+    return [layer(features) for features in maps]
+
+
+class InferenceConvNormReLU(nn.Module):
+    """`ConvNormReLU` without gradient.
+
+    Raises:
+        CannotFuse: if the layer is of another kind.
+    """
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        layer = known(layer, ConvNormReLU)
+        self.conv = fused(layer.conv, None, False, dtype, sees_all_levels=True)
+        self.norm = InferenceGroupNormReLU(layer.norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H, W]."""
+        return self.norm(self.conv(x))  # type: ignore[no-any-return]
+
+
+class InferenceGroupNormReLU(nn.Module):
+    """GroupNorm, in fp32 inside, and ReLU.
+
+    Raises:
+        CannotFuse: if the norm is of another kind.
+    """
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        norm = known(norm, nn.GroupNorm)
+        if not norm.affine:
+            raise CannotFuse("a GroupNorm without weights")
+        self.groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight.detach().clone(), norm.bias.detach().clone()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same."""
+        weight, bias = (self.weight, self.bias) if x.device.type == "cpu" else (self.weight.to(x), self.bias.to(x))
+        return F.group_norm(x, self.groups, weight, bias, self.eps).relu_()
 
 
 def init_normal(module: nn.Module, std: float = 0.01, bias: float = 0.0) -> None:

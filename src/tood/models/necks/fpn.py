@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.errors import ToodError
-from tood.models.common.shared_conv import shared_conv
+from tood.ops import fused_conv, known, shared_conv
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,44 @@ class FPN(nn.Module):
             merged[fine] = merged[fine] + coarse
         pyramid = []
         for output, features in zip(self.outputs, merged, strict=True):
-            assert isinstance(output, nn.Conv2d)
             pyramid += shared_conv(output, [features])
         for extra in self.extras:
             pyramid.append(_in_full_precision(extra, pyramid[-1]))
         return pyramid
+
+    def fuse(self, dtype: torch.dtype) -> InferenceFPN:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
+        return InferenceFPN(self, dtype)
+
+
+class InferenceFPN(nn.Module):
+    """`FPN` without gradient.
+
+    Raises:
+        CannotFuse: if a layer of the pyramid is of another kind.
+    """
+
+    def __init__(self, neck: FPN, dtype: torch.dtype) -> None:
+        super().__init__()
+        known(neck, FPN)
+        self.laterals = _fused_all(neck.laterals, dtype)
+        self.outputs = _fused_all(neck.outputs, dtype)
+        self.extras = _fused_all(neck.extras, dtype)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The backbone's maps, fine to coarse -> `levels` maps of `width` channels."""
+        merged = [self.laterals[-1](maps[-1])]
+        for lateral, features in zip(reversed(self.laterals[:-1]), reversed(maps[:-1]), strict=True):
+            coarse = F.interpolate(merged[0], size=features.shape[2:], mode="nearest")
+            merged.insert(0, lateral(features, coarse))
+        pyramid = [output(features) for output, features in zip(self.outputs, merged, strict=True)]
+        for extra in self.extras:
+            pyramid.append(extra(pyramid[-1]))
+        return pyramid
+
+
+def _fused_all(layers: nn.ModuleList, dtype: torch.dtype) -> nn.ModuleList:
+    return nn.ModuleList(fused_conv(known(layer, nn.Conv2d), None, False, dtype) for layer in layers)
 
 
 def _in_full_precision(conv: nn.Module, features: Tensor) -> Tensor:

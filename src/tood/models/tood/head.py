@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.boxes import decode_deltas, decode_distances
-from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
-from tood.models.common.norm_relu import norm_relu
+from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal, on_levels
 from tood.models.common.priors import DELTA_STDS, grid_priors
-from tood.models.common.scaled_product import scaled_product, with_mean
+from tood.models.tood.one_reading import SeenInTrunk, may_read_at_once, read_at_once
+from tood.ops import group_norm_relu, sampled_at_offsets
 from tood.structures import DensePredictions, Priors
 
 
@@ -46,7 +46,10 @@ class THeadConfig:
 
 
 class TaskDecomposition(nn.Module):
-    """What one task takes from the trunk: its layers weighted by attention, then reduced (equations 1 and 2)."""
+    """What one task takes from the trunk: its layers weighted by attention, then reduced (equations 2 and 3)."""
+
+    # What a subclass may change: whoever computes the same sooner asks for it (`tood.ops.guard`).
+    REPLACEABLE = frozenset({"layer_attention"})
 
     def __init__(self, config: THeadConfig) -> None:
         super().__init__()
@@ -54,10 +57,31 @@ class TaskDecomposition(nn.Module):
         channels = config.width * config.interactive_layers
         hidden = config.width // config.attention_reduction
         self.attention = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, self.layers, 1), nn.Sigmoid()
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, self.layers, 1), nn.Sigmoid()
         )
         self.reduction = nn.Conv2d(channels, config.width, 1, bias=False)
         self.norm = nn.GroupNorm(config.norm_groups, config.width)
+
+    def forward(self, trunk: Tensor) -> Tensor:
+        """[B, L * C, h, w], the trunk's L layers of C channels -> [B, C, h, w]."""
+        return group_norm_relu(self.norm, self.reduction(self.weighted(trunk)))
+
+    def weighted(self, trunk: Tensor) -> Tensor:
+        """Every layer of the trunk [B, L * C, h, w] times its attention (equation 2): the same shape."""
+        attention = self.layer_attention(trunk.mean(dim=(2, 3)))
+        layers = torch.unflatten(trunk, 1, (self.layers, -1))  # [B, L, C, h, w]
+        return (layers * torch.unflatten(attention, 1, (self.layers, -1))[..., None, None]).flatten(1, 2)
+
+    def layer_attention(self, average: Tensor) -> Tensor:
+        """The weights of the trunk's layers (equation 3); training, inference and export all ask here.
+
+        Args:
+            average: [B, L * C] over the places of a level.
+
+        Returns:
+            [B, L]; a subclass may give [B, L * C], a weight for each channel.
+        """
+        return self.attention(average[..., None, None]).flatten(1)  # type: ignore[no-any-return]
 
 
 class THead(nn.Module):
@@ -90,70 +114,41 @@ class THead(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
         """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores are probabilities."""
         priors = grid_priors(maps, self.strides, self.config.anchor_scale)
-        layers = []
-        for interactive in self.interactive:
-            assert isinstance(interactive, ConvNormReLU)
-            maps = interactive.on_levels(maps)
-            layers.append(maps)
-        trunks = [torch.cat(of_level, dim=1) for of_level in zip(*layers, strict=True)]  # [B, L * C, h, w]
         scores, boxes = [], []
-        for level, (features, own) in enumerate(zip(self._reduced(trunks), level_priors(priors), strict=True)):
-            level_scores, level_boxes = self._level(features, level, own)
-            scores.append(level_scores.flatten(2))
-            boxes.append(level_boxes.flatten(2))
+        levels = zip(self.seen(self.trunks(maps)), self.scales, level_priors(priors), self.strides, strict=True)
+        for seen, scale, own, stride in levels:
+            logits = self.classifier(seen.classification)  # P
+            scores.append(aligned_scores(logits, seen.alignment).flatten(2))  # equation 4
+            # Coordinates need all of fp32's bits; autocast would lower none of the operations from here on.
+            distances = self.regressor(seen.regression).float()
+            level_boxes = decoded_boxes(distances, scale, own, self.config.anchor)  # B
+            boxes.append((aligned_boxes(level_boxes, seen.offsets.float()) * stride).flatten(2))  # equation 5
         # [B, C, N] -> [B, N, C]
         return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
 
-    def _level(self, reduced: Sequence[Tensor], level: int, priors: Priors) -> tuple[Tensor, Tensor]:
-        """What `_reduced` gives for a level -> scores [B, C, h, w] and boxes [B, 4, h, w] in input pixels."""
-        classification, regression, for_scores, for_boxes = reduced
-        logits = self.classifier(norm_relu(self.classification_decomposition.norm, classification))
-        scores = aligned_scores(logits, _alignment(self.classification_alignment, for_scores))
-        distances = self.regressor(norm_relu(self.regression_decomposition.norm, regression))
-        offsets = _alignment(self.regression_alignment, for_boxes)
-        # Coordinates need all of fp32's bits; none of the operations from here on is one that autocast would lower.
-        boxes = decoded_boxes(distances.float(), self.scales[level], priors, self.config.anchor)
-        return scores, aligned_boxes(boxes, offsets.float()) * self.strides[level]
+    def trunks(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs of all interactive layers (equation 1): [B, inputs, h, w] -> [B, L * C, h, w], of each level."""
+        layers = []
+        for interactive in self.interactive:
+            maps = on_levels(interactive, maps)
+            layers.append(maps)
+        return [torch.cat(of_level, dim=1) for of_level in zip(*layers, strict=True)]
 
-    def _reductions(self) -> Tensor:
-        """The weights of all four 1x1 convolutions on the trunk, one under the other: [O, L * C]."""
-        decompositions = (self.classification_decomposition, self.regression_decomposition)
-        convolutions = [decomposition.reduction for decomposition in decompositions]
-        convolutions += [_first(branch) for branch in (self.classification_alignment, self.regression_alignment)]
-        return torch.cat([convolution.weight for convolution in convolutions]).flatten(1)
+    def seen(self, trunks: Sequence[Tensor]) -> Iterator[SeenInTrunk]:
+        """What both tasks and both alignments make of each level's trunk."""
+        tasks = (self.classification_decomposition, self.regression_decomposition)
+        alignments = (self.classification_alignment, self.regression_alignment)
+        if may_read_at_once(tasks, alignments, trunks):
+            yield from read_at_once(tasks, alignments, trunks)
+        else:
+            for trunk in trunks:
+                yield SeenInTrunk(*(module(trunk) for module in (*tasks, *alignments)))
 
-    def _reduced(self, trunks: Sequence[Tensor]) -> list[list[Tensor]]:
-        """What both tasks and both alignments take from each level's trunk, in one product that reads it once.
+    def fuse(self, dtype: torch.dtype) -> nn.Module:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
+        from tood.models.tood.inference import InferenceTHead
 
-        Layer attention is one weight a layer, folded into the tasks' weights, or the rows of a small map; the
-        alignments look at all layers alike.
-
-        Args:
-            trunks: [B, L * C, h, w] of each level.
-
-        Returns:
-            Of each level [B, C, h, w] of classification and regression, [B, hidden, h, w] of their alignments.
-        """
-        weight = self._reductions()
-        hidden = _first(self.classification_alignment).out_channels
-        sizes = [self.config.width, self.config.width, hidden + hidden]
-        rows = [with_mean(trunk.permute(0, 2, 3, 1).flatten(1, 2)) for trunk in trunks]  # [B, hw, L * C], [B, L * C]
-        scales = self._attention([average for _, average in rows])
-        levels = []
-        for trunk, (cells, _), scale in zip(trunks, rows, scales, strict=True):
-            batch, _, height, width = trunk.shape
-            reduced = scaled_product(cells, weight, scale, sizes).view(batch, height, width, -1)
-            parts = torch.split(reduced, [self.config.width, self.config.width, hidden, hidden], dim=3)
-            levels.append([part.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for part in parts])
-        return levels
-
-    def _attention(self, averages: Sequence[Tensor]) -> list[Tensor]:
-        """Each level's weights of its layers: [B, L * C] -> [B, 3, L] of classification, regression and alignments."""
-        together = torch.cat(list(averages))[..., None, None]
-        decompositions = (self.classification_decomposition, self.regression_decomposition)
-        attention = [task.attention(together).flatten(1).float() for task in decompositions]
-        scales = torch.stack([*attention, torch.ones_like(attention[0])], dim=1)
-        return list(scales.view(len(averages), -1, *scales.shape[1:]).unbind())
+        return InferenceTHead(self, dtype)
 
     def _initialise(self) -> None:
         init_normal(self, std=0.01)
@@ -197,35 +192,13 @@ def aligned_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
         [B, 4, h, w]: each edge sampled bilinearly at (y + dy, x + dx), zeros outside the map. A box that the sampling
         turned inside out is left as it was: its GIoU would be negative.
     """
-    batch, _, height, width = boxes.shape
-    rows = torch.arange(height, device=boxes.device, dtype=boxes.dtype)[:, None]
-    columns = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
-    dy, dx = offsets.reshape(batch * 4, 2, height, width).unbind(1)  # [4B, h, w] each
-    # grid_sample's coordinates: -1 and 1 are the map's outer edges, cells lie at (2 i + 1) / size - 1.
-    grid = torch.stack([(2 * (columns + dx) + 1) / width - 1, (2 * (rows + dy) + 1) / height - 1], dim=-1)
-    edges = boxes.reshape(batch * 4, 1, height, width)
-    sampled = F.grid_sample(edges, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    sampled = sampled.view(batch, 4, height, width)
+    sampled = sampled_at_offsets(boxes, offsets)
     inverted = (sampled[:, :2] > sampled[:, 2:]).any(dim=1, keepdim=True)
     return torch.where(inverted, boxes, sampled)
 
 
 def _alignment_branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, outputs, 3, padding=1))
-
-
-def _alignment(branch: nn.Sequential, reduced: Tensor) -> Tensor:
-    """The branch from behind its first convolution's product on: [B, hidden, h, w] -> [B, outputs, h, w]."""
-    bias = _first(branch).bias
-    assert bias is not None
-    out: Tensor = branch[1:](reduced + bias[:, None, None].to(reduced.dtype))
-    return out
-
-
-def _first(branch: nn.Sequential) -> nn.Conv2d:
-    conv = branch[0]
-    assert isinstance(conv, nn.Conv2d)
-    return conv
+    return nn.Sequential(nn.Conv2d(inputs, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, outputs, 3, padding=1))
 
 
 def level_priors(priors: Priors) -> list[Priors]:

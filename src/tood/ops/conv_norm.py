@@ -14,24 +14,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from tood.models.common.conv_gradients import convolution_gradients
-from tood.models.common.operators import arithmetic, fuses_convolutions, is_bare
-from tood.models.common.winograd import Winograd, pays_in_training
+from tood.ops.arithmetic import arithmetic, differentiable_once, fuses_convolutions
+from tood.ops.conv_gradients import convolution_gradients
+from tood.ops.group_norm_relu import relu_of
+from tood.ops.guard import may_stand_in
+from tood.ops.winograd import Winograd, pays_in_training
 
 # Numbers that stay in the cores' caches between two passes.
 CACHED = 1 << 18
 
 
-def conv_norm(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, relu: bool = True, added: Tensor | None = None
-) -> Tensor:
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, relu: bool = True, added: Tensor | None = None) -> Tensor:
     """norm(conv(x)) + added, through ReLU where asked.
 
     Args:
-        conv: of any kind; what is not an ordinary one without bias is computed as it is.
-        norm: training or not.
+        conv: of any kind; what is not an ordinary one without bias is called as it is.
+        norm: of any kind, training or not.
         x: [B, C, H, W].
         relu: whether ReLU follows.
         added: [B, O, h, w], or None.
@@ -40,32 +39,42 @@ def conv_norm(
         [B, O, h, w]; of a norm in evaluation mode on a CPU equal but for rounding to computing one after the other, and
         differentiable once.
     """
-    if _can_fold(conv, norm, x):
-        way = _ByWinograd() if pays_in_training(conv, [x]) else _Direct(conv)
-        of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, relu, way)  # type: ignore[no-untyped-call]
-        return out
-    out = norm(conv(x))
+    if not may_stand_in(((conv, nn.Conv2d), (norm, nn.BatchNorm2d)), (x, added)):
+        return plain_conv_norm(conv, norm, x, relu, added)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    if not _folds(conv, norm, x):
+        return plain_conv_norm(conv, norm, x, relu, added)
+    algorithm = _ByWinograd() if pays_in_training(conv, [x]) else _Direct(conv)
+    of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, relu, algorithm)  # type: ignore[no-untyped-call]
+    return out
+
+
+def plain_conv_norm(
+    conv: nn.Module, norm: nn.Module, x: Tensor, relu: bool = True, added: Tensor | None = None
+) -> Tensor:
+    """What `conv_norm` stands for."""
+    out: Tensor = norm(conv(x))
     if added is not None:
         out = out + added
-    return F.relu(out, inplace=True) if relu else out
+        return F.relu(out, inplace=True) if relu else out
+    return relu_of(norm, out) if relu else out
 
 
-def _can_fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
+def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
     # In fp32 without gradients the digits stay those of the plain network, which golden values are compared with; where
-    # speed counts, `tood.models.inference` does more. In bf16 both ways are one, as exact accumulation needs it.
+    # speed counts, `tood.models.for_inference` does more. In bf16 both are one, as exact accumulation needs it.
     return (
         x.device.type == "cpu"
         and (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"))
-        and type(conv) is nn.Conv2d
         and conv.bias is None
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
         and not norm.training
         and norm.affine
         and norm.running_var is not None
-        and conv.weight.dtype == torch.float32
-        and is_bare(conv, norm)
+        and conv.weight.dtype == norm.weight.dtype == torch.float32
         and fuses_convolutions(arithmetic(x))
     )
 
@@ -88,6 +97,9 @@ class _Direct:
         operator = torch.ops.mkldnn._convolution_pointwise
         if added is None:
             return operator(x, weight, bias, *geometry, "relu" if relu else "none", [], None), weight
+        if self.conv.groups > 1 and x.dtype != torch.float32:  # oneDNN has no sum with these
+            out = operator(x, weight, bias, *geometry, "none", [], None).add_(added)
+            return out.relu_() if relu else out, weight
         after = "relu" if relu else None
         return operator.binary(x, added, weight, bias, *geometry, "add", 1.0, after, [], None), weight
 
@@ -135,7 +147,7 @@ class _FoldedConvNorm(torch.autograd.Function):
         variance: Tensor,
         epsilon: float,
         relu: bool,
-        way: _Direct | _ByWinograd,
+        algorithm: _Direct | _ByWinograd,
     ) -> Tensor:
         dtype = arithmetic(x)
         norm = _Norm.of(gain, mean, variance, epsilon)
@@ -143,19 +155,19 @@ class _FoldedConvNorm(torch.autograd.Function):
         x = x.to(dtype, memory_format=torch.channels_last)
         added = None if added is None else added.to(dtype, memory_format=torch.channels_last)
         folded, bias = _scaled(weight, norm.scale, dtype), norm.bias(shift).to(dtype)  # [O, C / groups, k, k], [O]
-        out, weights = way.outputs(x, folded, bias, added, relu)
+        out, weights = algorithm.outputs(x, folded, bias, added, relu)
         ctx.save_for_backward(x, weight, weights, norm.scale, norm.inverse, norm.mean, out if relu else None)
-        ctx.way, ctx.has_added = way, added is not None
+        ctx.algorithm, ctx.has_added = algorithm, added is not None
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, weights, scale, inverse, mean, out = ctx.saved_tensors
         needs_x, _, *needs = ctx.needs_input_grad[:5]
         if out is not None:
             gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
-        to_x, to_folded = ctx.way.gradients(x, weights, gradient, to_x=needs_x, to_weight=any(needs[:2]))
+        to_x, to_folded = ctx.algorithm.gradients(x, weights, gradient, to_x=needs_x, to_weight=any(needs[:2]))
         of_layer = _Norm(scale, inverse, mean).gradients(weight, to_folded, gradient, needs)
         return to_x, gradient if ctx.has_added else None, *of_layer, None, None, None, None, None
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.operators import in_own_dtype, is_usual_3x3
+from tood.ops.arithmetic import in_own_dtype
 
 # Cells of a map, those of all images together, up to which it is a small one.
 SMALL = 400
@@ -35,7 +35,7 @@ def convolution_gradients(
     Returns:
         Each of its tensor's shape, or None where it is not wanted.
     """
-    if _is_pointwise(conv):
+    if is_pointwise(conv):
         return _pointwise(conv, x, weight, gradient, to_x, to_weight)
     as_product = to_weight and is_small(gradient) and is_usual_3x3(conv)
     found_x, found_weight, _ = torch.ops.aten.convolution_backward(
@@ -54,6 +54,17 @@ def convolution_gradients(
     if as_product:
         found_weight = weight_gradient(by_cell(gradient), neighbourhoods(x, conv.stride[0]))
     return found_x, found_weight
+
+
+def is_usual_3x3(conv: nn.Conv2d) -> bool:
+    """Whether it is a convolution of padding 1 without dilation or groups, of the same stride both ways."""
+    usual = (conv.kernel_size, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
+    return usual and conv.stride[0] == conv.stride[1]
+
+
+def keeps_size_3x3(conv: nn.Conv2d) -> bool:
+    """Whether it is one of these, of stride 1, with zeros outside of the map."""
+    return is_usual_3x3(conv) and conv.stride == (1, 1) and conv.padding_mode == "zeros"
 
 
 def is_small(features: Tensor) -> bool:
@@ -79,7 +90,8 @@ def weight_gradient(gradients: Tensor, cells: Tensor) -> Tensor:
     return product.view(len(product), 3, 3, -1).permute(0, 3, 1, 2)
 
 
-def _is_pointwise(conv: nn.Conv2d) -> bool:
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether it is a 1x1 convolution of whatever stride, without padding or groups."""
     return conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from operation_calls import Calls
-from tood.models.common.conv_gradients import SMALL, convolution_gradients
+from tood.ops.conv_gradients import SMALL, convolution_gradients
 
 KINDS = {
     "1x1": ((16, 24, 1), {}, (2, 9, 7)),

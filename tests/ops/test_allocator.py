@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocat
 HEAD = """
 import resource, torch
 from pathlib import Path
-from tood.allocator import keep_freed_memory, return_freed_memory
+from tood.ops.allocator import keep_freed_memory, return_freed_memory
 def fetched(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 def resident(): return int(Path("/proc/self/statm").read_text().split()[1])
 """

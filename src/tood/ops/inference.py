@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.deform_conv import DeformConv2d
-from tood.models.common.operators import fuses_convolutions
-from tood.models.common.winograd import Winograd, is_wide
+from tood.ops.arithmetic import fuses_convolutions
+from tood.ops.guard import is_untouched
+from tood.ops.winograd import Winograd, is_wide
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Weights that take little memory in whatever form.
 NARROW = 128 * 128 * 9
@@ -97,58 +101,51 @@ class InferenceConv2d(nn.Module):
         return out.relu_() if self.relu else out
 
 
-class InferenceDeformConv2d(nn.Module):
-    """A deformable convolution, its bias and ReLU; in fp32 whatever comes in, as its offsets need all their bits.
+class CannotFuse(Exception):  # noqa: N818 - no error: the network then predicts as it is
+    """A network has a part whose copy for inference nobody knows."""
 
-    Args:
-        conv: the layer.
-        scale, bias: [O] of a norm that follows it, or None.
-        relu: whether ReLU follows.
+
+def known(module: object, kind: type[ModuleT]) -> ModuleT:
+    """The module, whose call is known to run the forward of the class `kind` and nothing else.
+
+    Raises:
+        CannotFuse: if it is none.
     """
-
-    def __init__(self, conv: DeformConv2d, scale: Tensor | None, bias: Tensor | None, relu: bool) -> None:
-        super().__init__()
-        self.conv = DeformConv2d(
-            conv.in_channels, conv.out_channels, conv.stride[0], conv.groups, conv.deform_groups
-        ).to(conv.weight.device)
-        self.conv.load_state_dict(conv.state_dict())
-        self.conv.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if scale is not None:
-            self.conv.weight.mul_(scale[:, None, None, None])
-        self.bias = None if bias is None else bias.detach()[:, None, None]
-        self.relu = relu
-
-    def forward(self, x: Tensor, added: None = None, reused: Tensor | None = None) -> Tensor:
-        """[B, C, H, W] -> [B, O, h, w], both in channels-last memory; nothing is added, `reused` is left alone."""
-        out: Tensor = self.conv(x.float())
-        if self.bias is not None:
-            out = out.add_(self.bias)
-        out = out.relu_() if self.relu else out
-        return out.to(x.dtype, memory_format=torch.channels_last)
+    if not isinstance(module, kind) or not is_untouched(module, kind):
+        raise CannotFuse(f"a {type(module).__name__} where a {kind.__name__} was built")
+    return module
 
 
-def folded(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, dtype: torch.dtype, sees_all_levels: bool = False
-) -> InferenceConv2d | InferenceDeformConv2d:
+def fused_conv(
+    conv: nn.Conv2d, norm: nn.Module | None, relu: bool, dtype: torch.dtype, sees_all_levels: bool = False
+) -> InferenceConv2d:
     """A convolution with the BatchNorm that follows it, in evaluation mode, as one; None: no such norm.
 
     For the rest see `InferenceConv2d`.
+
+    Raises:
+        CannotFuse: if one of them is of another kind.
     """
     scale, bias = None, conv.bias
     if norm is not None:
-        scale, bias = _scale_and_shift(norm)
-        assert conv.bias is None
-    if isinstance(conv, DeformConv2d):
-        return InferenceDeformConv2d(conv, scale, bias, relu)
+        scale, bias = scale_and_shift(norm, conv)
+    padding, stride = conv.padding[0], conv.stride[0]
+    usual = (conv.padding, conv.stride, conv.dilation) == ((padding, padding), (stride, stride), (1, 1))
+    if not usual or isinstance(padding, str) or conv.padding_mode != "zeros":
+        raise CannotFuse("a convolution of unusual geometry")
     weight = conv.weight if scale is None else conv.weight.double() * scale.double()[:, None, None, None]
-    assert isinstance(conv.padding[0], int)
-    geometry = (conv.stride[0], conv.padding[0], conv.groups)
-    return InferenceConv2d(weight.float(), bias, *geometry, relu, dtype, sees_all_levels)
+    return InferenceConv2d(weight.float(), bias, stride, padding, conv.groups, relu, dtype, sees_all_levels)
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a BatchNorm in evaluation mode multiplies by, and what it adds, [C] each."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+def scale_and_shift(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm in evaluation mode does to each channel of a convolution: its factor and its summand, [C] each.
+
+    Raises:
+        CannotFuse: if it is none, or has no statistics.
+    """
+    evaluated = getattr(norm, "as_evaluated", None)  # a norm that trains in another way than it predicts
+    norm = known(norm if evaluated is None else evaluated(), nn.BatchNorm2d)
+    if norm.running_mean is None or norm.running_var is None or not norm.affine or conv.bias is not None:
+        raise CannotFuse("a norm without statistics or weights, or a bias before it")
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale.float(), (norm.bias.double() - norm.running_mean.double() * scale).float()

@@ -7,24 +7,33 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from tood.models.common.operators import is_bare
+from tood.ops.arithmetic import differentiable_once
+from tood.ops.guard import is_awaited, is_followed, may_stand_in
 
 
-def norm_relu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+def group_norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
     """ReLU(norm(x)): [B, C, H, W] -> the same shape; in bf16 on a CPU differentiable once."""
-    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and _is_ours(norm):
-        out: Tensor = _NormReLU.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
-        return out
-    return F.relu(norm(x), inplace=True)
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and may_stand_in(((norm, nn.GroupNorm),), (x,)):
+        assert isinstance(norm, nn.GroupNorm)
+        if norm.affine and norm.weight.dtype == torch.float32:
+            out: Tensor = _GroupNormReLU.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)  # type: ignore[no-untyped-call]
+            return out
+    return plain_group_norm_relu(norm, x)
 
 
-def _is_ours(norm: nn.GroupNorm) -> bool:
-    return norm.affine and norm.weight.dtype == torch.float32 and is_bare(norm)
+def plain_group_norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
+    """What `group_norm_relu` stands for."""
+    return relu_of(norm, norm(x))
 
 
-class _NormReLU(torch.autograd.Function):
+def relu_of(norm: nn.Module, out: Tensor) -> Tensor:
+    """ReLU of what a norm gave: in its memory, unless somebody else may have kept that."""
+    unseen = type(norm) in (nn.BatchNorm2d, nn.GroupNorm) and not is_awaited(norm) and not is_followed()
+    return F.relu(out, inplace=unseen)
+
+
+class _GroupNormReLU(torch.autograd.Function):
     """In bf16 and channels-last, PyTorch 2.13 takes four times as long for the gradient as in fp32."""
 
     @staticmethod
@@ -38,7 +47,7 @@ class _NormReLU(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, out, mean, inverse, weight = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradient, out, 0).float()

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from tood.models.common.operators import arithmetic, in_own_dtype
+from tood.ops.arithmetic import arithmetic, differentiable_once, in_own_dtype
+from tood.ops.guard import may_stand_in
 
 
 def scaled_product(x: Tensor, weight: Tensor, scale: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -20,19 +20,24 @@ def scaled_product(x: Tensor, weight: Tensor, scale: Tensor, sizes: Sequence[int
     Args:
         x: [B, P, L * C], L layers of C channels.
         weight: [O, L * C].
-        scale: [B, G, L].
+        scale: [B, G, L]; with C = 1 a factor for each channel.
         sizes: outputs of each of the G groups, O together.
 
     Returns:
         [B, P, O], in autocast's dtype where it is on; differentiable once.
     """
-    dtype = arithmetic(x)
-    if torch.compiler.is_compiling():  # compilers want plain operations
-        return torch.bmm(x.to(dtype), _scaled_weights(weight, _of_outputs(scale, sizes), dtype).transpose(1, 2))
+    if not may_stand_in((), (x, weight, scale)):
+        return plain_scaled_product(x, weight, scale, sizes)
     few = x.shape[1] * len(sizes) < len(weight)
     product = _ProductOfScaledRows if few else _ProductOfScaledWeights
-    out: Tensor = product.apply(x.to(dtype), weight, scale, list(sizes))  # type: ignore[no-untyped-call]
+    out: Tensor = product.apply(x.to(arithmetic(x)), weight, scale, list(sizes))  # type: ignore[no-untyped-call]
     return out
+
+
+def plain_scaled_product(x: Tensor, weight: Tensor, scale: Tensor, sizes: Sequence[int]) -> Tensor:
+    """What `scaled_product` stands for: one matrix product an image, with its own weights."""
+    scaled = _scaled_weights(weight, _of_outputs(scale, sizes), arithmetic(x))
+    return torch.bmm(x.to(scaled.dtype), scaled.transpose(1, 2))
 
 
 def with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,10 +45,15 @@ def with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
 
     Whatever is done with the rows given back and with the mean, the gradient of both is one sum.
     """
-    if torch.compiler.is_compiling():
-        return rows, rows.mean(dim=1)
+    if not may_stand_in((), (rows,)):
+        return plain_with_mean(rows)
     both: tuple[Tensor, Tensor] = _WithMean.apply(rows)  # type: ignore[no-untyped-call]
     return both
+
+
+def plain_with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """What `with_mean` stands for."""
+    return rows, rows.mean(dim=1)
 
 
 class _WithMean(torch.autograd.Function):
@@ -55,7 +65,7 @@ class _WithMean(torch.autograd.Function):
         return rows.view_as(rows), rows.sum(dim=1).div_(ctx.count) if in_bf16 else rows.mean(dim=1)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, to_rows: Tensor, to_mean: Tensor) -> Tensor:
         return torch.add(to_rows, (to_mean / ctx.count)[:, None])
 
@@ -85,7 +95,7 @@ class _ProductOfScaledWeights(torch.autograd.Function):
         return torch.bmm(x, scaled.transpose(1, 2))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     @in_own_dtype
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, factors, scaled = ctx.saved_tensors
@@ -109,7 +119,7 @@ class _ProductOfScaledRows(torch.autograd.Function):
         return torch.cat([_scaled_rows(x, scale, group) @ part.t() for group, part in enumerate(parts)], dim=2)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     @in_own_dtype
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors

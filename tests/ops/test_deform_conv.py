@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tood.models.common import deform_conv
-from tood.models.common.deform_conv import (
-    DeformConv2d,
+from tood.models.common.deform_conv import DeformConv2d
+from tood.ops import deform_conv
+from tood.ops.deform_conv import (
     deform_conv2d,
     in_one_graph,
     torchvision_operator,
@@ -257,7 +257,8 @@ def test_a_torchvision_that_does_not_load_is_done_without(preamble: str) -> None
     code = preamble + (
         "import sys, torch\n"
         "from tood.models import build_model\n"
-        "from tood.models.common.deform_conv import DeformConv2d, torchvision_operator\n"
+        "from tood.models.common.deform_conv import DeformConv2d\n"
+        "from tood.ops.deform_conv import torchvision_operator\n"
         "print(any(name.startswith('torchvision.') for name in sys.modules))\n"
         "print(torchvision_operator(), DeformConv2d(4, 4)(torch.zeros(1, 4, 5, 5)).shape)"
     )

@@ -1,15 +1,21 @@
-"""When operators of our own may stand for modules: on what PyTorch, in what arithmetic, in place of which modules."""
+"""What operators need to know of PyTorch: its arithmetic, its CPU library, derivatives of functions of our own."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_ONCE = (
+    b"tood's faster operators have first derivatives alone: for higher ones compute the loss within "
+    b"`with tood.ops.plain():`"
+)
 
 
 def arithmetic(x: Tensor) -> torch.dtype:
@@ -25,22 +31,24 @@ def in_own_dtype(function: Function) -> Function:
     return wrapped
 
 
-def is_bare(*modules: nn.Module) -> bool:
-    """Whether nobody waits for the modules to be called, and no compiler follows, which wants plain operations."""
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return not torch.compiler.is_compiling() and not any(getattr(module, name) for module in modules for name in hooks)
+def differentiable_once(backward: Function) -> Function:
+    """A `backward` whose results cannot be differentiated: whoever does gets an error that says what to do instead.
 
+    PyTorch's `once_differentiable` lets it pass where the gradient that came in needs none itself, as in a penalty on
+    gradients, whose own gradient would then be wrong without a word.
+    """
 
-def is_usual_3x3(conv: nn.Conv2d) -> bool:
-    """Whether it is a convolution of padding 1 without dilation or groups, of the same stride both ways."""
-    usual = (conv.kernel_size, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), 1)
-    return usual and conv.stride[0] == conv.stride[1]
+    @functools.wraps(backward)
+    def wrapper(ctx: Any, *gradients: Any) -> Any:
+        with torch.no_grad():
+            results = backward(ctx, *gradients)
+        if not torch.is_grad_enabled():
+            return results
+        several = results if isinstance(results, tuple) else (results,)
+        refuse = torch._C._functions.DelayedError(_ONCE, len(several))
+        return refuse(*[None if result is None else result.detach().requires_grad_() for result in several])  # type: ignore[arg-type]
 
-
-def is_plain_3x3(conv: nn.Conv2d) -> bool:
-    """Whether it is an ordinary one of these, of stride 1, with zeros outside of the map."""
-    ordinary = type(conv) is nn.Conv2d and conv.padding_mode == "zeros"
-    return ordinary and is_usual_3x3(conv) and conv.stride == (1, 1)
+    return wrapper  # type: ignore[return-value]
 
 
 def fuses_convolutions(dtype: torch.dtype) -> bool:

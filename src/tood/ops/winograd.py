@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tood.models.common.operators import arithmetic, in_own_dtype, is_plain_3x3, products_are_exact
+from tood.ops.arithmetic import arithmetic, in_own_dtype, products_are_exact
+from tood.ops.conv_gradients import keeps_size_3x3
 
 # Tiles in a strip, of each thread and at most: of 256 channels, 36 KiB each and three times that for gradients.
 TILES, MOST_TILES = 128, 1024
@@ -310,9 +311,9 @@ def pays_in_training(conv: nn.Conv2d, maps: Sequence[Tensor]) -> bool:
     """Whether F(4x4, 3x3) is the faster one where the weights are transformed anew at each step.
 
     Where gradients are off the digits stay those of the direct convolution, which golden values are compared with;
-    where speed counts, `tood.models.inference` does more.
+    where speed counts, `tood.models.for_inference` does more.
     """
-    if not (torch.is_grad_enabled() and conv.weight.device.type == "cpu" and is_plain_3x3(conv)):
+    if not (torch.is_grad_enabled() and conv.weight.device.type == "cpu" and keeps_size_3x3(conv)):
         return False
     cells = sum(features.numel() // features.shape[1] for features in maps)
     in_fp32 = {conv.weight.dtype, *(arithmetic(features) for features in maps)} == {torch.float32}

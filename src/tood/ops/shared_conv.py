@@ -14,27 +14,40 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from tood.models.common.conv_gradients import by_cell, convolution_gradients, is_small, neighbourhoods, weight_gradient
-from tood.models.common.operators import arithmetic, is_bare, is_plain_3x3
-from tood.models.common.winograd import Winograd, pays_in_training
+from tood.ops.arithmetic import arithmetic, differentiable_once
+from tood.ops.conv_gradients import (
+    by_cell,
+    convolution_gradients,
+    is_small,
+    keeps_size_3x3,
+    neighbourhoods,
+    weight_gradient,
+)
+from tood.ops.guard import may_stand_in
+from tood.ops.winograd import Winograd, pays_in_training
 
 
-def shared_conv(conv: nn.Conv2d, maps: Sequence[Tensor]) -> list[Tensor]:
+def shared_conv(conv: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
     """`conv` on each map: [B, C, h, w] -> [B, O, h, w]; on a CPU differentiable once.
 
     Args:
         conv: one that is not an ordinary 3x3 of stride 1 is called as it is.
         maps: of the same batch and channels.
     """
-    if is_plain_3x3(conv) and is_bare(conv) and maps[0].device.type == "cpu":
+    if maps[0].device.type == "cpu" and may_stand_in(((conv, nn.Conv2d),), maps):
+        assert isinstance(conv, nn.Conv2d)
         if pays_in_training(conv, maps):
             return list(_WinogradConv.apply(conv.weight, conv.bias, *maps))  # type: ignore[no-untyped-call]
-        if conv.bias is None:
+        if keeps_size_3x3(conv) and conv.bias is None:
             dtype = arithmetic(maps[0])
             cast = [features.to(dtype) for features in maps]
             return list(_SharedConv.apply(conv, conv.weight.to(dtype), *cast))  # type: ignore[no-untyped-call]
+    return plain_shared_conv(conv, maps)
+
+
+def plain_shared_conv(conv: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    """What `shared_conv` stands for."""
     return [conv(features) for features in maps]
 
 
@@ -47,7 +60,7 @@ class _WinogradConv(torch.autograd.Function):
         return tuple(winograd(maps, bias))
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         kernels, *maps = ctx.saved_tensors
         needs_weight, needs_bias, *need_maps = ctx.needs_input_grad
@@ -65,7 +78,7 @@ class _SharedConv(torch.autograd.Function):
         return tuple(F.conv2d(features, weight, padding=1) for features in maps)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight, *maps = ctx.saved_tensors
         _, needs_weight, *need_maps = ctx.needs_input_grad

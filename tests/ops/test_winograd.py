@@ -16,11 +16,11 @@ from torch.nn.functional import conv2d
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from operation_calls import Calls
-from tood.models.common import winograd
-from tood.models.common.conv_norm import conv_norm
-from tood.models.common.operators import fuses_convolutions
-from tood.models.common.shared_conv import shared_conv
-from tood.models.common.winograd import Winograd
+from tood.ops import winograd
+from tood.ops.arithmetic import fuses_convolutions
+from tood.ops.conv_norm import conv_norm
+from tood.ops.shared_conv import shared_conv
+from tood.ops.winograd import Winograd
 
 # Of the largest exact value.
 ERRORS = {2: 2e-6, 4: 1e-5}
@@ -213,7 +213,7 @@ def test_another_device_s_precision_is_none_of_its_business() -> None:
     script = """
         import torch
         torch.backends.cuda.matmul.fp32_precision = "tf32"
-        from tood.models.common.winograd import is_wide
+        from tood.ops.winograd import is_wide
         assert is_wide(torch.zeros(128, 128, 3, 3))
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
