@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from tood.data.dataset import DetectionDataset, Exif, ImageRecord, Problem, Seve
 from tood.data.images import decode_image, image_header, orientation, turned_size
 from tood.data.splits import read_leniently, require_images
 from tood.errors import ToodError
+from tood.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check_dataset(
     missing = {problem.image_id for problem in dataset.problems if problem.kind == "image_missing"}
     present = [image for image in dataset.images if image.id not in missing]
     found: list[list[Problem]] = []
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         for problems in pool.map(_check_image, present):
             found.append(problems)
             if progress is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -76,7 +75,7 @@ class ImageCache:
             return None
 
         # Decoding releases Python's lock, so threads are enough.
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             sentences = list(pool.map(decode, range(len(images))))
         unreadable = {index: sentence for index, sentence in enumerate(sentences) if sentence is not None}
         return ImageCache(self.pixels, self.shapes, self.offsets, unreadable)

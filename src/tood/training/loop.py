@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from accelerate.data_loader import prepare_data_loader
 from tood import configuration
 from tood.alignment import Progress
 from tood.data import Batch, TrainBatchSampler, WorkerDeaths, WorkerDiedError
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 from tood.models import AnyDetector, save_weights
 from tood.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
@@ -117,7 +116,7 @@ class Trainer:
                 self._write_files([random_states()])
                 self.display.say(
                     f"all {self.position.step} steps are kept: once that is mended, "
-                    f"`tood train --resume --out {shlex.quote(str(self.out))}` goes on"
+                    f"`tood train --resume --out {quoted(self.out)}` goes on"
                 )
 
     def _run(self) -> None:

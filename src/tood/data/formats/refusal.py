@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tood.data.formats.text import read_text
 from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_plain import folder_splits
 from tood.data.formats.yolo_yaml import subfolders
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 
 WANTED = (
     "a COCO folder (annotations/*.json), a YOLO folder (data.yaml), a Pascal VOC folder (Annotations/*.xml), "
@@ -84,7 +83,7 @@ def nothing_to_learn(root: Path) -> str:
 def _file_told(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in _ARCHIVES:
-        return f"it is an archive: unpack it (`{_ARCHIVES[suffix]} {shlex.quote(str(path))}`) and give the folder"
+        return f"it is an archive: unpack it (`{_ARCHIVES[suffix]} {quoted(path)}`) and give the folder"
     if suffix in IMAGE_SUFFIXES:
         return "it is a picture, which `tood predict` takes"
     if suffix == ".xml":
@@ -167,7 +166,7 @@ def _json_itself(survey: _Survey) -> str | None:
         except OSError:
             continue
         if sum(key in start for key in (b'"images"', b'"annotations"', b'"categories"')) >= 2:
-            return f"name the json itself: `tood data check {shlex.quote(str(path))}`"
+            return f"name the json itself: `tood data check {quoted(path)}`"
     return None
 
 
@@ -189,9 +188,9 @@ def _labels_named(survey: _Survey) -> str | None:
         target = image_folder
         if image_folder.name.lower() == "images" and not (image_folder.parent / "labels").exists():
             target = image_folder.parent / "labels"
-            moves = f"`mv {shlex.quote(str(label_folder))} {shlex.quote(str(target))}`, then "
+            moves = f"`mv {quoted(label_folder)} {quoted(target)}`, then "
         else:
-            moves = f"`mv {shlex.quote(str(label_folder))}/*.txt {shlex.quote(str(target))}/`, then "
+            moves = f"`mv {quoted(label_folder)}/*.txt {quoted(target)}/`, then "
     if _names_file(survey) is not None:
         return moves.removesuffix(", then ") or None
     classes = _most_class(found or labels) + 1
@@ -201,7 +200,7 @@ def _labels_named(survey: _Survey) -> str | None:
     ]
     names = ", ".join(f"class{number}" for number in range(min(classes, 100)))
     text = "\\n".join([*lines, f"names: [{names}]"])
-    write = f"printf {shlex.quote(text + chr(92) + 'n')} > {shlex.quote(str(survey.root / 'data.yaml'))}"
+    write = f"printf {quoted(text + chr(92) + 'n')} > {quoted(survey.root / 'data.yaml')}"
     return f"name the {classes} classes: {moves}`{write}`, with their names for class0 and so on"
 
 
@@ -231,14 +230,14 @@ def _xml_folder(survey: _Survey) -> str | None:
         return None
     folder, target = xmls[0].parent, survey.root / "Annotations"
     if folder == survey.root:
-        moved = f"mkdir {shlex.quote(str(target))} && mv {shlex.quote(str(folder))}/*.xml {shlex.quote(str(target))}/"
+        moved = f"mkdir {quoted(target)} && mv {quoted(folder)}/*.xml {quoted(target)}/"
     else:
-        moved = f"mv {shlex.quote(str(folder))} {shlex.quote(str(target))}"
+        moved = f"mv {quoted(folder)} {quoted(target)}"
     parents = {path.parent for path in survey.pictures}
     if len(parents) == 1 and survey.root not in parents and folder not in parents:
         (pictures,) = parents
         if pictures.name.lower() not in ("jpegimages", "images"):
-            moved += f" && mv {shlex.quote(str(pictures))} {shlex.quote(str(survey.root / 'JPEGImages'))}"
+            moved += f" && mv {quoted(pictures)} {quoted(survey.root / 'JPEGImages')}"
     return f"`{moved}`"
 
 
@@ -246,7 +245,7 @@ def _archive(survey: _Survey) -> str | None:
     archives = survey.of(*_ARCHIVES)
     if not archives:
         return None
-    return f"unpack the archive: `{_ARCHIVES[archives[0].suffix.lower()]} {shlex.quote(str(archives[0]))}`"
+    return f"unpack the archive: `{_ARCHIVES[archives[0].suffix.lower()]} {quoted(archives[0])}`"
 
 
 def _labels_elsewhere(survey: _Survey) -> str | None:
