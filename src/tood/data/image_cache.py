@@ -17,6 +17,7 @@ from tood.data.dataset import ImageRecord
 from tood.data.images import reduced_shape
 from tood.data.reading import WHOLE, ImageReader, UnreadableImageError
 from tood.input import scaled_size
+from tood.machine import usable_cores
 
 log = logging.getLogger(__name__)
 
