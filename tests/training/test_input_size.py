@@ -72,10 +72,11 @@ def test_the_count_is_what_the_transforms_leave(
     left = drawn(dataset, augment, InputConfig(), 30)
     if found.always_small:
         assert left.sum() == 0
-    elif found.mean_small == 0:
-        assert left.all()
-    elif height * 96 / width > 20 and width * 96 / height > 20:  # else whole pixels make steps
+    elif min(height * 96 / width, width * 96 / height) > 20:  # else whole pixels make steps
         assert abs(left.mean() - (1 - found.mean_small)) < 0.45
+    # A side that is scaled to whole pixels loses less than half a one.
+    elif found.mean_small == 0 and min(side) > 2.5 / scale[0] * max(width / 32, height / 32):
+        assert left.all()
 
 
 def test_the_mean_is_that_of_many_draws() -> None:
