@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tood.models import InputConfig, build_model, named_models, save_weights
+from tood.input import InputConfig
+from tood.models import build_model, named_models, save_weights
 
 
 @pytest.fixture(scope="session")
