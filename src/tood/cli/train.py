@@ -254,11 +254,12 @@ def train(
         chosen += [f"optimizer.lr={lr}", "optimizer.lr_batch=null"]
     if epochs is not None:
         chosen += [f"epochs={epochs}", "minutes=null"]
-    if start_from == "scratch":
-        chosen += ["model.backbone.frozen_stages=-1", "model.backbone.norm_eval=false"]  # it has everything to learn
     if minutes is not None:
         chosen += [f"minutes={minutes}"]
-    result = run(apply_overrides(apply_overrides(base, chosen, "option"), settings or []), mode, Console())
+    base = apply_overrides(base, chosen, "option")
+    if start_from == "scratch":
+        base = base.from_scratch()
+    result = run(apply_overrides(base, settings or []), mode, Console())
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
         _say_result(result)
     leave_processes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,6 +157,10 @@ class RunConfig:
         for name in ("assigner_warm_up_share", "evaluation_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ToodError(f"{name} is {getattr(self, name)}: expected a number from 0 to 1")
+
+    def from_scratch(self) -> RunConfig:
+        """The same with all of the network learning, as one that nothing was learnt before wants it."""
+        return replace(self, model=replace(self.model, backbone=self.model.backbone.from_scratch()))
 
     def batches(self, processes: int = 1) -> tuple[int, int]:
         """Images in a batch of one process, and batches of it in a step.
