@@ -262,11 +262,12 @@ def train(
         chosen += [f"optimizer.lr={lr}", "optimizer.scale_lr=false"]
     if epochs is not None:
         chosen += [f"epochs={epochs}", "minutes=null"]
-    if start_from == "scratch":
-        chosen += ["model.backbone.frozen_stages=-1", "model.backbone.norm_eval=false"]  # it has everything to learn
     if minutes is not None:
         chosen += [f"minutes={minutes}"]
-    final = apply_overrides(apply_overrides(base, chosen, "option"), settings or [])
+    base = apply_overrides(base, chosen, "option")
+    if start_from == "scratch":
+        base = base.from_scratch()
+    final = apply_overrides(base, settings or [])
     _require_one_length(final, epochs, settings or [])
     result = run(final, mode, Console(emoji=False))
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks

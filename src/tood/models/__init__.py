@@ -1,16 +1,19 @@
 """Networks: shared parts, one folder a family, named models and their weight files."""
 
-from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
+from tood.models.build import build_model, for_inference, named_model, named_models
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
-from tood.models.inference import for_inference
+from tood.models.families import FAMILIES, AnyDetector, AnyModelConfig
+from tood.models.family import Family, NamedModel
 from tood.models.precision import Precision, choose_precision, cpu_multiplies_bf16
 from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [
+    "FAMILIES",
     "AnyDetector",
     "AnyModelConfig",
     "AnyPostprocessConfig",
     "DenseDetector",
+    "Family",
     "NamedModel",
     "PostprocessConfig",
     "Precision",

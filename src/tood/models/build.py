@@ -2,56 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from tood.alignment import AnyCriterionConfig, ATSSCriterionConfig, TaskAlignedCriterionConfig
+import torch
+from torch import nn
+
 from tood.errors import ToodError
-from tood.models.atss import ATSS, ATSSConfig
-from tood.models.atss import zoo as atss_zoo
-from tood.models.tood import TOOD, TOODConfig, zoo
-
-# Networks and configurations of all families; a new family joins both unions here.
-AnyDetector = TOOD | ATSS
-AnyModelConfig = TOODConfig | ATSSConfig
-
-
-@dataclass(frozen=True)
-class NamedModel:
-    """A model with a name.
-
-    Attributes:
-        config: returns its configuration.
-        recipe: name of the training recipe that it is meant for.
-        published_ap: AP on COCO minival in percent, None where nothing was published. The paper's, where it has the
-            model; the weights that are hosted for it were trained again and differ by 0.1 at most.
-        published_ap_test_dev: AP on COCO test-dev in percent, None where nothing was published.
-        criterion: returns the configuration of what it is trained by.
-    """
-
-    config: Callable[[], AnyModelConfig]
-    recipe: str
-    published_ap: float | None = None
-    published_ap_test_dev: float | None = None
-    criterion: Callable[[], AnyCriterionConfig] = TaskAlignedCriterionConfig
-
+from tood.models.common.detector import DenseDetector
+from tood.models.families import FAMILIES, AnyDetector, AnyModelConfig, family_of
+from tood.models.family import NamedModel
+from tood.models.inference import settled
+from tood.ops import CannotFuse, is_awaited, is_followed
 
 _NAMED: Mapping[str, NamedModel] = MappingProxyType(
-    {
-        "tood_tiny": NamedModel(zoo.tood_tiny, "small"),
-        "tood_r18_fpn": NamedModel(zoo.tood_r18_fpn, "1x"),
-        "tood_r50_fpn_1x": NamedModel(zoo.tood_r50_fpn_1x, "1x", 42.5, 42.7),
-        "tood_r50_fpn_anchor_based_1x": NamedModel(zoo.tood_r50_fpn_anchor_based_1x, "1x", 42.4, 42.8),
-        # Not in the paper; MMDetection's figure. The name tells the schedule, the network is that of 1x.
-        "tood_r50_fpn_2x": NamedModel(zoo.tood_r50_fpn_1x, "2x", 44.5),
-        "tood_r101_fpn_2x": NamedModel(zoo.tood_r101_fpn_2x, "2x", 46.2, 46.7),
-        "tood_r101_dcnv2_fpn_2x": NamedModel(zoo.tood_r101_dcnv2_fpn_2x, "2x", 49.2, 49.6),
-        "tood_x101_fpn_2x": NamedModel(zoo.tood_x101_fpn_2x, "2x", 47.6, 48.5),
-        "tood_x101_dcnv2_fpn_2x": NamedModel(zoo.tood_x101_dcnv2_fpn_2x, "2x", 50.5, 51.1),
-        "atss_r50_fpn_1x": NamedModel(atss_zoo.atss_r50_fpn_1x, "1x", 39.4, criterion=ATSSCriterionConfig),
-    }
+    {name: model for family in FAMILIES for name, model in family.models.items()}
 )
 
 
@@ -75,4 +41,28 @@ def named_model(name: str) -> NamedModel:
 
 def build_model(config: AnyModelConfig) -> AnyDetector:
     """A network with freshly initialised weights."""
-    return ATSS(config) if isinstance(config, ATSSConfig) else TOOD(config)
+    return family_of(config).build(config)
+
+
+def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A copy of a network that gives its predictions in evaluation mode sooner; to be called without gradients.
+
+    BatchNorms are folded into convolutions, whose weights lie as the CPU's library wants them; sums and activations
+    are computed where the data is. Predictions in fp32 are the network's but for rounding. Later changes of the
+    network's weights do not reach the copy, and it stays on the device.
+
+    Args:
+        model: a network of this package, on the device to compute on. Where somebody waits for one of its modules to be
+            called (hooks, pruning), or a part is not of the kind it was built of (a wrapped layer, a subclass with a
+            forward of its own), the network itself is given back; so is any other module. Parametrised weights are
+            taken as they are computed.
+        dtype: torch.float32, or torch.bfloat16 for convolutions in bf16.
+    """
+    if not isinstance(model, DenseDetector) or is_followed() or any(map(is_awaited, model.modules())):
+        return model
+    try:
+        with torch.no_grad():
+            copied = family_of(model.config).copy_for_inference(settled(model), dtype)
+            return copied.eval().requires_grad_(False)
+    except CannotFuse:
+        return model

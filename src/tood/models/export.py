@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.export import Dim, ExportedProgram
 
-from tood.models.build import AnyDetector
+from tood.models.families import AnyDetector
 
 
 def export_program(model: AnyDetector) -> ExportedProgram:

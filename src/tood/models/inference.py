@@ -1,16 +1,17 @@
-"""From a network to one that only predicts, faster."""
+"""A network that only predicts, made of what each part says of itself."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from tood.models.common.detector import DenseDetector
-from tood.ops import CannotFuse, is_awaited, is_followed, known
+from tood.ops import CannotFuse, known
 from tood.structures import DensePredictions
 
 
@@ -34,30 +35,15 @@ class InferenceDetector(nn.Module):
         return predictions
 
 
-def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A copy of a network that gives its predictions in evaluation mode sooner; to be called without gradients.
+def fused_detector(model: DenseDetector[Any], dtype: torch.dtype) -> nn.Module:
+    """A network whose parts say how they fuse, as one that only predicts.
 
-    BatchNorms are folded into convolutions, whose weights lie as the CPU's library wants them; sums and activations
-    are computed where the data is. Predictions in fp32 are the network's but for rounding. Later changes of the
-    network's weights do not reach the copy, and it stays on the device.
-
-    Args:
-        model: a network of this package, on the device to compute on. Where somebody waits for one of its modules to be
-            called (hooks, pruning), or a part is not of the kind it was built of (a wrapped layer, a subclass with a
-            forward of its own), the network itself is given back; so is any other module. Parametrised weights are
-            taken as they are computed.
-        dtype: torch.float32, or torch.bfloat16 for convolutions in bf16.
+    Raises:
+        CannotFuse: if a part is not of the kind that it was built of.
     """
-    if not isinstance(model, DenseDetector) or is_followed() or any(map(is_awaited, model.modules())):
-        return model
-    settled = _settled(model)
-    try:
-        with torch.no_grad():
-            known(settled, DenseDetector)
-            backbone, neck, head = (_fused(part, dtype) for part in (settled.backbone, settled.neck, settled.head))
-            return InferenceDetector(backbone, neck, head, dtype).eval().requires_grad_(False)
-    except CannotFuse:
-        return model
+    known(model, DenseDetector)
+    backbone, neck, head = (_fused(part, dtype) for part in (model.backbone, model.neck, model.head))
+    return InferenceDetector(backbone, neck, head, dtype)
 
 
 def _fused(part: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -68,7 +54,7 @@ def _fused(part: nn.Module, dtype: torch.dtype) -> nn.Module:
     return fuse(dtype)
 
 
-def _settled(model: DenseDetector) -> DenseDetector:  # type: ignore[type-arg]
+def settled(model: DenseDetector[Any]) -> DenseDetector[Any]:
     """The network; if weights are computed from others, a copy in which they are what they are now in evaluation."""
     if not any(map(parametrize.is_parametrized, model.modules())):
         return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from tood.models.backbones import ResNetConfig
-from tood.models.build import AnyModelConfig, build_model
+from tood.models.build import build_model
+from tood.models.families import AnyModelConfig
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ def measure(config: AnyModelConfig) -> Cost:
         model = build_model(config).eval()
         images = torch.empty(1, 3, height, width)
     pyramid, multiply_adds, trunk_bytes = _run(model, lambda: model.neck(model.backbone(images)), [images])
-    # Networks that differ in the backbone have one head in common.
-    common = replace(config, backbone=ResNetConfig(outputs=config.backbone.outputs))
-    head_multiply_adds, head_bytes = _measure_head(common, tuple(tuple(level.shape) for level in pyramid))
+    shapes = tuple(tuple(level.shape) for level in pyramid)
+    head_multiply_adds, head_bytes = _measure_head(_Head(type(config), config.classes, config.head, shapes, model.head))
     parameters = list(model.parameters())
     return Cost(
         parameters=sum(parameter.numel() for parameter in parameters),
@@ -64,13 +63,23 @@ def measure(config: AnyModelConfig) -> Cost:
     )
 
 
+@dataclass(frozen=True)
+class _Head:
+    """A head and its pyramid, by which networks of different backbones are alike."""
+
+    family: type[Any]
+    classes: int
+    config: Any
+    shapes: tuple[tuple[int, ...], ...]
+    module: nn.Module = field(compare=False)
+
+
 @cache
-def _measure_head(config: AnyModelConfig, shapes: tuple[tuple[int, ...], ...]) -> tuple[int, int]:
-    """Multiply-adds of the head on a pyramid of these shapes, and the most bytes held, the pyramid included."""
+def _measure_head(head: _Head) -> tuple[int, int]:
+    """Multiply-adds of a head, and the most bytes held, the pyramid included."""
     with torch.device("meta"):
-        head = build_model(config).eval().head
-        pyramid = [torch.empty(shape) for shape in shapes]
-    _, multiply_adds, most = _run(head, lambda: head(pyramid), pyramid)
+        pyramid = [torch.empty(shape) for shape in head.shapes]
+    _, multiply_adds, most = _run(head.module, lambda: head.module(pyramid), pyramid)
     return multiply_adds, most
 
 

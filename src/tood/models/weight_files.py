@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from tood.configuration import from_dict, to_dict
 from tood.errors import ToodError
-from tood.models.build import AnyDetector, AnyModelConfig, build_model
+from tood.models.build import build_model
+from tood.models.families import AnyDetector, AnyModelConfig
 from tood.whole_file import whole_file
 
 # The metadata's keys.
@@ -107,7 +108,7 @@ def described(metadata: Mapping[str, str], path: Path) -> tuple[AnyModelConfig |
         raw_names = json.loads(metadata[CLASS_NAMES]) if CLASS_NAMES in metadata else None
     except (ValueError, RecursionError) as error:
         raise ToodError(f"{path} has broken metadata ({error}): it was not written by `tood train`") from error
-    kind = cast("type[AnyModelConfig]", AnyModelConfig)  # a union is no type to mypy
+    kind: Any = AnyModelConfig  # a union, which is no type to mypy
     config = None if raw_config is None else from_dict(kind, raw_config, where=str(path))
     return config, tuple(str(name) for name in raw_names) if isinstance(raw_names, list) else None
 

@@ -127,6 +127,10 @@ class RunConfig:
         if not 0 <= self.evaluation_share <= 1:
             raise ToodError(f"evaluation_share is {self.evaluation_share}: expected a number from 0 to 1")
 
+    def from_scratch(self) -> RunConfig:
+        """The same with all of the network learning, as one that nothing was learnt before wants it."""
+        return replace(self, model=replace(self.model, backbone=self.model.backbone.from_scratch()))
+
     def batches(self, processes: int = 1) -> tuple[int, int]:
         """Images in a batch of one process, and batches of it in a step.
 

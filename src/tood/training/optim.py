@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tood.errors import ToodError
+from tood.models import DenseDetector
 
 
 @dataclass(frozen=True)
@@ -134,10 +135,11 @@ def parameter_groups(
     Vectors and scalars (norms' weights, biases, box scales) are what `decay_norm_and_bias` speaks of.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    steps = {} if layer_decay == 1 else _steps_from_head(model)
+    for parameter in model.parameters():
         if parameter.requires_grad:
             decays = decay_norm_and_bias or parameter.ndim > 1
-            share = 1.0 if layer_decay == 1 else layer_decay ** _stages_from_head(name)
+            share = 1.0 if layer_decay == 1 else layer_decay ** steps[parameter]
             groups.setdefault((weight_decay if decays else 0.0, share), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": decay, "rate_share": share}
@@ -145,10 +147,8 @@ def parameter_groups(
     ]
 
 
-def _stages_from_head(name: str) -> int:
-    """0 of a parameter of the head, 1 of the neck, 2 of the backbone's last stage, .. 6 of its stem."""
-    room, *rest = name.split(".")
-    if room != "backbone":
-        return int(room == "neck")
-    layer = rest[0]
-    return 6 - int(layer.removeprefix("layer")) if layer.startswith("layer") else 6
+def _steps_from_head(model: nn.Module) -> dict[nn.Parameter, int]:
+    """0 of the head's parameters, 1 of the neck's, 2 of those in the backbone's last stage, and so on to its stem."""
+    assert isinstance(model, DenseDetector)
+    stages = reversed(model.stages())
+    return {p: step for step, stage in enumerate(stages) for module in stage for p in module.parameters()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tood.configuration import to_dict
 from tood.errors import ToodError
 from tood.models import AnyDetector
-from tood.models.backbones import ResNet
 from tood.training.config import RunConfig
 from tood.weights import imagenet_weights, initialise, load_imagenet, locate_weights, read_checkpoint
 from tood.weights.class_names import listed
@@ -41,17 +42,15 @@ def initialise_model(model: AnyDetector, start_from: str, class_names: Sequence[
     Raises:
         ToodError: if there are no such weights, they cannot be fetched, or do not fit.
     """
-    backbone = model.backbone
-    assert isinstance(backbone, ResNet)
     if start_from == SCRATCH:
         return f"from scratch{_frozen_note(model)}"
     if start_from == IMAGENET:
         path = _fetched_imagenet(model)
-        load_imagenet(backbone, read_checkpoint(path))
+        load_imagenet(model.backbone, read_checkpoint(path))
         return f"backbone from ImageNet ({path.name})"
     checkpoint = read_checkpoint(locate_weights(start_from).path)
     if family_of(checkpoint.tensors) is None:
-        load_imagenet(backbone, checkpoint)
+        load_imagenet(model.backbone, checkpoint)
         return f"backbone from {checkpoint.path}"
     try:
         return initialise(model, checkpoint, class_names)
@@ -97,10 +96,11 @@ def _fetched_imagenet(model: AnyDetector) -> Path:
 
 
 def _frozen_note(model: AnyDetector) -> str:
-    backbone = model.config.backbone
-    if backbone.frozen_stages < 0 and not backbone.norm_eval:
+    now, free = (to_dict(backbone) for backbone in (model.config.backbone, model.config.backbone.from_scratch()))
+    if now == free:
         return ""
+    settings = [f"model.backbone.{key}={json.dumps(value)}" for key, value in free.items() if value != now[key]]
     return (
         ", though the configuration keeps parts of the backbone as they are drawn at random "
-        "(model.backbone.frozen_stages=-1 and model.backbone.norm_eval=false let all of it learn)"
+        f"({' and '.join(settings)} let{'s' * (len(settings) == 1)} all of it learn)"
     )

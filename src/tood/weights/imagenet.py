@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tood.models.backbones import ResNet
+from torch import nn
+
 from tood.models.weight_files import COUNTERS, load_tensors
 from tood.weights.checkpoint import Checkpoint
 
@@ -11,7 +12,7 @@ _CLASSIFIERS = ("fc.", "head.", "classifier.")
 _MAY_LACK = (*COUNTERS, ".offset.weight", ".offset.bias")
 
 
-def load_imagenet(backbone: ResNet, checkpoint: Checkpoint) -> None:
+def load_imagenet(backbone: nn.Module, checkpoint: Checkpoint) -> None:
     """Takes over a ResNet or ResNeXt of torchvision, timm or OpenMMLab, without its classifier.
 
     Raises:

@@ -194,13 +194,8 @@ def _rows_of(match: ClassMatch, tensor: Tensor, fresh: Tensor) -> Tensor:
 
 def describe_architecture(config: AnyModelConfig) -> str:
     """A few words on a network, such as "a tood with ResNet-50 and 80 classes"."""
-    backbone = config.backbone
-    layers = 2 + sum(backbone.blocks) * (3 if backbone.block == "bottleneck" else 2)
-    kind = "ResNet" if backbone.groups == 1 else "ResNeXt"
-    width = f" {backbone.groups}x{backbone.width_per_group}d" if backbone.groups > 1 else ""
-    deformable = " and DCNv2" if backbone.deformable_stages else ""
     classes = f"{config.classes} {'class' if config.classes == 1 else 'classes'}"
-    return f"a {config.family} with {kind}-{layers}{width}{deformable} and {classes}"
+    return f"a {config.family} with {config.backbone.description} and {classes}"
 
 
 def _usual_names(classes: int) -> tuple[str, ...]:

@@ -10,26 +10,18 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from tood.errors import ToodError
-from tood.models.backbones import ResNetConfig
+from tood.models.common.detector import BackboneConfig
+from tood.models.common.published import PublishedFile
 from tood.weights.cache import FetchConfig, fetch
 
 MIRROR_VARIABLE = "TOOD_WEIGHTS_MIRROR"
 
 _MMDETECTION = "https://download.openmmlab.com/mmdetection/v2.0"
-_TORCHVISION = "https://download.pytorch.org/models"
 
 
 @dataclass(frozen=True)
-class HostedFile:
-    """A file of weights on the web.
-
-    Attributes:
-        url: its address.
-        sha256_prefix: first hexadecimal digits of its SHA-256.
-    """
-
-    url: str
-    sha256_prefix: str
+class HostedFile(PublishedFile):
+    """A file of weights that programs may fetch."""
 
     @property
     def address(self) -> str:
@@ -68,10 +60,6 @@ class PublishedWeights:
 
 def _mmdetection(path: str, sha256_prefix: str) -> HostedFile:
     return HostedFile(f"{_MMDETECTION}/{path}-{sha256_prefix}.pth", sha256_prefix)
-
-
-def _torchvision(name: str, sha256_prefix: str) -> HostedFile:
-    return HostedFile(f"{_TORCHVISION}/{name}-{sha256_prefix}.pth", sha256_prefix)
 
 
 # fmt: off
@@ -132,19 +120,6 @@ _DETECTORS: Mapping[str, PublishedWeights] = MappingProxyType(
     }
 )
 
-# (block, blocks, groups, width of a group) of backbones as wide as the original ones.
-_BACKBONES: Mapping[tuple[str, tuple[int, ...], int, int], HostedFile] = MappingProxyType(
-    {
-        ("basic", (2, 2, 2, 2), 1, 64): _torchvision("resnet18", "f37072fd"),
-        ("basic", (3, 4, 6, 3), 1, 64): _torchvision("resnet34", "b627a593"),
-        ("bottleneck", (3, 4, 6, 3), 1, 64): _torchvision("resnet50", "0676ba61"),
-        ("bottleneck", (3, 4, 23, 3), 1, 64): _torchvision("resnet101", "63fe2227"),
-        ("bottleneck", (3, 4, 23, 3), 64, 4): HostedFile(
-            "https://download.openmmlab.com/pretrain/third_party/resnext101_64x4d-ee2c6f71.pth", "ee2c6f71"
-        ),
-    }
-)
-
 
 def published_weights() -> Mapping[str, PublishedWeights]:
     """Of every named model that was trained on COCO and published, where its weights are."""
@@ -172,11 +147,7 @@ def detector_weights(name: str, config: FetchConfig = FetchConfig()) -> Path:  #
     return published.hosted.fetch(config)
 
 
-def imagenet_weights(config: ResNetConfig) -> HostedFile | None:
-    """The backbone's weights of ImageNet classification that the published recipes start from, None if there are none.
-
-    A deformable convolution takes the ordinary one's weight, so deformable stages make no difference.
-    """
-    if (config.width, config.stem_width) != (64, 64):
-        return None
-    return _BACKBONES.get((config.block, config.blocks, config.groups, config.width_per_group))
+def imagenet_weights(backbone: BackboneConfig) -> HostedFile | None:
+    """The published weights that training of this backbone starts from, None if there are none."""
+    published = backbone.imagenet_file
+    return None if published is None else HostedFile(published.url, published.sha256_prefix)

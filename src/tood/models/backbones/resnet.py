@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.models.backbones.imagenet import IMAGENET_FILES
 from tood.models.common.deform_conv import DeformConv2d, fused
+from tood.models.common.published import PublishedFile
 from tood.ops import CannotFuse, conv_norm, fused_conv, known, may_stand_in
 
 
@@ -60,6 +62,28 @@ class ResNetConfig:
     def strides(self) -> tuple[int, ...]:
         """Input pixels a cell of each output map."""
         return tuple(4 * 2**stage for stage in self.outputs)
+
+    @property
+    def description(self) -> str:
+        """A few words, such as "ResNet-50"."""
+        layers = 2 + sum(self.blocks) * (3 if self.block == "bottleneck" else 2)
+        kind = "ResNet" if self.groups == 1 else "ResNeXt"
+        width = f" {self.groups}x{self.width_per_group}d" if self.groups > 1 else ""
+        return f"{kind}-{layers}{width}{' and DCNv2' if self.deformable_stages else ''}"
+
+    @property
+    def imagenet_file(self) -> PublishedFile | None:
+        """Weights of ImageNet classification that the published recipes start from, None if there are none.
+
+        A deformable convolution takes the ordinary one's weight, so deformable stages make no difference.
+        """
+        if (self.width, self.stem_width) != (64, 64):
+            return None
+        return IMAGENET_FILES.get((self.block, self.blocks, self.groups, self.width_per_group))
+
+    def from_scratch(self) -> ResNetConfig:
+        """The same, all of which learns: what is drawn at random has everything to learn."""
+        return replace(self, frozen_stages=min(self.frozen_stages, -1), norm_eval=False)
 
 
 class BasicBlock(nn.Module):
@@ -213,6 +237,10 @@ class ResNet(nn.Module):
                 maps.append(x)
         return maps
 
+    def stages(self) -> list[list[nn.Module]]:
+        """Its parts from the image on, the stem first: what is frozen, and learns at a rate of its own, together."""
+        return [[self.conv1, self.bn1], *([getattr(self, name)] for name in self.stage_names)]
+
     def fuse(self, dtype: torch.dtype) -> InferenceResNet:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
         return InferenceResNet(self, dtype)
@@ -231,8 +259,7 @@ class ResNet(nn.Module):
     def _frozen_modules(self) -> list[nn.Module]:
         if self.config.frozen_stages < 0:
             return []
-        stages = [getattr(self, name) for name in self.stage_names[: self.config.frozen_stages]]
-        return [self.conv1, self.bn1, *stages]
+        return [module for stage in self.stages()[: 1 + self.config.frozen_stages] for module in stage]
 
     def _freeze(self) -> None:
         for module in self._frozen_modules():

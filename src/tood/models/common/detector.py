@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,8 +12,53 @@ from tood.models.common.postprocess_config import AnyPostprocessConfig
 from tood.structures import DensePredictions
 
 
+class BackboneConfig(Protocol):
+    """What a backbone's configuration answers for itself."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each output map."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each output map."""
+
+    @property
+    def description(self) -> str:
+        """A few words, such as "ResNet-50"."""
+
+    @property
+    def imagenet_file(self) -> PublishedFile | None:
+        """Published weights that training may start from, None if there are none."""
+
+    def from_scratch(self) -> BackboneConfig:
+        """The same, all of which learns."""
+
+
 class ModelConfig(Protocol):
     """What the rooms outside of `models` may ask any family's configuration."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def backbone(self) -> BackboneConfig:
+        """Shape of the backbone."""
+
+    @property
+    def neck(self) -> Any:
+        """Shape of the neck."""
+
+    @property
+    def head(self) -> Any:
+        """Shape of the head."""
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell, one a level."""
+
+    def __hash__(self) -> int: ...
 
     @property
     def family(self) -> str:
@@ -36,6 +81,9 @@ class ModelConfig(Protocol):
         """Whether the head judges its boxes apart from their class (`DensePredictions.quality`)."""
 
 
+if TYPE_CHECKING:
+    from tood.models.common.published import PublishedFile
+
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
 
@@ -57,6 +105,11 @@ class DenseDetector(nn.Module, Generic[ConfigT]):
         """[B, 3, H, W] normalised images, H and W multiples of the input's divisor -> predictions in their pixels."""
         predictions: DensePredictions = self.head(self.neck(self.backbone(images)))
         return predictions
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Its parts from the image to the predictions: the backbone's stages, the neck, the head."""
+        of_backbone: list[list[nn.Module]] = self.backbone.stages()  # type: ignore[operator]
+        return [*of_backbone, [self.neck], [self.head]]
 
 
 def check_head(classes: int, width: int, norm_groups: int) -> None:

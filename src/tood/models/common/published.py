@@ -46,6 +46,19 @@ class Names:
 
 
 @dataclass(frozen=True)
+class PublishedFile:
+    """A file of weights on the web.
+
+    Attributes:
+        url: its address.
+        sha256_prefix: first hexadecimal digits of its SHA-256.
+    """
+
+    url: str
+    sha256_prefix: str
+
+
+@dataclass(frozen=True)
 class Hints:
     """What a file says about its network beside the tensors.
 

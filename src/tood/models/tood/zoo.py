@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from tood.input import InputConfig
 from tood.models.backbones import ResNetConfig
+from tood.models.family import NamedModel
 from tood.models.necks import FPNConfig
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
@@ -73,3 +76,19 @@ def tood_tiny() -> TOODConfig:
         head=THeadConfig(width=64, interactive_layers=3, norm_groups=8),
         input=InputConfig(short=448, long=448),
     )
+
+
+MODELS: Mapping[str, NamedModel] = MappingProxyType(
+    {
+        "tood_tiny": NamedModel(tood_tiny, "small"),
+        "tood_r18_fpn": NamedModel(tood_r18_fpn, "1x"),
+        "tood_r50_fpn_1x": NamedModel(tood_r50_fpn_1x, "1x", 42.5, 42.7),
+        "tood_r50_fpn_anchor_based_1x": NamedModel(tood_r50_fpn_anchor_based_1x, "1x", 42.4, 42.8),
+        # Not in the paper; MMDetection's figure. The name tells the schedule, the network is that of 1x.
+        "tood_r50_fpn_2x": NamedModel(tood_r50_fpn_1x, "2x", 44.5),
+        "tood_r101_fpn_2x": NamedModel(tood_r101_fpn_2x, "2x", 46.2, 46.7),
+        "tood_r101_dcnv2_fpn_2x": NamedModel(tood_r101_dcnv2_fpn_2x, "2x", 49.2, 49.6),
+        "tood_x101_fpn_2x": NamedModel(tood_x101_fpn_2x, "2x", 47.6, 48.5),
+        "tood_x101_dcnv2_fpn_2x": NamedModel(tood_x101_dcnv2_fpn_2x, "2x", 50.5, 51.1),
+    }
+)

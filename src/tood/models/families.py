@@ -1,0 +1,31 @@
+"""The families: one line for each."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Any
+
+from tood.models.atss.family import FAMILY as ATSS
+from tood.models.common.detector import DenseDetector, ModelConfig
+from tood.models.family import Family
+from tood.models.tood.family import FAMILY as TOOD
+
+# A new family's record joins here; everything else asks the records.
+FAMILIES: tuple[Family[Any], ...] = (
+    TOOD,
+    ATSS,
+)
+
+if TYPE_CHECKING:
+    AnyModelConfig = ModelConfig
+    AnyDetector = DenseDetector[Any]
+else:
+    # What configuration files are read as: the field `family` says which one.
+    AnyModelConfig = reduce(or_, [family.config for family in FAMILIES])
+    AnyDetector = DenseDetector
+
+
+def family_of(config: AnyModelConfig) -> Family[Any]:
+    """The record of a configuration's family."""
+    return next(family for family in FAMILIES if isinstance(config, family.config))
