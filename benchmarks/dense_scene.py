@@ -12,8 +12,9 @@ import torch
 
 from benchmarks.timing import peak_growth
 from tood.alignment import TaskAlignedCriterion
-from tood.models import build_model, named_model
+from tood.models import build_model
 from tood.structures import Targets
+from tood.zoo import named_model
 
 ALLOWED_MB = 300
 

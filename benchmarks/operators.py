@@ -16,12 +16,13 @@ from unittest.mock import patch
 
 import torch
 
-from tood.models import build_model, named_model
+from tood.models import build_model
 from tood.ops import plain
 from tood.ops.conv_norm import plain_conv_norm
 from tood.ops.group_norm_relu import plain_group_norm_relu
 from tood.ops.scaled_product import plain_with_mean
 from tood.ops.shared_conv import plain_shared_conv
+from tood.zoo import named_model
 
 Patches = dict[str, Any]
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from benchmarks.timing import THREADS, emit, fastest, peak_memory
 from tood.alignment import build_criterion
 from tood.inference import postprocess
-from tood.models import build_model, for_inference, named_model
+from tood.models import build_model, for_inference
 from tood.models.measure import measure
 from tood.ops.allocator import keep_freed_memory, return_freed_memory
 from tood.structures import DensePredictions, Targets
+from tood.zoo import named_model
 
 MODEL = "tood_r50_fpn_1x"
 HEIGHT, WIDTH = 800, 1344

@@ -17,7 +17,8 @@ import torch
 from benchmarks.rows_data import write_pictures
 from benchmarks.timing import QUICK, THREADS, emit, resident_memory
 from tood.inference import Detector
-from tood.models import build_model, named_model
+from tood.models import build_model
+from tood.zoo import named_model
 
 IMAGES = 500 if QUICK else 10_000
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tood.input import InputConfig
-from tood.models import build_model, named_models, save_weights
+from tood.models import build_model, save_weights
+from tood.zoo import named_models
 
 
 @pytest.fixture(scope="session")

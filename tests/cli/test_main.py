@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 import tood
 from tood.cli import app
 from tood.errors import ToodError
-from tood.models import build_model, named_model, named_models, save_weights
+from tood.models import build_model, save_weights
 from tood.plots import write_image
+from tood.zoo import named_model, named_models
 
 COMMANDS = ("train", "eval", "predict", "data", "models", "demo")
 
@@ -187,7 +188,7 @@ def test_errors_become_exit_codes(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr(tood.models, "named_models", fail)
+    monkeypatch.setattr(tood.zoo, "named_models", fail)
     result = run("models")
     assert (result.exit_code, result.stderr) == (code, text)
 
@@ -198,5 +199,5 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
     def fail() -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(tood.models, "named_models", fail)
+    monkeypatch.setattr(tood.zoo, "named_models", fail)
     assert isinstance(run("models").exception, ValueError)

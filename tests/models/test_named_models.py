@@ -10,10 +10,11 @@ from torch import nn
 
 from golden_values import NARROW
 from tood.input import InputConfig
-from tood.models import AnyModelConfig, build_model, named_model
+from tood.models import AnyModelConfig, build_model
 from tood.models.measure import HeldBytes, measure
-from tood.models.tood import zoo
 from tood.training import run_config
+from tood.zoo import named_model
+from tood.zoo import tood as zoo
 
 # Of the published table: parameters and those that learn, AP on minival and test-dev, schedule.
 TABLE = {

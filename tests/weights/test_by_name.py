@@ -19,16 +19,18 @@ from tood.cli import app
 from tood.errors import ToodError
 from tood.inference import Detector, load_model
 from tood.input import InputConfig
-from tood.models import AnyDetector, NamedModel, build_model, named_models, save_weights
+from tood.models import AnyDetector, build_model, save_weights
 from tood.models.backbones import ResNet, ResNetConfig
+from tood.models.common.published import PublishedFile
 from tood.models.necks import FPNConfig
 from tood.models.tood import TOODConfig
 from tood.models.tood.head import THeadConfig
 from tood.training import RunConfig
 from tood.training.recipes import recipe_2x, recipe_small
 from tood.training.start import initialise_model, starting_point
-from tood.weights import HostedFile, PublishedWeights, export_weights
+from tood.weights import HostedFile, export_weights, locate
 from tood.weights.published import COCO_CLASSES
+from tood.zoo import ModelCard, PublishedWeights, named_models
 from training.pictures import coco_folder
 from weights.file_server import FileServer, Served
 
@@ -69,9 +71,9 @@ def published(model: AnyDetector, server: FileServer, tmp_path: Path, monkeypatc
     save_weights(tmp_path / "ours.safetensors", model, COCO_CLASSES)
     export_weights(tmp_path / "ours.safetensors", tmp_path / "theirs.pth", "mmdet")
     served = Served((tmp_path / "theirs.pth").read_bytes())
-    hosted = HostedFile("https://weights.invalid/tood/narrow.pth", served.sha256[:8])
-    monkeypatch.setattr("tood.weights.published._DETECTORS", MappingProxyType({NAME: PublishedWeights(hosted)}))
-    names: Mapping[str, NamedModel] = {**named_models(), NAME: NamedModel(lambda: NARROW, "1x")}
+    weights = PublishedWeights(PublishedFile("https://weights.invalid/tood/narrow.pth", served.sha256[:8]))
+    card = ModelCard(NAME, lambda: NARROW, "1x", weights=weights)
+    names: Mapping[str, ModelCard] = {**named_models(), NAME: card}
     monkeypatch.setattr("tood.weights.locate.named_models", lambda: names)
     monkeypatch.setenv("TOOD_WEIGHTS_MIRROR", server.address)
     server.serve("/tood/narrow.pth", served)
@@ -113,7 +115,7 @@ def test_the_name_decides_what_the_tensors_do_not_show(
     published: Served, model: AnyDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     based = replace(NARROW, postprocess=replace(NARROW.postprocess, max_detections=7))
-    names = {NAME: NamedModel(lambda: based, "1x")}
+    names = {NAME: replace(locate.named_models()[NAME], config=lambda: based)}
     monkeypatch.setattr("tood.weights.locate.named_models", lambda: names)
     assert Detector(NAME, "cpu").config.max_detections == 7
 
@@ -229,8 +231,8 @@ def test_a_backbone_s_own_file_is_a_start_too(imagenet: dict[str, torch.Tensor],
 def test_fine_tuning_by_name_takes_that_model_and_its_weights(
     published: Served, model: AnyDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = {NAME: NamedModel(lambda: NARROW, "1x")}
-    monkeypatch.setattr("tood.models.named_models", lambda: names)
+    names = {NAME: ModelCard(NAME, lambda: NARROW, "1x")}
+    monkeypatch.setattr("tood.zoo.named_models", lambda: names)
     monkeypatch.setattr("tood.training.recipes.named_model", lambda name: names[name])
     data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
     options = ["--workers", 0, "--batch-size", 2, "--device", "cpu", "--epochs", 1, "--set=optimizer.lr=1e-9"]

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from tood.errors import ToodError
-from tood.models import named_models
 from tood.models.backbones import ResNetConfig
-from tood.weights import cache_path, detector_weights, imagenet_weights, published_weights
+from tood.weights import cache_path, detector_weights, imagenet_weights
 from tood.weights.published import COCO_CLASSES
+from tood.zoo import named_model, named_models
 from weights.file_server import FileServer, Served
 
 R101 = (3, 4, 23, 3)
 
 
 def test_every_published_model_has_a_name_here_and_says_where_its_weights_are() -> None:
-    for name, published in published_weights().items():
-        assert name in named_models(), name
+    for name, card in named_models().items():
+        assert card.name == name
+        published = card.weights
+        if published is None:
+            continue
         assert published.hosted or published.authors_url, name
         if published.hosted is not None:
             url, prefix = published.hosted.url, published.hosted.sha256_prefix
@@ -31,8 +34,8 @@ def test_every_published_model_has_a_name_here_and_says_where_its_weights_are() 
 
 
 def test_every_named_model_of_the_paper_is_published() -> None:
-    paper = {name for name, named in named_models().items() if named.published_ap is not None}
-    assert paper - set(published_weights()) == set()
+    for name, card in named_models().items():
+        assert (card.published_ap is None) == (card.weights is None), name
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_a_mirror_takes_the_place_of_the_servers(server: FileServer, monkeypatch
 
 def test_what_only_a_person_can_download_and_what_was_never_published_is_said() -> None:
     with pytest.raises(ToodError) as caught:
-        detector_weights("tood_x101_dcnv2_fpn_2x")
+        detector_weights(named_model("tood_x101_dcnv2_fpn_2x"))
     sentence = str(caught.value)
     for part in (
         "Google Drive",
@@ -81,7 +84,7 @@ def test_what_only_a_person_can_download_and_what_was_never_published_is_said() 
     ):
         assert part in sentence
     with pytest.raises(ToodError, match=r"'tood_tiny' names an architecture.*tood train --model tood_tiny"):
-        detector_weights("tood_tiny")
+        detector_weights(named_model("tood_tiny"))
 
 
 def test_the_class_names_are_coco_s(real_data: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tood.models import NamedModel
+    from tood.zoo import ModelCard
 
 COLUMNS = ("parameters", "trainable", "GFLOPs", "weights", "memory", "recipe", "AP val", "test-dev", "to be had from")
 NOTE = """\
@@ -26,10 +26,10 @@ def models(
 
     Example: tood models tood_r50_fpn_1x
     """
-    from tood.models import named_model, named_models
+    from tood.zoo import named_model, named_models
 
     chosen = named_models() if name is None else {name: named_model(name)}
-    facts = {key: _facts(key, named) for key, named in chosen.items()}
+    facts = {key: _facts(card) for key, card in chosen.items()}
     if json:
         import json as json_module
 
@@ -43,19 +43,17 @@ def models(
             typer.echo(f"{key.replace('_', ' '):{width}}  {_exact(value)}")
 
 
-def _facts(name: str, named: NamedModel) -> dict[str, object]:
+def _facts(card: ModelCard) -> dict[str, object]:
     from tood.models.measure import measure
-    from tood.weights import published_weights
 
-    config = named.config()
+    config, weights = card.config(), card.weights
     cost = measure(config)
-    weights = published_weights().get(name)
     return {
         "family": config.family,
         "input": [config.input.short, config.input.long],
         "strides": list(config.strides),
         "classes": config.classes,
-        "recipe": named.recipe,
+        "recipe": card.recipe,
         "parameters": cost.parameters,
         "trainable": cost.trainable,
         "measured_at": list(cost.size),
@@ -63,8 +61,8 @@ def _facts(name: str, named: NamedModel) -> dict[str, object]:
         "operations": 2 * cost.multiply_adds,
         "weight_bytes": cost.weight_bytes,
         "map_bytes": cost.map_bytes,
-        "ap_minival": named.published_ap,
-        "ap_test_dev": named.published_ap_test_dev,
+        "ap_minival": card.published_ap,
+        "ap_test_dev": card.published_ap_test_dev,
         "weights": weights.hosted.url if weights and weights.hosted else None,
         "authors_weights": weights.authors_url if weights else None,
     }

@@ -225,10 +225,10 @@ def train(
     from rich.console import Console
 
     from tood.configuration import apply_overrides, load
-    from tood.models import named_models
     from tood.processes import leave_processes
     from tood.training import CONFIG, Resume, RunConfig, latest_run_folder, run_config
     from tood.training import train as run
+    from tood.zoo import named_models
 
     mode: Resume = "auto" if resume == "auto" else resume is not None
     if mode is True:

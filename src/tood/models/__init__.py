@@ -1,9 +1,9 @@
 """Networks: shared parts, one folder a family, named models and their weight files."""
 
-from tood.models.build import build_model, for_inference, named_model, named_models
+from tood.models.build import build_model, for_inference
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
 from tood.models.families import FAMILIES, AnyDetector, AnyModelConfig
-from tood.models.family import Family, NamedModel
+from tood.models.family import Family
 from tood.models.precision import Precision, choose_precision, cpu_multiplies_bf16
 from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
@@ -14,7 +14,6 @@ __all__ = [
     "AnyPostprocessConfig",
     "DenseDetector",
     "Family",
-    "NamedModel",
     "PostprocessConfig",
     "Precision",
     "build_model",
@@ -22,8 +21,6 @@ __all__ = [
     "cpu_multiplies_bf16",
     "for_inference",
     "load_weights",
-    "named_model",
-    "named_models",
     "recorded_figures",
     "save_weights",
 ]

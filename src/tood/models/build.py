@@ -1,42 +1,14 @@
-"""From a configuration or a name to a network."""
+"""From a configuration to a network, and from a network to one that only predicts."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from difflib import get_close_matches
-from types import MappingProxyType
 
 import torch
 from torch import nn
 
-from tood.errors import ToodError
 from tood.models.common.detector import DenseDetector
-from tood.models.families import FAMILIES, AnyDetector, AnyModelConfig, family_of
-from tood.models.family import NamedModel
+from tood.models.families import AnyDetector, AnyModelConfig, family_of
 from tood.models.inference import settled
 from tood.ops import CannotFuse, is_awaited, is_followed
-
-_NAMED: Mapping[str, NamedModel] = MappingProxyType(
-    {name: model for family in FAMILIES for name, model in family.models.items()}
-)
-
-
-def named_models() -> Mapping[str, NamedModel]:
-    """All named models, family by family, the smaller ones first."""
-    return _NAMED
-
-
-def named_model(name: str) -> NamedModel:
-    """The model of that name.
-
-    Raises:
-        ToodError: if there is none.
-    """
-    if name in _NAMED:
-        return _NAMED[name]
-    close = get_close_matches(name, _NAMED, n=1)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    raise ToodError(f"there is no model named '{name}': {hint}`tood models` lists them all")
 
 
 def build_model(config: AnyModelConfig) -> AnyDetector:

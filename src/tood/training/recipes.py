@@ -11,11 +11,12 @@ from typing import TypeVar
 from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
 from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import ToodError
-from tood.models import AnyModelConfig, named_model
+from tood.models import AnyModelConfig
 from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+from tood.zoo import named_model
 
 ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 

@@ -11,14 +11,13 @@ from tood.weights.model_file import (
     initialise,
     load_detector_file,
 )
-from tood.weights.published import HostedFile, PublishedWeights, detector_weights, imagenet_weights, published_weights
+from tood.weights.published import HostedFile, detector_weights, imagenet_weights
 
 __all__ = [
     "Checkpoint",
     "FetchConfig",
     "HostedFile",
     "LocatedWeights",
-    "PublishedWeights",
     "cache_folder",
     "cache_path",
     "describe_architecture",
@@ -31,6 +30,5 @@ __all__ = [
     "load_detector_file",
     "load_imagenet",
     "locate_weights",
-    "published_weights",
     "read_checkpoint",
 ]

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tood.errors import ToodError
-from tood.models import AnyModelConfig, named_models
+from tood.models import AnyModelConfig
 from tood.weights.cache import FetchConfig
 from tood.weights.published import detector_weights
+from tood.zoo import named_models
 
 HUB = "hf://"
 # What a repository's weights are called where no file of it is named.
@@ -49,9 +50,9 @@ def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) ->
     best = path / "best.safetensors"
     if best.is_file():
         return LocatedWeights(best)
-    named = named_models().get(text)
-    if named is not None:
-        return LocatedWeights(detector_weights(text, fetching), named.config())
+    card = named_models().get(text)
+    if card is not None:
+        return LocatedWeights(detector_weights(card, fetching), card.config())
     if path.is_dir():
         raise ToodError(f"there is no best.safetensors in the folder {path}: has its training finished an epoch?")
     raise ToodError(f"there is no weights file {path}: check the path, or name a model of `tood models`")

@@ -1,22 +1,19 @@
-"""Where published weights are: detectors by name, ImageNet backbones by shape."""
+"""Published weights on this machine: those of named models, and those that backbones start from."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from tood.errors import ToodError
 from tood.models.common.detector import BackboneConfig
 from tood.models.common.published import PublishedFile
 from tood.weights.cache import FetchConfig, fetch
+from tood.zoo import ModelCard
 
 MIRROR_VARIABLE = "TOOD_WEIGHTS_MIRROR"
-
-_MMDETECTION = "https://download.openmmlab.com/mmdetection/v2.0"
 
 
 @dataclass(frozen=True)
@@ -38,30 +35,6 @@ class HostedFile(PublishedFile):
         return fetch(self.address, self.sha256_prefix, config)
 
 
-@dataclass(frozen=True)
-class PublishedWeights:
-    """Where weights of a named model are.
-
-    Attributes:
-        hosted: the file that is fetched by name, None where nobody hosts one for programs.
-        authors_drive_id: the original authors' file on Google Drive, which only a person can download.
-    """
-
-    hosted: HostedFile | None
-    authors_drive_id: str | None = None
-
-    @property
-    def authors_url(self) -> str | None:
-        """The page from which a person downloads the authors' file."""
-        if self.authors_drive_id is None:
-            return None
-        return f"https://drive.google.com/file/d/{self.authors_drive_id}/view"
-
-
-def _mmdetection(path: str, sha256_prefix: str) -> HostedFile:
-    return HostedFile(f"{_MMDETECTION}/{path}-{sha256_prefix}.pth", sha256_prefix)
-
-
 # fmt: off
 # COCO 2017's, in the order of their ids.
 COCO_CLASSES: tuple[str, ...] = (
@@ -76,63 +49,14 @@ COCO_CLASSES: tuple[str, ...] = (
 )
 # fmt: on
 
-# All are of these classes.
-_DETECTORS: Mapping[str, PublishedWeights] = MappingProxyType(
-    {
-        "tood_r50_fpn_1x": PublishedWeights(
-            _mmdetection("tood/tood_r50_fpn_1x_coco/tood_r50_fpn_1x_coco_20211210_103425", "20e20746"),
-            "1M7ccIsfQKA5pEtgMlRSadokLu_cFKO4B",
-        ),
-        "tood_r50_fpn_anchor_based_1x": PublishedWeights(
-            _mmdetection(
-                "tood/tood_r50_fpn_anchor_based_1x_coco/tood_r50_fpn_anchor_based_1x_coco_20211214_100105", "b776c134"
-            ),
-            "1G3Waqs3Xh7h1bfwcUfek91S1JKRCTAdV",
-        ),
-        "tood_r50_fpn_2x": PublishedWeights(
-            _mmdetection("tood/tood_r50_fpn_mstrain_2x_coco/tood_r50_fpn_mstrain_2x_coco_20211210_144231", "3b23174c"),
-        ),
-        "tood_r101_fpn_2x": PublishedWeights(
-            _mmdetection(
-                "tood/tood_r101_fpn_mstrain_2x_coco/tood_r101_fpn_mstrain_2x_coco_20211210_144232", "a18f53c8"
-            ),
-            "14NTtLVpG0I75jb55hB6smnibknkQ4wdb",
-        ),
-        "tood_x101_fpn_2x": PublishedWeights(
-            _mmdetection(
-                "tood/tood_x101_64x4d_fpn_mstrain_2x_coco/tood_x101_64x4d_fpn_mstrain_2x_coco_20211211_003519",
-                "a4f36113",
-            ),
-            "1IbCZ5Lim_vkgRctsJ7Sb8czrOFQpmuRF",
-        ),
-        "tood_r101_dcnv2_fpn_2x": PublishedWeights(
-            _mmdetection(
-                "tood/tood_r101_fpn_dconv_c3-c5_mstrain_2x_coco/"
-                "tood_r101_fpn_dconv_c3-c5_mstrain_2x_coco_20211210_213728",
-                "4a824142",
-            ),
-            "1ufipVoODv-NgthQ8ZvLeW12TEIsCgWl5",
-        ),
-        "tood_x101_dcnv2_fpn_2x": PublishedWeights(None, "1xYSuZF5RfK81rJImNlTZWbIhPWfb5S5-"),
-        "atss_r50_fpn_1x": PublishedWeights(
-            _mmdetection("atss/atss_r50_fpn_1x_coco/atss_r50_fpn_1x_coco_20200209", "985f7bd0")
-        ),
-    }
-)
 
-
-def published_weights() -> Mapping[str, PublishedWeights]:
-    """Of every named model that was trained on COCO and published, where its weights are."""
-    return _DETECTORS
-
-
-def detector_weights(name: str, config: FetchConfig = FetchConfig()) -> Path:  # noqa: B008 - frozen
+def detector_weights(card: ModelCard, config: FetchConfig = FetchConfig()) -> Path:  # noqa: B008 - frozen
     """The published file of a named model, fetched if need be.
 
     Raises:
         ToodError: if none was published, only a person can download it, or it cannot be fetched.
     """
-    published = _DETECTORS.get(name)
+    name, published = card.name, card.weights
     if published is None:
         raise ToodError(
             f"'{name}' names an architecture, which knows nothing before it is trained: train it with "
@@ -144,7 +68,7 @@ def detector_weights(name: str, config: FetchConfig = FetchConfig()) -> Path:  #
             f"{published.authors_url}, and give its path instead of the name, or make a safetensors file of it with "
             "`tood weights import FILE OUT`"
         )
-    return published.hosted.fetch(config)
+    return HostedFile(published.hosted.url, published.hosted.sha256_prefix).fetch(config)
 
 
 def imagenet_weights(backbone: BackboneConfig) -> HostedFile | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tood.models.atss import weights, zoo
+from tood.models.atss import weights
 from tood.models.atss.config import ATSS, ATSSConfig
 from tood.models.family import Family
 
-FAMILY = Family(ATSSConfig, ATSS, weights, zoo.MODELS)
+FAMILY = Family(ATSSConfig, ATSS, weights)
