@@ -150,7 +150,7 @@ def test_models_give_exact_figures_for_programs() -> None:
         (["train", "--epochs", "x"], ""),
         (["train", "--no-such-option"], ""),
         (["trian"], ""),
-        (["demo", "--out", "there"], "already holds a run"),
+        (["demo", "--out", "there"], "which a run would replace"),
     ],
 )
 def test_what_the_person_can_mend_is_one_sentence_and_exit_code_2(

@@ -245,7 +245,7 @@ def start(arguments: Sequence[str], **options: object) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize(("number", "batch"), [(signal.SIGTERM, 4), (signal.SIGINT, 1), (signal.SIGKILL, 4)])
+@pytest.mark.parametrize(("number", "batch"), [(signal.SIGTERM, 4), (signal.SIGINT, 1), (signal.SIGKILL, 2)])
 def test_a_stopped_run_keeps_what_it_found_and_can_be_resumed(
     weights: Path, tmp_path: Path, server: Server, number: signal.Signals, batch: int
 ) -> None:
@@ -269,8 +269,9 @@ def test_a_stopped_run_keeps_what_it_found_and_can_be_resumed(
         assert "Traceback" not in errors
         assert not list(out.glob(".*.tmp*"))
         done, expected = (json.loads((folder / "predictions.json").read_text()) for folder in (out, whole))
-        assert len(done) == 7
-        assert "7 pictures of 11 done" in output
+        # Those that were read ahead are done, too.
+        assert 7 <= len(done) <= 7 + batch
+        assert f"{len(done)} pictures of 11 done" in output
         certain = len(done) // batch * batch
         assert done[:certain] == expected[:certain]
         assert len(visible(out)) == len(done) + 2

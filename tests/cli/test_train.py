@@ -20,6 +20,7 @@ from tood import configuration
 from tood.cli import app
 from tood.cli.demo import run_demo
 from tood.data.digits import DigitsConfig
+from tood.errors import quoted
 from tood.models import load_weights
 from tood.training import RunConfig, SGDConfig
 from training.pictures import coco_folder
@@ -75,7 +76,7 @@ def test_a_signal_ends_in_a_checkpoint_and_resuming_completes_the_run(tmp_path: 
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert f"To go on: tood train --resume --out {out}" in text
+    assert f"To go on: tood train --resume --out {quoted(out)}" in text
     assert (out / "checkpoint.pt").is_file()
     assert (out / "last.safetensors").is_file()
     result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--minutes", "0.001"])

@@ -28,7 +28,7 @@ from dataset_files import (
 from tood.cli.data import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset, pick_splits, split_dataset
 from tood.data.files import file_identity, find_images
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 from tood.training.run import describe
 
 BOX = "0 0.5 0.5 0.25 0.5\n"
@@ -264,8 +264,8 @@ def test_other_things_are_told_by_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "zip").mkdir()
     archive = tmp_path / "zip" / "data.zip"
     archive.write_bytes(b"PK")
-    assert f"unpack the archive: `unzip {archive}`" in refused(tmp_path / "zip")
-    assert f"it is an archive: unpack it (`unzip {archive}`)" in refused(archive)
+    assert f"unpack the archive: `unzip {quoted(archive)}`" in refused(tmp_path / "zip")
+    assert f"it is an archive: unpack it (`unzip {quoted(archive)}`)" in refused(archive)
     assert "it is a picture, which `tood predict` takes" in refused(write_image(tmp_path / "a.png"))
     assert f"is {tmp_path / 'empty'} meant?" in refused(tmp_path / "emty")
     table = tmp_path / "table" / "boxes.csv"
