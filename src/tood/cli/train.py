@@ -108,8 +108,9 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Images in a batch of one process. As many batches make a step as come nearest to the paper's 16 "
-            "images; its rate scales with what is over or short. Left out, the recipe's.",
+            help="Images in a batch of one process. In the paper's recipes as many batches make a step as come nearest "
+            "to its 16 images, and the rate scales with what is over or short; in the small one each batch is a step. "
+            "Left out, the recipe's.",
             rich_help_panel=RECIPE,
             show_default=False,
         ),

@@ -159,7 +159,7 @@ def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:
     plain = set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63
     for value in () if plain else values:
         if not is_id(value):
-            raise ValueError(f"{key} is {value!r:.60}, not a whole number")
+            raise ValueError(f"{key} is {value!r:.60}, not a whole number of 64 bits")
     return np.array(values if plain else [int(value) for value in values], np.int64)
 
 

@@ -149,7 +149,7 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
             tensors |= {name: _rows_of(match, tensors[name], state[name]) for name in classifier}
         complaint = f"{checkpoint.path} does not fit {describe_architecture(model.config)}"
         load_tensors(model, tensors, complaint)
-        if match.same and not told:
+        if match.unchanged and not told:
             return f"starts from all {len(tensors)} tensors of {checkpoint.path}"
         return f"starts from {len(tensors)} tensors of {checkpoint.path}; {told or match}"
     others = {name for name in classifier if tensors[name].shape != state[name].shape}
