@@ -8,9 +8,8 @@ are read a step later, before anything that they concern is saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -122,7 +121,7 @@ class StepCheck:
         paths = tuple(info.path for batch in images for info in batch.infos)
         self.looked.append(Looked(what, paths, self.step, own, tolerated))
         if not self.guard.deferred:
-            self._take(self.looked[-1], processes.mean(own).tolist(), own.tolist, processes)
+            self._take(self.looked[-1], own, processes.mean(own).tolist(), processes)
         return len(self.looked) - 1
 
     def send(self) -> Tensor:
@@ -151,13 +150,11 @@ class StepCheck:
         """
         if self._sent is None:
             return
-        own, means = self._sent.rows()
+        own, means = self._sent.arrived().unbind()
         self._sent, start = None, 0
         for looked in self.looked:
             part = slice(start, start + len(looked.own))
-            self._take(
-                looked, means[part], partial(own.__getitem__, part), self.guard.processes if ask else Processes()
-            )
+            self._take(looked, own[part], means[part].tolist(), self.guard.processes if ask else Processes())
             start = part.stop
 
     def means(self, place: int) -> list[float]:
@@ -172,10 +169,10 @@ class StepCheck:
             for looked, means in zip(self.looked, self._means, strict=True)
         )
 
-    def _take(self, looked: Looked, means: list[float], own: Callable[[], list[float]], processes: Processes) -> None:
+    def _take(self, looked: Looked, own: Tensor, means: list[float], processes: Processes) -> None:
         self._means.append(means)
         if not looked.tolerated and not math.isfinite(sum(means)):
-            raise looked.error(own(), processes)
+            raise looked.error(own.tolist(), processes)
 
 
 class HostCopy:
@@ -193,12 +190,11 @@ class HostCopy:
             self._event.record()
         self._values = values
 
-    def rows(self) -> list[list[float]]:
-        """The numbers; waits until they have arrived, not for what the device was given after them."""
+    def arrived(self) -> Tensor:
+        """The numbers, on the host; waits until they are there, not for what the device was given after them."""
         if self._event is not None:
             self._event.synchronize()
-        rows: list[list[float]] = self._values.tolist()
-        return rows
+        return self._values.cpu()
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
