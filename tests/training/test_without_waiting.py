@@ -146,10 +146,18 @@ BATCHES = {
     "no object": [batch_of([0, 0])],
     "crowds": [batch_of([2, 0], crowds=2)],
     "crowds alone": [batch_of([0, 0], crowds=1)],
-    "padded": [batch_of([1, 4], padded=True)],
+    "padded": [batch_of([1, 4], crowds=1, padded=True)],
     "many objects": [batch_of([70, 2], crowds=3, padded=True)],
     "two batches": [batch_of([1, 2]), batch_of([0, 5], crowds=1, padded=True)],
 }
+
+
+def step_without_waiting(learner: Learner, batches: Sequence[Batch], progress: Progress) -> None:
+    there = [batch.to(META) for batch in batches]
+    with no_waiting():
+        launched = learner.launch(there, 1, 0.01, progress)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        launched.losses()  # the figures themselves are on the device
 
 
 @pytest.mark.usefixtures("fused_sgd")
@@ -158,13 +166,18 @@ BATCHES = {
 def test_a_step_reads_no_value_and_leaves_nothing_on_the_host(
     tmp_path: Path, model: AnyModelConfig, criterion: Any, progress: Progress
 ) -> None:
-    learner = meta_learner(step_config(tmp_path, model, criterion))
-    for number, batches in enumerate(BATCHES.values(), start=1):
-        there = [batch.to(META) for batch in batches]
-        with no_waiting():
-            launched = learner.launch(there, number, 0.01, progress)
-        with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
-            launched.losses()  # the figures themselves are of the device
+    step_without_waiting(meta_learner(step_config(tmp_path, model, criterion)), BATCHES["padded"], progress)
+
+
+@pytest.mark.usefixtures("fused_sgd")
+@pytest.mark.parametrize("progress", PHASES.values(), ids=PHASES)
+@pytest.mark.parametrize("batches", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize(("family", "criterion"), [("tood", "task_aligned"), ("atss", "atss")])
+def test_no_ground_truth_makes_a_step_wait(
+    tmp_path: Path, family: str, criterion: str, batches: Sequence[Batch], progress: Progress
+) -> None:
+    learner = meta_learner(step_config(tmp_path, MODELS[family], CRITERIA[criterion]))
+    step_without_waiting(learner, batches, progress)
 
 
 @pytest.mark.usefixtures("fused_sgd")
