@@ -45,6 +45,10 @@ class Targets:
             self.crowd.to(device, non_blocking=True),
         )
 
+    def pin_memory(self) -> Targets:
+        """In page-locked memory, which `to` copies from without waiting for the device."""
+        return Targets(self.boxes.pin_memory(), self.labels.pin_memory(), self.crowd.pin_memory())
+
 
 @dataclass(frozen=True)
 class Priors:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -23,6 +23,13 @@ def arithmetic(x: Tensor) -> torch.dtype:
     device = x.device.type
     lowered = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if lowered else x.dtype
+
+
+def constants(values: Sequence[float], like: Tensor) -> Tensor:
+    """[K] numbers in a tensor's dtype and on its device; filled in there, as copying would wait for the device."""
+    if like.device.type == "cpu":
+        return like.new_tensor(values)
+    return torch.stack([like.new_full((), value) for value in values])
 
 
 def in_own_dtype(function: Function) -> Function:

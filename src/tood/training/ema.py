@@ -53,9 +53,15 @@ class EMA(Generic[ModuleT]):
         self.module: ModuleT = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Moves the average towards the module, `step` counted from 1."""
-        decay = self.config.decay_at(step)
+    def update(self, module: nn.Module, step: int, skipped: Tensor | None = None) -> None:
+        """Moves the average towards the module.
+
+        Args:
+            module: that is averaged, all of it finite.
+            step: counted from 1.
+            skipped: [] bool on the module's device: leaves the average as it is where true. None moves it.
+        """
+        newness = 1 - self.config.decay_at(step)
         averages, values = [], []
         for average, value in zip(_tensors(self.module), _tensors(module), strict=True):
             if average.is_floating_point():
@@ -63,7 +69,11 @@ class EMA(Generic[ModuleT]):
                 values.append(value)
             else:
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        if skipped is None:
+            torch._foreach_lerp_(averages, values, newness)
+        else:
+            weight = torch.where(skipped, 0.0, newness)
+            torch._foreach_lerp_(averages, values, [weight.to(average.dtype) for average in averages])
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averages by name."""

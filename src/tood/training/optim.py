@@ -91,9 +91,9 @@ def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
 def build_optimizer(config: SGDConfig | AdamWConfig, model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser over the parameters that learn, at the peak rate."""
     groups = parameter_groups(model, config.weight_decay, config.decay_norm_and_bias, config.layer_decay)
-    # One pass over weights, gradients and momenta instead of one for each operation. On a GPU the usual one is as good,
-    # and tells Accelerate of the steps that fp16's scaler drops.
-    fused = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+    # One pass over weights, gradients and momenta instead of one for each operation; and a device leaves it out by
+    # itself where `found_inf` says so.
+    fused = not any(parameter.is_meta for group in groups for parameter in group["params"])
     if isinstance(config, SGDConfig):
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused
@@ -119,6 +119,23 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
             for name, value in own.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     own[name] = torch.empty_like(parameter).copy_(value)
+                elif isinstance(value, Tensor) and was:
+                    own[name] = value.to(parameter.device)  # steps that another device's optimiser has counted
+
+
+def inner_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """PyTorch's own optimiser, without what Accelerate wraps around it."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def start_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta of zero where SGD has none yet: a first step that is left out would leave them whatever memory held."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
@@ -19,6 +18,7 @@ from tood.alignment.criteria.criterion import (
     counted_priors,
     mean_over_processes,
     valid_priors,
+    without_autocast,
 )
 from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
@@ -102,7 +102,7 @@ class TaskAlignedCriterion:
             sum over all of them, at least 1, divided by their number: the mean of their gradients then is the gradient
             of one process with all images. (MMDetection: the mean over the processes, at least 1.)
         """
-        with torch.autocast(predictions.scores.device.type, enabled=False):
+        with without_autocast(predictions.scores.device):
             valid = valid_priors(predictions.priors, padded_sizes)
             if progress is not None and self.config.in_warm_up(progress):
                 return self._warm_up_losses(predictions, targets, valid, weight_sums)
