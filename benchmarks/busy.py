@@ -110,8 +110,8 @@ def _train(steps: int) -> float:
     import torch
 
     from tood.alignment import build_criterion
-    from tood.ops.allocator import keep_freed_memory
     from tood.models import build_model
+    from tood.ops.allocator import keep_freed_memory
     from tood.structures import Targets
     from tood.training import run_config
     from tood.training.optim import build_optimizer
