@@ -15,6 +15,36 @@ class ToodError(Exception):
     """
 
 
+class PictureError(ToodError):
+    """A picture that cannot be used.
+
+    Attributes:
+        reason: the sentence without the picture's name in front.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
+class SettingError(ToodError):
+    """A setting whose value cannot be.
+
+    Attributes:
+        key: the setting's, dotted from the part of the configuration on that knows it, as in `optimizer.lr`.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key} {problem}")
+        self.key, self.problem = key, problem
+
+    def __reduce__(self) -> tuple[type[SettingError], tuple[str, str]]:
+        return type(self), (self.key, self.problem)
+
+
 class SharedError(ToodError):
     """An error that ends all processes of a run, whichever of them met it: one of them says it."""
 

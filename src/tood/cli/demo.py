@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tood.cli.options import optional
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,9 +30,7 @@ _WRITTEN = _PICTURES, _SHEET, _CURVES = "digits", "detections.png", "curves.png"
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to write to. Left out: runs/demo, or runs/demo-N if that is taken.", show_default=False
-        ),
+        optional("Folder to write to. Left out: runs/demo, or runs/demo-N if that is taken."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 3.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the pictures and of training.")] = 0,

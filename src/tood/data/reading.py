@@ -15,6 +15,7 @@ from tood.data.dataset import ImageRecord
 from tood.data.images import decode_image
 from tood.data.notes import PictureNotes
 from tood.errors import ToodError
+from tood.torch_errors import without_workers_traceback
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class UnreadableImageError(ToodError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+        super().__init__(without_workers_traceback(type(self), message))
 
 
 @dataclass(frozen=True)

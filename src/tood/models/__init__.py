@@ -3,7 +3,6 @@
 from tood.models.build import AnyDetector, AnyModelConfig, NamedModel, build_model, named_model, named_models
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
 from tood.models.inference import for_inference
-from tood.models.precision import Precision, choose_precision, cpu_multiplies_bf16
 from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [
@@ -13,10 +12,7 @@ __all__ = [
     "DenseDetector",
     "NamedModel",
     "PostprocessConfig",
-    "Precision",
     "build_model",
-    "choose_precision",
-    "cpu_multiplies_bf16",
     "for_inference",
     "load_weights",
     "named_model",

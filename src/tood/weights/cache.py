@@ -20,9 +20,9 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from tood.errors import ToodError
+from tood.progress_bar import progress_bar
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
 CACHE_VARIABLE = "TOOD_CACHE"
@@ -132,7 +132,7 @@ def _fetch_whole(url: str, target: Path, sha256_prefix: str, config: FetchConfig
     part = _Part(target)
     left_over = part.size > 0
     try:
-        with _progress(target.name) as report:
+        with progress_bar(target.name, in_bytes=True) as report:
             _download(url, part, config, report)
             if left_over and not _sha256(part.path).startswith(sha256_prefix):
                 # What an earlier run left behind may have been the beginning of another file.
@@ -349,21 +349,6 @@ def _alone(target: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[_Report]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from tood.data.dataset import Category, Exif, Problem
+from tood.choices import Exif
+from tood.data.dataset import Category, Problem
 from tood.data.exif import label_exif
 from tood.data.files import is_hidden
 from tood.data.formats.folder import canonical
