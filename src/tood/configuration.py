@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from tood import yaml_text
-from tood.errors import SettingError, ToodError
+from tood.errors import SettingError, ToodError, one_line
 from tood.whole_file import whole_file
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def load(path: Path | str, cls: type[T]) -> T:
     except OSError as error:
         raise ToodError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ToodError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ToodError(f"{path} is not valid YAML: {one_line(error)}") from error
     return from_dict(cls, {} if raw is None else raw, where=str(path))
 
 

@@ -49,6 +49,16 @@ class SharedError(ToodError):
     """An error that ends all processes of a run, whichever of them met it: one of them says it."""
 
 
+def one_line(error: BaseException) -> str:
+    """What another library's error says, without line breaks, or its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says (a stack may follow), or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
 def quoted(path: Path | str) -> str:
     """A path as one word of a command that can be pasted, whatever blanks, quotes or signs are in it."""
     return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])

@@ -63,7 +63,7 @@ class CheckReport:
         return not self.of("error")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for json."""
+        """All figures and problems as plain values that json can hold."""
         return {**asdict(self), "root": str(self.root), "ok": self.ok}
 
 

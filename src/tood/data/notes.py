@@ -62,7 +62,7 @@ class PictureNotes:
 
 
 class SourceNotes:
-    """The same of pictures that come one by one, by their names."""
+    """What `PictureNotes` tells, of pictures that belong to no dataset and come one by one, by their names."""
 
     def __init__(self) -> None:
         self.found: dict[int, list[str]] = {_CUT: [], _SHALLOW: []}

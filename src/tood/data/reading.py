@@ -106,16 +106,16 @@ class SkippedImages:
 
     @property
     def count(self) -> int:
-        """How many there are so far."""
+        """How many images could not be read so far."""
         return int(self.flags.sum())
 
     @property
     def readable_ids(self) -> NDArray[np.int64]:
-        """Ids of the other images."""
+        """Ids of the images that could be read so far, in the order of the dataset."""
         ids = [record.id for record, skipped in zip(self.records, self.flags.tolist(), strict=True) if not skipped]
         return np.array(ids, np.int64)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files, so far."""
+        """The files that could not be read so far."""
         return tuple(str(self.records[index].path) for index in torch.nonzero(self.flags).ravel().tolist())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tood.choices import PredictionPrecision
 from tood.data.images import DecodedImage
 from tood.data.notes import SourceNotes
-from tood.errors import ToodError
+from tood.errors import ToodError, first_line
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
 from tood.input import Geometry, prepare, stacked
@@ -269,5 +269,4 @@ def parse_device(device: torch.device | str | None) -> torch.device:
 
 def _no_device(device: torch.device | str | None, error: Exception) -> ToodError:
     # The first line is the reason, the rest a stack.
-    reason = str(error).partition("\n")[0]
-    return ToodError(f"there is no device '{device}' here: {reason}")
+    return ToodError(f"there is no device '{device}' here: {first_line(error)}")

@@ -130,7 +130,7 @@ class RunConfig:
         """Images in a batch of one process, and batches of it in a step.
 
         Args:
-            processes: their number.
+            processes: how many processes train together.
         """
         wanted = self.optimizer.lr_batch
         size = self.batch_size or max(round((wanted or PUBLISHED_BATCH) / processes), 1)

@@ -66,11 +66,11 @@ class EMA(Generic[ModuleT]):
         torch._foreach_lerp_(averages, values, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name."""
+        """The averaged tensors, by the model's names."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Goes on with averages that `state_dict` gave."""
         self.module.load_state_dict(state)
 
 

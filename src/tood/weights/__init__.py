@@ -1,7 +1,7 @@
 """Weight files: published ones by name, kept in a cache; every layout read without running it, and written."""
 
 from tood.weights.cache import FetchConfig, cache_folder, cache_path, fetch
-from tood.weights.checkpoint import Checkpoint, read_checkpoint
+from tood.weights.checkpoint import Checkpoint, read_weights_file
 from tood.weights.imagenet import load_imagenet
 from tood.weights.locate import LocatedWeights, locate_weights
 from tood.weights.model_file import (
@@ -32,5 +32,5 @@ __all__ = [
     "load_imagenet",
     "locate_weights",
     "published_weights",
-    "read_checkpoint",
+    "read_weights_file",
 ]

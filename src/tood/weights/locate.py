@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tood.errors import ToodError
+from tood.errors import ToodError, one_line
 from tood.models import AnyModelConfig, named_models
 from tood.weights.cache import FetchConfig
 from tood.weights.published import detector_weights
@@ -92,7 +92,7 @@ def _hub_file(address: str) -> Path:
         hint = "" if match[3] else f"; name the file that it has, hf://{repository}/FILE"
         raise ToodError(f"{address} cannot be fetched: {repository} has no file {name}{hint}") from error
     except ValueError as error:
-        raise ToodError(f"{address} is no address on the Hugging Face Hub: {' '.join(str(error).split())}") from error
+        raise ToodError(f"{address} is no address on the Hugging Face Hub: {one_line(error)}") from error
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ToodError(f"{address} cannot be fetched: {reason}") from error

@@ -147,7 +147,7 @@ _BACKBONES: Mapping[tuple[str, tuple[int, ...], int, int], HostedFile] = Mapping
 
 
 def published_weights() -> Mapping[str, PublishedWeights]:
-    """Of every named model that was trained on COCO and published, where its weights are."""
+    """Where the weights are of every named model that was trained on COCO and published, by its name."""
     return _DETECTORS
 
 

@@ -31,7 +31,7 @@ from tood.data.images.orientation import (
 )
 from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet
 from tood.data.images.png import pixel_chunks, significant_bits_told
-from tood.errors import PictureError, ToodError
+from tood.errors import PictureError, ToodError, one_line
 
 ROWS_NEEDED = 0.9
 """Of a JPEG that lacks its last bytes, the share of its rows that must be there."""
@@ -215,7 +215,7 @@ def _header(data: bytes, told: str, limit: int) -> ImageHeader:
     except UnidentifiedImageError:
         raise PictureError(told, "is not an image, or too broken to be recognised as one") from None
     except DECODE_ERRORS as error:
-        raise PictureError(told, f"is not a readable image ({_one_line(error)})") from None
+        raise PictureError(told, f"is not a readable image ({one_line(error)[:200]})") from None
 
 
 def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: int) -> DecodedImage:
@@ -280,7 +280,7 @@ def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except DECODE_ERRORS as error:
-        raise PictureError(told, f"the image is truncated or broken ({_one_line(error)})") from None
+        raise PictureError(told, f"the image is truncated or broken ({one_line(error)[:200]})") from None
 
 
 def _size_sentence(stored: tuple[int, int], expected: tuple[int, int]) -> str:
@@ -288,7 +288,3 @@ def _size_sentence(stored: tuple[int, int], expected: tuple[int, int]) -> str:
     if stored == expected[::-1]:
         sentence += " (they were perhaps made on the picture turned by an EXIF orientation that it has no more)"
     return sentence
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
