@@ -22,22 +22,7 @@ from tood.models import AnyDetector, for_inference
 from tood.ops.allocator import return_freed_memory
 from tood.precision import choose_precision
 from tood.structures import Detections
-from tood.weights import load_detector_file, locate_weights
-
-
-def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
-    """A trained model and its class names.
-
-    Args:
-        name_or_file: the name of a model (its published weights, fetched once), a file of weights of any layout that
-            `tood.weights.load_detector_file` knows, the folder of a training run (its best.safetensors), or
-            hf://OWNER/NAME[@REVISION][/FILE].
-
-    Raises:
-        ToodError: if there is none, it cannot be fetched, or it is the name of a model whose weights nobody published.
-    """
-    located = locate_weights(name_or_file)
-    return load_detector_file(located.path, located.config)
+from tood.weights import load_model
 
 
 def default_device() -> torch.device:

@@ -3,7 +3,7 @@
 from tood.weights.cache import FetchConfig, cache_folder, cache_path, fetch
 from tood.weights.checkpoint import Checkpoint, read_weights_file
 from tood.weights.imagenet import load_imagenet
-from tood.weights.locate import LocatedWeights, locate_weights
+from tood.weights.locate import LocatedWeights, load_model, locate_weights
 from tood.weights.model_file import (
     describe_architecture,
     export_weights,
@@ -30,6 +30,7 @@ __all__ = [
     "initialise",
     "load_detector_file",
     "load_imagenet",
+    "load_model",
     "locate_weights",
     "published_weights",
     "read_weights_file",

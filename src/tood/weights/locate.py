@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tood.errors import ToodError, one_line
-from tood.models import AnyModelConfig, named_models
+from tood.models import AnyDetector, AnyModelConfig, named_models
 from tood.weights.cache import FetchConfig
+from tood.weights.model_file import load_detector_file
 from tood.weights.published import detector_weights
 
 HUB = "hf://"
@@ -27,6 +28,21 @@ class LocatedWeights:
 
     path: Path
     config: AnyModelConfig | None = None
+
+
+def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
+    """A trained model and its class names.
+
+    Args:
+        name_or_file: the name of a model (its published weights, fetched once), a file of weights of any layout that
+            `load_detector_file` knows, the folder of a training run (its best.safetensors), or
+            hf://OWNER/NAME[@REVISION][/FILE].
+
+    Raises:
+        ToodError: if there is none, it cannot be fetched, or it is the name of a model whose weights nobody published.
+    """
+    located = locate_weights(name_or_file)
+    return load_detector_file(located.path, located.config)
 
 
 def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) -> LocatedWeights:  # noqa: B008 - frozen
