@@ -6,13 +6,16 @@ import pickle
 
 import pytest
 import torch
+import yaml
 
+from tood import yaml_text
 from tood.configuration import apply_overrides
 from tood.data import ImageTransfer, read_image
 from tood.errors import PictureError, SettingError, ToodError, first_line, one_line
 from tood.progress_bar import progress_bar
 from tood.torch_errors import is_lost_connection, is_too_little_to_normalise, without_workers_traceback
 from tood.training import RunConfig, SGDConfig
+from tood.yaml_text import is_bad_escape
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,15 @@ def test_the_command_line_and_the_library_choose_among_the_same() -> None:
     from tood.cli import data as command
 
     assert ImageTransfer is choices.ImageTransfer is command.ImageTransfer
+
+
+def test_yaml_that_fails_at_a_backslash_is_told_from_other_yaml() -> None:
+    def failure(text: str) -> yaml.YAMLError:
+        with pytest.raises(yaml.YAMLError) as caught:
+            yaml_text.parse(text)
+        return caught.value
+
+    assert is_bad_escape(failure(r'path: "C:\data"'))
+    assert is_bad_escape(failure(r'path: "\x"'))
+    assert not is_bad_escape(failure("escape: [1"))
+    assert not is_bad_escape(failure("a: 1\na: escape"))

@@ -20,6 +20,7 @@ from tood.data.formats.text import read_text
 from tood.data.formats.yolo_labels import Keypoints
 from tood.data.formats.yolo_paths import PathFinder, holds_images, plain_path
 from tood.errors import ToodError, one_line
+from tood.yaml_text import is_bad_escape
 
 SPLITS = ("train", "val", "trainval", "test")
 # Of two that mean one split, the first counts.
@@ -239,7 +240,7 @@ def _read_yaml(source: Path) -> dict[Any, Any]:
         raw = yaml.load(read_text(source), Loader=_TextLoader)
     except yaml.YAMLError as error:
         told = one_line(error)
-        if "escape" in told:
+        if is_bad_escape(error):
             told += ": between double quotes write / for \\"
         raise ToodError(f"{source}: broken yaml: {told}") from None
     except (OSError, ValueError, RecursionError, TypeError) as error:
