@@ -49,11 +49,11 @@ class Processes:
         return values  # type: ignore[return-value]  # all are filled
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes, element by element."""
+        """Element by element."""
         return values if self.alone else self._reduced(values, dist.ReduceOp.SUM) / self.count
 
     def largest(self, values: Tensor) -> Tensor:
-        """The largest of all processes, element by element."""
+        """Element by element."""
         return values if self.alone else self._reduced(values, dist.ReduceOp.MAX)
 
     def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
