@@ -24,7 +24,7 @@ class Processes:
     """The processes of a run, seen from one of them; alone by default. All of them call each method here at once.
 
     Attributes:
-        count: their number.
+        count: how many processes the run has.
         rank: which of them this is, from 0, the main one: the one that writes and speaks.
     """
 
@@ -33,7 +33,7 @@ class Processes:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other."""
+        """Whether this process is the only one of the run."""
         return self.count == 1
 
     @property
@@ -42,7 +42,7 @@ class Processes:
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, by rank."""
+        """The values of all processes, in the order of their ranks."""
         if self.alone:
             return [value]
         values: list[T | None] = [None] * self.count

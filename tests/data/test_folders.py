@@ -29,7 +29,7 @@ from tood.cli.data import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset, pick_splits, split_dataset
 from tood.data.files import file_identity, find_images
 from tood.errors import ToodError, quoted
-from tood.training.run import describe
+from tood.training.datasets import describe
 
 BOX = "0 0.5 0.5 0.25 0.5\n"
 runner = CliRunner()

@@ -11,13 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.choices import Exif
 from tood.data.notes import PictureNotes
 from tood.errors import ToodError
 
 Severity = Literal["error", "warning", "note"]
-
-# What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned picture.
-Exif = Literal["auto", "stored", "turned"]
 
 
 @dataclass(frozen=True)

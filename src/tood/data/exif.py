@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.dataset import DetectionDataset, Exif, ImageRecord
+from tood.choices import Exif
+from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.images import file_orientation, image_size, turn_boxes, turned_size
 from tood.errors import ToodError
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from tood.data.images import DecodedImage
 
-if TYPE_CHECKING:
-    from tood.data.dataset import ImageRecord
-
 log = logging.getLogger(__name__)
 
 _CUT, _SHALLOW = 1, 2
+
+
+class ImageFile(Protocol):
+    """What is to be known of a picture to speak of it: its number in the dataset and its file (`ImageRecord`)."""
+
+    @property
+    def id(self) -> int:
+        """The picture's number, unique in its split."""
+
+    @property
+    def path(self) -> Path:
+        """The picture's file."""
 
 
 class PictureNotes:
@@ -27,7 +37,7 @@ class PictureNotes:
         records: the dataset's.
     """
 
-    def __init__(self, records: Sequence[ImageRecord]) -> None:
+    def __init__(self, records: Sequence[ImageFile]) -> None:
         self.paths = [str(record.path) for record in records]
         self.rows = {record.id: row for row, record in enumerate(records)}
         # In shared memory: loading processes find, the trainer tells.
@@ -35,7 +45,7 @@ class PictureNotes:
         self.found.share_memory_()  # type: ignore[no-untyped-call]
         self.told = torch.zeros_like(self.found)
 
-    def add(self, record: ImageRecord, decoded: DecodedImage) -> None:
+    def add(self, record: ImageFile, decoded: DecodedImage) -> None:
         """Notes what is to be told of a picture."""
         value = note_of(decoded)
         if value:
@@ -52,7 +62,7 @@ class PictureNotes:
 
 
 class SourceNotes:
-    """The same of pictures that come one by one, by their names."""
+    """What `PictureNotes` tells, of pictures that belong to no dataset and come one by one, by their names."""
 
     def __init__(self) -> None:
         self.found: dict[int, list[str]] = {_CUT: [], _SHALLOW: []}

@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tood.data.dataset import DetectionDataset, Exif, Problem
+from tood.choices import Exif
+from tood.data.dataset import DetectionDataset, Problem
 from tood.data.exif import oriented
 from tood.data.files import file_identity, find_images, passed_over_line
 from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder

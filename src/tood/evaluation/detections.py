@@ -41,7 +41,7 @@ class DetectionTable:
 
     @staticmethod
     def empty() -> DetectionTable:
-        """Nothing was found anywhere."""
+        """The table of a model that found nothing in any image."""
         none = np.zeros(0, np.int64)
         return DetectionTable(none, none, np.zeros((0, 4)), np.zeros(0))
 
@@ -64,7 +64,7 @@ class DetectionTable:
 
     @staticmethod
     def join(tables: Sequence[DetectionTable]) -> DetectionTable:
-        """One table after the other."""
+        """One table of all rows of several, in their order."""
         tables = [*tables, DetectionTable.empty()]
         return DetectionTable(
             np.concatenate([table.image_ids for table in tables]),

@@ -91,7 +91,7 @@ class GroundTruth:
             ) from error
 
     def numbered(self) -> GroundTruth:
-        """The same with the images and the categories numbered from 0, in the order of their ids."""
+        """This ground truth with images and categories numbered from 0, in the order of their ids."""
         images, categories = np.unique(self.image_ids), sorted(self.categories)
         return replace(
             self,
@@ -102,7 +102,7 @@ class GroundTruth:
         )
 
     def only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
-        """The same with these images alone."""
+        """The ground truth of these images alone."""
         keep = np.isin(self.annotation_image_ids, image_ids)
         return GroundTruth(
             self.source,

@@ -4,7 +4,6 @@ from tood.models.build import build_model, for_inference
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
 from tood.models.families import FAMILIES, AnyDetector, AnyModelConfig
 from tood.models.family import Family
-from tood.models.precision import Precision, choose_precision, cpu_multiplies_bf16
 from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [
@@ -15,10 +14,7 @@ __all__ = [
     "DenseDetector",
     "Family",
     "PostprocessConfig",
-    "Precision",
     "build_model",
-    "choose_precision",
-    "cpu_multiplies_bf16",
     "for_inference",
     "load_weights",
     "recorded_figures",

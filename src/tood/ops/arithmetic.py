@@ -33,7 +33,7 @@ def constants(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def in_own_dtype(function: Function) -> Function:
-    """Its products in their operands' dtype, also where a `backward()` stands inside CPU autocast."""
+    """The function, but with products in their operands' dtype also where a `backward()` stands in CPU autocast."""
     wrapped: Function = torch.autocast("cpu", enabled=False)(function)
     return wrapped
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tood.errors import ToodError
+from tood.errors import SettingError
 from tood.models import DenseDetector
 
 
@@ -43,7 +43,7 @@ class SGDConfig:
     def __post_init__(self) -> None:
         _check(self)
         if not 0 <= self.momentum < 1:
-            raise ToodError(f"optimizer.momentum is {self.momentum}: expected a number from 0 up to, but not, 1")
+            raise SettingError("optimizer.momentum", f"is {self.momentum}: expected a number from 0 up to, but not, 1")
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class AdamWConfig:
     def __post_init__(self) -> None:
         _check(self)
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ToodError(f"optimizer.betas is {self.betas}: expected two numbers from 0 up to, but not, 1")
+            raise SettingError("optimizer.betas", f"is {self.betas}: expected two numbers from 0 up to, but not, 1")
 
 
 def _check(config: SGDConfig | AdamWConfig) -> None:
     if not 0 < config.lr < float("inf"):
-        raise ToodError(f"optimizer.lr is {config.lr}: expected a number above 0")
+        raise SettingError("optimizer.lr", f"is {config.lr}: expected a number above 0")
     if config.lr_batch is not None and config.lr_batch < 1:
-        raise ToodError(f"optimizer.lr_batch is {config.lr_batch}: expected 1 or more images, or null")
+        raise SettingError("optimizer.lr_batch", f"is {config.lr_batch}: expected 1 or more images, or null")
     if config.weight_decay < 0:
-        raise ToodError(f"optimizer.weight_decay is {config.weight_decay}: expected 0 or more")
+        raise SettingError("optimizer.weight_decay", f"is {config.weight_decay}: expected 0 or more")
     if not 0 < config.layer_decay <= 1:
-        raise ToodError(f"optimizer.layer_decay is {config.layer_decay}: expected a number above 0, at most 1")
+        raise SettingError("optimizer.layer_decay", f"is {config.layer_decay}: expected a number above 0, at most 1")
 
 
 def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:

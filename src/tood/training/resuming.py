@@ -20,8 +20,8 @@ class TrainingImages:
     Attributes:
         loader: batches of this process; its batch sampler has `set_epoch`.
         class_names: saved with the weights.
-        digest: of all images and boxes; it tells a run that is resumed whether they are still the same.
-        order: of what decides, with the seed, which of them make a step.
+        digest: SHA-256 of all images and boxes; it tells a run that is resumed whether they are still the same.
+        order: digest of what decides, with the seed, which images make a step.
     """
 
     loader: DataLoader[Batch]

@@ -127,7 +127,7 @@ class Window:
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Window:
-        """What `state_dict` gave."""
+        """The window that `state_dict` was taken of."""
         started = time.monotonic() - state["seconds"]
         return Window(started, state["images"], state["steps"], dict(state["losses"]))
 

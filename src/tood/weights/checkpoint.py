@@ -42,7 +42,7 @@ class Checkpoint:
     path: Path = Path()
 
 
-def read_checkpoint(path: Path | str) -> Checkpoint:
+def read_weights_file(path: Path | str) -> Checkpoint:
     """Tensors, class names and metadata of a file of torch.save (of any age) or of safetensors.
 
     Objects of a training framework in it become inert; a state dict is found on its own, or under `state_dict`, `model`

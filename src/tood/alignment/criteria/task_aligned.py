@@ -22,7 +22,7 @@ from tood.alignment.criteria.criterion import (
 )
 from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
-from tood.errors import ToodError
+from tood.errors import SettingError
 from tood.structures import DensePredictions, Targets
 
 
@@ -57,7 +57,7 @@ class TaskAlignedCriterionConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warm_up_share <= 1:
-            raise ToodError(f"warm_up_share is {self.warm_up_share}: expected a number from 0 to 1")
+            raise SettingError("warm_up_share", f"is {self.warm_up_share}: expected a number from 0 to 1")
 
     def in_warm_up(self, progress: Progress) -> bool:
         """Whether the geometric assigner is in force."""

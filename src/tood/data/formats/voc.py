@@ -37,7 +37,7 @@ from tood.errors import ToodError
 
 @dataclass(frozen=True)
 class VocFolder:
-    """A VOC dataset."""
+    """A folder in the layout of Pascal VOC: an xml file for each picture, and lists of names for the splits."""
 
     root: Path
     layout: VocLayout

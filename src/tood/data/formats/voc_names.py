@@ -33,7 +33,7 @@ class Pictures:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders alone."""
+        """The folders in which the pictures lie, without what stands before their names."""
         return tuple(folder for _, folder in self.places)
 
     @cached_property

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,9 +156,8 @@ def read_labels(
         if _ends_in_track(words, keypoints):
             words, tracks = words[:-1], tracks + 1
         parsed = _parse_line(words, classes, keypoints)
-        if isinstance(parsed, str):
-            kind = "unknown_category" if parsed.startswith("class") else "wrong_type"
-            problems.append(Problem(kind, str(path), f"line {number}: {parsed}", image_id))
+        if isinstance(parsed, _Fault):
+            problems.append(Problem(parsed.kind, str(path), f"line {number}: {parsed.sentence}", image_id))
             continue
         rows.append(parsed)
         lines.append(number)
@@ -189,31 +189,42 @@ def _ends_in_track(words: Sequence[str], keypoints: Keypoints | None) -> bool:
     return len(words) == (keypoints.columns if keypoints else 5) + 1 and words[-1].isascii() and words[-1].isdigit()
 
 
-def _parse_line(words: Sequence[str], classes: int, keypoints: Keypoints | None) -> list[float] | str:
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with a line: the kind of the problem, and a sentence."""
+
+    kind: Literal["wrong_type", "unknown_category"]
+    sentence: str
+
+
+def _parse_line(words: Sequence[str], classes: int, keypoints: Keypoints | None) -> list[float] | _Fault:
     """`class cx cy w h` of a line, or what is wrong with it."""
     try:
         values = [float(word) for word in words]
     except ValueError:
-        return f"{' '.join(words)[:60]!r} is not made of numbers"
+        return _Fault("wrong_type", f"{' '.join(words)[:60]!r} is not made of numbers")
     if any("_" in word for word in words):  # a number for Python alone
-        return f"{' '.join(words)[:60]!r} is not made of numbers"
+        return _Fault("wrong_type", f"{' '.join(words)[:60]!r} is not made of numbers")
     posed = keypoints is not None and len(values) == keypoints.columns
     if len(values) != 5 and not posed:
         if keypoints is not None:
-            return (
+            return _Fault(
+                "wrong_type",
                 f"has {len(values)} numbers, not `class cx cy w h` or, as 'kpt_shape' is "
-                f"[{keypoints.points}, {keypoints.numbers}], {keypoints.columns}"
+                f"[{keypoints.points}, {keypoints.numbers}], {keypoints.columns}",
             )
         if len(values) == 6:
-            return (
+            return _Fault(
+                "wrong_type",
                 "has 6 numbers, not `class cx cy w h`: if the sixth is a confidence, these are a detector's "
-                "predictions, not labels; cut the last column if they are to be learned from"
+                "predictions, not labels; cut the last column if they are to be learned from",
             )
         if len(values) < 7 or len(values) % 2 == 0:
-            return f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
+            sentence = f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
+            return _Fault("wrong_type", sentence)
     label = values[0]
     if not 0 <= label < classes or label != int(label):
-        return f"class {words[0]} is not among the {classes} classes, 0 to {classes - 1}"
+        return _Fault("unknown_category", f"class {words[0]} is not among the {classes} classes, 0 to {classes - 1}")
     if len(values) == 5 or posed:
         return values[:5]
     x, y = values[1::2], values[2::2]

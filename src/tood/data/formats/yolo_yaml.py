@@ -11,14 +11,16 @@ from typing import Any
 
 import yaml
 
-from tood.data.dataset import Category, Exif, Problem
+from tood.choices import Exif
+from tood.data.dataset import Category, Problem
 from tood.data.exif import label_exif
 from tood.data.files import is_hidden
 from tood.data.formats.folder import canonical
 from tood.data.formats.text import read_text
 from tood.data.formats.yolo_labels import Keypoints
 from tood.data.formats.yolo_paths import PathFinder, holds_images, plain_path
-from tood.errors import ToodError
+from tood.errors import ToodError, one_line
+from tood.yaml_text import is_bad_escape
 
 SPLITS = ("train", "val", "trainval", "test")
 # Of two that mean one split, the first counts.
@@ -237,12 +239,12 @@ def _read_yaml(source: Path) -> dict[Any, Any]:
     try:
         raw = yaml.load(read_text(source), Loader=_TextLoader)
     except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        if "escape" in told:
+        told = one_line(error)
+        if is_bad_escape(error):
             told += ": between double quotes write / for \\"
         raise ToodError(f"{source}: broken yaml: {told}") from None
     except (OSError, ValueError, RecursionError, TypeError) as error:
-        raise ToodError(f"{source}: cannot be read as yaml ({' '.join(str(error).split())})") from None
+        raise ToodError(f"{source}: cannot be read as yaml ({one_line(error)})") from None
     if not isinstance(raw, dict):
         raise ToodError(f"{source}: is yaml, but no YOLO dataset: keys 'train', 'val' and 'names' are expected")
     return raw

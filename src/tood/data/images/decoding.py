@@ -31,7 +31,7 @@ from tood.data.images.orientation import (
 )
 from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet
 from tood.data.images.png import pixel_chunks, significant_bits_told
-from tood.errors import ToodError
+from tood.errors import PictureError, ToodError, one_line
 
 ROWS_NEEDED = 0.9
 """Of a JPEG that lacks its last bytes, the share of its rows that must be there."""
@@ -113,14 +113,13 @@ def decode_image(
     unlike = expected_size is not None and stored != expected_size
     turn = orientation(data) if exif or unlike else 1
     if expected_size is not None and turned_size(stored, turn) != expected_size:
-        raise ToodError(_size_sentence(told, stored, expected_size))
+        raise PictureError(told, _size_sentence(stored, expected_size))
     decoded = _decode(without_tiff_orientation(data) if is_tiff(data) else data, header, told, reduction, limit)
     pixels = decoded.pixels
     shapes = ((header.height, header.width), reduced_shape(header.height, header.width, reduction))
     if pixels.shape[:2] not in shapes:
-        raise ToodError(
-            f"{told}: the file says {header.width}x{header.height} pixels, but holds "
-            f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise PictureError(
+            told, f"the file says {header.width}x{header.height} pixels, but holds {pixels.shape[1]}x{pixels.shape[0]}"
         )
     return decoded if turn == 1 else DecodedImage(upright(pixels, turn), decoded.bits, decoded.rows)
 
@@ -185,17 +184,17 @@ def _read(path: Path, told: str, limit: int | None) -> bytes:
         with path.open("rb") as file:
             return file.read() if limit is None else file.read(limit)
     except FileNotFoundError:
-        raise ToodError(f"{told}: no such image file") from None
+        raise PictureError(told, "no such image file") from None
     except IsADirectoryError:
-        raise ToodError(f"{told}: is a folder, not an image") from None
+        raise PictureError(told, "is a folder, not an image") from None
     except (OSError, ValueError) as error:
-        raise ToodError(f"{told}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise PictureError(told, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _checked_header(data: bytes, told: str, limit: int) -> ImageHeader:
     header = _header(data, told, limit)
     if header.width < 1 or header.height < 1:
-        raise ToodError(f"{told}: an image of {header.width}x{header.height} pixels holds nothing")
+        raise PictureError(told, f"an image of {header.width}x{header.height} pixels holds nothing")
     if header.width * header.height > limit:
         raise too_large(told, limit, (header.width, header.height))
     return header
@@ -203,7 +202,7 @@ def _checked_header(data: bytes, told: str, limit: int) -> ImageHeader:
 
 def _header(data: bytes, told: str, limit: int) -> ImageHeader:
     if not data:
-        raise ToodError(f"{told}: is empty (zero bytes)")
+        raise PictureError(told, "is empty (zero bytes)")
     header = parse_header(data)
     if header is not None:
         return header
@@ -214,9 +213,9 @@ def _header(data: bytes, told: str, limit: int) -> ImageHeader:
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except UnidentifiedImageError:
-        raise ToodError(f"{told}: is not an image, or too broken to be recognised as one") from None
+        raise PictureError(told, "is not an image, or too broken to be recognised as one") from None
     except DECODE_ERRORS as error:
-        raise ToodError(f"{told}: is not a readable image ({_one_line(error)})") from None
+        raise PictureError(told, f"is not a readable image ({one_line(error)[:200]})") from None
 
 
 def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: int) -> DecodedImage:
@@ -232,7 +231,7 @@ def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: 
         if cut is None:
             raise
     if cut.rows < ROWS_NEEDED * header.height:
-        raise ToodError(f"{told}: the image is truncated: {cut.rows} of its {header.height} rows are there")
+        raise PictureError(told, f"the image is truncated: {cut.rows} of its {header.height} rows are there")
     return DecodedImage(cut.pixels, rows=cut.rows if cut.rows < header.height else None)
 
 
@@ -281,15 +280,11 @@ def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except DECODE_ERRORS as error:
-        raise ToodError(f"{told}: the image is truncated or broken ({_one_line(error)})") from None
+        raise PictureError(told, f"the image is truncated or broken ({one_line(error)[:200]})") from None
 
 
-def _size_sentence(told: str, stored: tuple[int, int], expected: tuple[int, int]) -> str:
-    sentence = f"{told}: is {stored[0]}x{stored[1]} pixels, but its annotations are for {expected[0]}x{expected[1]}"
+def _size_sentence(stored: tuple[int, int], expected: tuple[int, int]) -> str:
+    sentence = f"is {stored[0]}x{stored[1]} pixels, but its annotations are for {expected[0]}x{expected[1]}"
     if stored == expected[::-1]:
         sentence += " (they were perhaps made on the picture turned by an EXIF orientation that it has no more)"
     return sentence
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -34,7 +34,7 @@ def orientation(data: bytes) -> int:
 
 
 def file_orientation(path: Path) -> int:
-    """The same of a file, of which the headers alone are read; 1 too where it cannot be."""
+    """The EXIF orientation of a file, 1 to 8, read from its headers alone; 1 where it has none or is not readable."""
     try:
         with path.open("rb", buffering=0) as file:
             start = file.read(_FIRST_BYTES)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tood.data.images.depth import eight_bits, significant_bits
 from tood.data.images.orientation import INVERSE, is_tiff, picture_orientation, upright
-from tood.errors import ToodError
+from tood.errors import PictureError
 
 # What Pillow's many decoders raise at broken bytes.
 DECODE_ERRORS = (
@@ -122,11 +122,11 @@ def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> tuple[ND
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)  # [H, W], 16 bits
         if deep.min() < 0 or deep.max() > 0xFFFF:
-            raise ToodError(f"{told}: holds 32-bit whole numbers a pixel; save it with 8 or 16 bits")
+            raise PictureError(told, "holds 32-bit whole numbers a pixel; save it with 8 or 16 bits")
         bits = significant_bits(deep, _bits_told(image))
         return np.repeat(eight_bits(deep, bits)[:, :, None], 3, axis=2), bits
     if image.mode == "F":
-        raise ToodError(f"{told}: holds floating-point pixels; save it with 8 or 16 bits a channel")
+        raise PictureError(told, "holds floating-point pixels; save it with 8 or 16 bits a channel")
     colours = _deep_tiff_colours(image, data)
     if colours is not None:
         bits = significant_bits(colours, _bits_told(image))
