@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
-from tood.data import SkippedImages, TrainBatchSampler, load_dataset
+from tood.data import BatchPlan, SkippedImages, TrainBatchSampler, load_dataset
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.evaluation import detect
@@ -476,11 +476,13 @@ def test_an_epoch_of_which_other_images_are_left_out_begins_anew() -> None:
     assert batch == 0
     assert "seen again" in remarks[0]
     orders = {
-        TrainBatchSampler(count, 2, 0, landscape).digest
+        TrainBatchSampler(count, BatchPlan(2), landscape).digest
         for count, landscape in [(4, None), (5, None), (4, np.array([True] * 4)), (4, np.array([True, False] * 2))]
     }
     assert len(orders) == 4
-    assert TrainBatchSampler(4, 2, 0).digest == TrainBatchSampler(4, 1, 7, accumulation=2).digest
+    assert (
+        TrainBatchSampler(4, BatchPlan(2)).digest == TrainBatchSampler(4, BatchPlan(1, accumulation=2, seed=7)).digest
+    )
 
 
 def test_validation_pictures_that_cannot_be_read_are_left_out_on_request_and_told_once(tmp_path: Path) -> None:

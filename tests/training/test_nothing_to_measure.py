@@ -85,7 +85,8 @@ def test_nothing_to_measure_is_told_once_and_the_last_is_the_best(
 def test_all_difficult_is_nothing_to_measure(tmp_path: Path) -> None:
     box = (10, 10, 40, 40)
     xmls = {"a": voc_xml("a", [("cat", box, 0)]), "b": voc_xml("b", [("cat", box, 1)])}
-    data = write_voc_folder(tmp_path / "data", xmls, {"train": ["a"], "val": ["b"]})
+    xmls["c"] = voc_xml("c", [("cat", box, 0)])
+    data = write_voc_folder(tmp_path / "data", xmls, {"train": ["a", "c"], "val": ["b"]})
     _, said = trained(run_on(data, tmp_path / "run"))
     assert "nothing can be measured on split 'val': all of its 1 boxes are difficult, which are neither learned" in said
     only = run_on(data, tmp_path / "other")
