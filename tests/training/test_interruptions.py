@@ -42,7 +42,7 @@ from tood.training.checkpoint import (
 )
 from tood.training.guard import NotFiniteError
 from tood.training.loop import Trainer
-from tood.training.resuming import TrainingImages, batch_to_go_on_with
+from tood.training.resuming import TrainingImages, batch_to_go_on_with, changed_settings
 from training.fakes import FakeScores, plain, squares_loader, tiny_model, tiny_run, tiny_trainer
 from training.pictures import coco_folder
 
@@ -527,3 +527,18 @@ def test_what_once_could_not_be_read_stays_left_out_and_nothing_readable_is_an_e
     shutil.rmtree(tmp_path / "data/val2017")
     with pytest.raises(ToodError, match="no image can be read"):
         detect(model, data, batch_size=2, workers=0, skipped=skipped)
+
+
+def test_what_a_resumed_run_does_otherwise_is_told_and_another_network_refused(tmp_path: Path) -> None:
+    before = replace(tiny_run(tmp_path), epochs=1)
+    assert changed_settings(before, before) == ""
+    faster = replace(before, epochs=3, optimizer=AdamWConfig(lr=0.5))
+    told = changed_settings(before, faster)
+    assert told.startswith("changed since the run began: optimizer.lr was 0.001, is 0.5; ")
+    assert "epochs was 1, is 3" in told
+    assert changed_settings(before, replace(before, out=tmp_path / "moved")) == ""
+    wider = replace(before, model=replace(before.model, neck=replace(before.model.neck, width=32)))
+    with pytest.raises(
+        ToodError, match=r"another network than is asked for \(model\.neck\.width was 8, is 32\): leave"
+    ):
+        changed_settings(before, wider)

@@ -32,7 +32,7 @@ from tood.training.input_size import box_report
 from tood.training.loop import BEST, Trainer
 from tood.training.plan import say_plan
 from tood.training.progress import TrainingDisplay
-from tood.training.resuming import TrainingImages
+from tood.training.resuming import TrainingImages, changed_settings
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import TrainResult
 
@@ -95,6 +95,8 @@ def _train(
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
 
+    if resumes and (changes := processes.from_main(lambda: _changes(config, out))):
+        display.say(changes)
     with processes.agreed():
         boxes = box_report(training, config)
         boxes.require_any()
@@ -123,6 +125,12 @@ def _train(
         trainer.keep_better(processes.from_main(lambda: recorded_figures(out / BEST).get("AP")))
     processes.from_main(lambda: _save_config(config, out))
     return trainer.run()
+
+
+def _changes(config: RunConfig, out: Path) -> str:
+    if not (out / CONFIG).is_file():
+        return ""
+    return changed_settings(configuration.load(out / CONFIG, RunConfig), config)
 
 
 def _save_config(config: RunConfig, out: Path) -> None:
