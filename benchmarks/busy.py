@@ -89,7 +89,8 @@ def _predict(pictures: int) -> float:
     import torch
 
     from tood.inference import Detector
-    from tood.models import build_model, save_weights
+    from tood.models import build_model
+    from tood.weights import save_weights
     from tood.zoo import named_model
 
     config = named_model("tood_tiny").config()

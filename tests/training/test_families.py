@@ -18,12 +18,13 @@ from tood.boxes import iou_pairs
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.inference import Detector, postprocess
-from tood.models import build_model, load_weights
+from tood.models import build_model
 from tood.models.atss import ATSS, ATSSConfig
 from tood.plots import training_curves
 from tood.structures import DensePredictions, Targets
 from tood.training import DataConfig, RunConfig, run_config, train
 from tood.training.optim import build_optimizer
+from tood.weights import load_weights
 from training.fakes import tiny_run, tiny_trainer
 from training.pictures import coco_folder
 

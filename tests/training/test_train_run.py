@@ -15,9 +15,9 @@ from rich.console import Console
 from tood import configuration
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep, MosaicStep, PhotometricStep
 from tood.errors import ToodError
-from tood.models import load_weights
 from tood.training import DataConfig, RunConfig, TrainResult, latest_run_folder, next_run_folder, train
 from tood.training.run import choose_precision
+from tood.weights import load_weights
 from training.fakes import tiny_run
 from training.pictures import coco_folder
 

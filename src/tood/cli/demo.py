@@ -74,9 +74,9 @@ def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: 
     from tood.errors import quoted
     from tood.evaluation import evaluate
     from tood.machine import usable_cores
-    from tood.models import load_weights
     from tood.plots import training_curves
     from tood.training import train
+    from tood.weights import load_weights
 
     out = folder.path
     run = demo_run(out, minutes, digits.seed)

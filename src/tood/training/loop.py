@@ -18,7 +18,7 @@ from tood import configuration
 from tood.alignment import Progress
 from tood.data import Batch, TrainBatchSampler, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError, quoted
-from tood.models import AnyDetector, save_weights
+from tood.models import AnyDetector
 from tood.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
 from tood.training.config import RunConfig
@@ -32,6 +32,7 @@ from tood.training.start import require_same_classes
 from tood.training.state import Position, Scores, TrainResult, Window
 from tood.training.trackers import Trackers
 from tood.training.validation import Validation
+from tood.weights import save_weights
 
 BEST = "best.safetensors"
 

@@ -30,7 +30,7 @@ from tood.data import (
 )
 from tood.errors import ToodError, quoted
 from tood.machine import busy_advice
-from tood.models import AnyDetector, build_model, cpu_multiplies_bf16, recorded_figures
+from tood.models import AnyDetector, build_model, cpu_multiplies_bf16
 from tood.ops.allocator import keep_freed_memory
 from tood.processes import Processes, join_restarted
 from tood.training.checkpoint import (
@@ -48,6 +48,7 @@ from tood.training.resuming import TrainingImages
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import Scores, TrainResult
 from tood.training.validation import Validation
+from tood.weights import recorded_figures
 
 # Most images at once in the evaluations of a run.
 EVALUATION_BATCH = 8

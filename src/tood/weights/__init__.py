@@ -12,6 +12,7 @@ from tood.weights.model_file import (
     load_detector_file,
 )
 from tood.weights.published import HostedFile, detector_weights, imagenet_weights
+from tood.weights.safetensors_file import load_weights, recorded_figures, save_weights
 
 __all__ = [
     "Checkpoint",
@@ -29,6 +30,9 @@ __all__ = [
     "initialise",
     "load_detector_file",
     "load_imagenet",
+    "load_weights",
     "locate_weights",
     "read_checkpoint",
+    "recorded_figures",
+    "save_weights",
 ]

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tood.configuration import apply_overrides
 from tood.errors import ToodError
-from tood.models import AnyDetector, AnyModelConfig, build_model, save_weights
+from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.models.common.published import FamilyWeights, Hints
-from tood.models.weight_files import COUNTERS, SOURCE, describe, described, load_tensors
 from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_checkpoint
 from tood.weights.class_names import ClassMatch, match_classes
 from tood.weights.families import family_of
 from tood.weights.framework_config import model_section
 from tood.weights.published import COCO_CLASSES
+from tood.weights.safetensors_file import COUNTERS, SOURCE, describe, described, load_tensors, save_weights
 from tood.whole_file import whole_file
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
