@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -32,3 +32,8 @@ class Family(Generic[ConfigT]):
     build: Callable[[ConfigT], DenseDetector[ConfigT]]
     weights: FamilyWeights[ConfigT]
     copy_for_inference: Callable[[DenseDetector[Any], torch.dtype], nn.Module] = fused_detector
+
+    @property
+    def name(self) -> str:
+        """What configurations call it."""
+        return str(next(field.default for field in fields(self.config) if field.name == "family"))
