@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from tood.alignment import Losses, Progress, build_criterion
+from tood.alignment import Losses, Progress
 from tood.data import Batch
 from tood.input import normalise, padded_sizes
 from tood.models import AnyDetector
@@ -49,7 +49,7 @@ class Learner:
         self.config, self.accelerator = config, accelerator
         self.processes = Processes(accelerator.num_processes, accelerator.process_index)
         self.guard = FiniteGuard(self.processes)
-        self.criterion = build_criterion(config.criterion)
+        self.criterion = config.criterion.build()
         self.input = model.config.input
         model.to(accelerator.device)
         if config.channels_last:

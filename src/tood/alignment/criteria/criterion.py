@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -87,6 +87,24 @@ class Criterion(Protocol):
         Returns:
             Each loss averaged over all processes' batches.
         """
+
+
+class CriterionConfig(Protocol):
+    """What any criterion's configuration answers for itself.
+
+    Attributes:
+        trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    trains_quality: ClassVar[bool]
+
+    @property
+    def kind(self) -> str:
+        """What configurations call it."""
+
+    def build(self) -> Criterion:
+        """The criterion."""
 
 
 def class_losses(losses: Tensor, counted: Tensor | None, weight: Tensor) -> Tensor:
