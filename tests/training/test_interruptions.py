@@ -29,7 +29,7 @@ from tood.data import BatchPlan, SkippedImages, TrainBatchSampler, load_dataset
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.evaluation import detect
-from tood.models import build_model, recorded_figures
+from tood.models import build_model
 from tood.training import CONFIG, AdamWConfig, RunConfig, train
 from tood.training.checkpoint import (
     CHECKPOINT,
@@ -43,6 +43,7 @@ from tood.training.checkpoint import (
 from tood.training.guard import NotFiniteError
 from tood.training.loop import Trainer
 from tood.training.resuming import TrainingImages, batch_to_go_on_with, changed_settings
+from tood.weights import recorded_figures
 from training.fakes import FakeScores, plain, squares_loader, tiny_model, tiny_run, tiny_trainer
 from training.pictures import coco_folder
 

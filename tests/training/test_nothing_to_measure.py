@@ -19,8 +19,8 @@ from dataset_files import box_row, coco, image_row, voc_xml, write_coco_folder, 
 from tood.cli.main import app
 from tood.data import load_dataset, pick_splits
 from tood.errors import ToodError
-from tood.models import load_weights
 from tood.training import DataConfig, RunConfig, TrainResult, train
+from tood.weights import load_weights
 from training.fakes import FakeScores, tiny_run, tiny_trainer
 from training.pictures import coco_folder
 

@@ -21,9 +21,9 @@ from narrow_models import FREE, lively
 from tood.data import load_dataset
 from tood.errors import ToodError
 from tood.evaluation import detect, evaluate
-from tood.models import load_weights, save_weights
 from tood.models.tood import TOOD, TOODConfig
 from tood.training import DataConfig, EMAConfig, RunConfig, SGDConfig, TrainResult, train
+from tood.weights import load_weights, save_weights
 from tood.weights.class_names import match_classes
 from training.fakes import tiny_run
 

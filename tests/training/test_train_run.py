@@ -15,10 +15,10 @@ from rich.console import Console
 from tood import configuration
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep, MosaicStep, PhotometricStep
 from tood.errors import ToodError
-from tood.models import load_weights
 from tood.precision import choose_precision
 from tood.training import DataConfig, RunConfig, TrainResult, latest_run_folder, next_run_folder, train
 from tood.training.accelerator import run_device
+from tood.weights import load_weights
 from training.fakes import tiny_run
 from training.pictures import coco_folder
 

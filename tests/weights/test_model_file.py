@@ -14,7 +14,7 @@ from torch import Tensor
 
 from golden_values import FOLDER, NARROW, golden, narrow_model
 from tood.errors import ToodError
-from tood.models import AnyDetector, build_model, load_weights, save_weights
+from tood.models import AnyDetector, build_model
 from tood.models.atss import ATSS, ATSSConfig
 from tood.models.backbones import ResNetConfig
 from tood.models.tood import TOOD, TOODConfig
@@ -25,7 +25,9 @@ from tood.weights import (
     initialise,
     load_detector_file,
     load_imagenet,
+    load_weights,
     read_weights_file,
+    save_weights,
 )
 from weights.published_files import CONFIG, original_names, write_checkpoint
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
+from tood.alignment import TaskAlignedCriterionConfig
 from tood.choices import TrainingPrecision
 from tood.data import DataConfig
 from tood.data.transforms import AugmentConfig
 from tood.errors import SettingError
-from tood.models import AnyModelConfig
+from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.tood import TOODConfig
 from tood.training.ema import EMAConfig
 from tood.training.guard import NotFinite

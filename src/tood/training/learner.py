@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tood.alignment import Losses, Progress, build_criterion
+from tood.alignment import Losses, Progress
 from tood.data import Batch
 from tood.input import normalise, padded_sizes
 from tood.models import AnyDetector
@@ -53,7 +53,7 @@ class Learner:
         most_skipped = MOST_SKIPPED if config.not_finite == "skip" else 0
         self.guard = FiniteGuard(self.processes, most_skipped, deferred=accelerator.device.type != "cpu")
         self.check = self.guard.begin(0)  # of the step under way
-        self.criterion = build_criterion(config.criterion)
+        self.criterion = config.criterion.build()
         self.input = model.config.input
         model.to(accelerator.device)
         if config.channels_last:

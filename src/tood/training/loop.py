@@ -16,7 +16,7 @@ from accelerate.data_loader import prepare_data_loader
 from tood.alignment import Progress
 from tood.data import Batch, TrainBatchSampler, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError, quoted
-from tood.models import AnyDetector, save_weights
+from tood.models import AnyDetector
 from tood.stop import LAUNCHER_ECHO, StopSignal
 from tood.training.agreement import Situation, agreed
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
@@ -31,6 +31,7 @@ from tood.training.run_state import RunState, StepUnderWay
 from tood.training.schedule import Clock, rate_factor
 from tood.training.state import Position, Scores, TrainResult, Window, result_of
 from tood.training.validation import Validation
+from tood.weights import save_weights
 
 BEST = "best.safetensors"
 

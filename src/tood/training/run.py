@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tood import configuration
 from tood.errors import ToodError, quoted
-from tood.models import build_model, recorded_figures
+from tood.models import build_model
 from tood.precision import ChosenPrecision
 from tood.processes import Processes
 from tood.training.accelerator import accelerated, deterministic, require_device
@@ -35,6 +35,7 @@ from tood.training.progress import TrainingDisplay
 from tood.training.resuming import TrainingImages, changed_settings
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import TrainResult
+from tood.weights import recorded_figures
 
 
 def train(

@@ -49,7 +49,7 @@ def initialise_model(model: AnyDetector, start_from: str, class_names: Sequence[
         load_imagenet(model.backbone, read_weights_file(path))
         return f"backbone from ImageNet ({path.name})"
     checkpoint = read_weights_file(locate_weights(start_from).path)
-    if family_of(checkpoint.tensors) is None:
+    if family_of(checkpoint) is None:
         load_imagenet(model.backbone, checkpoint)
         return f"backbone from {checkpoint.path}"
     try:

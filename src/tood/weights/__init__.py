@@ -12,6 +12,7 @@ from tood.weights.model_file import (
     load_detector_file,
 )
 from tood.weights.published import HostedFile, detector_weights, imagenet_weights
+from tood.weights.safetensors_file import load_weights, recorded_figures, save_weights
 
 __all__ = [
     "Checkpoint",
@@ -30,6 +31,9 @@ __all__ = [
     "load_detector_file",
     "load_imagenet",
     "load_model",
+    "load_weights",
     "locate_weights",
     "read_weights_file",
+    "recorded_figures",
+    "save_weights",
 ]

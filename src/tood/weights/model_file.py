@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tood.configuration import apply_overrides
 from tood.errors import ToodError
-from tood.models import AnyDetector, AnyModelConfig, build_model, save_weights
+from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.models.common.published import FamilyWeights, Hints
-from tood.models.weight_files import COUNTERS, SOURCE, describe, described, load_tensors
 from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_weights_file
 from tood.weights.class_names import ClassMatch, match_classes
-from tood.weights.families import family_of
+from tood.weights.families import family_of, framework_head
 from tood.weights.framework_config import model_section
 from tood.weights.published import COCO_CLASSES
+from tood.weights.safetensors_file import COUNTERS, SOURCE, describe, described, load_tensors, save_weights
 from tood.whole_file import whole_file
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
@@ -210,12 +210,14 @@ def _placeholders(classes: int) -> tuple[str, ...]:
 
 def _ours(checkpoint: Checkpoint) -> tuple[FamilyWeights[AnyModelConfig], dict[str, Tensor]]:
     """The family of a file and its tensors under our names."""
-    family = family_of(checkpoint.tensors)
+    family = family_of(checkpoint)
     if family is None:
-        first = ", ".join(list(checkpoint.tensors)[:3])
-        raise ToodError(f"{checkpoint.path} is no detector of a known family: its tensors have names like {first}")
+        head = framework_head(checkpoint)
+        names = f"its tensors have names like {', '.join(list(checkpoint.tensors)[:3])}"
+        why = names if head is None else f"its configuration says {head}"
+        raise ToodError(f"{checkpoint.path} is no detector of a known family: {why}")
     try:
-        return family, family.from_published(checkpoint.tensors)
+        return family.weights, family.weights.from_published(checkpoint.tensors)
     except ToodError as error:
         raise ToodError(f"{checkpoint.path} cannot be understood: {error}") from error
 

@@ -48,6 +48,10 @@ class ATSSCriterionConfig:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
 
+    def build(self) -> ATSSCriterion:
+        """The criterion."""
+        return ATSSCriterion(self)
+
 
 class ATSSCriterion:
     """Assigns by anchors, weighs boxes by centerness.

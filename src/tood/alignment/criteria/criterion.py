@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -88,6 +88,24 @@ class Criterion(Protocol):
         Returns:
             Each loss averaged over all processes' batches.
         """
+
+
+class CriterionConfig(Protocol):
+    """What any criterion's configuration answers for itself.
+
+    Attributes:
+        trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    trains_quality: ClassVar[bool]
+
+    @property
+    def kind(self) -> str:
+        """What configurations call it."""
+
+    def build(self) -> Criterion:
+        """The criterion."""
 
 
 def class_losses(losses: Tensor, counted: Tensor | None, weight: Tensor) -> Tensor:

@@ -64,6 +64,10 @@ class TaskAlignedCriterionConfig:
         within_epochs = self.warm_up_epochs is None or progress.epoch < self.warm_up_epochs
         return within_epochs and progress.share < self.warm_up_share - 1e-9
 
+    def build(self) -> TaskAlignedCriterion:
+        """The criterion."""
+        return TaskAlignedCriterion(self)
+
 
 class TaskAlignedCriterion:
     """Assigns and weighs: ATSS, focal loss and centerness in the warm-up; TAL and its soft targets after it.
