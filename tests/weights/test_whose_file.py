@@ -19,7 +19,7 @@ from tood.models.atss import weights as atss_weights
 from tood.models.atss.family import FAMILY as ATSS
 from tood.models.tood.family import FAMILY as TOOD
 from tood.training.start import initialise_model
-from tood.weights import load_detector_file, read_checkpoint, save_weights
+from tood.weights import load_detector_file, read_weights_file, save_weights
 from tood.weights.checkpoint import Checkpoint
 from tood.weights.families import family_of
 from weights.published_files import CONFIG, write_checkpoint
@@ -58,7 +58,7 @@ def atss_file(path: Path, config: str) -> Path:
     ],
 )
 def test_a_file_of_one_family(tmp_path: Path, config: str) -> None:
-    assert family_of(read_checkpoint(atss_file(tmp_path / "a.pth", config))) is ATSS
+    assert family_of(read_weights_file(atss_file(tmp_path / "a.pth", config))) is ATSS
 
 
 @pytest.mark.parametrize("kind", ["dict(type='PAA', bbox_head=dict(type='PAAHead'))", "dict(type='mmdet.PAA')"])
@@ -75,7 +75,7 @@ def test_the_configuration_tells_families_of_the_same_names_apart(
     monkeypatch.setattr("tood.weights.families.FAMILIES", (*FAMILIES, PAA))
     for kind, family in (("PAA", PAA), ("ATSS", ATSS)):
         text = f"model = dict(type='{kind}', bbox_head=dict(type='{kind}Head'))"
-        assert family_of(read_checkpoint(atss_file(tmp_path / "a.pth", text))) is family
+        assert family_of(read_weights_file(atss_file(tmp_path / "a.pth", text))) is family
     plain = write_checkpoint(tmp_path / "plain.pth", "plain", atss_state(), CLASSES)
     for use in (load_detector_file, lambda path: initialise_model(build_model(NARROW_ATSS), str(path))):
         with pytest.raises(ToodError, match=r"plain\.pth could be of the families atss and paa .* configuration"):
@@ -92,7 +92,7 @@ def test_tensors_of_two_families_are_nobody_s(tmp_path: Path) -> None:
 def test_our_own_metadata_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.safetensors"
     save_weights(path, build_model(NARROW), CLASSES)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_weights_file(path)
     framework = {"framework_config": "model = dict(bbox_head=dict(type='PAAHead'))"}
     assert family_of(replace(checkpoint, metadata={**checkpoint.metadata, **framework})) is TOOD
     # Though two families have such names.
@@ -122,4 +122,4 @@ def test_every_family_says_what_frameworks_call_it_and_no_two_the_same(family: o
 def test_the_published_configuration_is_tood_s(tmp_path: Path) -> None:
     state = golden("anchor_free")["state_dict"]
     text = CONFIG.format(anchor="anchor_free", groups=8)
-    assert family_of(read_checkpoint(write_checkpoint(tmp_path / "a.pth", "mmdet3", state, CLASSES, text))) is TOOD
+    assert family_of(read_weights_file(write_checkpoint(tmp_path / "a.pth", "mmdet3", state, CLASSES, text))) is TOOD
