@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import Category, ImageRecord, Problem
-from tood.data.formats.coco_content import make_plain, parse_coco
+from tood.data.formats.coco_content import make_plain, number_annotations, parse_coco
 from tood.data.formats.coco_images import LocatedImages
 from tood.data.formats.folder import annotated_areas, box_areas, clean_boxes, clip_reason, drop_reason
 from tood.data.images import image_size
@@ -51,8 +51,12 @@ def read_coco_json(path: Path, locate: Callable[[Sequence[str]], LocatedImages])
         ToodError: if the file cannot be read, is no json, or no COCO dataset at all.
     """
     raw = parse_coco(path)
+    numbered = number_annotations(raw)
     computed = make_plain(raw, path)
     problems: list[Problem] = []
+    if numbered:
+        message = f"{numbered} of its annotations have no id: numbered in their order"
+        problems.append(Problem("id_numbered", str(path), message, severity="warning"))
     categories = _categories(raw.get("categories"), path, problems)
     table = _images(_section(raw, "images", path, problems), path, problems)
     table = _located(table, locate(table.names), path, problems)

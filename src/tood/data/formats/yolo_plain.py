@@ -53,13 +53,19 @@ def find_plain_layout(root: Path) -> YoloLayout | None:
     categories, problems = categories_of(names, names_file)
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     note = f"there is no data.yaml: the {len(names)} classes ({shown}) are those of {names_file}"
-    return YoloLayout(names_file, categories, places, missing, None, tuple(problems), (note, *moved))
+    return YoloLayout(names_file, categories, places, missing, problems=tuple(problems), notes=(note, *moved))
 
 
 def _names(root: Path) -> tuple[Path | None, list[str]]:
     """The file that names the classes, and the names."""
     folders = [root, root / "data", root / "labels", *subfolders(root)]
-    folders += [inner for folder in subfolders(root) for inner in subfolders(folder) if inner.name.lower() == "labels"]
+    folders += [
+        inner
+        for folder in subfolders(root)
+        for inner in subfolders(folder)
+        # labelImg writes the names into whatever folder it saves labels to, a split's among them.
+        if inner.name.lower() == "labels" or (folder.name.lower() == "labels" and canonical(inner.name) in SPLITS)
+    ]
     found: dict[Path, list[str]] = {}
     others: dict[Path, None] = {}
     for folder in dict.fromkeys(folders):
