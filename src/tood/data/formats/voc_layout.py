@@ -87,10 +87,10 @@ def layout_below(root: Path) -> VocLayout | None:
         if (layout := _standard(root, labels)) is not None and list(layout.splits) != ["all"]:
             return layout
     xml_files = {
-        name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or _is_annotation(path)
+        name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or is_annotation(path)
     }
     # One that is cut off beside its picture is told of when it is read; where all are so, nothing says that it is VOC.
-    if not any(map(_is_annotation, xml_files.values())):
+    if not any(map(is_annotation, xml_files.values())):
         return None
     splits = {"all": SplitInfo("all", root)}
     return VocLayout(splits, {"all": tuple(xml_files)}, xml_files, Pictures((("", root),)), False)
@@ -227,7 +227,7 @@ def _has_picture(xml: Path) -> bool:
     return any(xml.with_suffix(suffix).is_file() for end in IMAGE_SUFFIXES for suffix in (end, end.upper()))
 
 
-def _is_annotation(xml: Path) -> bool:
+def is_annotation(xml: Path) -> bool:
     """Whether a file begins as a VOC annotation does; many other things are written in xml."""
     try:
         with xml.open("rb") as file:
