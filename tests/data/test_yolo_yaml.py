@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dataset_files import write_image, write_yolo_folder
+from dataset_files import voc_xml, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.data import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset, pick_splits
 from tood.errors import ToodError
@@ -316,6 +316,24 @@ def test_a_yaml_that_is_not_utf8_is_mended_by_the_command_that_is_told(tmp_path:
     (command,) = re.findall("`([^`]+)`", refused(root))
     subprocess.run(command, shell=True, check=True)
     assert load_dataset(root, "train").class_names == ("猫", "狗")
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "train.txt", "ImageSets/Main/train.txt"])
+def test_so_are_names_and_lists(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "classes.txt":
+        write_yolo_folder(tmp_path, {"a": BOX})
+        (tmp_path / "data.yaml").unlink()
+        path.write_bytes("老虎\n".encode("gbk"))
+    elif name == "train.txt":
+        write_yolo_folder(tmp_path, {"老虎": BOX}, "train: train.txt\nnames: [cat]\n")
+        path.write_bytes("images/老虎.png\n".encode("gbk"))
+    else:
+        write_voc_folder(tmp_path, {"老虎": voc_xml("老虎", [("cat", (1, 1, 9, 9), 0)])}, {})
+        path.write_bytes("老虎\n".encode("gbk"))
+    (command,) = re.findall("`([^`]+)`", refused(tmp_path))
+    subprocess.run(command, shell=True, check=True)
+    assert load_dataset(tmp_path).box_count == 1
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

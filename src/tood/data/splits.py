@@ -9,7 +9,15 @@ from pathlib import Path, PurePosixPath
 from tood.data.dataset import DetectionDataset, Exif, Problem
 from tood.data.exif import oriented
 from tood.data.files import UNNAMED_PICTURES, file_identity, find_images, passed_over_line
-from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
+from tood.data.formats import (
+    DatasetFolder,
+    SplitInfo,
+    also_held,
+    canonical,
+    find_name,
+    nothing_to_learn,
+    open_folder,
+)
 from tood.errors import ToodError, quoted
 
 log = logging.getLogger(__name__)
@@ -148,6 +156,8 @@ def pick_splits(
 def _read(folder: DatasetFolder, split: str, images_required: bool) -> DetectionDataset:
     """A split, with a note of the files of its image folders that are not its pictures."""
     dataset = folder.read(split, images_required)
+    if split == next(iter(folder.splits)) and (told := also_held(folder)) is not None:
+        dataset = replace(dataset, notes=(told, *dataset.notes))
     if dataset.format not in ("coco", "voc"):  # the others look through folders themselves
         return dataset
     named = {image.path for image in dataset.images}

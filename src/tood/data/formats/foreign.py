@@ -36,8 +36,10 @@ _FIFTYONE = Foreign(
     "FiftyOne's own format",
     "load it there and call dataset.export(export_dir=..., dataset_type=fiftyone.types.COCODetectionDataset)",
 )
-_DATUMARO = Foreign("Datumaro's json", "`datum convert -if datumaro -f coco` writes COCO; in CVAT export COCO 1.0")
-_SCALABEL = Foreign("BDD100K's (Scalabel's) json", "convert it with `python -m bdd100k.label.to_coco` of its toolkit")
+_DATUMARO = Foreign(
+    "Datumaro's json", "Datumaro writes it as COCO (datum convert -if datumaro -f coco); from CVAT export COCO 1.0"
+)
+_SCALABEL = Foreign("BDD100K's (Scalabel's) json", "convert it to COCO with its toolkit (bdd100k.label.to_coco)")
 _LABELBOX = Foreign("Labelbox' json", "export from it as COCO")
 _CVAT = Foreign(
     "CVAT's own xml ('CVAT for images' or 'for video')",

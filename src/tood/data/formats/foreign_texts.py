@@ -32,7 +32,7 @@ class Foreign:
         return f"{path} is {self.what}, which is not read: {self.remedy}"
 
 
-_CONVERT = "convert it to COCO, YOLO or Pascal VOC (Datumaro's `datum convert` knows it)"
+_CONVERT = "convert it to COCO, YOLO or Pascal VOC (Datumaro knows it)"
 _EXPORT = "export again as COCO, YOLO or Pascal VOC from the tool that wrote it"
 _KERAS = Foreign("a list of Keras-YOLO with the boxes in it", _EXPORT)
 _WIDER = Foreign("WIDER FACE's list of boxes", _CONVERT)

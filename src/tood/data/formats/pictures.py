@@ -45,6 +45,6 @@ def find_pictures(root: Path) -> PictureFolder | None:
     """The pictures of a folder; None if there are none, or anything beside them that may say what they show."""
     if not root.is_dir() or next(any_images(root), None) is None:
         return None
-    found = survey(root)
+    found = survey(root, most=None)
     labelled = found.of(*_ANNOTATIONS) or any(map(looks_like_labels, found.of(".txt"))) or foreign_labels(found)
     return None if labelled else PictureFolder(root)

@@ -37,8 +37,8 @@ class Survey:
         return (", ".join(parts) or "no file at all") + where
 
 
-def survey(root: Path) -> Survey:
-    """Look through a folder, up to some ten thousand files."""
+def survey(root: Path, most: int | None = _MOST_FILES) -> Survey:
+    """Look through a folder, up to about `most` files."""
     pictures: list[Path] = []
     others: list[Path] = []
     for parent, folders, files in os.walk(root, followlinks=False):
@@ -47,6 +47,6 @@ def survey(root: Path) -> Survey:
             if not is_hidden(name):
                 path = Path(parent, name)
                 (pictures if path.suffix.lower() in IMAGE_SUFFIXES else others).append(path)
-        if len(pictures) + len(others) > _MOST_FILES:
+        if most is not None and len(pictures) + len(others) > most:
             break
     return Survey(root, tuple(pictures), tuple(others))

@@ -12,18 +12,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from tood.data.files import IMAGE_SUFFIXES, is_hidden
 from tood.data.formats.folder import SplitInfo, canonical
 from tood.data.formats.voc_lists import USUAL, children, less_usual_splits, list_files, named_like, unused_lists
 from tood.data.formats.voc_names import KnownNames, Pictures, list_names
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pictures", "photos")
 # So deep is a folder searched for xml files beside their images: deeper there may be a person's whole disk.
 _DEPTH = 3
+_PROBED = 20
 _ROOT_TAG = re.compile(rb"<(?:\w+:)?annotation[\s>/]")
 
 
@@ -58,6 +60,14 @@ def voc_layout(root: Path) -> VocLayout | None:
         return _standard(root, own)
     inner = {child: child / "Annotations" for child in children(root)}
     return _only(root, {child: found for child, found in inner.items() if found.is_dir()})
+
+
+def labels_in_xml(root: Path) -> Path | None:
+    """The folder of annotations in a folder, whatever else lies beside it."""
+    for path in named_like(root, _ANNOTATION_FOLDERS):
+        if any(map(is_annotation, islice(_walk_xml(path, _DEPTH), _PROBED))):
+            return path
+    return None
 
 
 def layout_below(root: Path) -> VocLayout | None:
@@ -104,7 +114,8 @@ def _only(root: Path, inner: Mapping[Path, Path]) -> VocLayout | None:
         return _split_folders([(folder, found, _image_folders(folder)) for folder, found in inner.items()])
     if len(inner) > 1:
         told = ", ".join(path.relative_to(root).as_posix() for path in inner)
-        raise ToodError(f"{root}: holds several VOC datasets ({told}): name one of them")
+        first = quoted(next(iter(inner)))
+        raise ToodError(f"{root}: holds several VOC datasets ({told}): name one of them, as `tood data check {first}`")
     for folder, found in inner.items():
         return _standard(folder, found)
     return None

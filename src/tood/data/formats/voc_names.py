@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from tood.data.files import IMAGE_SUFFIXES, find_images
+from tood.data.formats.text import other_encoding, read_text
 from tood.errors import ToodError
 
 _FLAGS = ("1", "-1", "0")
@@ -189,7 +190,9 @@ def list_names(path: Path, known: KnownNames) -> tuple[str, ...]:
         ToodError: if the list cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
+    except UnicodeDecodeError:
+        raise ToodError(f"{path}: {other_encoding(path)}") from None
     except (OSError, ValueError) as error:
         raise ToodError(f"{path}: cannot be read as a list of image names ({error})") from None
     lines = [line.strip() for line in lines if line.strip()]

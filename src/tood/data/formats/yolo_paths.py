@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tood.data.files import IMAGE_SUFFIXES, any_images, find_images
-from tood.data.formats.text import read_lines
+from tood.data.formats.text import other_encoding, read_lines
 from tood.errors import ToodError
 
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
@@ -141,6 +141,8 @@ def listed_lines(place: Path) -> list[str]:
     """
     try:
         lines = [line for line in read_lines(place) if "\0" not in line]
+    except UnicodeDecodeError:
+        raise ToodError(f"{place}: {other_encoding(place)}") from None
     except (OSError, ValueError) as error:
         raise ToodError(f"{place}: cannot be read as a list of images ({error})") from None
     boxes = next((line for line in lines if KERAS_LINE.fullmatch(line)), None)

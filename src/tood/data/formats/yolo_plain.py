@@ -72,11 +72,12 @@ def _names(root: Path) -> tuple[Path | None, list[str]]:
         if not folder.is_dir():
             continue
         for path in sorted(folder.iterdir()):
-            if path.name.startswith("._") or not path.is_file():
+            usual = path.name.lower() in _NAMES_FILES or path.suffix.lower() == ".names"
+            if path.name.startswith("._") or not (usual or path.name.lower() in _LESS_USUAL) or not path.is_file():
                 continue
-            if path.name.lower() in _NAMES_FILES or path.suffix.lower() == ".names":
+            if usual:
                 found[path] = names_in(path)
-            elif path.name.lower() in _LESS_USUAL and not looks_like_labels(path):
+            elif not looks_like_labels(path):
                 others.setdefault(path, None)
     if not found:
         found = {path: names_in(path) for path in others}

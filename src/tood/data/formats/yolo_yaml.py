@@ -179,6 +179,8 @@ def names_in(path: Path) -> list[str]:
     """
     try:
         names = [line.strip() for line in read_text(path).strip().splitlines()]
+    except UnicodeDecodeError:
+        raise ToodError(f"{path}: {other_encoding(path)}") from None
     except (OSError, ValueError) as error:
         raise ToodError(f"{path}: cannot be read as the names of the classes ({error})") from None
     if not names:
