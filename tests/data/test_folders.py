@@ -260,8 +260,9 @@ def test_other_things_are_told_by_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "zip").mkdir()
     archive = tmp_path / "zip" / "data.zip"
     archive.write_bytes(b"PK")
-    assert f"unpack the archive: `unzip {quoted(archive)}`" in refused(tmp_path / "zip")
-    assert f"it is an archive: unpack it (`unzip {quoted(archive)}`)" in refused(archive)
+    command = f"unzip {quoted(archive)} -d {quoted(archive.parent)}"
+    assert f"unpack the archive: `{command}`" in refused(tmp_path / "zip")
+    assert f"it is an archive: unpack it (`{command}`)" in refused(archive)
     assert "it is a picture, which `tood predict` takes" in refused(write_image(tmp_path / "a.png"))
     assert f"is {tmp_path / 'empty'} meant?" in refused(tmp_path / "emty")
     table = tmp_path / "table" / "boxes.csv"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +179,30 @@ def test_what_a_refusal_prints_mends_the_whole_folder(tmp_path: Path, folder: An
     assert {split: load_dataset(root, split).box_count for split in available_splits(root)} == boxes
     for split in boxes:
         assert check_dataset(root, split).ok
+
+
+@pytest.mark.parametrize("name", ["export.tar", "export.tar.gz", "export.tgz"])
+def test_an_archive_is_unpacked_where_it_lies(tmp_path: Path, name: str) -> None:
+    write_coco_folder(tmp_path / "source", usual_coco())
+    root = tmp_path / "down loads"
+    root.mkdir()
+    with tarfile.open(root / name, "w:gz" if name.endswith("gz") else "w") as archive:
+        archive.add(tmp_path / "source", arcname=".")
+    for place in (root, root / name):
+        (command,) = re.findall(r"`([^`]+)`", refused(place).rpartition("unpack")[2])
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        assert len(load_dataset(root)) == 3
+        shutil.rmtree(root / "annotations")
+        shutil.rmtree(root / "train2017")
+
+
+def test_a_json_far_down_is_named(tmp_path: Path) -> None:
+    content = coco([image_row(1)], [box_row(1, 1)], {3: "cat"})
+    path = write(tmp_path, "a/b/c/d/e/f/my boxes.json", content)
+    write_image(path.parent / "1.png")
+    (command,) = re.findall(r"`(tood [^`]+)`", refused(tmp_path))
+    assert shlex.split(command) == ["tood", "data", "check", str(path)]
+    assert len(load_dataset(path)) == 1
 
 
 def test_of_two_devkits_the_command_names_one(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from tood.data.files import IMAGE_SUFFIXES
 from tood.data.formats.folder import DatasetFolder
 from tood.data.formats.foreign import foreign_labels, xml_kind
-from tood.data.formats.remedies import ARCHIVES, inner_dataset, mend, names_file
+from tood.data.formats.remedies import inner_dataset, mend, names_file, unpacking
 from tood.data.formats.survey import Survey, survey
 from tood.data.formats.yolo_labels import looks_like_labels
-from tood.errors import quoted
 
 WANTED = (
     "a COCO folder (annotations/*.json), a YOLO folder (data.yaml), a Pascal VOC folder (Annotations/*.xml), "
@@ -57,8 +56,8 @@ def nothing_to_learn(root: Path) -> str:
 
 def _file_told(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix in ARCHIVES:
-        return f"it is an archive: unpack it (`{ARCHIVES[suffix]} {quoted(path)}`) and give the folder"
+    if (command := unpacking(path)) is not None:
+        return f"it is an archive: unpack it (`{command}`) and give the folder"
     if suffix in IMAGE_SUFFIXES:
         return "it is a picture, which `tood predict` takes"
     if suffix == ".xml":

@@ -16,7 +16,15 @@ from tood.data.formats.yolo_plain import folder_splits
 from tood.data.formats.yolo_yaml import subfolders
 from tood.errors import ToodError, quoted
 
-ARCHIVES = {".zip": "unzip", ".tar": "tar -xf", ".gz": "tar -xf", ".tgz": "tar -xf", ".7z": "7z x", ".rar": "unrar x"}
+# The command that unpacks an archive into the folder that it lies in, by its suffix.
+_ARCHIVES = {
+    ".zip": "unzip {archive} -d {folder}",
+    ".tar": "tar -xf {archive} -C {folder}",
+    ".tgz": "tar -xf {archive} -C {folder}",
+    ".gz": "gunzip -k {archive}",
+    ".7z": "7z x {archive} -o{folder}",
+    ".rar": "unrar x {archive} {folder}/",
+}
 _MOST_FOLDERS, _DEEPEST = 200, 3
 
 
@@ -143,10 +151,15 @@ def _xml_folder(found: Survey) -> str | None:
 
 
 def _archive(found: Survey) -> str | None:
-    archives = found.of(*ARCHIVES)
-    if not archives:
-        return None
-    return f"unpack the archive: `{ARCHIVES[archives[0].suffix.lower()]} {quoted(archives[0])}`"
+    commands = [command for path in found.of(*_ARCHIVES) if (command := unpacking(path)) is not None]
+    return f"unpack the archive: `{commands[0]}`" if commands else None
+
+
+def unpacking(path: Path) -> str | None:
+    """The command that unpacks an archive beside itself; None if it is none."""
+    suffix = ".tgz" if path.name.lower().endswith((".tar.gz", ".tar.bz2", ".tar.xz")) else path.suffix.lower()
+    pattern = _ARCHIVES.get(suffix)
+    return None if pattern is None else pattern.format(archive=quoted(path), folder=quoted(path.parent))
 
 
 def _labels_elsewhere(found: Survey) -> str | None:
