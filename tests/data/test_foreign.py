@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -181,15 +180,16 @@ def test_what_a_refusal_prints_mends_the_whole_folder(tmp_path: Path, folder: An
         assert check_dataset(root, split).ok
 
 
-@pytest.mark.parametrize("name", ["export.tar", "export.tar.gz", "export.tgz"])
+@pytest.mark.parametrize("name", ["export.tar", "export.tar.gz", "export.tgz", "export.zip"])
 def test_an_archive_is_unpacked_where_it_lies(tmp_path: Path, name: str) -> None:
     write_coco_folder(tmp_path / "source", usual_coco())
     root = tmp_path / "down loads"
     root.mkdir()
-    with tarfile.open(root / name, "w:gz" if name.endswith("gz") else "w") as archive:
-        archive.add(tmp_path / "source", arcname=".")
+    kind = {"zip": "zip", "tar": "tar"}.get(name.rpartition(".")[2], "gztar")
+    shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "source")
+    next(tmp_path.glob("packed.*")).rename(root / name)
     for place in (root, root / name):
-        (command,) = re.findall(r"`([^`]+)`", refused(place).rpartition("unpack")[2])
+        (command,) = re.findall(r"`((?:tar|unzip) [^`]+)`", refused(place))
         subprocess.run(command, shell=True, check=True, cwd=tmp_path)
         assert len(load_dataset(root)) == 3
         shutil.rmtree(root / "annotations")
