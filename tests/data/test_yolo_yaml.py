@@ -320,20 +320,18 @@ def test_a_yaml_that_is_not_utf8_is_mended_by_the_command_that_is_told(tmp_path:
 
 @pytest.mark.parametrize("name", ["classes.txt", "train.txt", "ImageSets/Main/train.txt"])
 def test_so_are_names_and_lists(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    if name == "classes.txt":
-        write_yolo_folder(tmp_path, {"a": BOX})
-        (tmp_path / "data.yaml").unlink()
-        path.write_bytes("老虎\n".encode("gbk"))
-    elif name == "train.txt":
-        write_yolo_folder(tmp_path, {"老虎": BOX}, "train: train.txt\nnames: [cat]\n")
-        path.write_bytes("images/老虎.png\n".encode("gbk"))
+    if name.startswith("ImageSets"):
+        write_voc_folder(tmp_path, {"a": voc_xml("a", [("cat", (1, 1, 9, 9), 0)])}, {})
     else:
-        write_voc_folder(tmp_path, {"老虎": voc_xml("老虎", [("cat", (1, 1, 9, 9), 0)])}, {})
-        path.write_bytes("老虎\n".encode("gbk"))
+        write_yolo_folder(tmp_path, {"a": BOX}, "train: train.txt\nnames: [cat]\n")
+    text = {"classes.txt": "老虎\n", "train.txt": "# 老虎\nimages/a.png\n"}.get(name, "a\n老虎\n")
+    if name == "classes.txt":
+        (tmp_path / "data.yaml").unlink()
+    (tmp_path / name).write_bytes(text.encode("gbk"))
     (command,) = re.findall("`([^`]+)`", refused(tmp_path))
     subprocess.run(command, shell=True, check=True)
-    assert load_dataset(tmp_path).box_count == 1
+    assert (tmp_path / name).read_text(encoding="utf-8") == text
+    assert available_splits(tmp_path)
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from tood.data.formats.folder import (
 from tood.data.formats.yolo_labels import Keypoints, LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
 from tood.data.formats.yolo_paths import ListRemarks, images_of
 from tood.data.formats.yolo_plain import find_plain_layout
-from tood.data.formats.yolo_poses import find_poses
+from tood.data.formats.yolo_poses import MOST_LINES, find_poses
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
 from tood.data.images import image_size
 from tood.errors import ToodError
@@ -116,21 +116,31 @@ class YoloFolder:
         self, split: str, images: Sequence[Path]
     ) -> tuple[dict[Path, tuple[LabelTable, list[Problem]]], list[str]]:
         """The labels of images with what is wrong in them, and what is to be told about poses among them."""
-        tables = {image: self._table(image, self.layout.keypoints) for image in images}
-        polygons = [line for table, _ in tables.values() for line in table.polygons]
-        if self.layout.polygons_only or (poses := find_poses(polygons)) is None:
+        tables: dict[Path, tuple[LabelTable, list[Problem]]] = {}
+        polygons: list[Sequence[float]] = []  # the first of them: a large dataset has millions of points
+        counts: dict[Path, int] = {}
+        lengths: set[int] = set()
+        for image in images:
+            table, found = self._table(image, self.layout.keypoints)
+            if table.polygons:
+                counts[image] = len(table.polygons)
+                lengths.update(map(len, table.polygons))
+                polygons.extend(islice(table.polygons, max(0, MOST_LINES - len(polygons))))
+                table = replace(table, polygons=())
+            tables[image] = (table, found)
+        if self.layout.polygons_only or len(lengths) > 1 or (poses := find_poses(polygons)) is None:
             return tables, []
         if not poses.clear:  # other splits may tell more
-            others = [image for other in self.layout.places if other != split for image in self._named(other)]
-            more = [line for image in others for line in self._table(image, None)[0].polygons]
-            poses = find_poses([*more, *polygons]) or poses
+            others = (image for other in self.layout.places if other != split for image in self._named(other))
+            more = (line for image in others for line in self._table(image, None)[0].polygons)
+            poses = find_poses([*islice(more, MOST_LINES), *polygons]) or poses
         shape = f"`kpt_shape: [{poses.keypoints.points}, {poses.keypoints.numbers}]`"
-        told = f"{len(polygons)} lines of labels have {poses.keypoints.columns} numbers"
+        told = f"{sum(counts.values())} lines of labels have {poses.keypoints.columns} numbers"
         if not poses.clear:
             return tables, [
                 f"{told} and are taken for polygons; if they are boxes with keypoints, add {shape} to the yaml"
             ]
-        again = {image: self._table(image, poses.keypoints) for image, (table, _) in tables.items() if table.polygons}
+        again = {image: self._table(image, poses.keypoints) for image in counts}
         return tables | again, [
             f"{told}, a box with {poses.keypoints.points} keypoints: the box is taken; {shape} in the yaml says so, "
             "`kpt_shape: []` that they are polygons"

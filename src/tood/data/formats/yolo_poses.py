@@ -19,7 +19,8 @@ from tood.data.formats.yolo_labels import Keypoints
 
 # An oriented box is four corners, and so are a box and two keypoints.
 _CORNERS_COLUMNS = 9
-_MOST_LINES = 2000
+MOST_LINES = 2000
+"""So many lines are enough to look at."""
 _SHARE_POSSIBLE, _SHARE_PLAUSIBLE, _SHARE_EVIDENT = 0.7, 0.95, 0.6
 # So far beyond its box may a keypoint lie, and a box beyond its picture, in parts of the box and of the picture.
 _BEYOND_BOX, _BEYOND_PICTURE = 0.1, 0.02
@@ -41,7 +42,7 @@ def find_poses(lines: Sequence[Sequence[float]]) -> Poses | None:
     """
     if not lines or len(lines[0]) <= _CORNERS_COLUMNS or len(set(map(len, lines))) > 1:
         return None
-    table = np.array(lines[:_MOST_LINES], np.float64)
+    table = np.array(lines, np.float64)
     columns = table.shape[1] - 5
     if not np.isfinite(table).all():
         return None
