@@ -9,8 +9,16 @@ from pathlib import Path, PurePosixPath
 from tood.choices import Exif
 from tood.data.dataset import DetectionDataset, Problem
 from tood.data.exif import oriented
-from tood.data.files import file_identity, find_images, passed_over_line
-from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
+from tood.data.files import UNNAMED_PICTURES, file_identity, find_images, passed_over_line
+from tood.data.formats import (
+    DatasetFolder,
+    SplitInfo,
+    also_held,
+    canonical,
+    find_name,
+    nothing_to_learn,
+    open_folder,
+)
 from tood.errors import ToodError, quoted
 
 log = logging.getLogger(__name__)
@@ -149,6 +157,8 @@ def pick_splits(
 def _read(folder: DatasetFolder, split: str, images_required: bool) -> DetectionDataset:
     """A split, with a note of the files of its image folders that are not its pictures."""
     dataset = folder.read(split, images_required)
+    if split == next(iter(folder.splits)) and (told := also_held(folder)) is not None:
+        dataset = replace(dataset, notes=(told, *dataset.notes))
     if dataset.format not in ("coco", "voc"):  # the others look through folders themselves
         return dataset
     named = {image.path for image in dataset.images}
@@ -156,13 +166,14 @@ def _read(folder: DatasetFolder, split: str, images_required: bool) -> Detection
     for place in _image_folders(dataset):
         found = find_images(place)
         passed_over |= {reason: (*passed_over.get(reason, ()), *paths) for reason, paths in found.passed_over.items()}
+        if any(problem.kind == "unannotated" for problem in dataset.problems):
+            continue  # those are told already
         # In a folder that splits share, the other pictures are theirs.
         if len(folder.splits) == 1 or canonical(place.name) == split:
             unnamed = [path for path in found.images if path not in named]
             known = {file_identity(path) for path in named} if unnamed else set()
-            reason = "pictures that no annotation names"
-            passed_over[reason] = (
-                *passed_over.get(reason, ()),
+            passed_over[UNNAMED_PICTURES] = (
+                *passed_over.get(UNNAMED_PICTURES, ()),
                 *(path for path in unnamed if file_identity(path) not in known),
             )
     line = passed_over_line({reason: paths for reason, paths in passed_over.items() if paths})

@@ -168,7 +168,7 @@ def find_name(wanted: str, names: Mapping[str, SplitInfo]) -> str | None:
 def canonical(name: str) -> str:
     """The usual name of a split: `instances_train2017`, `training` and `train` are all `train`."""
     plain = name.lower()
-    for prefix in ("instances_", "image_info_", "annotations_", "instances-"):
+    for prefix in ("instances_", "image_info_", "annotations_", "instances-", "person_keypoints_"):
         plain = plain.removeprefix(prefix)
     if len(plain) > 4 and plain[-4:].isdigit():
         plain = plain[:-4].rstrip("_-")

@@ -103,7 +103,16 @@ class VocFolder:
         categories = tuple(Category(number, name) for number, name in enumerate(class_names, start=1))
         xml_files = tuple(self.layout.xml_files[name] for name in listed if name in self.layout.xml_files)
         return DetectionDataset(
-            self.root, split, "voc", categories, tuple(images), tuple(problems), info.annotated, info.source, xml_files
+            self.root,
+            split,
+            "voc",
+            categories,
+            tuple(images),
+            tuple(problems),
+            info.annotated,
+            info.source,
+            xml_files,
+            self.layout.notes if split == next(iter(self.splits)) else (),
         )
 
     def _picture_problems(

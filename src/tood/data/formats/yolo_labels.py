@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import Problem
-from tood.data.files import IMAGE_SUFFIXES
+from tood.data.files import IMAGE_SUFFIXES, ORPHAN_LABELS, SECOND_LABELS
 from tood.data.formats.text import read_text
 
 NAMES_FILES = ("classes.txt", "predefined_classes.txt")
@@ -31,11 +31,13 @@ class LabelTable:
         rows: [G, 5] float64 `class cx cy w h`, parts of the image.
         lines: the line of each row, from 1.
         tracks: how many of them end in a track id, which is left out.
+        polygons: the numbers of each line that was taken for a polygon.
     """
 
     rows: NDArray[np.float64]
     lines: Sequence[int]
     tracks: int = 0
+    polygons: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class LabelFinder:
             if folder / name not in used and name.lower() not in NAMES_FILES and stem not in stems.get(folder, ())
         ]
         orphans = [path for path in orphans if looks_like_labels(path)]  # no README, no list
-        told = {"label files without a picture": orphans, "second label files of a picture": second}
+        told = {ORPHAN_LABELS: orphans, SECOND_LABELS: second}
         return {reason: tuple(sorted(paths)) for reason, paths in told.items() if paths}
 
     def _labels_in(self, folder: Path) -> dict[str, str]:
@@ -148,7 +150,7 @@ def read_labels(
     except (OSError, ValueError) as error:
         problems.append(Problem("wrong_type", str(path), f"cannot be read as text ({error})", image_id))
         return LabelTable(np.zeros((0, 5)), [])
-    rows, lines, tracks = [], [], 0
+    rows, lines, polygons, tracks = [], [], [], 0
     for number, line in enumerate(text.splitlines(), start=1):
         words = _words(line)
         if not words:
@@ -161,7 +163,9 @@ def read_labels(
             continue
         rows.append(parsed)
         lines.append(number)
-    return LabelTable(np.array(rows, np.float64).reshape(-1, 5), lines, tracks)
+        if len(words) > 5 and keypoints is None:
+            polygons.append([float(word) for word in words])
+    return LabelTable(np.array(rows, np.float64).reshape(-1, 5), lines, tracks, polygons)
 
 
 def looks_like_labels(path: Path) -> bool:
@@ -220,8 +224,12 @@ def _parse_line(words: Sequence[str], classes: int, keypoints: Keypoints | None)
                 "predictions, not labels; cut the last column if they are to be learned from",
             )
         if len(values) < 7 or len(values) % 2 == 0:
-            sentence = f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
-            return _Fault("wrong_type", sentence)
+            told = f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
+            more = len(values) - 5
+            if more <= 0 or more % 3:
+                return _Fault("wrong_type", told)
+            told += f"; if it is a box with keypoints, add `kpt_shape: [{more // 3}, 3]` to the data.yaml"
+            return _Fault("wrong_type", told)
     label = values[0]
     if not 0 <= label < classes or label != int(label):
         return _Fault("unknown_category", f"class {words[0]} is not among the {classes} classes, 0 to {classes - 1}")
