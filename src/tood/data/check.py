@@ -128,7 +128,7 @@ def _check_image(image: ImageRecord) -> list[Problem]:
         message = f"its EXIF orientation is {value}: {used if turned else 'not applied, the pixels are used as stored'}"
         problems.append(Problem("exif_orientation", file, message, image.id, severity="note"))
     if decoded.rows is not None:
-        message = f"lacks its last bytes: {decoded.rows} of {header.height} rows are there, the others are grey"
+        message = f"lacks its last bytes or has a damaged part: {decoded.rows} of {header.height} rows are there"
         problems.append(Problem("image_cut", file, message, image.id, severity="warning"))
     if decoded.bits is not None and decoded.bits < 16:
         message = f"uses {decoded.bits} of 16 bits a channel: scaled to 8 bits from those"

@@ -33,13 +33,21 @@ class PictureNotes:
         # In shared memory: loading processes find, the trainer tells.
         self.found = torch.zeros(len(records), dtype=torch.uint8)
         self.found.share_memory_()  # type: ignore[no-untyped-call]
+        self.whole = torch.zeros_like(self.found)
+        self.whole.share_memory_()  # type: ignore[no-untyped-call]
         self.told = torch.zeros_like(self.found)
 
     def add(self, record: ImageRecord, decoded: DecodedImage) -> None:
         """Notes what is to be told of a picture."""
-        value = note_of(decoded)
+        row, value = self.rows[record.id], note_of(decoded)
         if value:
-            self.found[self.rows[record.id]] |= value
+            self.found[row] |= value
+        if not value & _CUT:
+            self.whole[row] = 1
+
+    def is_whole(self, record: ImageRecord) -> bool:
+        """Whether a picture was decoded before, by any process, and nothing of it lacked."""
+        return bool(self.whole[self.rows[record.id]])
 
     def tell(self) -> None:
         """Says in the log what was found since the last time."""
@@ -82,5 +90,5 @@ def sentence(kind: int, count: int, name: str) -> str:
     """What is said of so many pictures, of which one is named."""
     such = f"{name}" if count == 1 else f"{count} pictures, such as {name}"
     if kind == _CUT:
-        return f"{such}: the end of the file is missing, decoded as far as it goes (at least 90 % of the rows)"
+        return f"{such}: the end of the file is missing or a part of it is damaged, decoded as far as it goes (at least 90 % of the rows)"
     return f"{such}: of 16 bits a channel fewer are used, scaled to 8 bits by what the file holds"
