@@ -90,5 +90,6 @@ def sentence(kind: int, count: int, name: str) -> str:
     """What is said of so many pictures, of which one is named."""
     such = f"{name}" if count == 1 else f"{count} pictures, such as {name}"
     if kind == _CUT:
-        return f"{such}: the end of the file is missing or a part of it is damaged, decoded as far as it goes (at least 90 % of the rows)"
+        what = "the end of the file is missing or damaged"
+        return f"{such}: {what}, decoded as far as it goes (at least 90 % of the rows)"
     return f"{such}: of 16 bits a channel fewer are used, scaled to 8 bits by what the file holds"

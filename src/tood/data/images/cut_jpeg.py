@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,10 @@ from tood.errors import ToodError
 _END = b"\xff\xd9"
 # A whole scan ends with its last block: so many bytes before, something is missing in it.
 _TELLING_BYTES = 8
+
+
+_Edit: TypeAlias = tuple[int, int]
+"""A part of a file, from one byte to before another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,43 +46,60 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
         told: what to call it.
         limit: of pixels, as it is for other files.
     """
-    noise = np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8).tobytes()
 
-    def pixels(ends: Sequence[int], noisy: bool) -> NDArray[np.uint8]:
-        with Image.open(BytesIO(_with_ends(data, scans.scans, ends, noise if noisy else b""))) as image:
+    def pixels(edits: Sequence[_Edit], noisy: bool = False) -> NDArray[np.uint8]:
+        with Image.open(BytesIO(_edited(data, scans, edits, noisy))) as image:
             image.load()
             return picture_pixels(image, told)[0]
 
-    ends = [scan.end for scan in scans.scans]
+    def rows(plain: NDArray[np.uint8], edits: Sequence[_Edit]) -> int:
+        return _rows_alike(plain, pixels(edits, True), scans.block)
+
+    ends = [(scan.end, scan.end) for scan in scans.scans]
+    damaged = any(scan.gap is not None for scan in scans.scans)
     try:
         with pillow_quiet(limit):
-            plain = pixels(ends, False)
-            rows = _rows_alike(plain, pixels(ends, True), scans.block)
-            for number, scan in enumerate(scans.scans):
-                if scan.run is None:
-                    continue
-                earlier = [end - _TELLING_BYTES * (at == number) for at, end in enumerate(ends)]
-                if rows < len(plain) or _rows_alike(plain, pixels(earlier, True), scans.block) == len(plain):
-                    ends = [scan.end if scan.run is None else scan.run for scan in scans.scans]
-                    plain = pixels(ends, False)
-                    rows = _rows_alike(plain, pixels(ends, True), scans.block)
-                    break
+            plain = pixels(ends)
+            there = rows(plain, ends)
+            for end in [_run_end(data, scan) for scan in scans.scans if scan.run is not None]:
+                damaged = damaged or there < len(plain)
+                damaged = damaged or rows(plain, [(end, end)]) < len(plain)
+                damaged = damaged or rows(plain, [(end - _TELLING_BYTES, end)]) == len(plain)
+            if damaged:
+                ends = [(_first_damage(scan), scan.end) for scan in scans.scans]
+                plain = pixels(ends)
+                there = rows(plain, ends)
     except (*DECODE_ERRORS, ToodError):
         return None
-    return CutJpeg(plain, rows) if scans.complete or (scans.ended and rows == len(plain)) else None
+    told_whole = scans.complete or (scans.ended and not damaged and there == len(plain))
+    return CutJpeg(plain, there) if told_whole else None
 
 
-def _with_ends(data: bytes, scans: Sequence[Scan], ends: Sequence[int], noise: bytes) -> bytes:
-    """The file with other ends of its scans, and noise after each."""
+def _run_end(data: bytes, scan: Scan) -> int:
+    """Where the bytes end in which a scan's run of equal bytes lies: at the next restart or the scan's end."""
+    places = (data.find(bytes([0xFF, 0xD0 + number]), scan.run, scan.end) for number in range(8))
+    return min((place for place in places if place >= 0), default=scan.end)
+
+
+def _first_damage(scan: Scan) -> int:
+    return min(place for place in (scan.gap, scan.run, scan.end) if place is not None)
+
+
+def _edited(data: bytes, scans: JpegScans, edits: Sequence[_Edit], noisy: bool) -> bytes:
+    """The file without these parts of it, noise in the place of each if asked for."""
+    noise = np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8).tobytes()
+    scan_ends = {scan.end for scan in scans.scans}
     parts, at = [], 0
-    for scan, end in zip(scans, ends, strict=True):
-        there = data[at:end].rstrip(b"\xff")
-        # Where the bytes end at a restart, what comes before its marker is passed over.
-        restarts = sum(data.count(bytes([0xFF, 0xD0 + number]), scan.begin, end) for number in range(8))
-        restart = bytes([0xFF, 0xD0 + restarts % 8])
-        parts += [there, noise, restart if noise else b"", noise]
-        at = scan.end
-    return b"".join([*parts, _END])
+    for begin, end in edits:
+        parts.append(data[at:begin].rstrip(b"\xff"))
+        if noisy:
+            # Where the bytes end at a restart, what comes before its marker is passed over.
+            start = max((scan.begin for scan in scans.scans if scan.begin <= begin), default=begin)
+            restarts = sum(data.count(bytes([0xFF, 0xD0 + number]), start, begin) for number in range(8))
+            again = bytes([0xFF, 0xD0 + restarts % 8]) + noise if end in scan_ends else b""
+            parts += [noise, again]
+        at = end
+    return b"".join([*parts, data[at : scans.scans[-1].end].rstrip(b"\xff"), _END])
 
 
 def _rows_alike(pixels: NDArray[np.uint8], other: NDArray[np.uint8], block: int) -> int:

@@ -46,7 +46,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels.
+# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels. Older ones do not say where a JPEG's
+# bytes end too early, either.
 _RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
 
 
@@ -246,7 +247,7 @@ def _decode_jpeg(
     if scans is None:
         return None
     cmyk = header.channels == 4  # where Pillow knows Adobe's inverted inks
-    if scans.plain and not cmyk:
+    if scans.plain and not cmyk and (_RGB or whole):
         # Without its end it is decoded only if nothing lacks before.
         pixels = _decode_opencv(_without_end(data, scans.scans[0].end), reduction)
         if pixels is not None:

@@ -22,12 +22,14 @@ class Scan:
 
     Attributes:
         begin, end: where they lie in the file.
-        run: where a few hundred equal bytes begin in it, None if nowhere: what a hole or a lost end is filled with, though
-            an even surface may be saved so, too.
+        gap: where the last restart stands before one that does not follow it, None if all follow each other.
+        run: where a few hundred equal bytes begin in it, None if nowhere: what a hole or a lost end is filled with,
+            though an even surface may be saved so, too.
     """
 
     begin: int
     end: int
+    gap: int | None
     run: int | None
 
 
@@ -50,7 +52,7 @@ class JpegScans:
     @property
     def plain(self) -> bool:
         """Whether this is one scan, with nothing to be seen in its bytes that could not be as it was saved."""
-        return len(self.scans) == 1 and self.ended and self.scans[0].run is None
+        return len(self.scans) == 1 and self.ended and self.scans[0].run is self.scans[0].gap is None
 
 
 @dataclass
@@ -103,9 +105,9 @@ def jpeg_scans(data: bytes) -> JpegScans | None:
         elif marker[0] == 0xDA:
             if not _add(frame, body):
                 break
-            at = _end(values, end)
-            if at - end > 0:
-                scans.append(Scan(end, at, _run(values, end, at)))
+            at, gap = _end(values, end)
+            if at > end:
+                scans.append(Scan(end, at, gap, _run(values, end, at)))
             if len(body) and body[-3:-2] != b"\0":
                 _count(frame, body, at - end)
     if not scans or not frame.block:
@@ -147,8 +149,12 @@ def _count(frame: _Frame, body: bytes, length: int) -> None:
         frame.detail[component] = frame.detail.get(component, 0) + length
 
 
-def _end(values: NDArray[np.uint8], begin: int) -> int:
-    """Where the compressed bytes from `begin` on end: at a marker other than a restart's, or at the file's end."""
+def _end(values: NDArray[np.uint8], begin: int) -> tuple[int, int | None]:
+    """Where the compressed bytes from `begin` on end, at a marker other than a restart's or at the file's end; and
+    the `gap` in them.
+    """
+    restarts: list[NDArray[np.int64]] = []
+    end = len(values)
     # A piece at a time, which stays in the processor's cache: a hundredth of the time of decoding.
     for at in range(begin, len(values) - 1, _PIECE):
         marks = values[at : min(at + _PIECE, len(values) - 1)] == 0xFF
@@ -158,10 +164,20 @@ def _end(values: NDArray[np.uint8], begin: int) -> int:
             continue
         places = at + np.flatnonzero(marks)
         following = values[places + 1]
-        others = places[(following < 0xD0) | (following > 0xD7)]
+        others = np.flatnonzero((following < 0xD0) | (following > 0xD7))
+        restarts.append(places[: others[0]] if len(others) else places)
         if len(others):
-            return int(others[0])
-    return len(values)
+            end = int(places[others[0]])
+            break
+    return end, _gap(values, np.concatenate(restarts), begin) if restarts else None
+
+
+def _gap(values: NDArray[np.uint8], restarts: NDArray[np.int64], begin: int) -> int | None:
+    """The restart before one whose number is not the next one, of those at these places."""
+    wrong = np.flatnonzero(values[restarts + 1] & 7 != np.arange(len(restarts)) % 8)
+    if not len(wrong):
+        return None
+    return int(restarts[wrong[0] - 1]) if wrong[0] else begin
 
 
 def _run(values: NDArray[np.uint8], begin: int, end: int) -> int | None:
@@ -172,7 +188,7 @@ def _run(values: NDArray[np.uint8], begin: int, end: int) -> int | None:
     if not same.any():
         return None
     for place in np.flatnonzero(same).tolist():
-        first = start + place * _STEP * _WORD
+        first: int = start + place * _STEP * _WORD
         if (values[first : first + (_STEP + 1) * _WORD] == values[first]).all():
             while first > begin and values[first - 1] == values[first]:
                 first -= 1
