@@ -97,6 +97,12 @@ class Problem:
     annotation_id: int | None = None
     severity: Severity = "error"
 
+    @classmethod
+    def unreadable(cls, path: Path, error: ToodError, number: int) -> Problem:
+        """Of an image file that is missing or cannot be read, with what is said of it; `number` is the image's."""
+        kind = "image_unreadable" if path.exists() else "image_missing"
+        return cls(kind, str(path), str(error).removeprefix(f"{path}: "), number)
+
     def __str__(self) -> str:
         where = [self.file]
         if self.image_id is not None:

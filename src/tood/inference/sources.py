@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.data.files import IMAGE_SUFFIXES, find_images
+from tood.data.files import IMAGE_SUFFIXES, find_images, passed_over_line
 from tood.data.images import DecodedImage, decode_image, decode_picture, eight_bits, significant_bits
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
@@ -134,6 +134,15 @@ def expand_all(sources: object) -> Iterator[ImageSource]:
         yield from expand(sources)
 
 
+def passed_over(source: str | Path) -> str | None:
+    """One line on the files of a folder that it does not stand for, though a person may think so; None without any."""
+    if is_url(str(source)):
+        return None
+    path = _local(source)
+    found = find_images(path) if path.is_dir() else None
+    return passed_over_line(found.passed_over) if found is not None and found.images else None
+
+
 def _local(source: str | Path) -> Path:
     """The path, with a home folder for `~`."""
     try:
@@ -156,10 +165,12 @@ def _files(source: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise ToodError(f"there is no image file or folder {str(path)[:80]}...: {error.strerror}") from error
     if is_folder:
-        found = find_images(path).images
-        if not found:
-            raise ToodError(f"there is no image in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-        yield from found
+        found = find_images(path)
+        if not found.images:
+            sentence = f"there is no image in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
+            line = passed_over_line(found.passed_over)
+            raise ToodError(f"{sentence}; {line}" if line else sentence)
+        yield from found.images
     elif _is_pattern(path):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
         files = [match for match in matches if match.is_file()]

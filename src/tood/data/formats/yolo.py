@@ -71,8 +71,7 @@ class YoloFolder:
             try:
                 size = image_size(path)
             except ToodError as error:
-                kind = "image_unreadable" if path.exists() else "image_missing"
-                problems.append(Problem(kind, str(path), str(error), number))
+                problems.append(Problem.unreadable(path, error, number))
                 continue
             labels_file = self._finder.find(path)
             table = read_labels(labels_file, number, len(self.layout.categories), self.layout.keypoints, problems)

@@ -20,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tood.data.images.cut_jpeg import decode_cut_jpeg
 from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.foreign import what_it_is
 from tood.data.images.headers import ImageHeader, ends_well, parse_header
 from tood.data.images.jpeg_scans import jpeg_scans
 from tood.data.images.limit import pixel_limit, too_large
@@ -46,8 +47,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels. Older ones do not say where a JPEG's
-# bytes end too early, either.
+# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels. Older ones decode a JPEG that ends
+# too early without a word, too.
 _RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
 
 
@@ -221,7 +222,7 @@ def _header(data: bytes, told: str, limit: int) -> ImageHeader:
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except UnidentifiedImageError:
-        raise ToodError(f"{told}: is not an image, or too broken to be recognised as one") from None
+        raise ToodError(f"{told}: {what_it_is(data)}") from None
     except DECODE_ERRORS as error:
         raise ToodError(f"{told}: is not a readable image ({_one_line(error)})") from None
 

@@ -41,7 +41,8 @@ class JpegScans:
         scans: at least one.
         block: rows of a row of its blocks.
         ended: whether the last of them is followed by the marker that ends a picture.
-        complete: whether the scans have all bits of every coefficient of every colour.
+        complete: whether the scans have all bits of every coefficient of every colour, but for the last bit of colours
+            that are next to even.
     """
 
     scans: tuple[Scan, ...]
@@ -112,7 +113,7 @@ def jpeg_scans(data: bytes) -> JpegScans | None:
                 _count(frame, body, at - end)
     if not scans or not frame.block:
         return None
-    return JpegScans(tuple(scans), frame.block, ended, frame.complete or (not ended and frame.nearly_complete))
+    return JpegScans(tuple(scans), frame.block, ended, frame.complete or frame.nearly_complete)
 
 
 def _begin(frame: _Frame, body: bytes) -> bool:
