@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tood.data.dataset import DetectionDataset, Exif, ImageRecord, Problem, Severity
 from tood.data.images import decode_image, image_header, orientation, turned_size
+from tood.data.notes import NARROW
 from tood.data.splits import read_leniently, require_images
 from tood.errors import ToodError
 from tood.machine import usable_cores
@@ -133,6 +134,9 @@ def _check_image(image: ImageRecord) -> list[Problem]:
     if decoded.bits is not None and decoded.bits < 16:
         message = f"uses {decoded.bits} of 16 bits a channel: scaled to 8 bits from those"
         problems.append(Problem("few_bits", file, message, image.id, severity="note"))
+    if decoded.levels is not None:
+        message = f"has {decoded.levels} levels in 8 bits: {NARROW}"
+        problems.append(Problem("few_levels", file, message, image.id, severity="warning"))
     if _is_grey(decoded.pixels):
         problems.append(Problem("grey", file, "is grey: it has no colour", image.id, severity="note"))
     return problems

@@ -105,7 +105,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = [self.file]
-        if self.image_id is not None:
+        # Where the file is the image itself, its number tells nothing.
+        if self.image_id is not None and self.kind not in ("image_unreadable", "image_missing"):
             where.append(f"image {self.image_id}")
         if self.annotation_id is not None:
             where.append(f"annotation {self.annotation_id}")

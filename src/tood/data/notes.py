@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_CUT, _SHALLOW = 1, 2
+_CUT, _SHALLOW, _NARROW = 1, 2, 4
+
+NARROW = (
+    "the values fill a small part of the range of their bits, and few grey levels are left of them in 8 bits; to keep "
+    "more, save 8-bit pictures with the range in use spread to 0..255, the same for all pictures"
+)
 
 
 class PictureNotes:
-    """Pictures that were decoded as far as they go, or by fewer bits than their files have room for.
+    """Pictures that were decoded as far as they go, by fewer bits than their files have room for, or to few levels.
 
     A picture is told of once, however often and by whichever of the loading processes it is decoded.
 
@@ -53,7 +58,7 @@ class PictureNotes:
         """Says in the log what was found since the last time."""
         new = self.found & ~self.told
         self.told |= new
-        for value in (_CUT, _SHALLOW):
+        for value in (_CUT, _SHALLOW, _NARROW):
             rows = torch.nonzero(new & value).ravel().tolist()
             if rows:
                 log.warning("%s", sentence(value, len(rows), self.paths[rows[0]]))
@@ -63,7 +68,7 @@ class SourceNotes:
     """The same of pictures that come one by one, by their names."""
 
     def __init__(self) -> None:
-        self.found: dict[int, list[str]] = {_CUT: [], _SHALLOW: []}
+        self.found: dict[int, list[str]] = {_CUT: [], _SHALLOW: [], _NARROW: []}
 
     def add(self, name: str, decoded: DecodedImage) -> None:
         """Notes what is to be told of a picture."""
@@ -83,7 +88,7 @@ class SourceNotes:
 def note_of(decoded: DecodedImage) -> int:
     """What is to be told of a picture, 0 if nothing."""
     shallow = decoded.bits is not None and decoded.bits < 16
-    return _CUT * (decoded.rows is not None) + _SHALLOW * shallow
+    return _CUT * (decoded.rows is not None) + _SHALLOW * shallow + _NARROW * (decoded.levels is not None)
 
 
 def sentence(kind: int, count: int, name: str) -> str:
@@ -92,4 +97,6 @@ def sentence(kind: int, count: int, name: str) -> str:
     if kind == _CUT:
         what = "the end of the file is missing or damaged"
         return f"{such}: {what}, decoded as far as it goes (at least 90 % of the rows)"
+    if kind == _NARROW:
+        return f"{such}: {NARROW}"
     return f"{such}: of 16 bits a channel fewer are used, scaled to 8 bits by what the file holds"

@@ -50,7 +50,7 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
     def pixels(edits: Sequence[_Edit], noisy: bool = False) -> NDArray[np.uint8]:
         with Image.open(BytesIO(_edited(data, scans, edits, noisy))) as image:
             image.load()
-            return picture_pixels(image, told)[0]
+            return picture_pixels(image, told).pixels
 
     def rows(plain: NDArray[np.uint8], edits: Sequence[_Edit]) -> int:
         return _rows_alike(plain, pixels(edits, True), scans.block)

@@ -9,7 +9,7 @@ as it goes, if nearly all of its rows are there.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tood.data.images.cut_jpeg import decode_cut_jpeg
-from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.decoded import DecodedImage
+from tood.data.images.depth import from_sixteen_bits
 from tood.data.images.foreign import what_it_is
 from tood.data.images.headers import ImageHeader, ends_well, parse_header
 from tood.data.images.jpeg_scans import jpeg_scans
@@ -50,21 +51,6 @@ _REDUCED = {
 # Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels. Older ones decode a JPEG that ends
 # too early without a word, too.
 _RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedImage:
-    """An image and what was found in decoding it.
-
-    Attributes:
-        pixels: [H, W, 3] uint8 RGB.
-        bits: bits of a channel that a file of more than 8 uses; None of a file of 8.
-        rows: of a JPEG of which a part is gone, the number of its stored rows that are there; None of a whole file.
-    """
-
-    pixels: NDArray[np.uint8]
-    bits: int | None = None
-    rows: int | None = None
 
 
 def read_image(
@@ -130,7 +116,7 @@ def decode_image(
             f"{told}: the file says {header.width}x{header.height} pixels, but holds "
             f"{pixels.shape[1]}x{pixels.shape[0]}"
         )
-    return decoded if turn == 1 else DecodedImage(upright(pixels, turn), decoded.bits, decoded.rows)
+    return decoded if turn == 1 else replace(decoded, pixels=upright(pixels, turn))
 
 
 def reduced_shape(height: int, width: int, reduction: int) -> tuple[int, int]:
@@ -289,8 +275,7 @@ def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
     deep = deep_colours(whole, (header.height, header.width))
     if deep is None:
         return None
-    bits = significant_bits(deep, significant_bits_told(data))
-    return DecodedImage(eight_bits(deep, bits), bits)
+    return from_sixteen_bits(deep, significant_bits_told(data))
 
 
 def _decode_opencv(data: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8] | None:
@@ -311,7 +296,7 @@ def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:
     try:
         with pillow_quiet(limit), Image.open(BytesIO(data)) as image:
             image.load()
-            return DecodedImage(*picture_pixels(image, told, data))
+            return picture_pixels(image, told, data)
     except ToodError:
         raise
     except Image.DecompressionBombError:

@@ -19,7 +19,7 @@ _STARTS = {
     b"\x1f\x8b": "is packed by gzip: unpack it",
     b"\x1a\x45\xdf\xa3": "is a video: save its frames as JPEG or PNG",
     b"\x93NUMPY": f"is a NumPy array: {_SAVE_AS}",
-    b"\0\5\x16\7": "is a side file of macOS (AppleDouble), not the picture itself: copy the file of its name without ._",
+    b"\0\5\x16\7": "is a side file of macOS, not the picture itself: copy the file of its name without ._",
 }
 
 
