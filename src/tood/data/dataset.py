@@ -98,15 +98,14 @@ class Problem:
     severity: Severity = "error"
 
     @classmethod
-    def unreadable(cls, path: Path, error: ToodError, number: int) -> Problem:
-        """Of an image file that is missing or cannot be read, with what is said of it; `number` is the image's."""
+    def unreadable(cls, path: Path, error: ToodError) -> Problem:
+        """Of an image file that is missing or cannot be read, with what is said of it."""
         kind = "image_unreadable" if path.exists() else "image_missing"
-        return cls(kind, str(path), str(error).removeprefix(f"{path}: "), number)
+        return cls(kind, str(path), str(error).removeprefix(f"{path}: "))
 
     def __str__(self) -> str:
         where = [self.file]
-        # Where the file is the image itself, its number tells nothing.
-        if self.image_id is not None and self.kind not in ("image_unreadable", "image_missing"):
+        if self.image_id is not None:
             where.append(f"image {self.image_id}")
         if self.annotation_id is not None:
             where.append(f"annotation {self.annotation_id}")

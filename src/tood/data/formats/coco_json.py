@@ -160,9 +160,8 @@ def _located(table: _ImageTable, located: LocatedImages, path: Path, problems: l
             sizes[at] = image_size(table.paths[at])
         except ToodError as error:
             known[at] = False
-            found = Problem.unreadable(table.paths[at], error, ids[at])
-            message = f"{found.message}, and {file} tells no width and height of it"
-            problems.append(replace(found, message=message))
+            kind = Problem.unreadable(table.paths[at], error).kind
+            problems.append(Problem(kind, file, f"tells no width and height, and {error}", ids[at]))
     message = f"{len(untold)} of its images have no width and height there: those of the image files are taken"
     problems.append(Problem("size_from_image", file, message, severity="warning"))
     kept = np.flatnonzero(known).tolist()

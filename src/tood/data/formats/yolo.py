@@ -71,7 +71,7 @@ class YoloFolder:
             try:
                 size = image_size(path)
             except ToodError as error:
-                problems.append(Problem.unreadable(path, error, number))
+                problems.append(Problem.unreadable(path, error))
                 continue
             labels_file = self._finder.find(path)
             table = read_labels(labels_file, number, len(self.layout.categories), self.layout.keypoints, problems)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tood.data.images.jpeg_scans import JpegScans, Scan
+from tood.data.images.opencv import TELLS_MISSING, decode_unended
 from tood.data.images.pillow import DECODE_ERRORS, picture_pixels, pillow_quiet
 from tood.errors import ToodError
 
 _END = b"\xff\xd9"
-# A whole scan ends with its last block: so many bytes before, something is missing in it.
-_TELLING_BYTES = 8
+# A whole scan ends with its last block: without so many bytes, something is missing in it.
+_TELLING_BYTES = 128
 
 
 _Edit: TypeAlias = tuple[int, int]
@@ -37,8 +38,7 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
 
     How far it goes is found by decoding it twice, with nothing and with noise after the last byte of each scan: rows
     that the noise does not reach are there. This holds of progressive files too, whose last scan sharpens what earlier
-    ones drew. Long runs of equal bytes fill holes, or are an even surface: then the scan ends with its last block, and
-    noise in the place of its last bytes shows.
+    ones drew. Long runs of equal bytes fill holes, or are an even surface: then the scan ends with its last block.
 
     Args:
         data: the file.
@@ -61,10 +61,9 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
         with pillow_quiet(limit):
             plain = pixels(ends)
             there = rows(plain, ends)
+            damaged = damaged or there < len(plain) or _goes_on(data, scans)
             for end in [_run_end(data, scan) for scan in scans.scans if scan.run is not None]:
-                damaged = damaged or there < len(plain)
                 damaged = damaged or rows(plain, [(end, end)]) < len(plain)
-                damaged = damaged or rows(plain, [(end - _TELLING_BYTES, end)]) == len(plain)
             if damaged:
                 ends = [(_first_damage(scan), scan.end) for scan in scans.scans]
                 plain = pixels(ends)
@@ -73,6 +72,17 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
         return None
     told_whole = scans.complete or (scans.ended and not damaged and there == len(plain))
     return CutJpeg(plain, there) if told_whole else None
+
+
+def _goes_on(data: bytes, scans: JpegScans) -> bool:
+    """Whether the only scan of a file with a run of equal bytes goes on after its last block: not all that was saved.
+
+    A decoder that stops where bytes lack stops nowhere, then, though the last ones are taken away.
+    """
+    (scan, *others) = scans.scans
+    if others or not scans.ended or scan.run is None or _run_end(data, scan) != scan.end or not TELLS_MISSING:
+        return False
+    return scan.end - scan.begin > _TELLING_BYTES and decode_unended(data, scan.end - _TELLING_BYTES) is not None
 
 
 def _run_end(data: bytes, scan: Scan) -> int:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -25,6 +24,7 @@ from tood.data.images.foreign import what_it_is
 from tood.data.images.headers import ImageHeader, ends_well, parse_header
 from tood.data.images.jpeg_scans import jpeg_scans
 from tood.data.images.limit import pixel_limit, too_large
+from tood.data.images.opencv import REDUCTIONS, TELLS_MISSING, decode_everyday, decode_unended
 from tood.data.images.orientation import (
     is_tiff,
     orientation,
@@ -40,17 +40,6 @@ ROWS_NEEDED = 0.9
 """Of a JPEG of which a part is gone, the share of its rows that must be there."""
 
 _HEADER_BYTES = 1 << 16
-# Bytes that libjpeg wants to see after the last one of a picture.
-_LOOKED_AHEAD = 16
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
-# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels. Older ones decode a JPEG that ends
-# too early without a word, too.
-_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
 
 
 def read_image(
@@ -97,8 +86,8 @@ def decode_image(
         ToodError: missing, empty, truncated, broken, too large or not an image, or not of the expected size.
         ValueError: a reduction that there is not.
     """
-    if reduction not in _REDUCED:
-        raise ValueError(f"reduction is {reduction}: there are {', '.join(map(str, _REDUCED))}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction}: there are {', '.join(map(str, REDUCTIONS))}")
     data, told = _bytes_of(source, name)
     limit = pixel_limit(max_pixels)
     header = _checked_header(data, told, limit)
@@ -234,13 +223,13 @@ def _decode_jpeg(
     if scans is None:
         return None
     cmyk = header.channels == 4  # where Pillow knows Adobe's inverted inks
-    if scans.plain and not cmyk and (_RGB or whole):
+    if scans.plain and not cmyk and (TELLS_MISSING or whole):
         # Without its end it is decoded only if nothing lacks before.
-        pixels = _decode_opencv(_without_end(data, scans.scans[0].end), reduction)
+        pixels = decode_unended(data, scans.scans[0].end, reduction)
         if pixels is not None:
             return DecodedImage(pixels)
     elif whole:
-        pixels = None if cmyk else _decode_opencv(np.frombuffer(data, np.uint8), reduction)
+        pixels = None if cmyk else decode_everyday(data, reduction)
         return None if pixels is None else DecodedImage(pixels)
     cut = decode_cut_jpeg(data, scans, told, limit)
     if cut is None:
@@ -252,17 +241,9 @@ def _decode_jpeg(
     if cut.rows < header.height:
         return DecodedImage(cut.pixels, rows=cut.rows)
     if reduction > 1 and scans.ended and not cmyk:
-        pixels = _decode_opencv(np.frombuffer(data, np.uint8), reduction)
+        pixels = decode_everyday(data, reduction)
         return None if pixels is None else DecodedImage(pixels)
     return DecodedImage(cut.pixels)
-
-
-def _without_end(data: bytes, end: int) -> NDArray[np.uint8]:
-    """A JPEG's bytes up to the marker that ends it, and a few more, as the decoder looks ahead."""
-    there = np.empty(end + _LOOKED_AHEAD, np.uint8)
-    there[:end] = np.frombuffer(data, np.uint8, end)
-    there[end:] = 0
-    return there
 
 
 def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
@@ -270,26 +251,12 @@ def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
     if whole is None:
         return None
     if header.bits <= 8:
-        pixels = _decode_opencv(np.frombuffer(whole, np.uint8), 1)
+        pixels = decode_everyday(whole)
         return None if pixels is None else DecodedImage(pixels)
     deep = deep_colours(whole, (header.height, header.width))
     if deep is None:
         return None
     return from_sixteen_bits(deep, significant_bits_told(data))
-
-
-def _decode_opencv(data: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8] | None:
-    try:
-        # Spreads grey and palette to three channels, drops alpha.
-        straight = _RGB if reduction == 1 else 0
-        flags = (straight or _REDUCED[reduction]) | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(data, flags)
-        if pixels is None or pixels.ndim != 3:
-            return None
-        rgb: NDArray[np.uint8] = pixels if straight else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    except (cv2.error, MemoryError):
-        return None
-    return rgb
 
 
 def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:

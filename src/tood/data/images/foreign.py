@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _SAVE_AS = "save it as JPEG or PNG"
-_AGAIN = "was saved in the place of the picture: fetch the picture again"
+_AGAIN = "saved in the place of the picture: fetch the picture again"
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "a HEIC picture"),
     **dict.fromkeys((b"avif", b"avis"), "an AVIF picture"),
@@ -14,7 +14,7 @@ _STARTS = {
     b"\xff\x0a": f"is a JPEG XL picture, which is not read: {_SAVE_AS}",
     b"\0\0\0\x0cJXL ": f"is a JPEG XL picture, which is not read: {_SAVE_AS}",
     b"FUJIFILMCCD-RAW": f"is a camera's raw picture, which is not read: {_SAVE_AS}",
-    b"%PDF-": f"is a PDF document: {_SAVE_AS}",
+    b"%PDF-": f"is a PDF document, not an image: {_SAVE_AS}",
     b"PK\3\4": "is a zip archive: unpack it",
     b"\x1f\x8b": "is packed by gzip: unpack it",
     b"\x1a\x45\xdf\xa3": "is a video: save its frames as JPEG or PNG",
@@ -35,13 +35,13 @@ def what_it_is(data: bytes) -> str:
         return f"is a DICOM file, which is not read: {_SAVE_AS}"
     text = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "is a pointer of git-lfs, the picture itself was not fetched: run `git lfs pull` in its repository"
+        return "is a pointer of git-lfs, not the image itself, which was not fetched: run `git lfs pull` in its repository"
     if b"<svg" in text and text.startswith(b"<"):
         return f"is an SVG drawing, which is not read: {_SAVE_AS}"
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
-        return f"is a web page, which {_AGAIN}"
+        return f"is not an image but a web page, {_AGAIN}"
     if text.startswith((b"<?xml", b"<error", b"{", b"[")):
-        return f"is a text, perhaps a server's answer, which {_AGAIN}"
+        return f"is not an image but a text, perhaps a server's answer, {_AGAIN}"
     if data and not data.strip(b"\0"):
         return "holds nothing but zero bytes: its content was lost, copy it again"
     return "is not an image, or too broken to be recognised as one"
