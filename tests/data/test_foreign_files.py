@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from bright_square import BrightRectangle
 from dataset_files import box_row, coco, write_coco_folder, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.predict import _images
 from tood.data import check_dataset, image_size, load_dataset, read_image
-from tood.data.formats import open_folder
 from tood.errors import ToodError
 from tood.inference import Detector, expand
-from tood.training.run import RunConfig, open_datasets
+from tood.training.config import RunConfig
+from tood.training.run import open_datasets
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
 FILES = {
@@ -72,7 +73,9 @@ def yolo(root: Path) -> Path:
 
 
 def voc(root: Path) -> Path:
-    body = "<object><name>cat</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+    body = (
+        "<object><name>cat</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+    )
     names = [f"{part}{n}" for part in ("train", "val") for n in "123"]
     write_voc_folder(
         root,
@@ -94,9 +97,9 @@ def untold_coco(root: Path) -> Path:
 @pytest.mark.parametrize("make", [yolo, voc, untold_coco])
 @pytest.mark.parametrize("content", [b"", b"<html></html>"])
 def test_skip_covers_pictures_that_cannot_be_measured(
-    make: object, content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make: Callable[[Path], Path], content: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = make(tmp_path / "data")  # type: ignore[operator]
+    root = make(tmp_path / "data")
     for part in ("train", "val"):
         path = sorted(image.path for image in load_dataset(root, part).images)[0]
         path.write_bytes(content)
@@ -106,9 +109,7 @@ def test_skip_covers_pictures_that_cannot_be_measured(
         assert sum(p.kind == "image_unreadable" for p in check_dataset(root, part).problems) == 1
     caplog.clear()
     config = RunConfig()
-    found = open_datasets(
-        config.model_copy(update={"data": config.data}) if hasattr(config, "model_copy") else with_data(config, root)
-    )
+    found = open_datasets(replace(config, data=replace(config.data, path=str(root), unreadable="skip")))
     assert [len(found.training.images), len(found.validation.images)] == [2, 2]  # type: ignore[union-attr]
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [("left out of split" in text, "1 picture" in text) for text in told] == [(True, True)] * 2

@@ -35,7 +35,9 @@ def what_it_is(data: bytes) -> str:
         return f"is a DICOM file, which is not read: {_SAVE_AS}"
     text = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"version https://git-lfs.github.com/spec/"):
-        return "is a pointer of git-lfs, not the image itself, which was not fetched: run `git lfs pull` in its repository"
+        return (
+            "is a pointer of git-lfs, not the image itself, which was not fetched: run `git lfs pull` in its repository"
+        )
     if b"<svg" in text and text.startswith(b"<"):
         return f"is an SVG drawing, which is not read: {_SAVE_AS}"
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")):
