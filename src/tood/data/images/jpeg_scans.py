@@ -11,6 +11,8 @@ from tood.data.images.headers import JPEG_FRAMES
 
 _COEFFICIENTS = 64
 _WORD = 8
+# Fill bytes, and markers without a body.
+_ALONE = frozenset({0xFF, 0x01, *range(0xD0, 0xD8)})
 # Words from one that is looked at to the next, in looking for long runs of equal bytes.
 _STEP = 16
 _PIECE = 1 << 15
@@ -68,18 +70,18 @@ class _Frame:
 
     block: int = 0
     blocks: int = 0
-    missing: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    missing: dict[int, list[int]] = field(default_factory=dict)
     detail: dict[int, int] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        return bool(self.missing) and not any((left != 0).any() for left in self.missing.values())
+        return bool(self.missing) and not any(map(any, self.missing.values()))
 
     @property
     def nearly_complete(self) -> bool:
         """The same, but for the last bit of components that have next to no detail to sharpen."""
         return bool(self.missing) and all(
-            not (left != 0).any() or (left.max() == 1 and not left[0] and 8 * self.detail.get(name, 0) < self.blocks)
+            not any(left) or (max(left) == 1 and not left[0] and 8 * self.detail.get(name, 0) < self.blocks)
             for name, left in self.missing.items()
         )
 
@@ -91,7 +93,7 @@ def jpeg_scans(data: bytes) -> JpegScans | None:
     scans: list[Scan] = []
     at = 2
     while True:
-        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in (0xFF, 0x01, *range(0xD0, 0xD8)):
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in _ALONE:
             at += 1 if data[at + 1] == 0xFF else 2
         marker, end = data[at + 1 : at + 2], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         ended = data[at : at + 2] == b"\xff\xd9"
@@ -121,7 +123,7 @@ def _begin(frame: _Frame, body: bytes) -> bool:
     if len(body) < 6 or not body[5] or len(body) < 6 + 3 * body[5]:
         return False
     parts = [body[6 + 3 * number : 9 + 3 * number] for number in range(body[5])]
-    frame.missing = {part[0]: np.full(_COEFFICIENTS, 16) for part in parts}
+    frame.missing = {part[0]: [16] * _COEFFICIENTS for part in parts}
     frame.block = 8 * max(part[1] & 15 for part in parts)
     height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
     frame.blocks = -(-height // 8) * -(-width // 8)
@@ -138,10 +140,11 @@ def _add(frame: _Frame, body: bytes) -> bool:
     if not count or len(body) < 1 + 2 * count + 3:
         return False
     first, last, bits = body[1 + 2 * count : 4 + 2 * count]
+    last = min(last, _COEFFICIENTS - 1)
     if any(component not in frame.missing for component in _components(body)):
         return False
     for component in _components(body):
-        frame.missing[component][first : last + 1] = bits & 15
+        frame.missing[component][first : last + 1] = [bits & 15] * (last + 1 - first)
     return True
 
 
