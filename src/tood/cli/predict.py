@@ -152,6 +152,7 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
     from tood.cli.prediction_folder import written_before
     from tood.errors import ToodError
     from tood.inference import expand, is_many, is_url
+    from tood.inference.sources import passed_over
 
     found: list[tuple[Any, bool, bool]] = []
     manifests: dict[Path, Manifest] = {}
@@ -167,14 +168,16 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
             for image in expand(source):
                 drawn = not is_url(image.name) and is_drawn(Path(image.name))
                 found.append((image.content, drawn, many))
+            if many and (line := passed_over(source)):
+                typer.echo(line, err=True)
         except ToodError as error:
             failures.append(error)
     only_drawn = all(drawn for _, drawn, _ in found)
     taken = [content for content, drawn, many in found if not drawn or (only_drawn and not many)]
-    passed_over = len(found) - len(taken)
-    if passed_over:
-        pictures = "picture that tood predict drew is" if passed_over == 1 else "pictures that tood predict drew are"
-        typer.echo(f"{passed_over:,} {pictures} passed over", err=True)
+    left = len(found) - len(taken)
+    if left:
+        pictures = "picture that tood predict drew is" if left == 1 else "pictures that tood predict drew are"
+        typer.echo(f"{left:,} {pictures} passed over", err=True)
         if not taken and not failures:
             failures.append(ToodError("there is no other picture: name what to look at"))
     return taken

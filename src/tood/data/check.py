@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tood.choices import Exif
 from tood.data.dataset import DetectionDataset, ImageRecord, Problem, Severity
 from tood.data.images import decode_image, image_header, orientation, turned_size
+from tood.data.notes import NARROW
 from tood.data.splits import read_leniently, require_images
 from tood.errors import PictureError, ToodError
 from tood.machine import usable_cores
@@ -131,11 +132,14 @@ def _check_image(image: ImageRecord) -> list[Problem]:
         message = f"its EXIF orientation is {value}: {used if turned else 'not applied, the pixels are used as stored'}"
         problems.append(Problem("exif_orientation", file, message, image.id, severity="note"))
     if decoded.rows is not None:
-        message = f"lacks its last bytes: {decoded.rows} of {header.height} rows are there, the others are grey"
+        message = f"lacks its last bytes or has a damaged part: {decoded.rows} of {header.height} rows are there"
         problems.append(Problem("image_cut", file, message, image.id, severity="warning"))
     if decoded.bits is not None and decoded.bits < 16:
         message = f"uses {decoded.bits} of 16 bits a channel: scaled to 8 bits from those"
         problems.append(Problem("few_bits", file, message, image.id, severity="note"))
+    if decoded.levels is not None:
+        message = f"has {decoded.levels} levels in 8 bits: {NARROW}"
+        problems.append(Problem("few_levels", file, message, image.id, severity="warning"))
     if _is_grey(decoded.pixels):
         problems.append(Problem("grey", file, "is grey: it has no colour", image.id, severity="note"))
     return problems

@@ -95,6 +95,12 @@ class Problem:
     annotation_id: int | None = None
     severity: Severity = "error"
 
+    @classmethod
+    def unreadable(cls, path: Path, error: ToodError) -> Problem:
+        """Of an image file that is missing or cannot be read, with what is said of it."""
+        kind = "image_unreadable" if path.exists() else "image_missing"
+        return cls(kind, str(path), str(error).removeprefix(f"{path}: "))
+
     def __str__(self) -> str:
         where = [self.file]
         if self.image_id is not None:

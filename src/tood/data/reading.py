@@ -62,6 +62,7 @@ class ImageReader:
                 exif=record.turned,
                 expected_size=(record.width, record.height),
                 reduction=self.reduction(record),
+                whole=self.notes is not None and self.notes.is_whole(record),
             )
         except ToodError as error:
             raise UnreadableImageError(str(error)) from None

@@ -56,7 +56,12 @@ def available_splits(root: str | Path) -> dict[str, SplitInfo]:
 
 
 def load_dataset(
-    root: str | Path, split: str | None = None, *, images_required: bool = True, exif: Exif = "auto"
+    root: str | Path,
+    split: str | None = None,
+    *,
+    images_required: bool = True,
+    exif: Exif = "auto",
+    keep_going: bool = False,
 ) -> DetectionDataset:
     """Load one split, without opening the images (COCO, VOC) or reading their headers only (YOLO).
 
@@ -69,13 +74,21 @@ def load_dataset(
         exif: what the labels of pictures with an EXIF orientation were made on, where they do not tell by a picture's
             size: the pixels as `stored`, or the `turned` picture; `auto` takes them as stored, and a warning in the log
             tells how many there are.
+        keep_going: leave out pictures that cannot even be measured, where the labels tell no size, with a warning in
+            the log; else they are an error.
 
     Raises:
         ToodError: no dataset, no such split, a broken file, duplicate ids, unknown category ids, missing images, or no
             image at all. The sentence tells the first such error; `check_dataset` lists them all.
     """
     folder = open_folder(root)
-    return load_split(folder, resolve_split(folder, split), images_required=images_required, exif=exif)
+    name = resolve_split(folder, split)
+    dataset = load_split(folder, name, images_required=images_required, exif=exif, keep_going=keep_going)
+    left_out = [problem for problem in dataset.problems if problem.kind == "image_unreadable"]
+    if left_out:
+        what = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures, the first of which is here"
+        log.warning("%s: left out of split %r (%s)", left_out[0], dataset.split, what)
+    return dataset
 
 
 def load_split(

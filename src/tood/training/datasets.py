@@ -54,13 +54,14 @@ def open_datasets(config: RunConfig) -> Datasets:
         ToodError: if a split cannot be read, has no boxes to learn from, or the two differ in their classes.
     """
     splits = pick_splits(config.data.path, train=config.data.train, val=config.data.val)
-    training = load_dataset(config.data.path, splits.train, exif=config.data.exif)
+    skip = config.data.unreadable == "skip"
+    training = load_dataset(config.data.path, splits.train, exif=config.data.exif, keep_going=skip)
     if training.object_count == 0:
         why = _why_nothing(training)
         raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from: {why}")
     if splits.val is None:
         return Datasets(training, None, False, f"{splits.note}: there will be no AP, and best.safetensors is the last")
-    validation = load_dataset(config.data.path, splits.val, exif=config.data.exif)
+    validation = load_dataset(config.data.path, splits.val, exif=config.data.exif, keep_going=skip)
     if validation.object_count == 0:
         note = f"nothing can be measured on split '{validation.split}': {_why_nothing(validation)}"
         return Datasets(training, None, False, f"{note}; there will be no AP, and best.safetensors is the last")

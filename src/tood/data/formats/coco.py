@@ -168,7 +168,7 @@ def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, .
         try:
             size = image_size(path)
         except ToodError as error:
-            problems.append(Problem("image_unreadable", str(path), str(error), number))
+            problems.append(Problem.unreadable(path, error))
             continue
         images.append(empty_record(number, path, size, path.relative_to(folder).as_posix()))
     return tuple(images), tuple(problems)

@@ -174,7 +174,8 @@ def _located(table: _ImageTable, located: LocatedImages, path: Path, problems: l
             sizes[at] = image_size(table.paths[at])
         except ToodError as error:
             known[at] = False
-            problems.append(Problem("size_missing", file, f"tells no width and height, and {error}", ids[at]))
+            kind = Problem.unreadable(table.paths[at], error).kind
+            problems.append(Problem(kind, file, f"tells no width and height, and {error}", ids[at]))
     message = f"{len(untold)} of its images have no width and height there: those of the image files are taken"
     problems.append(Problem("size_from_image", file, message, severity="warning"))
     kept = np.flatnonzero(known).tolist()

@@ -93,7 +93,7 @@ class VocFolder:
             try:
                 size = annotation.size or size_that_holds(path, annotation.boxes)
             except ToodError as error:
-                problems.append(Problem("image_unreadable", str(path), str(error), number))
+                problems.append(Problem.unreadable(path, error))
                 continue
             record = _record(number, path, found.file_name, size, annotation, labels, next_box, xml, problems)
             next_box += len(record.boxes)

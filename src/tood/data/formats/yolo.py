@@ -73,8 +73,7 @@ class YoloFolder:
             try:
                 size = image_size(path)
             except ToodError as error:
-                kind = "image_unreadable" if path.exists() else "image_missing"
-                problems.append(Problem(kind, str(path), str(error), number))
+                problems.append(Problem.unreadable(path, error))
                 continue
             table, found = tables[path]
             problems.extend(replace(problem, image_id=number) for problem in found)

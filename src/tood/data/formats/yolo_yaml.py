@@ -20,6 +20,7 @@ from tood.data.formats.text import other_encoding, read_text
 from tood.data.formats.yolo_labels import Keypoints
 from tood.data.formats.yolo_paths import PathFinder, holds_images, plain_path
 from tood.errors import ToodError, one_line
+from tood.yaml_text import is_bad_escape
 
 SPLITS = ("train", "val", "trainval", "test")
 # Of two that mean one split, the first counts.
