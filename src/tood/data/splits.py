@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from tood.data.dataset import DetectionDataset, Exif, Problem
 from tood.data.exif import oriented
-from tood.data.files import file_identity, find_images, passed_over_line
+from tood.data.files import find_images, passed_over_line
 from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
 from tood.errors import ToodError, quoted
+from tood.file_identity import file_identity
 
 log = logging.getLogger(__name__)
 

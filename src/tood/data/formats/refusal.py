@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tood.data.files import IMAGE_SUFFIXES, is_hidden
+from tood.data.files import IMAGE_SUFFIXES, is_hidden, subfolders
 from tood.data.formats.folder import DatasetFolder
 from tood.data.formats.text import read_text
 from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_plain import folder_splits
-from tood.data.formats.yolo_yaml import subfolders
 from tood.errors import ToodError, quoted
 
 WANTED = (

@@ -8,13 +8,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tood.data.files import IMAGE_SUFFIXES, is_hidden
+from tood.data.files import IMAGE_SUFFIXES, find_files, is_hidden, subfolders
 from tood.data.formats.folder import SplitInfo, canonical
 from tood.data.formats.voc_names import KnownNames, Pictures, list_names
 from tood.errors import ToodError
@@ -54,7 +53,7 @@ def voc_layout(root: Path) -> VocLayout | None:
     """
     if (own := _annotation_folder(root)) is not None:
         return _standard(root, own)
-    inner = {child: child / "Annotations" for child in _children(root)}
+    inner = {child: child / "Annotations" for child in subfolders(root)}
     return _only(root, {child: found for child, found in inner.items() if found.is_dir()})
 
 
@@ -67,13 +66,13 @@ def layout_below(root: Path) -> VocLayout | None:
     Raises:
         ToodError: as `voc_layout`.
     """
-    children = _children(root)
-    for folders in (children, [inside for child in children for inside in _children(child)]):
+    children = subfolders(root)
+    for folders in (children, [inside for child in children for inside in subfolders(child)]):
         found = {folder: own for folder in folders if (own := _annotation_folder(folder)) is not None}
         if (layout := _only(root, found)) is not None:
             return layout
     for place in (root, *_named_like(root, _IMAGE_FOLDERS)):
-        folders = [child for child in _children(place) if canonical(child.name) in _USUAL and _has_xml(child)]
+        folders = [child for child in subfolders(place) if canonical(child.name) in _USUAL and _has_xml(child)]
         if folders:
             return _split_folders([(folder, folder, (folder,)) for folder in folders])
     xml_files = {
@@ -211,43 +210,18 @@ def _of_class(path: Path, stems: set[str]) -> bool:
 
 def _named_like(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     """Sub-folders by these lower-case names, whatever the case of their own; in the order of the names."""
-    found = [child for child in _children(folder) if child.name.lower() in names]
+    found = [child for child in subfolders(folder) if child.name.lower() in names]
     return tuple(sorted(found, key=lambda child: (names.index(child.name.lower()), child.name)))
 
 
-def _children(folder: Path) -> list[Path]:
-    """The sub-folders that no system or program keeps for itself."""
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
-    except OSError:
-        return []
-    return [folder / name for name in names]
-
-
 def _has_xml(folder: Path) -> bool:
-    return next(_walk_xml(folder, _DEPTH), None) is not None
+    return next(find_files(folder, ".xml", _DEPTH), None) is not None
 
 
-def _xml_files(folder: Path, depth: int = 1 << 10) -> dict[str, Path]:
+def _xml_files(folder: Path, depth: int | None = None) -> dict[str, Path]:
     """The xml files of a folder and its sub-folders, by their place in it without the suffix, in its order."""
-    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _walk_xml(folder, depth)}
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_files(folder, ".xml", depth)}
     return {name: found[name] for name in sorted(found)}
-
-
-def _walk_xml(folder: Path, depth: int) -> Iterator[Path]:
-    """xml files but hidden ones, such as macOS's `._a.xml`; linked folders are entered, each once."""
-    entered: set[tuple[int, int]] = set()
-    top = len(folder.parts)
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        inside = Path(parent)
-        identity = inside.stat()
-        if (identity.st_dev, identity.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((identity.st_dev, identity.st_ino))
-        folders[:] = sorted(name for name in folders if not is_hidden(name)) if len(inside.parts) - top < depth else []
-        yield from (inside / name for name in files if name.lower().endswith(".xml") and not is_hidden(name))
 
 
 def _has_picture(xml: Path) -> bool:
