@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -13,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tood.file_identity import file_identity
-from tood.whole_file import Look, whole_file
+from tood.whole_file import Look, sha256_of, whole_file
 
 _VERSION = 1
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class FileStamp:
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
             return FileStamp(0, 0, f"-> {os.readlink(path)}")  # noqa: PTH115 - as it is written, unchanged
-        return FileStamp(found.st_size, found.st_mtime_ns, _digest(path))
+        return FileStamp(found.st_size, found.st_mtime_ns, sha256_of(path))
 
     @staticmethod
     def of_hard_link(path: Path, source: Path) -> FileStamp:
@@ -69,7 +67,7 @@ class FileStamp:
             believed = found.st_mtime_ns == self.modified and found.st_mtime_ns < before
             linked = _HARD_LINK.fullmatch(self.content)
             if linked is None:
-                return believed or _digest(path) == self.content
+                return believed or sha256_of(path) == self.content
             same = believed and f"{found.st_dev}:{found.st_ino}" == linked["number"]
             return same or self._is_as(path, Path(linked["source"]))
         except OSError:
@@ -80,7 +78,7 @@ class FileStamp:
         found = source.stat()
         if (found.st_size, found.st_mtime_ns) != (self.size, self.modified):
             return False
-        return file_identity(path) == file_identity(source) or _digest(path) == _digest(source)
+        return file_identity(path) == file_identity(source) or sha256_of(path) == sha256_of(source)
 
 
 _HARD_LINK = re.compile(r"= (?P<number>\d+:\d+) (?P<source>.*)", re.DOTALL)
@@ -199,11 +197,3 @@ def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
             yield path, not path.is_symlink()
         for name in files:
             yield inside / name, False
-
-
-def _digest(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            sha.update(block)
-    return sha.hexdigest()

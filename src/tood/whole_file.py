@@ -18,6 +18,8 @@ from tood.errors import ToodError
 
 log = logging.getLogger(__name__)
 
+_BLOCK_BYTES = 1 << 20
+
 
 @contextmanager
 def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
@@ -49,6 +51,15 @@ def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits; a file of any size is read in small blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # --- temporary names -----------------------------------------------------------------------------------------------
@@ -121,7 +132,7 @@ class OldFolder(Protocol):
         """Raise an error if it, which now is in `folder`, looks otherwise; takes no time to speak of."""
 
     def remove(self, folder: Path) -> None:
-        """Remove it."""
+        """Remove the old folder from where it now is."""
 
 
 Look = Mapping[str, tuple[int, ...]]

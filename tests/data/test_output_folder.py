@@ -394,13 +394,13 @@ def test_linked_pictures_are_not_read_for_the_list(
 ) -> None:
     source(tmp_path / "a")
     read: list[Path] = []
-    digest = manifest._digest
+    digest = manifest.sha256_of
 
     def counted(path: Path) -> str:
         read.append(path)
         return digest(path)
 
-    monkeypatch.setattr(manifest, "_digest", counted)
+    monkeypatch.setattr(manifest, "sha256_of", counted)
     for _ in range(2):  # the second replaces the first
         convert_dataset(tmp_path / "a", tmp_path / "out", "yolo", transfer=transfer, overwrite=True)
         pictures = [path.name for path in read if path.suffix == ".png"]

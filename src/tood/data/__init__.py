@@ -1,5 +1,6 @@
 """Dataset formats, safe decoding, checking, converting; transforms and loading; the built-in dataset `digits`."""
 
+from tood.choices import ImageTransfer
 from tood.data.bench import LoadingBench, bench_loading
 from tood.data.check import CheckReport, check_dataset
 from tood.data.config import BatchPlan, DataConfig
@@ -7,7 +8,6 @@ from tood.data.convert import ConversionReport, convert_dataset
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, require_same_categories
 from tood.data.digits import DigitsConfig, SceneConfig, write_digits
 from tood.data.formats import SplitInfo, write_coco
-from tood.data.image_transfer import ImageTransfer
 from tood.data.images import image_size, read_image
 from tood.data.loading import Batch, Collate, eval_loader, train_loader
 from tood.data.reading import SkippedImages, UnreadableImageError

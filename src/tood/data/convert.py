@@ -6,15 +6,17 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import numpy as np
 
-from tood.data.dataset import Category, DetectionDataset, Exif, ImageRecord, require_same_categories
+from tood.choices import DatasetFormat, Exif, ImageTransfer
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_same_categories
 from tood.data.exif import WrittenFrames, frames_to_write
 from tood.data.formats import DatasetFolder, open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
 from tood.data.formats.yolo import label_path
-from tood.data.image_transfer import ImageTransfer, transfer_image
+from tood.data.image_transfer import transfer_image
 from tood.data.images import image_size
 from tood.data.output_folder import MANIFEST, OldDataset, require_free, require_sources_elsewhere
 from tood.data.readable import without_unreadable
@@ -24,7 +26,7 @@ from tood.manifest import FileStamp, Manifest
 from tood.stop import StopSignal
 from tood.whole_file import whole_folder
 
-FORMATS = ("coco", "yolo", "voc")
+FORMATS: tuple[DatasetFormat, ...] = get_args(DatasetFormat)
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,26 @@ _UNREAD_SUFFIXES = frozenset(
 
 # Folders that a system or a program keeps for itself, with previews or leftovers of pictures in them.
 _SYSTEM_FOLDERS = frozenset(
-    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    {"__macosx", "appledouble", "network trash folder", "temporary items", "ipod photo cache"}  # macOS
+    | {"$recycle.bin", "recycler", "recycled", "system volume information", "found.000"}  # Windows
+    | {"@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@sharesnap"}  # Synology
+    | {"@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "_thumb", "_thumbs"}  # QNAP and web galleries
+    | {"lost+found", "~snapshot", "thumbnails", "_thumbnails", "_vti_cnf", "zbthumbnails"}
 )
+# Folders of previews only where they repeat the pictures above them: such words may as well name a class.
+_PREVIEW_FOLDERS = frozenset({"thumbs", "thumb", "previews"})
 
+ORPHAN_LABELS = "label files without a picture"
+SECOND_LABELS = "second label files of a picture"
+UNNAMED_PICTURES = "pictures that no annotation names"
+_UNREAD = "of kinds that are not read: save them as JPEG or PNG"
+_SYSTEM = "in hidden or system folders"
 _HIDDEN = "hidden"
 _BROKEN_LINK = "links to nothing"
 _CLOSED = "in a folder that cannot be read"
+# What a person can mend comes first.
+_REASONS = (ORPHAN_LABELS, SECOND_LABELS, UNNAMED_PICTURES, _UNREAD, _CLOSED, _BROKEN_LINK, _SYSTEM, _HIDDEN)
+_LONGEST_LINE, _LONGEST_EXAMPLE = 300, 48
 
 
 @dataclass(frozen=True)
@@ -67,12 +81,30 @@ def any_images(folder: Path) -> Iterator[Path]:
 
 
 def passed_over_line(passed_over: Mapping[str, Sequence[Path]]) -> str | None:
-    """One line that says how many files were passed over and why, with an example of each; None if there are none."""
+    """One line that says how many files were passed over and why, what can be mended first; None if there are none.
+
+    Every reason has an example as long as the line stays short.
+    """
     if not passed_over:
         return None
+    rank = {reason: number for number, reason in enumerate(_REASONS)}
+    reasons = sorted(passed_over, key=lambda reason: rank.get(reason, len(rank)))
     total = sum(map(len, passed_over.values()))
-    told = "; ".join(f"{len(paths)} {reason} (such as {paths[0]})" for reason, paths in passed_over.items())
-    return f"{total} file{'' if total == 1 else 's'} passed over: {told}"
+    line = f"{total} file{'' if total == 1 else 's'} passed over: "
+    for examples in range(len(reasons), -1, -1):
+        told = [
+            f"{len(passed_over[reason])} {reason}" + (f" (such as {_example(passed_over[reason][0])})" if shown else "")
+            for reason, shown in zip(reasons, [True] * examples + [False] * len(reasons), strict=False)
+        ]
+        if len(line) + len("; ".join(told)) <= _LONGEST_LINE:
+            break
+    return line + "; ".join(told)
+
+
+def _example(path: Path) -> str:
+    """The end of a path, as far as a line has room for it."""
+    told = "/".join(path.parts[-2:])
+    return told if len(told) <= _LONGEST_EXAMPLE else f"...{told[-_LONGEST_EXAMPLE:]}"
 
 
 def is_hidden(name: str) -> bool:
@@ -89,10 +121,10 @@ def find_files(folder: Path, suffix: str, depth: int | None = None) -> Iterator[
         depth: how many levels of sub-folders are entered; None for all.
     """
     for inside, entries in _folders(folder, depth):
-        if entries is not None and not _in_hidden(inside, folder):
+        if entries is not None and not inside.hidden:
             for entry in entries:
                 if entry.name.lower().endswith(suffix) and not is_hidden(entry.name) and _kind(entry) != "folder":
-                    yield inside / entry.name
+                    yield inside.path / entry.name
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -116,60 +148,90 @@ def _kind(entry: os.DirEntry[str]) -> Kind:
         return "loop"
 
 
-def _in_hidden(inside: Path, top: Path) -> bool:
-    return inside != top and is_hidden(inside.name)
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that a walk enters.
+
+    Attributes:
+        path: as it is reached.
+        level: how deep it lies, from 0.
+        hidden: whether a system or a program keeps it for itself, or it repeats the pictures above as previews.
+    """
+
+    path: Path
+    level: int = 0
+    hidden: bool = False
 
 
-def _folders(top: Path, depth: int | None = None) -> Iterator[tuple[Path, list[os.DirEntry[str]] | None]]:
+def _folders(top: Path, depth: int | None = None) -> Iterator[tuple[_Folder, list[os.DirEntry[str]] | None]]:
     """A folder and those below it, each once, with what is in them by name; None where it cannot be read.
 
     Those in a hidden one are left out. Links come last: what is linked to goes by its own name. None leads to a folder
     that the first one lies in: what is beside it was not meant.
     """
     entered = {file_identity(above) for above in Path(os.path.realpath(top)).parents}
-    waiting = deque([(top, 0)])
+    waiting = deque([_Folder(top)])
     while waiting:
-        inside, level = waiting.popleft()
-        identity = file_identity(inside)
+        folder = waiting.popleft()
+        identity = file_identity(folder.path)
         if identity in entered:  # a link to a folder above, or a second one to this
             continue
         entered.add(identity)
         try:
-            with os.scandir(inside) as listing:
+            with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError:
-            yield inside, None
+            yield folder, None
             continue
-        yield inside, entries
-        if _in_hidden(inside, top) or level == depth:
+        yield folder, entries
+        if folder.hidden or folder.level == depth:
             continue
         for entry in entries:
             if _kind(entry) == "folder":
-                (waiting.append if entry.is_symlink() else waiting.appendleft)((inside / entry.name, level + 1))
+                path = folder.path / entry.name
+                inner = _Folder(path, folder.level + 1, is_hidden(entry.name) or _is_previews(path, entries))
+                (waiting.append if entry.is_symlink() else waiting.appendleft)(inner)
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
+def _walk(top: Path) -> Iterator[tuple[Path, str | None]]:
     """Each picture file, with the reason if it is passed over."""
-    for inside, entries in _folders(folder):
+    for folder, entries in _folders(top):
         if entries is None:
-            yield inside, _CLOSED
+            yield folder.path, _CLOSED
             continue
-        hidden = _in_hidden(inside, folder)
+        hidden = folder.hidden
         for entry in entries:
             kind = _kind(entry)
-            path = inside / entry.name
+            path = folder.path / entry.name
             suffix = path.suffix.lower()
             # A link without a suffix was meant for a folder, as pictures on a disk that is not there.
             broken = kind == "loop" or (kind == "nothing" and not suffix and entry.is_symlink())
             if kind == "folder":
                 continue
             if suffix in IMAGE_SUFFIXES and hidden:
-                yield path, f"in hidden or system folders ({inside.name})"
+                yield path, _SYSTEM
             elif suffix in _UNREAD_SUFFIXES and not hidden:
-                yield path, f"{suffix} files, which are not read: save them as JPEG or PNG"
+                yield path, _UNREAD
             elif suffix in IMAGE_SUFFIXES and is_hidden(entry.name):
                 yield path, _HIDDEN
             elif suffix in IMAGE_SUFFIXES:
                 yield path, None if kind == "file" else _BROKEN_LINK
             elif broken and not hidden and not is_hidden(entry.name):
                 yield path, _BROKEN_LINK
+
+
+def _is_previews(folder: Path, above: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder, by its name one of previews, repeats pictures that lie above it."""
+    if folder.name.lower() not in _PREVIEW_FOLDERS:
+        return False
+    stems = {os.path.splitext(entry.name)[0] for entry in above}  # noqa: PTH122  (names alone)
+    inside = _pictures_in(folder)
+    return bool(inside) and all(Path(name).stem in stems for name in inside)
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  (names alone are wanted)
+    except OSError:
+        return []
+    return [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]

@@ -5,21 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from enum import Enum
 from pathlib import Path
 
+from tood.choices import ImageTransfer
 from tood.manifest import FileStamp
 
 # What a file system answers that cannot make a hard link here.
 _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES, errno.ENOSYS)
-
-
-class ImageTransfer(str, Enum):
-    """How image files get into the new folder: hard links (copies where that cannot be), copies, or symlinks."""
-
-    HARDLINK = "hardlink"
-    COPY = "copy"
-    SYMLINK = "symlink"
 
 
 def transfer_image(source: Path, target: Path, transfer: ImageTransfer) -> FileStamp:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.choices import Exif, ImageTransfer
 from tood.data.convert import write_datasets
-from tood.data.dataset import DetectionDataset, Exif
+from tood.data.dataset import DetectionDataset
 from tood.data.formats import DatasetFolder, open_folder
-from tood.data.image_transfer import ImageTransfer
 from tood.data.output_folder import require_free, require_sources_elsewhere
 from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split

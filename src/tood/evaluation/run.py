@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tood.choices import PredictionPrecision
 from tood.data import Category, DetectionDataset, SkippedImages, WorkerDeaths, eval_loader
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
 from tood.inference import Predictor
-from tood.models import AnyDetector, Precision, choose_precision, for_inference
+from tood.models import AnyDetector, for_inference
+from tood.precision import choose_precision
 from tood.processes import Processes
 
 # Called with the number of images done and of all.
@@ -31,7 +33,7 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
-    precision: Precision = "fp32",
+    precision: PredictionPrecision = "fp32",
 ) -> CocoResult:
     """Runs the model over every image and compares what it finds with the annotations.
 
@@ -66,7 +68,7 @@ def detect(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
-    precision: Precision = "fp32",
+    precision: PredictionPrecision = "fp32",
     skipped: SkippedImages | None = None,
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
@@ -113,7 +115,7 @@ def _detect(
     device: torch.device | str | None,
     progress: Progress | None,
     processes: Processes,
-    precision: Precision,
+    precision: PredictionPrecision,
     skipped: SkippedImages | None,
 ) -> DetectionTable:
     """What this process finds in its share of the images."""
@@ -124,7 +126,7 @@ def _detect(
     loader = eval_loader(dataset, config.input, batch_size, workers, processes, on_gpu=on_gpu, skipped=skipped)
     was_training = model.training
     model.to(place).eval()
-    network = for_inference(model, choose_precision(precision, place)[0])
+    network = for_inference(model, choose_precision(precision, place).dtype)
     predictor = Predictor(network, config.input, config.postprocess, place)
     tables = []
     total, done = len(dataset.images), 0

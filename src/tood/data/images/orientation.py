@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tood.data.images.headers import PNG_SIGNATURE
+from tood.data.images.png import TEXT_CHUNKS, raw_profile
 
 ORIENTATION_TAG = 0x0112
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -34,7 +36,7 @@ def orientation(data: bytes) -> int:
 
 
 def file_orientation(path: Path) -> int:
-    """The same of a file, of which the headers alone are read; 1 too where it cannot be."""
+    """The EXIF orientation of a file, 1 to 8, read from its headers alone; 1 where it has none or is not readable."""
     try:
         with path.open("rb", buffering=0) as file:
             start = file.read(_FIRST_BYTES)
@@ -108,9 +110,9 @@ def _orientation(file: BinaryIO) -> int:
         if start.startswith(b"\xff\xd8"):
             exif = _jpeg_exif(start + file.read())[1]
         elif start.startswith(PNG_SIGNATURE):
-            exif = _chunk(file, len(PNG_SIGNATURE), b"eXIf", "png")
+            exif = _png_exif(file)
         elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-            exif = _chunk(file, 12, b"EXIF", "riff")
+            exif = _webp_exif(file)
         elif is_tiff(start):
             return _tiff_orientation(start + file.read())
         else:
@@ -173,8 +175,29 @@ def _jpeg_exif(data: bytes) -> tuple[bool, bytes | None]:
     return False, None
 
 
-def _chunk(file: BinaryIO, at: int, wanted: bytes, layout: str) -> bytes | None:
-    """The body of the first chunk of a name in a PNG (`png`) or RIFF (`riff`) file."""
+def _png_exif(file: BinaryIO) -> bytes | None:
+    """The EXIF of a PNG: in a chunk of its own, else in a text, where ImageMagick keeps it."""
+    texts = []
+    for name, at, length in _chunks(file, len(PNG_SIGNATURE), "png"):
+        if name == b"eXIf" or name in TEXT_CHUNKS:
+            file.seek(at)
+            body = file.read(length)
+            if name == b"eXIf":
+                return body
+            texts.append(raw_profile(name, body))
+    return next((exif for exif in texts if exif is not None), None)
+
+
+def _webp_exif(file: BinaryIO) -> bytes | None:
+    for name, at, length in _chunks(file, 12, "riff"):
+        if name == b"EXIF":
+            file.seek(at)
+            return file.read(length)
+    return None
+
+
+def _chunks(file: BinaryIO, at: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk of a PNG (`png`) or RIFF (`riff`) file, and where its body begins and how long it is."""
     end = file.seek(0, os.SEEK_END)
     while at + 8 <= end:
         file.seek(at)
@@ -185,10 +208,8 @@ def _chunk(file: BinaryIO, at: int, wanted: bytes, layout: str) -> bytes | None:
         else:
             name, length = head[:4], int.from_bytes(head[4:], "little")
             following = at + 8 + length + length % 2
-        if name == wanted:
-            return file.read(length)
+        yield name, at + 8, length
         at = following
-    return None
 
 
 def picture_orientation(image: Image.Image) -> int:
