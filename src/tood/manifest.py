@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tood.whole_file import sha256_of, whole_file
+from tood.file_identity import file_identity
+from tood.whole_file import Look, sha256_of, whole_file
 
 _VERSION = 1
 
@@ -22,7 +24,8 @@ class FileStamp:
     Attributes:
         size: bytes.
         modified: nanoseconds since the epoch.
-        content: SHA-256 of the bytes, or `-> TARGET` of a symbolic link.
+        content: SHA-256 of the bytes, `-> TARGET` of a symbolic link, or `= DEVICE:NUMBER SOURCE` of another name of a
+            file, with what that file is to the system: such a one is not read.
     """
 
     size: int
@@ -37,13 +40,23 @@ class FileStamp:
             return FileStamp(0, 0, f"-> {os.readlink(path)}")  # noqa: PTH115 - as it is written, unchanged
         return FileStamp(found.st_size, found.st_mtime_ns, sha256_of(path))
 
+    @staticmethod
+    def of_hard_link(path: Path, source: Path) -> FileStamp:
+        """The stamp of a file that is another name of `source`, which is not read for it."""
+        found = path.lstat()
+        return FileStamp(
+            found.st_size,
+            found.st_mtime_ns,
+            f"= {found.st_dev}:{found.st_ino} {os.path.abspath(source)}",  # noqa: PTH100
+        )
+
     def fits(self, path: Path, before: int) -> bool:
         """Whether a file is still the same.
 
         Args:
             path: the file.
             before: nanoseconds since the epoch; a file of the same size and time that is older than this is believed,
-                any other is read.
+                any other is read. A hard link is compared with its source, if that is still what it was.
         """
         try:
             found = path.lstat()
@@ -52,9 +65,23 @@ class FileStamp:
             if found.st_size != self.size:
                 return False
             believed = found.st_mtime_ns == self.modified and found.st_mtime_ns < before
-            return believed or sha256_of(path) == self.content
+            linked = _HARD_LINK.fullmatch(self.content)
+            if linked is None:
+                return believed or sha256_of(path) == self.content
+            same = believed and f"{found.st_dev}:{found.st_ino}" == linked["number"]
+            return same or self._is_as(path, Path(linked["source"]))
         except OSError:
             return False
+
+    def _is_as(self, path: Path, source: Path) -> bool:
+        """Whether a file holds what the source does, and that is what the stamp was made of."""
+        found = source.stat()
+        if (found.st_size, found.st_mtime_ns) != (self.size, self.modified):
+            return False
+        return file_identity(path) == file_identity(source) or sha256_of(path) == sha256_of(source)
+
+
+_HARD_LINK = re.compile(r"= (?P<number>\d+:\d+) (?P<source>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -72,15 +99,16 @@ class Manifest:
     saved: int = 0
 
     @staticmethod
-    def of(folder: Path) -> Manifest:
-        """Everything that lies in a folder now."""
+    def of(folder: Path, known: Mapping[Path, FileStamp] | None = None) -> Manifest:
+        """Everything that lies in a folder now; `known` are stamps that need not be made any more."""
+        known = known or {}
         files, folders = {}, set()
         for path, is_folder in _entries(folder):
             name = path.relative_to(folder).as_posix()
             if is_folder:
                 folders.add(name)
             else:
-                files[name] = FileStamp.of(path)
+                files[name] = known.get(path) or FileStamp.of(path)
         return Manifest(files, frozenset(folders))
 
     @staticmethod
@@ -140,6 +168,20 @@ class Manifest:
                 (folder / own).unlink()
             folder.rmdir()
         return not folder.exists()
+
+
+def look_at(folder: Path) -> Look:
+    """By what a change of anything in a folder is seen, without reading it.
+
+    Raises:
+        OSError: if the folder cannot be looked through.
+    """
+    look = {}
+    for path, is_folder in _entries(folder):
+        found = path.lstat()
+        changes = () if is_folder else (found.st_size, found.st_mtime_ns)
+        look[path.relative_to(folder).as_posix()] = (found.st_mode, found.st_ino, *changes)
+    return look
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -115,6 +117,42 @@ class Processes:
             raise failure
         if messages:
             raise SharedError(messages[0]) from failure
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of torchrun, which may start its processes several times.
+
+    Attributes:
+        run: its `--rdzv-id`; `none` where none was given.
+        host: name of this machine.
+        folder: that this start of torchrun made for its logs here, as no other did.
+        attempt: how often it has started its processes before.
+    """
+
+    run: str
+    host: str
+    folder: str
+    attempt: int
+
+    @staticmethod
+    def of_this_process() -> Launch | None:
+        """That which started this process, if any."""
+        environment = os.environ
+        if "TORCHELASTIC_RESTART_COUNT" not in environment:
+            return None
+        # FOLDER/attempt_0/0/error.json; none is told where the logs go to nowhere.
+        told = environment.get("TORCHELASTIC_ERROR_FILE", "")
+        folder = str(Path(told).parents[2]) if len(Path(told).parents) > 2 else ""
+        run = environment.get("TORCHELASTIC_RUN_ID", "none")
+        return Launch(run, socket.gethostname(), folder, int(environment["TORCHELASTIC_RESTART_COUNT"]))
+
+    def is_same(self, other: Launch) -> bool:
+        """Whether both are attempts of one start."""
+        if self.host == other.host and (self.folder or other.folder):
+            return (self.run, self.folder) == (other.run, other.folder)
+        # The main process may move to another machine, where torchrun has another folder.
+        return self.run == other.run != "none"
 
 
 def join_restarted(on_cpu: bool) -> None:

@@ -14,6 +14,19 @@ LAUNCHER_ECHO = 5.0
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)
 
 
+class StoppedError(KeyboardInterrupt):
+    """A wish to stop was obeyed, with everything left in order; the message says how.
+
+    Args:
+        number: of the signal.
+        told: what the person is told.
+    """
+
+    def __init__(self, number: int, told: str) -> None:
+        super().__init__(told)
+        self.number = number
+
+
 class StopSignal:
     """Remembers SIGINT, SIGTERM or SIGHUP instead of dying of it, so that the step can end.
 
@@ -43,6 +56,11 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def obey(self, told: str) -> None:
+        """Raise a StoppedError that says `told`, if there was a signal."""
+        if self.number:
+            raise StoppedError(self.number, told)
 
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

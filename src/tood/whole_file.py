@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from tood.errors import ToodError
+
+log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
 
@@ -34,7 +38,7 @@ def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _new_file(path)
+        temporary = new_temporary(path, path.suffix)  # image writers choose the format by it
         yield temporary
         if durable:
             _flush(temporary, os.O_RDWR)  # Windows flushes nothing that was opened to be read
@@ -58,29 +62,40 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes what processes that were killed while in `whole_file` have left in a folder, and nothing else."""
-    for left in folder.glob(".tood-*"):
-        name = _TEMPORARY.fullmatch(left.name)
-        if name is not None and not _lives(int(name["process"])):
-            with suppress(OSError):
-                left.unlink()
+# --- temporary names -----------------------------------------------------------------------------------------------
+
+# Names that no other program gives; they tell the process, and of folders what they are to become.
+_TEMPORARY = re.compile(r"\.tood-(?P<process>\d+)-(?P<word>[0-9a-f]{12})\.(?P<kind>tmp|part|old)(?P<rest>\..*)?")
 
 
-# Names of temporary files, which no other program gives.
-_TEMPORARY = re.compile(r"\.tood-(?P<process>\d+)-[0-9a-f]{12}\.tmp(\..*)?")
-
-
-def _new_file(path: Path) -> Path:
-    """An empty file beside `path` under a name that nothing had, which tells this process."""
+def new_temporary(beside: Path, suffix: str = "") -> Path:
+    """An empty file in the folder of `beside` under a name that nothing had, which tells this process."""
     while True:
-        # The suffix stays: image writers choose the format by it.
-        temporary = path.with_name(f".tood-{os.getpid()}-{secrets.token_hex(6)}.tmp{path.suffix}")
+        temporary = beside.with_name(_name(secrets.token_hex(6), f"tmp{suffix}"))
         try:
             temporary.open("xb").close()
         except FileExistsError:
             continue
         return temporary
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes that were killed while in `whole_file` have left in a folder, and nothing else."""
+    for left, _ in _left(folder, "tmp"):
+        with suppress(OSError):
+            left.unlink()
+
+
+def _name(word: str, ending: str) -> str:
+    return f".tood-{os.getpid()}-{word}.{ending}"
+
+
+def _left(folder: Path, kind: str) -> Iterator[tuple[Path, re.Match[str]]]:
+    """What processes that are gone have left in a folder of temporary names of a kind."""
+    for path in folder.glob(".tood-*"):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name is not None and name["kind"] == kind and not _lives(int(name["process"])):
+            yield path, name
 
 
 def _lives(process: int) -> bool:
@@ -104,6 +119,26 @@ def _flush(path: Path, mode: int) -> None:
         os.close(descriptor)
 
 
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+class OldFolder(Protocol):
+    """A folder that another is to take the place of."""
+
+    def require_own(self, folder: Path) -> Look:
+        """Raise an error if it, which is in `folder`, holds anything that must not go; gives what it looked like."""
+
+    def require_unchanged(self, folder: Path, look: Look) -> None:
+        """Raise an error if it, which now is in `folder`, looks otherwise; takes no time to speak of."""
+
+    def remove(self, folder: Path) -> None:
+        """Remove the old folder from where it now is."""
+
+
+Look = Mapping[str, tuple[int, ...]]
+"""By what a change of anything in a folder is seen, by the path inside it."""
+
+
 @contextmanager
 def whole_folder(target: Path, replaces: OldFolder | None = None) -> Iterator[Path]:
     """A folder beside `target` to build in, which takes its place at the end, or vanishes if anything fails.
@@ -115,39 +150,84 @@ def whole_folder(target: Path, replaces: OldFolder | None = None) -> Iterator[Pa
     Raises:
         OSError: if it cannot be built, or `target` holds something by then; it stays as it was.
     """
-    target = target.resolve()
+    target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = _beside(target, "part")
+    word = secrets.token_hex(6)
+    part, moved = (target.with_name(_name(word, f"{kind}.{'-'.join(_marks(target))}")) for kind in ("part", "old"))
     part.mkdir()
     try:
         yield part
         if replaces is not None and target.exists():
-            _replace(part, target, replaces)
+            _replace(part, target, replaces, moved)
         else:
             _take_free_place(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-class OldFolder(Protocol):
-    """A folder that another is to take the place of."""
+def settle_unfinished(target: Path, remove: Callable[[Path], object]) -> None:
+    """Ends what a process that was killed while in `whole_folder` for this very folder has left beside it.
 
-    def require_own(self, folder: Path) -> None:
-        """Raise an error if it, which now is in `folder`, holds anything that must not go."""
+    A folder that was to be replaced, and is without its name, gets it back; where the new one has it, the rest of the
+    old one goes. What was being built goes. A line in the log tells of each, and of what may be of another machine's
+    process and stays.
 
-    def remove(self, folder: Path) -> None:
-        """Remove the old folder from where it now is."""
+    Args:
+        target: the folder.
+        remove: removes an old one, but nothing that was not written there.
+    """
+    target = Path(os.path.realpath(target))
+    for moved in list(_left_of(target, "old")):
+        with suppress(OSError):
+            if not _twin(moved, "part").exists():
+                remove(moved)
+            elif not os.path.lexists(target):
+                moved.rename(target)
+                log.warning("%s: was being replaced when that was killed: it is there again", target)
+            if moved.exists():
+                log.warning("%s: is what was in %s before it was replaced: move it where you want it", moved, target)
+    for part in list(_left_of(target, "part")):
+        if not _twin(part, "old").exists():
+            log.warning("%s: was being written when that was killed: what was there of it is removed", target)
+            shutil.rmtree(part, ignore_errors=True)
 
 
-def _replace(part: Path, target: Path, replaces: OldFolder) -> None:
-    moved = _beside(target, "old")
+def _left_of(target: Path, kind: str) -> Iterator[Path]:
+    """What is left of temporary folders for `target` by processes of this machine that are gone."""
+    folder, machine = _marks(target)
+    for path, name in _left(target.parent, kind):
+        if name["rest"] == f".{folder}-{machine}":
+            yield path
+        elif name["rest"] is not None and name["rest"].startswith(f".{folder}-"):
+            log.warning("%s: was left by a process elsewhere that wrote %s, unless that is at work still", path, target)
+
+
+def _twin(path: Path, kind: str) -> Path:
+    """The temporary folder of the other kind of the same process for the same folder."""
+    return path.with_name(re.sub(r"\.(part|old)\.", f".{kind}.", path.name))
+
+
+def _marks(target: Path) -> tuple[str, str]:
+    """What a folder is known by, and this machine (or container): of another one's processes nothing is known here."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path
+    except OSError:
+        processes = ""
+    texts = (os.fsencode(target.name), f"{socket.gethostname()} {processes}".encode())
+    folder, machine = (hashlib.sha256(text).hexdigest()[:8] for text in texts)
+    return folder, machine
+
+
+def _replace(part: Path, target: Path, replaces: OldFolder, moved: Path) -> None:
+    # What takes long is done while it is in its place; where nobody looks for it any more, only what came in meanwhile.
+    look = replaces.require_own(target)
     target.rename(moved)
     try:
-        # Looked at where nobody looks for it any more: what is found is what goes.
-        replaces.require_own(moved)
+        replaces.require_unchanged(moved, look)
         part.rename(target)
     except BaseException:
-        moved.rename(target)
+        if not os.path.lexists(target):
+            moved.rename(target)
         raise
     replaces.remove(moved)
 
@@ -162,8 +242,3 @@ def _take_free_place(part: Path, target: Path) -> None:
         if was_there:
             target.mkdir(exist_ok=True)
         raise
-
-
-def _beside(target: Path, word: str) -> Path:
-    """A path in the same folder that nobody else has."""
-    return target.with_name(f".tood-{secrets.token_hex(8)}.{word}")

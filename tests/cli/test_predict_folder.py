@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from bright_square import picture, save_picture
 from cli.test_eval_predict import refused, tood
 from tood.cli.picture_files import PictureFiles
-from tood.cli.prediction_folder import JOURNAL, MANIFEST, Outputs, PredictionFolder
+from tood.cli.prediction_folder import JOURNAL, LOCK, MANIFEST, Outputs, PredictionFolder
 from tood.errors import ToodError
 from tood.manifest import FileStamp, Manifest
 from tood.structures import Detections
@@ -359,6 +359,103 @@ def test_a_full_disk_keeps_what_was_found_before(weights: Path, tmp_path: Path) 
     assert tood(*arguments, "--resume").exit_code == 0
     assert tood(*command(weights, tmp_path / "in", "--out", tmp_path / "whole")).exit_code == 0
     assert contents(out) == contents(tmp_path / "whole")
+
+
+# --- two at once ------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    images = [str(photo(tmp_path / "in" / f"{number}.png")) for number in range(3)]
+    out = tmp_path / "out"
+    with PredictionFolder(out, images, {}, Outputs(json=True), 1, resume=False) as first:
+        first.add(found(images[0]), None)
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        for resume in (False, True):
+            with (
+                pytest.raises(ToodError, match=rf"another tood predict \(process {os.getpid()} on .*\) is writing to"),
+                PredictionFolder(out, images, {}, Outputs(json=True), 1, resume=resume),
+            ):
+                pass
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        for image in images[1:]:
+            first.add(found(image), None)
+        first.complete = True
+    assert len(json.loads((out / "predictions.json").read_text())) == 3
+    assert {path.name for path in out.iterdir()} == {MANIFEST, "predictions.json"}
+
+
+def test_two_commands_into_the_same_folder(weights: Path, tmp_path: Path, server: Server) -> None:
+    """The second starts while the first waits for a picture; then the first is killed."""
+    for number in range(3):
+        photo(tmp_path / "in" / f"{number}.png", 50)
+    chosen = (tmp_path / "in", server.address, "--out", tmp_path / "out")
+    process = start(command(weights, *chosen))
+    second = []
+
+    def meanwhile() -> None:
+        second.append(tood(*command(weights, tmp_path / "in", "--out", tmp_path / "out")))
+        process.kill()
+
+    server.meanwhile = meanwhile
+    process.communicate(timeout=100)
+    server.meanwhile = lambda: None
+    refused(second[0], f"another tood predict (process {process.pid} on ")
+    assert (tmp_path / "out" / LOCK).exists(), "of the killed one, which blocks nobody"
+    assert tood(*command(weights, *chosen), "--resume").exit_code == 0
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 4
+    assert not (tmp_path / "out" / LOCK).exists()
+
+
+def test_a_killed_run_s_half_picture_goes_and_somebody_s_lock_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".tood-{dead.pid}-0123456789ab.tmp").write_text("half a picture")
+    with PredictionFolder(tmp_path, [], {}, Outputs(), 1, resume=False):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    (tmp_path / LOCK).write_text("mine")
+    with (
+        pytest.raises(ToodError, match="no lock of tood's"),
+        PredictionFolder(tmp_path, [], {}, Outputs(), 1, resume=False),
+    ):
+        pass
+    assert (tmp_path / LOCK).read_text() == "mine"
+
+
+def test_a_folder_that_nothing_came_into_goes_again(weights: Path, tmp_path: Path) -> None:
+    with PredictionFolder(tmp_path / "new" / "out", [], {}, Outputs(), 1, resume=False):
+        assert (tmp_path / "new" / "out" / LOCK).exists()
+    assert list(tmp_path.iterdir()) == []
+    image, out = photo(tmp_path / "a.png"), tmp_path / "file" / "out"
+    (tmp_path / "file").write_text("")
+    refused(tood(*command(weights, image, "--out", out)), "cannot be written to")
+    unwritten = tood("predict", "--model", weights, image, "--no-save-images", "--out", out)
+    assert unwritten.exit_code == 0, "nothing is written there"
+
+
+def test_the_journal_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [str(photo(tmp_path / f"{number}.png")) for number in range(3)]
+    out, reads = tmp_path / "out", []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (reads.append(path.name), read(path))[1])
+    for resume in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            end_early(images, out, 2)
+        reads.clear()
+        with PredictionFolder(out, images, {}, Outputs(), 1, resume=resume) as folder:
+            folder.add(found(images[folder.to_do[0]]), None)
+        assert reads.count(JOURNAL) == 1
+
+
+def test_ctrl_c_in_the_last_picture_is_the_end_of_all(weights: Path, tmp_path: Path, server: Server) -> None:
+    photo(tmp_path / "a.png")
+    out = tmp_path / "out"
+    process = start(command(weights, tmp_path / "a.png", server.address, "--out", out))
+    server.meanwhile = lambda: process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert f"2 pictures done. Results: {out}" in output
+    assert "stopped" not in errors
+    assert not (out / JOURNAL).exists()
 
 
 NAMES = (

@@ -27,8 +27,10 @@ from dataset_files import (
 )
 from tood.cli.data import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset, pick_splits, split_dataset
-from tood.data.files import file_identity, find_images
+from tood.data.files import find_images
 from tood.errors import ToodError, quoted
+from tood.file_identity import file_identity, is_open_as
+from tood.inference import expand
 from tood.training.datasets import describe
 
 BOX = "0 0.5 0.5 0.25 0.5\n"
@@ -144,6 +146,85 @@ def test_identity_sees_through_links_and_spellings(tmp_path: Path) -> None:
     assert len(same) == 1
     assert file_identity(tmp_path / "gone.png") == file_identity(tmp_path / "x" / ".." / "gone.png")
     assert file_identity(write_image(tmp_path / "b.png")) not in same
+
+
+def test_identity_where_files_have_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such file system can be mounted here: its answer is emulated."""
+    real, other = write_image(tmp_path / "a.png"), write_image(tmp_path / "b.png")
+    (tmp_path / "link.png").symlink_to(real)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    number = os.stat_result
+
+    def unnumbered(found: os.stat_result) -> os.stat_result:
+        return number((found.st_mode, 0, *found[2:]))
+
+    stat, lstat = Path.stat, Path.lstat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: unnumbered(stat(path, **how)))
+    monkeypatch.setattr(Path, "lstat", lambda path: unnumbered(lstat(path)))
+    names = (real, tmp_path / "link.png", tmp_path / "folder" / "a.png", tmp_path / "folder" / "link.png")
+    assert len({file_identity(path) for path in names}) == 1
+    assert file_identity(other) != file_identity(real)
+    own = {file_identity(path, follow=False) for path in names}
+    assert len(own) == 2, "two names of the file, two of the link"
+    assert file_identity(tmp_path / "link.png", follow=False) != file_identity(real)
+
+
+def test_an_open_file_is_told_from_one_that_took_its_name(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as file:
+        assert is_open_as(tmp_path / "a", file.fileno())
+        (tmp_path / "a").unlink()
+        assert not is_open_as(tmp_path / "a", file.fileno())
+        (tmp_path / "a").write_text("another")
+        assert not is_open_as(tmp_path / "a", file.fileno())
+
+
+def knots(folder: Path) -> None:
+    """Links that lead to themselves, to each other, to a folder above and to nothing."""
+    for name, target in LINKS:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+
+
+LINKS = (("me", "me"), ("this", "that"), ("that", "this"), ("up", ".."), ("here", "."), ("disk", "/nowhere/at/all"))
+LINKS += (("me.png", "me.png"), ("gone.png", "nothing.png"), ("round", "up/nowhere/../round"))
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_are_told_as_broken(tmp_path: Path) -> None:
+    top = tmp_path / "top"
+    write_image(top / "sub" / "a.png")
+    write_image(tmp_path / "beside.png")
+    knots(top)
+    knots(top / "sub")
+    found = find_images(top)
+    assert found.images == (top / "sub" / "a.png",)
+    (broken,) = found.passed_over.values()
+    assert {path.name for path in broken} == {name for name, _ in LINKS} - {"up", "here"}
+    assert found.passed_over.keys() == {"links to nothing"}
+    assert [source.name for source in expand(top)] == [str(top / "sub" / "a.png")]
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc", "voc without lists", "yolo", "pictures"])
+def test_every_kind_of_dataset_is_read_past_such_links(tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "set"
+    if kind == "coco":
+        write_coco_folder(root, usual_coco())
+    elif kind == "yolo":
+        write_yolo_folder(root, {"train/a": BOX, "val/b": BOX})
+    elif kind == "pictures":
+        write_image(root / "a.png")
+    else:
+        xmls = {name: voc_xml(name, [("dog", (1, 1, 9, 9), 0)]) for name in "ab"}
+        write_voc_folder(root, xmls, {"train": ["a"], "val": ["b"]} if kind == "voc" else {})
+    before = {name: len(load_dataset(root, name)) for name in available_splits(root)}
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        knots(folder)
+    assert {name: len(load_dataset(root, name)) for name in available_splits(root)} == before
+    for name in before:
+        report = check_dataset(root, name, workers=1)
+        assert report.images == before[name]
+        assert any("links to nothing" in note for note in report.notes)
+    if kind != "pictures":
+        convert_dataset(root, tmp_path / "out", "coco")
 
 
 # --- pictures alone ---------------------------------------------------------------------------------------------------
@@ -297,6 +378,8 @@ CONTENTS += [
     "[",
     "\ufeff",
 ]
+# Of links: to a neighbour that may link back, to a folder above, to nothing.
+TARGETS = [*PIECES, "..", "../..", ".", "a.png", "a.txt", "data.yaml", "nothing", "me/.."]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
@@ -304,11 +387,21 @@ CONTENTS += [
     tree=st.lists(
         st.tuples(st.lists(st.sampled_from(PIECES), max_size=3), st.sampled_from(FILES), st.sampled_from(CONTENTS)),
         max_size=8,
-    )
+    ),
+    links=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from(PIECES), max_size=3),
+            st.sampled_from(FILES + PIECES),
+            st.sampled_from(["", *TARGETS]),
+        ),
+        max_size=5,
+    ),
 )
-def test_any_tree_is_a_dataset_or_one_sentence(tree: list[tuple[list[str], str, str]]) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
+def test_any_tree_is_a_dataset_or_one_sentence(
+    tree: list[tuple[list[str], str, str]], links: list[tuple[list[str], str, str]]
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
         for folders, file, content in tree:
             path = root.joinpath(*folders, file)
             try:
@@ -318,6 +411,13 @@ def test_any_tree_is_a_dataset_or_one_sentence(tree: list[tuple[list[str], str, 
                 else:
                     path.write_text(content)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                continue
+        for folders, name, target in links:
+            path = root.joinpath(*folders, name)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(target or name)  # to itself
+            except OSError:  # the name is taken, or its folder is a file or leads nowhere
                 continue
         told = ""
         try:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import tood
 from dataset_files import box_row, coco, image_row, usual_coco, write_coco_folder, write_image
+from tood import manifest
 from tood.data import ImageTransfer, convert_dataset, load_dataset, split_dataset
-from tood.data.output_folder import MANIFEST
+from tood.data.output_folder import MANIFEST, OldDataset
 from tood.errors import ToodError
+from tood.manifest import FileStamp
+from tood.whole_file import Look, whole_folder
 
 Snapshot = dict[str, bytes | str | None]
 
@@ -230,6 +237,210 @@ def test_unfinished_folders_of_others_stay(tmp_path: Path) -> None:
         convert_dataset(tmp_path / "a", tmp_path / "out", "yolo", overwrite=overwrite)
     after = snapshot(tmp_path)
     assert {name: after.get(name) for name in before} == before
+
+
+def test_what_comes_in_at_the_last_moment_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the old result was looked through, before it was moved."""
+    source(tmp_path / "a")
+    convert_dataset(tmp_path / "a", tmp_path / "out", "yolo")
+    before = snapshot(tmp_path)
+    look_through = OldDataset.require_own
+    label = tmp_path / "out" / "labels" / "train" / "7.txt"
+    same_length = label.read_text().replace("0", "1", 1)
+
+    def slowly(old: OldDataset, folder: Path) -> Look:
+        look = look_through(old, folder)
+        if folder == tmp_path / "out":
+            label.write_text(same_length)
+            (folder / "late.txt").write_text("mine")
+        return look
+
+    calls = iter((look_through, slowly))  # the first is before anything is built
+    monkeypatch.setattr(OldDataset, "require_own", lambda old, folder: next(calls)(old, folder))
+    with pytest.raises(ToodError, match=r"labels/train/7\.txt, late\.txt"):
+        convert_dataset(tmp_path / "a", tmp_path / "out", "voc", overwrite=True)
+    changed = {"out/late.txt": b"mine", "out/labels/train/7.txt": same_length.encode()}
+    assert snapshot(tmp_path) == before | changed
+
+
+# --- stopped and killed -----------------------------------------------------------------------------------------------
+
+AT = """
+import os, signal, sys
+from pathlib import Path
+from tood import whole_file
+from tood.cli.main import app
+from tood.data import convert, output_folder
+from tood.manifest import Manifest
+
+def at(holder, name, number):
+    call = getattr(holder, name)
+    def signalled(*arguments, **options):
+        os.kill(os.getpid(), number)
+        return call(*arguments, **options)
+    setattr(holder, name, signalled)
+"""
+
+
+def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """`tood data ...` in a process of its own, in which a signal comes before some call."""
+    return subprocess.run(
+        [sys.executable, "-c", f"{AT}\n{code}\napp()", "data", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("convert", signal.SIGINT), ("split", signal.SIGTERM), ("convert", signal.SIGHUP)]
+)
+def test_a_signal_ends_it_with_nothing_half_written(tmp_path: Path, command: str, number: signal.Signals) -> None:
+    source(tmp_path / "a")
+    convert_dataset(tmp_path / "a", tmp_path / "out", "yolo")
+    before = snapshot(tmp_path)
+
+    def arguments(out: str) -> list[object]:
+        written = [tmp_path / out, "--to", "voc"] if command == "convert" else ["--out", tmp_path / out, "--val", 0.4]
+        return [command, tmp_path / "a", *written, *(["--overwrite"] * (out == "out"))]
+
+    at_image, at_end = "convert, 'transfer_image'", "Manifest, 'write'"
+    for place, out, left in (
+        (at_image, "new", "nothing is left there"),
+        (at_end, "out", "what is there stays as it was"),
+    ):
+        ended = run(f"at({place}, {int(number)})", *arguments(out))
+        assert ended.returncode == 128 + number, ended.stderr
+        assert f"tood: stopped before {tmp_path / out} was whole: {left}" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert snapshot(tmp_path) == before
+    # From here on it is the new one: while the old one is looked at, moved and removed.
+    place = "output_folder.OldDataset, 'require_unchanged'"
+    ended = run(f"at({place}, {int(number)})", *arguments("out"))
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "out"}
+    assert load_dataset(tmp_path / "out", "train").format == ("voc" if command == "convert" else "coco")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "convert, 'transfer_image'",
+        "Manifest, 'write'",
+        "output_folder.OldDataset, 'require_own'",
+        "output_folder.OldDataset, 'require_unchanged'",  # the old one is moved away, the new one not there yet
+        "output_folder.OldDataset, 'remove'",
+        "Path, 'rmdir'",  # amidst the removal
+    ],
+)
+def test_what_a_killed_one_left_is_settled_by_the_next(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source(tmp_path / "a")
+    arguments = ("convert", tmp_path / "a", tmp_path / "out", "--to", "voc", "--overwrite")
+    convert_dataset(tmp_path / "a", tmp_path / "out", "yolo")
+    killed = run(f"at({place}, signal.SIGKILL)", *arguments)
+    assert killed.returncode == -9, killed.stderr
+    # Without leave to overwrite nothing is lost, and the earlier result, or the new one, is in its place.
+    with pytest.raises(ToodError, match="is not empty"):
+        convert_dataset(tmp_path / "a", tmp_path / "out", "voc")
+    assert len(load_dataset(tmp_path / "out", "train")) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "out"}
+    if place.endswith("'require_unchanged'"):
+        assert f"{tmp_path / 'out'}: was being replaced when that was killed: it is there again" in caplog.text
+    convert_dataset(tmp_path / "a", tmp_path / "out", "voc", overwrite=True)
+    assert load_dataset(tmp_path / "out", "train").format == "voc"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "out"}
+
+
+def test_the_old_one_stays_where_its_name_was_taken_meanwhile(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source(tmp_path / "a")
+    arguments = ("convert", tmp_path / "a", tmp_path / "out", "--to", "voc", "--overwrite")
+    convert_dataset(tmp_path / "a", tmp_path / "out", "yolo")
+    held = snapshot(tmp_path / "out")
+    run("at(output_folder.OldDataset, 'require_unchanged', signal.SIGKILL)", *arguments)
+    source(tmp_path / "out")
+    with pytest.raises(ToodError):
+        convert_dataset(tmp_path / "a", tmp_path / "out", "voc", overwrite=True)
+    (old,) = tmp_path.glob(".tood-*.old.*")
+    assert snapshot(old) == held
+    assert f"{old}: is what was in {tmp_path / 'out'} before it was replaced" in caplog.text
+
+
+def test_one_that_is_at_work_or_elsewhere_is_left_alone(tmp_path: Path) -> None:
+    source(tmp_path / "a")
+    with whole_folder(tmp_path / "out") as part:
+        (part / "half").write_text("half of it")
+        convert_dataset(tmp_path / "a", tmp_path / "out", "yolo")
+        assert (part / "half").read_text() == "half of it"
+        (tmp_path / "out").rename(tmp_path / "first")
+    shutil.rmtree(tmp_path / "out")
+    run("at(convert, 'transfer_image', signal.SIGKILL)", "convert", tmp_path / "a", tmp_path / "out", "--to", "voc")
+    (left,) = tmp_path.glob(".tood-*.part.*")
+    elsewhere = left.rename(left.with_name(left.name[:-8] + "0" * 8))
+    ended = run("", "convert", tmp_path / "a", tmp_path / "out", "--to", "voc")
+    assert ended.returncode == 0
+    assert f"{elsewhere}: was left by a process elsewhere" in ended.stderr.replace("\n", " ")
+    assert elsewhere.is_dir()
+
+
+# --- known without being read -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transfer", list(ImageTransfer))
+def test_linked_pictures_are_not_read_for_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transfer: ImageTransfer
+) -> None:
+    source(tmp_path / "a")
+    read: list[Path] = []
+    digest = manifest.sha256_of
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return digest(path)
+
+    monkeypatch.setattr(manifest, "sha256_of", counted)
+    for _ in range(2):  # the second replaces the first
+        convert_dataset(tmp_path / "a", tmp_path / "out", "yolo", transfer=transfer, overwrite=True)
+        pictures = [path.name for path in read if path.suffix == ".png"]
+        assert sorted(pictures) == (["3.png", "7.png", "a.png"] if transfer is ImageTransfer.COPY else [])
+        read.clear()
+
+
+def test_a_linked_picture_is_known_while_it_or_its_source_is_what_it_was(tmp_path: Path) -> None:
+    original, link = write_image(tmp_path / "a.png"), tmp_path / "b.png"
+    link.hardlink_to(original)
+    stamp, later = FileStamp.of_hard_link(link, original), 1 << 62
+
+    def copied(to: str) -> Path:
+        shutil.copyfile(link, tmp_path / to)
+        return tmp_path / to
+
+    assert stamp.fits(link, later)
+    assert stamp.fits(link, 0), "it is its source"
+    assert stamp.fits(copied("copy.png"), later), "holds what its source does"
+    changed = copied("changed.png")
+    changed.write_bytes(changed.read_bytes()[:-1] + b"!")
+    assert not stamp.fits(changed, later)
+    os.utime(changed, ns=(stamp.modified, stamp.modified))
+    assert not stamp.fits(changed, later), "another file, of the same size and time"
+    original.rename(tmp_path / "gone.png")
+    assert stamp.fits(link, later)
+    assert not stamp.fits(link, 0), "as new as the list, and nothing to compare it with"
+    assert not stamp.fits(copied("copy.png"), later)
+    write_image(original, seed=3)
+    assert not stamp.fits(copied("copy.png"), later)
+    link.write_bytes(link.read_bytes()[:-1] + b"!")
+    assert not stamp.fits(link, later)
+
+
+def test_a_place_behind_a_link_that_leads_to_itself_is_one_sentence(tmp_path: Path) -> None:
+    source(tmp_path / "a")
+    (tmp_path / "me").symlink_to("me")
+    for out in ("me", "me/out", "me/../me/out"):
+        refused(tmp_path, "me", convert_dataset, tmp_path / "a", tmp_path / out, "voc")
+    refused(tmp_path, "no such dataset", convert_dataset, tmp_path / "me", tmp_path / "out", "voc")
 
 
 def test_a_split_cannot_be_written_beside_the_folder(tmp_path: Path) -> None:

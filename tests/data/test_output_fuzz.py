@@ -25,7 +25,9 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)  # to expla
 FOLDERS = ("a", "b", "out", "OUT", "\u00e4", "a\u0308", "out/in", "link", ".")
 SOURCES = FOLDERS[:6]
 
-Kind = Literal["convert", "split", "stranger", "edit", "link file", "link folder", "point yaml", "link out", "drop"]
+Kind = Literal[
+    "convert", "split", "stranger", "edit", "link file", "link folder", "point yaml", "link out", "drop", "knot"
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Step:
 KINDS: tuple[Kind, ...] = (
     *("convert",) * 8,
     *("split", "stranger", "edit", "point yaml", "link out", "drop"),
-    *("link file", "link folder") * 3,
+    *("link file", "link folder", "knot") * 3,
 )
 STEPS = st.builds(
     Step,
@@ -125,8 +127,21 @@ class World:
             (first / "data.yaml").write_text(f"path: {second}\ntrain: images/train\nnames: [cat, dog]\n")
         elif step.kind == "link out" and not os.path.lexists(self.root / "link"):
             (self.root / "link").symlink_to(first)
+        elif step.kind == "knot" and second.is_dir():
+            self.knot(second, step.number)
         elif step.kind == "drop" and first.is_dir() and not first.is_symlink():
             shutil.rmtree(first)
+
+    @staticmethod
+    def knot(top: Path, number: int) -> None:
+        """A link to itself, two to each other, or one to a folder above, somewhere in a folder."""
+        inner = [top, *sorted(path for path in top.rglob("*") if path.is_dir() and not path.is_symlink())]
+        folder = inner[number // 4 % len(inner)]
+        name = ("me", "me.png", "train", "labels")[number // 16 % 4]
+        links = ([(name, name)], [(name, "other"), ("other", name)], [(name, "..")], [(name, ".")])[number % 4]
+        for link, target in links:
+            if not os.path.lexists(folder / link):
+                (folder / link).symlink_to(target)
 
     @staticmethod
     def above(folder: Path, twin: Path) -> bool:

@@ -233,6 +233,58 @@ def test_the_demo_replaces_nothing_either(tmp_path: Path, name: str) -> None:
     assert contents(tmp_path) == {name: b"mine"}
 
 
+# --- torchrun's attempts -------------------------------------------------------------------------------------------
+
+
+def attempt(monkeypatch: pytest.MonkeyPatch, number: int, run: str = "none", logs: str = "/tmp/none_x") -> None:
+    """As torchrun starts its processes for the first time (0) or again."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(number))
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", run)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", f"{logs}/attempt_{number}/0/error.json" if logs else "")
+
+
+@pytest.mark.parametrize("older", ["by hand", "of an earlier torchrun", "of an earlier torchrun with the same id"])
+def test_no_attempt_of_torchrun_goes_on_with_another_s_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, older: str
+) -> None:
+    data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
+    if older != "by hand":
+        attempt(monkeypatch, 0, "7" if "same id" in older else "none", "/tmp/7_older")
+    train(small_run(data, out))
+    before = contents(out)
+    for number in range(3):
+        attempt(monkeypatch, number, "7" if "same id" in older else "none", "/tmp/7_newer")
+        with pytest.raises(ToodError, match="already holds a run"):
+            train(replace(small_run(data, out), epochs=2))
+        assert contents(out) == before
+
+
+@pytest.mark.parametrize(("run", "logs"), [("none", "/tmp/none_x"), ("7", "/tmp/7_x"), ("7", "")])
+def test_the_next_attempt_of_torchrun_goes_on_with_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, logs: str
+) -> None:
+    data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
+    attempt(monkeypatch, 0, run, logs)
+    train(small_run(data, out))
+    attempt(monkeypatch, 1, run, logs)
+    assert train(replace(small_run(data, out), epochs=2)).steps == 6
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")  # the main process is on another machine now
+    attempt(monkeypatch, 2, run, "/tmp/another" if logs else "")
+    if run == "none":
+        with pytest.raises(ToodError, match="already holds a run"):
+            train(replace(small_run(data, out), epochs=3))
+    else:
+        assert train(replace(small_run(data, out), epochs=3)).steps == 9
+
+
+def test_an_attempt_that_came_to_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt(monkeypatch, 0)
+    with pytest.raises(ToodError):
+        train(small_run(tmp_path / "no data", tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- given back ----------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from tood.cli.train import TrainCommand, train
 from tood.cli.weights import app as weights_app
 from tood.errors import SharedError, ToodError
 from tood.machine import settle_threads
+from tood.stop import StoppedError
 
 # Exit code of everything that the person can mend, wrong options included.
 USER_ERROR = 2
@@ -41,6 +42,9 @@ class Commands(TyperGroup):
             if _speaks(error):
                 typer.echo(f"tood: {error}", err=True)
             raise typer.Exit(USER_ERROR) from error
+        except StoppedError as error:
+            typer.echo(f"tood: {error}", err=True)
+            raise typer.Exit(128 + error.number) from error
         except KeyboardInterrupt as error:
             typer.echo("tood: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from error

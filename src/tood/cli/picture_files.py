@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -12,16 +11,16 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.file_identity import file_identity
 from tood.inference import is_url
 from tood.manifest import Manifest
 from tood.plots import encode_image
+from tood.whole_file import new_temporary
 
 # A JPEG cannot be longer.
 _JPEG_SIDE = 65500
 # Bytes. File systems take 255; a number and a suffix follow.
 _LONGEST_STEM = 200
-
-Identity = tuple[int, int]
 
 
 class PictureFiles:
@@ -38,9 +37,7 @@ class PictureFiles:
 
     def __init__(self, folder: Path, sources: Iterable[str], earlier: Manifest) -> None:
         self.folder, self.earlier = folder, earlier
-        self._protected: set[Identity] = set()
-        for source in sources:
-            self._protect(Path(source))
+        self._protected = {file_identity(Path(source)) for source in sources}
         self._next: dict[str, int] = {}
 
     def write(self, source: str, picture: NDArray[np.uint8]) -> str:
@@ -50,10 +47,9 @@ class PictureFiles:
             OSError: if it cannot be written; nothing is left of it.
         """
         stem, suffix = _stem(source), _suffix(source, picture)
-        temporary = self.folder / f".tood-{secrets.token_hex(8)}.tmp"
+        temporary = new_temporary(self.folder / stem)
         try:
-            with temporary.open("xb") as file:
-                file.write(encode_image(picture, suffix))
+            temporary.write_bytes(encode_image(picture, suffix))
             number = self._next.get(stem + suffix, 1)
             while not self._place(temporary, name := _numbered(stem, number, suffix)):
                 number += 1
@@ -61,12 +57,12 @@ class PictureFiles:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         self._next[stem + suffix] = number + 1
-        self._protect(self.folder / name)
+        self._protected.add(file_identity(self.folder / name))
         return name
 
     def keep(self, source: str, name: str) -> None:
         """Count a picture that is there already as one of this run."""
-        self._protect(self.folder / name)
+        self._protected.add(file_identity(self.folder / name))
         stem, suffix = _stem(source), Path(name).suffix
         digits = name.removeprefix(stem).removesuffix(suffix).removeprefix("_")
         taken = int(digits) if digits.isdecimal() else 1
@@ -78,19 +74,10 @@ class PictureFiles:
         try:
             _create(temporary, path)
         except FileExistsError:
-            if not self.earlier.holds(self.folder, name) or self._is_protected(path):
+            if not self.earlier.holds(self.folder, name) or file_identity(path, follow=False) in self._protected:
                 return False
             temporary.replace(path)
         return True
-
-    def _protect(self, path: Path) -> None:
-        with suppress(OSError, ValueError):
-            found = path.stat()
-            self._protected.add((found.st_dev, found.st_ino))
-
-    def _is_protected(self, path: Path) -> bool:
-        found = path.lstat()
-        return (found.st_dev, found.st_ino) in self._protected
 
 
 def _create(temporary: Path, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tood.errors import ToodError
     from tood.inference import Detector
     from tood.manifest import Manifest
+    from tood.stop import StopSignal
     from tood.structures import Detections
 
 
@@ -121,21 +122,22 @@ def predict(
     }
     names = [str(image) for image in images]
     outputs = Outputs(json, csv)
-    with StopSignal() as stop, PredictionFolder(out, names, settings, outputs, batch_size, resume=resume) as folder:
+    begun = PredictionFolder(out, names, settings, outputs, batch_size, resume=resume, writes=kept)
+    with StopSignal() as stop, begun as folder:
         _say_start(folder, resume)
-        to_do = [images[number] for number in folder.to_do]
-        wanted = (image for image in to_do if not stop.number)
+        to_do = deque(images[number] for number in folder.to_do)
+        wanted = _until_stopped(to_do, stop)
         for result in _run(detector, wanted, len(to_do), batch_size, failures):
             if kept:
                 folder.add(result, _drawn(result) if save_images else None)
-        folder.complete = not stop.number
+        folder.complete = not to_do
     done = folder.done
     if done and kept:
         told = f"{done:,} {'picture' if done == 1 else 'pictures'}"
         typer.echo(f"{told} done. Results: {out}" if folder.complete else f"{told} of {len(images):,} done: {out}")
     for failure in failures:
         typer.echo(f"tood: {failure}", err=True)
-    if stop.number:
+    if not folder.complete:
         advice = "; the same command with --resume does the rest" if kept else ""
         typer.echo(f"tood: stopped{advice}", err=True)
         raise typer.Exit(128 + stop.number)
@@ -181,6 +183,12 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
         if not taken and not failures:
             failures.append(ToodError("there is no other picture: name what to look at"))
     return taken
+
+
+def _until_stopped(to_do: deque[Any], stop: StopSignal) -> Iterator[Any]:
+    """The images, each taken out of those to do, until a signal comes."""
+    while to_do and not stop.number:
+        yield to_do.popleft()
 
 
 def _say_start(folder: PredictionFolder, resume: bool) -> None:

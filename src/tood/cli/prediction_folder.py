@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -23,15 +23,20 @@ from numpy.typing import NDArray
 
 from tood.cli.picture_files import PictureFiles
 from tood.errors import ToodError
+from tood.file_identity import is_open_as
+from tood.folder_lock import FolderLock, give_back, make_folder
 from tood.manifest import FileStamp, Manifest
 from tood.structures import Detections
-from tood.whole_file import whole_file
+from tood.whole_file import remove_unfinished, whole_file
 
 MANIFEST = ".tood-predict.json"
 """File in the folder that lists what `tood predict` wrote there."""
 
 JOURNAL = ".tood-predict.unfinished.jsonl"
 """File in the folder that has the results of a run which did not end by itself."""
+
+LOCK = ".tood-predict.running"
+"""File in the folder that is there while `tood predict` writes to it."""
 
 _VERSION = 1
 
@@ -54,8 +59,10 @@ class Outputs:
 
 def written_before(folder: Path) -> Manifest:
     """The files in a folder that `tood predict` wrote, in runs that ended and in one that did not."""
-    manifest = Manifest.read(folder / MANIFEST) or Manifest({})
-    journal = _read_journal(folder / JOURNAL)
+    return _written(Manifest.read(folder / MANIFEST) or Manifest({}), _read_journal(folder / JOURNAL))
+
+
+def _written(manifest: Manifest, journal: _Journal | None) -> Manifest:
     if journal is None:
         return manifest
     drawn = {line["picture"]: FileStamp(**line["stamp"]) for line, _ in journal.lines if line["picture"]}
@@ -64,9 +71,10 @@ def written_before(folder: Path) -> Manifest:
 
 
 class PredictionFolder:
-    """A run's results on their way into a folder, which is made at the first of them.
+    """A run's results on their way into a folder, which one run alone writes to.
 
-    Leaving the `with` block completes the json and the CSV, with what there is by then.
+    Entering the `with` block makes the folder, locks it and looks what is there. Leaving it completes the json and the
+    CSV, with what there is by then; where that is nothing, what was made goes again.
 
     Args:
         out: the folder.
@@ -75,6 +83,7 @@ class PredictionFolder:
         outputs: which files.
         batch_size: images computed together; a resumed run divides them as an uninterrupted one does.
         resume: go on with what a run that did not end has left there, if there is any.
+        writes: whether anything will be added; else the folder is neither made nor locked.
 
     Attributes:
         to_do: positions in `images` of those of which there is no result yet.
@@ -83,7 +92,8 @@ class PredictionFolder:
         complete: to be set when nothing is left to do.
 
     Raises:
-        ToodError: if a file that is to be written is somebody else's, or the run to resume had other settings.
+        ToodError: on entering, if another run writes there, a file that is to be written is somebody else's, or the run
+            to resume had other settings.
     """
 
     def __init__(
@@ -95,25 +105,18 @@ class PredictionFolder:
         batch_size: int,
         *,
         resume: bool,
+        writes: bool = True,
     ) -> None:
         self.out, self.outputs, self.settings = out, outputs, dict(settings)
-        self.complete = False
-        _require_ours(out / MANIFEST, Manifest.read(out / MANIFEST) is not None)
-        journal = _read_journal(out / JOURNAL)
-        _require_ours(out / JOURNAL, journal is not None)
-        self._before = written_before(out)
-        for name in outputs.names:
-            _require_own(out, name, self._before)
+        self.complete = self.found_unfinished = False
+        self.to_do: list[int] = []
+        self._batch_size, self._resume, self._writes = batch_size, resume, writes
         self._images = list(_keys(images))
         self._places: dict[Key, range] = {}
         self._results: Counter[str] = Counter()
+        self._held = ExitStack()
         self._file: FileIO | None = None
         self._written: dict[str, FileStamp] = {}
-        self._pictures = PictureFiles(out, images, self._before)
-        self.found_unfinished = journal is not None
-        if journal is not None and resume:
-            self._take_over(journal, batch_size)
-        self.to_do = [at for at, image in enumerate(self._images) if image not in self._places]
 
     @property
     def done(self) -> int:
@@ -121,20 +124,58 @@ class PredictionFolder:
         return len(self._places)
 
     def __enter__(self) -> PredictionFolder:
+        with ExitStack() as held:
+            if self._writes:
+                self._claim(held)
+            self._look()
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is None:
-            return
-        # Where something went wrong it may be the disk: then the journal is what stays.
-        unable = () if kind is None else (OSError, ToodError)
+        with self._held:
+            if self._file is None:
+                return
+            # Where something went wrong it may be the disk: then the journal is what stays.
+            unable = () if kind is None else (OSError, ToodError)
+            try:
+                with suppress(*unable):
+                    self._finish()
+            finally:
+                self._file.close()
+                if not self._places:
+                    (self.out / JOURNAL).unlink(missing_ok=True)
+
+    def _claim(self, held: ExitStack) -> None:
+        """Make the folder and lock it, until `held` is closed."""
+        made: list[Path] = []
+        held.callback(give_back, made)
+        lock = FolderLock(self.out, LOCK)
         try:
-            with suppress(*unable):
-                self._finish()
-        finally:
-            self._file.close()
-            if not self._places:
-                (self.out / JOURNAL).unlink(missing_ok=True)
+            make_folder(self.out, made)
+            free = lock.acquire()
+        except OSError as error:
+            raise ToodError(f"{self.out} cannot be written to: {error.strerror or error}") from error
+        if not free:
+            raise ToodError(
+                f"another tood predict ({lock.holder}) is writing to {self.out}: wait for its end, or name another"
+                " --out"
+            )
+        held.callback(lock.release)
+        remove_unfinished(self.out)
+
+    def _look(self) -> None:
+        """What is in the folder: which files may be replaced, and what is done already."""
+        manifest, journal = Manifest.read(self.out / MANIFEST), _read_journal(self.out / JOURNAL)
+        _require_ours(self.out / MANIFEST, manifest is not None)
+        _require_ours(self.out / JOURNAL, journal is not None)
+        self._before = _written(manifest or Manifest({}), journal)
+        for name in self.outputs.names:
+            _require_own(self.out, name, self._before)
+        self._pictures = PictureFiles(self.out, [source for source, _ in self._images], self._before)
+        self.found_unfinished = journal is not None
+        if journal is not None and self._resume:
+            self._take_over(journal, self._batch_size)
+        self.to_do = [at for at, image in enumerate(self._images) if image not in self._places]
 
     def add(self, result: Detections, picture: NDArray[np.uint8] | None) -> None:
         """Keep a result, and its annotated picture [H, W, 3] uint8 RGB if one is wanted.
@@ -194,9 +235,8 @@ class PredictionFolder:
     def _journal(self) -> FileIO:
         """The journal to write to, begun if need be."""
         if self._file is None:
-            self.out.mkdir(parents=True, exist_ok=True)
             path = self.out / JOURNAL
-            if _read_journal(path) is not None:
+            if self.found_unfinished:
                 # Its pictures stay known as ours.
                 self._before.write(self.out / MANIFEST)
                 path.unlink()
@@ -221,7 +261,7 @@ class PredictionFolder:
         Manifest({**known.files, **self._before.files, **self._written}).write(self.out / MANIFEST)
         if self.complete:
             path = self.out / JOURNAL
-            own = path.exists() and os.path.samestat(path.stat(), os.fstat(self._file.fileno()))
+            own = is_open_as(path, self._file.fileno())  # where there are no locks, another run may have begun
             self._file.close()  # Windows removes no open file
             if own:
                 path.unlink()

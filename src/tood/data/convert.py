@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +16,14 @@ from tood.data.exif import WrittenFrames, frames_to_write
 from tood.data.formats import DatasetFolder, open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
 from tood.data.formats.yolo import label_path
+from tood.data.image_transfer import transfer_image
 from tood.data.images import image_size
 from tood.data.output_folder import MANIFEST, OldDataset, require_free, require_sources_elsewhere
 from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
-from tood.manifest import Manifest
+from tood.manifest import FileStamp, Manifest
+from tood.stop import StopSignal
 from tood.whole_file import whole_folder
 
 FORMATS: tuple[DatasetFormat, ...] = get_args(DatasetFormat)
@@ -81,6 +80,7 @@ def convert_dataset(
     Raises:
         ToodError: if the dataset does not load, `out` is not free, holds anything that the dataset is read from, or
             cannot be written.
+        StoppedError: after SIGINT, SIGTERM or SIGHUP; `out` is as it was.
     """
     if to not in FORMATS:
         raise ToodError(f"there is no dataset format {to!r}; there are {', '.join(FORMATS)}")
@@ -109,32 +109,34 @@ def write_datasets(
 
     Raises:
         ToodError: if the folder cannot be written, or a file that an annotation names as its image is none.
+        StoppedError: after SIGINT, SIGTERM or SIGHUP; `out` is as it was.
     """
     _require_folder_names(datasets)
     paths = [image.path for dataset in datasets for image in dataset.images]
     total = len(set(paths) if to == "voc" else paths)  # a VOC image may be in several lists
     frames = frames_to_write(datasets, to)
     datasets = frames.datasets
-    done = 0
+    left = "nothing is left there" if old is None else "what is there stays as it was"
+    stop = StopSignal()
+    stamps: dict[Path, FileStamp] = {}
 
     def place(image: ImageRecord, path: Path) -> None:
-        nonlocal done
+        stop.obey(f"stopped before {out} was whole: {left}")
         _require_image(image)
-        _transfer(image.path, path, transfer)
-        done += 1
+        stamps[path] = transfer_image(image.path, path, transfer)
         if progress is not None:
-            progress(done, total)
+            progress(len(stamps), total)
 
     try:
-        with whole_folder(out, old) as folder:
+        with stop, whole_folder(out, old) as folder:
             if to == "yolo":
                 lost = _write_yolo(folder, datasets, place, frames)
             else:
                 lost = (_write_coco if to == "coco" else _write_voc)(folder, datasets, place)
-            Manifest.of(folder).write(folder / MANIFEST)
+            Manifest.of(folder, stamps).write(folder / MANIFEST)
+            stop.obey(f"stopped before {out} was whole: {left}")
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
-        left = "nothing is left there" if old is None else "what is there stays as it was"
         raise ToodError(f"{out}: cannot be written ({why}); {left}") from error
     outside = [image.name for dataset in datasets for image in dataset.images if _leaves_its_folder(image)]
     if outside:
@@ -359,21 +361,3 @@ def _flat_name(image: ImageRecord, split: str, taken: set[str]) -> str:
         name += "_"
     taken.add(_same_file_key(name))
     return name
-
-
-def _transfer(source: Path, target: Path, transfer: ImageTransfer) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    real = source.resolve()
-    if os.path.lexists(target):  # written over, a hard link would change the picture that it is of
-        raise FileExistsError(errno.EEXIST, f"two images would have the name {target.name}")
-    if transfer is ImageTransfer.SYMLINK:
-        target.symlink_to(real)
-        return
-    if transfer is ImageTransfer.HARDLINK:
-        try:
-            os.link(real, target)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES, errno.ENOSYS):
-                raise
-    shutil.copyfile(real, target)

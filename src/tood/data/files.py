@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from tood.file_identity import file_identity
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
@@ -109,49 +112,112 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
-def file_identity(path: Path) -> tuple[int, int] | str:
-    """What is equal for two names of one file, through links and spellings."""
+def find_files(folder: Path, suffix: str, depth: int | None = None) -> Iterator[Path]:
+    """The files of a suffix (`.xml`) in a folder and its sub-folders, but hidden ones, in the order of `any_images`.
+
+    Args:
+        folder: where to look.
+        suffix: in small letters; the files' own may be in any.
+        depth: how many levels of sub-folders are entered; None for all.
+    """
+    for inside, entries in _folders(folder, depth):
+        if entries is not None and not inside.hidden:
+            for entry in entries:
+                if entry.name.lower().endswith(suffix) and not is_hidden(entry.name) and _kind(entry) != "folder":
+                    yield inside.path / entry.name
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The sub-folders of a folder, linked ones too, that no system or program keeps for itself, by their names."""
     try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return os.path.abspath(path)  # noqa: PTH100 - of a file that is not there, `resolve` may fail
-    # Some file systems number no files.
-    return (found.st_dev, found.st_ino) if found.st_ino else str(path.resolve())
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if _kind(entry) == "folder" and not is_hidden(entry.name))
+    except OSError:
+        return []
+    return [folder / name for name in names]
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Each picture file, with the reason if it is passed over."""
-    entered: set[tuple[int, int] | str] = set()
-    waiting = deque([folder])
+Kind = Literal["folder", "file", "nothing", "loop"]
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    """What an entry is, or a link leads to: `nothing` is there, or the link leads to itself, in a `loop`."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "nothing"
+    except OSError:  # a link through itself, or through a folder that may not be entered
+        return "loop"
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that a walk enters.
+
+    Attributes:
+        path: as it is reached.
+        level: how deep it lies, from 0.
+        hidden: whether a system or a program keeps it for itself, or it repeats the pictures above as previews.
+    """
+
+    path: Path
+    level: int = 0
+    hidden: bool = False
+
+
+def _folders(top: Path, depth: int | None = None) -> Iterator[tuple[_Folder, list[os.DirEntry[str]] | None]]:
+    """A folder and those below it, each once, with what is in them by name; None where it cannot be read.
+
+    Those in a hidden one are left out. Links come last: what is linked to goes by its own name. None leads to a folder
+    that the first one lies in: what is beside it was not meant.
+    """
+    entered = {file_identity(above) for above in Path(os.path.realpath(top)).parents}
+    waiting = deque([_Folder(top)])
     while waiting:
-        inside = waiting.popleft()
-        identity = file_identity(inside)
+        folder = waiting.popleft()
+        identity = file_identity(folder.path)
         if identity in entered:  # a link to a folder above, or a second one to this
             continue
         entered.add(identity)
         try:
-            with os.scandir(inside) as listing:
+            with os.scandir(folder.path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError:
-            yield inside, _CLOSED
+            yield folder, None
             continue
-        hidden = inside != folder and is_hidden(inside.name)
+        yield folder, entries
+        if folder.hidden or folder.level == depth:
+            continue
         for entry in entries:
-            path = inside / entry.name
-            if entry.is_dir():
-                # Links come last: what is linked to goes by its own name.
-                if not hidden and _is_previews(path, entries):
-                    yield from ((path / name, _SYSTEM) for name in sorted(_pictures_in(path)))
-                elif not hidden:
-                    (waiting.append if entry.is_symlink() else waiting.appendleft)(path)
-                continue
+            if _kind(entry) == "folder":
+                path = folder.path / entry.name
+                inner = _Folder(path, folder.level + 1, is_hidden(entry.name) or _is_previews(path, entries))
+                (waiting.append if entry.is_symlink() else waiting.appendleft)(inner)
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each picture file, with the reason if it is passed over."""
+    for folder, entries in _folders(top):
+        if entries is None:
+            yield folder.path, _CLOSED
+            continue
+        hidden = folder.hidden
+        for entry in entries:
+            kind = _kind(entry)
+            path = folder.path / entry.name
             suffix = path.suffix.lower()
+            # A link without a suffix was meant for a folder, as pictures on a disk that is not there.
+            broken = kind == "loop" or (kind == "nothing" and not suffix and entry.is_symlink())
+            if kind == "folder":
+                continue
             if suffix in IMAGE_SUFFIXES and hidden:
                 yield path, _SYSTEM
             elif suffix in _UNREAD_SUFFIXES and not hidden:
                 yield path, _UNREAD
+            elif suffix in IMAGE_SUFFIXES and is_hidden(entry.name):
+                yield path, _HIDDEN
             elif suffix in IMAGE_SUFFIXES:
-                yield path, _HIDDEN if is_hidden(entry.name) else None if entry.is_file() else _BROKEN_LINK
+                yield path, None if kind == "file" else _BROKEN_LINK
+            elif broken and not hidden and not is_hidden(entry.name):
+                yield path, _BROKEN_LINK
 
 
 def _is_previews(folder: Path, above: Sequence[os.DirEntry[str]]) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 from tood.data.dataset import DetectionDataset
 from tood.data.formats import DatasetFolder, open_folder
 from tood.errors import ToodError
-from tood.manifest import Manifest
+from tood.file_identity import file_identity
+from tood.manifest import Manifest, look_at
+from tood.whole_file import Look, settle_unfinished
 
 MANIFEST = ".tood-dataset.json"
 """File at the root of a written dataset that lists all of it; a folder without one is never replaced."""
@@ -30,9 +32,22 @@ class OldDataset:
     out: Path
     manifest: Manifest
 
-    def require_own(self, folder: Path) -> None:
-        """Raise a ToodError if it, which now is in `folder`, holds anything else than what was written."""
-        strangers = self.manifest.strangers(folder, MANIFEST)
+    def require_own(self, folder: Path) -> Look:
+        """Raise a ToodError if it, which is in `folder`, holds anything else than what was written.
+
+        Returns:
+            What it looked like before it was read.
+        """
+        look = look_at(folder)
+        self._refuse(self.manifest.strangers(folder, MANIFEST))
+        return look
+
+    def require_unchanged(self, folder: Path, look: Look) -> None:
+        """Raise a ToodError if it, which now is in `folder`, looks otherwise than before."""
+        now = look_at(folder)
+        self._refuse(sorted(name for name in look.keys() | now.keys() if look.get(name) != now.get(name)))
+
+    def _refuse(self, strangers: Sequence[str]) -> None:
         if strangers:
             some = ", ".join(strangers[:_NAMED])
             more = f" and {len(strangers) - _NAMED} more" if len(strangers) > _NAMED else ""
@@ -58,11 +73,15 @@ def require_free(root: Path, out: Path, overwrite: bool) -> OldDataset | None:
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ToodError(f"{out}: is there already and is no folder; name another")
-    real_root, real_out, here = root.resolve(), out.resolve(), Path.cwd().resolve()
-    if any(_same(real_out, place) for near in (real_root, here) for place in (near, *near.parents)):
+    # `resolve` fails over a link that leads to itself.
+    real_root, real_out, here = (Path(os.path.realpath(path)) for path in (root, out, Path.cwd()))
+    if any(
+        file_identity(real_out) == file_identity(place) for near in (real_root, here) for place in (near, *near.parents)
+    ):
         raise ToodError(f"{out}: holds the dataset that is to be converted, or the folder you work in; name another")
-    if root.is_dir() and any(_same(real_root, parent) for parent in real_out.parents):
+    if root.is_dir() and any(file_identity(real_root) == file_identity(parent) for parent in real_out.parents):
         raise ToodError(f"{out}: lies inside the dataset that is to be converted; name a folder outside it")
+    settle_unfinished(out, _remove_old)
     try:
         if not out.exists() or not any(out.iterdir()):
             return None
@@ -122,7 +141,7 @@ class _LeadsInto:
     """Whether a path leads into a folder: at its end, or through any link on its way."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.stat()
+        self.folder = file_identity(folder)
         self._known: dict[Path, tuple[Path, bool]] = {}
 
     def __call__(self, path: Path) -> bool:
@@ -144,14 +163,16 @@ class _LeadsInto:
             end, through = self._follow(parent / target)
             return end, inside or through
         # By identity: the same folder may be spelt in several ways.
-        return place, inside or os.path.samestat(place.stat(), self.folder)
+        return place, inside or file_identity(place) == self.folder
 
 
-def _same(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:  # not there: it holds nothing, and nothing is in it
-        return first == second
+def _remove_old(folder: Path) -> None:
+    """Remove what is left of an earlier result, but nothing that was not written there."""
+    manifest = Manifest.read(folder / MANIFEST)
+    if manifest is not None:
+        manifest.remove(folder, MANIFEST)
+    else:  # the list goes last
+        folder.rmdir()
 
 
 def _not_ours(out: Path) -> str:

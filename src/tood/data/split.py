@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from tood.choices import Exif, ImageTransfer
 from tood.data.convert import write_datasets
 from tood.data.dataset import DetectionDataset
-from tood.data.files import file_identity
 from tood.data.formats import DatasetFolder, open_folder
 from tood.data.output_folder import require_free, require_sources_elsewhere
 from tood.data.readable import without_unreadable
 from tood.data.splits import load_split, resolve_split
 from tood.errors import ToodError
+from tood.file_identity import FileIdentity, file_identity
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def split_dataset(
     Raises:
         ToodError: shares that leave nothing, several splits and none named, too few images, a dataset that does not
             load, or a folder that cannot be written.
+        StoppedError: after SIGINT, SIGTERM or SIGHUP; `out` is as it was.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and 0 < val + test < 1):
         raise ToodError(f"the shares are val {val:g} and test {test:g}: give numbers that leave some for training")
@@ -201,7 +202,7 @@ def _present(dataset: DetectionDataset) -> NDArray[np.bool_]:
 
 def _files(dataset: DetectionDataset) -> NDArray[np.int64]:
     """[I] a number for the file of each image, equal where two are one; counted in the order of the images."""
-    numbers: dict[tuple[int, int] | str, int] = {}
+    numbers: dict[FileIdentity, int] = {}
     found = [numbers.setdefault(file_identity(image.path), len(numbers)) for image in dataset.images]
     return np.array(found, np.int64)
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tood.choices import Exif
 from tood.data.dataset import DetectionDataset, Problem
 from tood.data.exif import oriented
-from tood.data.files import UNNAMED_PICTURES, file_identity, find_images, passed_over_line
+from tood.data.files import UNNAMED_PICTURES, find_images, passed_over_line
 from tood.data.formats import (
     DatasetFolder,
     SplitInfo,
@@ -20,6 +20,7 @@ from tood.data.formats import (
     open_folder,
 )
 from tood.errors import ToodError, quoted
+from tood.file_identity import file_identity
 
 log = logging.getLogger(__name__)
 

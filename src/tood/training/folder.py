@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import logging
+import json
 import os
 import re
-import socket
-import sys
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
 from tood.errors import ToodError
+from tood.folder_lock import FolderLock, give_back, make_folder
+from tood.processes import Launch
 from tood.training.checkpoint import CHECKPOINT, DAMAGED, NUMBERED, is_checkpoint
-from tood.whole_file import remove_unfinished
-
-log = logging.getLogger(__name__)
+from tood.whole_file import remove_unfinished, whole_file
 
 Resume = bool | Literal["auto"]
 
@@ -28,13 +24,12 @@ CONFIG = "config.yaml"
 # By which a run's configuration is told from another program's file of that name: how its first line begins.
 CONFIG_MARK = "# tood train --config "
 LOCK = ".tood-running"
+# Which start of torchrun the run in the folder is of, which alone may go on with it by itself.
+LAUNCH = ".tood-launch.json"
 RUNS = Path("runs")
 
 _WRITTEN = (CONFIG, "metrics.csv", "best.safetensors", "last.safetensors", CHECKPOINT, DAMAGED, "tensorboard")
-# What a lock that another holds is refused with.
-_HELD = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK, errno.EDEADLK)
 _NAMED_AT_MOST = 3
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -52,20 +47,24 @@ class RunFolder:
 
 @contextmanager
 def claimed_folder(
-    out: Path | None, candidates: Iterable[Path], resume: Resume = False, also: Sequence[str] = ()
+    out: Path | None,
+    candidates: Iterable[Path],
+    resume: Resume = False,
+    also: Sequence[str] = (),
+    launch: Launch | None = None,
 ) -> Iterator[RunFolder]:
     """The folder of a run, its alone while this lasts.
 
-    It is made if need be, and locked: the lock ends with the process, however that ends. Where the body fails before
-    anything is written, what was made goes again. The lock is the system's `flock`, so on a shared file system it is
-    seen by other machines if that passes locks on (NFS and Lustre do by default); where it knows none, a line in the
-    log says that nothing keeps a second run out.
+    It is made if need be, and locked (`FolderLock`). Where the body fails before anything is written, what was made
+    goes again.
 
     Args:
         out: the folder that the person named, None for the first of `candidates` that does not exist.
         candidates: where to look for one.
         resume: True goes on with the run in `out`, "auto" does so if there is one, False wants none there.
         also: names of more that the caller writes into a new run's folder.
+        launch: torchrun's, if that started this process and may do so again: its next attempt goes on with the run of
+            the one before, and with no other.
 
     Raises:
         ToodError: another run is writing there, the folder holds a run that is not to be resumed, or files that this
@@ -77,20 +76,27 @@ def claimed_folder(
     try:
         lock = _first_free(candidates, made) if out is None else _named(out, made)
     except OSError as error:
-        _give_back(made)
+        give_back(made)
         where = error.filename or out
         raise ToodError(f"{where} cannot be written: {error.strerror or error}; give another --out") from error
     except ToodError:
-        _give_back(made)
+        give_back(made)
         raise
-    done = False
+    done = recorded = False
     try:
-        yield RunFolder(lock.folder, _look_into(lock.folder, resume, also))
+        resumes = _look_into(lock.folder, resume or _is_next_attempt(lock.folder, launch), also)
+        if launch is not None:
+            _write_launch(lock.folder / LAUNCH, launch)
+            recorded = True
+        yield RunFolder(lock.folder, resumes)
         done = True
     finally:
+        if recorded and not done and not holds_run(lock.folder):
+            with suppress(OSError):
+                (lock.folder / LAUNCH).unlink()
         lock.release()
         if not done:
-            _give_back(made)
+            give_back(made)
 
 
 def next_run_folder(name: str, parent: Path = RUNS) -> Path:
@@ -160,14 +166,29 @@ def _look_into(out: Path, resume: Resume, also: Sequence[str]) -> bool:
     return False
 
 
+def _is_next_attempt(out: Path, launch: Launch | None) -> bool:
+    """Whether the run in the folder is of an earlier attempt of the launch."""
+    if launch is None or launch.attempt == 0:
+        return False
+    try:
+        return launch.is_same(Launch(**json.loads((out / LAUNCH).read_text("utf-8"))))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _write_launch(path: Path, launch: Launch) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(asdict(launch)), encoding="utf-8")
+
+
 # --- claiming ------------------------------------------------------------------------------------------------------
 
 
 def _first_free(candidates: Iterable[Path], made: list[Path]) -> FolderLock:
     for folder in candidates:
-        if os.path.lexists(folder) or not _make(folder, made):
+        if os.path.lexists(folder) or not make_folder(folder, made):
             continue
-        lock = FolderLock(folder)
+        lock = FolderLock(folder, LOCK)
         if lock.acquire():
             return lock
         made.remove(folder)  # of who named it, and was faster
@@ -175,123 +196,8 @@ def _first_free(candidates: Iterable[Path], made: list[Path]) -> FolderLock:
 
 
 def _named(out: Path, made: list[Path]) -> FolderLock:
-    _make(out, made)
-    lock = FolderLock(out)
+    make_folder(out, made)
+    lock = FolderLock(out, LOCK)
     if not lock.acquire():
         raise ToodError(f"a run is being written to {out} by {lock.holder}: wait for its end, or give another --out")
     return lock
-
-
-def _make(folder: Path, made: list[Path]) -> bool:
-    """Makes a folder, and those above it that are missing; whether it was not there. `made` gets what was made."""
-    for attempt in range(_TRIES):
-        try:
-            for part in (*reversed(folder.parents), folder):
-                if not part.is_dir():
-                    try:
-                        part.mkdir()
-                    except FileExistsError:  # by another process in between, or it is a file
-                        if not part.is_dir():
-                            raise
-                    else:
-                        made.append(part)
-            return bool(made) and made[-1] == folder
-        except FileNotFoundError:  # another process gives back what it had made above it
-            made[:] = [part for part in made if part.is_dir()]
-            if attempt == _TRIES - 1:
-                raise
-    return False
-
-
-def _give_back(made: Sequence[Path]) -> None:
-    """Removes what is still empty."""
-    for folder in reversed(made):
-        with suppress(OSError):
-            folder.rmdir()
-
-
-# --- the lock ------------------------------------------------------------------------------------------------------
-
-
-class FolderLock:
-    """A lock on a folder, by a file in it that is there while it is held, or after a process was killed that held it.
-
-    `filelock` leaves its files for ever, as who removes one must know that nobody took it meanwhile; here who takes
-    one looks whether it is still the file of that name.
-
-    Args:
-        folder: to be locked.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / LOCK
-        self._descriptor: int | None = None
-        if hasattr(os, "register_at_fork"):
-            # A forked process that loads images would otherwise hold the lock when its trainer is dead.
-            own = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: None if (lock := own()) is None else lock._close())
-
-    def acquire(self) -> bool:
-        """Takes it; False where another process has it.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-            try:
-                if not _lock(descriptor):
-                    os.close(descriptor)
-                    return False
-                current = os.path.lexists(self.path) and os.path.samestat(os.fstat(descriptor), self.path.stat())
-                if current:
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-                    self._descriptor = descriptor
-                    return True
-            except FileNotFoundError:
-                pass
-            os.close(descriptor)  # who had it has removed it
-
-    @property
-    def holder(self) -> str:
-        """The process that holds the folder, in words for a person."""
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-        except OSError:
-            return "another process"
-
-    def release(self) -> None:
-        """Gives it back, and removes its file."""
-        if self._descriptor is None:
-            return
-        if sys.platform == "win32":  # which removes no file that is open
-            self._close()
-        with suppress(OSError):
-            self.path.unlink()
-        self._close()
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _lock(descriptor: int) -> bool:
-    """Locks an open file until it is closed or the process ends; False where another has."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # beyond the text, which others read
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _HELD:
-            return False
-        log.warning("this file system has no locks (%s): nothing keeps a second run out of the folder", error.strerror)
-    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,10 @@ from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+# Windows has neither; their numbers make the exit code there, too.
+_SIGPIPE: int = getattr(signal, "SIGPIPE", 13)
+_SIGHUP: int = getattr(signal, "SIGHUP", 1)
 
 # Seconds between two lines where output is no terminal.
 PLAIN_INTERVAL = 15.0
@@ -111,7 +116,13 @@ class Output(io.TextIOBase):
 
 # By what an error of writing says, the signal that a program without Python would have got. A disk that is full, for
 # one, is no such error: the text is lost, the run goes on.
-_GONE = {errno.EPIPE: 13, errno.ECONNRESET: 13, errno.EIO: 1, errno.ENXIO: 1, errno.EBADF: 1}
+_GONE = {
+    errno.EPIPE: _SIGPIPE,
+    errno.ECONNRESET: _SIGPIPE,
+    errno.EIO: _SIGHUP,
+    errno.ENXIO: _SIGHUP,
+    errno.EBADF: _SIGHUP,
+}
 
 
 def to_nowhere(file: IO[str]) -> None:

@@ -17,7 +17,7 @@ from tood import configuration
 from tood.errors import ToodError, quoted
 from tood.models import build_model
 from tood.precision import ChosenPrecision
-from tood.processes import Processes
+from tood.processes import Launch, Processes
 from tood.training.accelerator import accelerated, deterministic, require_device
 from tood.training.checkpoint import (
     CHECKPOINT,
@@ -149,14 +149,13 @@ def _save_config(config: RunConfig, out: Path) -> None:
 @contextmanager
 def _run_folder(config: RunConfig, resume: Resume) -> Iterator[RunFolder]:
     """The folder, claimed; torchrun's next attempt goes on with the run of the one before."""
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    restarts = restarted or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    launch = Launch.of_this_process()
+    restarts = launch is not None and (launch.attempt or int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")))
     if config.out is None and (restarts or resume == "auto"):
         raise ToodError(
             "a run that is to go on by itself after a restart needs a name to be found by: give --out FOLDER"
         )
-    mode: Resume = "auto" if restarted and resume is False else resume
-    with claimed_folder(config.out, run_folders(config.name), mode) as folder:
+    with claimed_folder(config.out, run_folders(config.name), resume, launch=launch if restarts else None) as folder:
         yield folder
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tood.data.digits.scans import SPLITS, Scans, Split, load_scans
 from tood.data.digits.scenes import SceneConfig, render_scene
 from tood.errors import ToodError
-from tood.whole_file import whole_folder
+from tood.whole_file import settle_unfinished, whole_folder
 
 STAMP = "digits.json"
 """File at the root of the folder that says how it was made."""
@@ -87,6 +87,7 @@ def write_digits(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         was = "digits made otherwise" if (out / STAMP).is_file() else "something else"
         raise ToodError(f"{out}: already holds {was}; remove it, or name another folder")
+    settle_unfinished(out, Path.rmdir)
     try:
         with whole_folder(out) as folder:
             _write(folder, config, processes, progress)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tood.data.files import subfolders
 from tood.data.formats.coco_content import holds_boxes
 from tood.data.formats.folder import DatasetFolder
 from tood.data.formats.survey import Survey
@@ -13,7 +14,6 @@ from tood.data.formats.text import read_text
 from tood.data.formats.voc_layout import is_annotation
 from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_plain import folder_splits
-from tood.data.formats.yolo_yaml import subfolders
 from tood.errors import ToodError, quoted
 
 # The command that unpacks an archive into the folder that it lies in, by its suffix.

@@ -7,8 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tood.data.files import IMAGE_SUFFIXES, is_hidden
-from tood.data.formats.yolo_yaml import subfolders
+from tood.data.files import IMAGE_SUFFIXES, is_hidden, subfolders
 
 _MOST_FILES = 50_000
 _SHOWN_FOLDERS = 6

@@ -8,16 +8,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from tood.data.files import IMAGE_SUFFIXES, is_hidden
+from tood.data.files import IMAGE_SUFFIXES, find_files, subfolders
 from tood.data.formats.folder import SplitInfo, canonical
-from tood.data.formats.voc_lists import USUAL, children, less_usual_splits, list_files, named_like, unused_lists
+from tood.data.formats.voc_lists import USUAL, less_usual_splits, list_files, named_like, unused_lists
 from tood.data.formats.voc_names import KnownNames, Pictures, list_names
 from tood.errors import ToodError, quoted
 
@@ -58,14 +57,14 @@ def voc_layout(root: Path) -> VocLayout | None:
     """
     if (own := _annotation_folder(root)) is not None:
         return _standard(root, own)
-    inner = {child: child / "Annotations" for child in children(root)}
+    inner = {child: child / "Annotations" for child in subfolders(root)}
     return _only(root, {child: found for child, found in inner.items() if found.is_dir()})
 
 
 def labels_in_xml(root: Path) -> Path | None:
     """The folder of annotations in a folder, whatever else lies beside it."""
     for path in named_like(root, _ANNOTATION_FOLDERS):
-        if any(map(is_annotation, islice(_walk_xml(path, _DEPTH), _PROBED))):
+        if any(map(is_annotation, islice(find_files(path, ".xml", _DEPTH), _PROBED))):
             return path
     return None
 
@@ -79,18 +78,18 @@ def layout_below(root: Path) -> VocLayout | None:
     Raises:
         ToodError: as `voc_layout`.
     """
-    below = children(root)
-    for folders in (below, [inside for child in below for inside in children(child)]):
+    below = subfolders(root)
+    for folders in (below, [inside for child in below for inside in subfolders(child)]):
         found = {folder: own for folder in folders if (own := _annotation_folder(folder)) is not None}
         if (layout := _only(root, found)) is not None:
             return layout
     for place in (root, *named_like(root, _IMAGE_FOLDERS)):
-        folders = [child for child in children(place) if canonical(child.name) in USUAL and _has_xml(child)]
+        folders = [child for child in subfolders(place) if canonical(child.name) in USUAL and _has_xml(child)]
         if folders:
             return _split_folders([(folder, folder, (folder,)) for folder in folders])
     # A zip for each split, unpacked into a folder of its own.
-    folders = [inside for child in below for inside in children(child) if canonical(inside.name) in USUAL]
-    folders = [folder for folder in folders if _has_xml(folder) and any(map(_has_picture, _walk_xml(folder, _DEPTH)))]
+    folders = [inside for child in below for inside in subfolders(child) if canonical(inside.name) in USUAL]
+    folders = [folder for folder in folders if any(map(_has_picture, find_files(folder, ".xml", _DEPTH)))]
     if folders and len({canonical(folder.name) for folder in folders}) == len(folders):
         return _split_folders([(folder, folder, (folder,)) for folder in folders])
     for labels in named_like(root, ("labels", "label")):
@@ -210,28 +209,13 @@ def _image_folders(home: Path) -> tuple[Path, ...]:
 
 
 def _has_xml(folder: Path) -> bool:
-    return next(_walk_xml(folder, _DEPTH), None) is not None
+    return next(find_files(folder, ".xml", _DEPTH), None) is not None
 
 
-def _xml_files(folder: Path, depth: int = 1 << 10) -> dict[str, Path]:
+def _xml_files(folder: Path, depth: int | None = None) -> dict[str, Path]:
     """The xml files of a folder and its sub-folders, by their place in it without the suffix, in its order."""
-    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in _walk_xml(folder, depth)}
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_files(folder, ".xml", depth)}
     return {name: found[name] for name in sorted(found)}
-
-
-def _walk_xml(folder: Path, depth: int) -> Iterator[Path]:
-    """xml files but hidden ones, such as macOS's `._a.xml`; linked folders are entered, each once."""
-    entered: set[tuple[int, int]] = set()
-    top = len(folder.parts)
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        inside = Path(parent)
-        identity = inside.stat()
-        if (identity.st_dev, identity.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((identity.st_dev, identity.st_ino))
-        folders[:] = sorted(name for name in folders if not is_hidden(name)) if len(inside.parts) - top < depth else []
-        yield from (inside / name for name in files if name.lower().endswith(".xml") and not is_hidden(name))
 
 
 def _has_picture(xml: Path) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tood.data.files import is_hidden
+from tood.data.files import is_hidden, subfolders
 from tood.data.formats.folder import canonical
 from tood.data.formats.voc_names import KnownNames, list_names
 from tood.errors import ToodError
@@ -57,7 +56,7 @@ def less_usual_splits(
 
     Names without an annotation are left out of them, and told.
     """
-    sets = [inner for folder in named_like(home, ("imagesets",)) for inner in children(folder)]
+    sets = [inner for folder in named_like(home, ("imagesets",)) for inner in subfolders(folder)]
     places = [*([sets[0]] if len(sets) == 1 and sets[0].name.lower() != "main" else []), annotations]
     for place in places:
         lists = [path for path in _texts(place) if canonical(path.stem.removesuffix("_list")) in USUAL]
@@ -71,7 +70,7 @@ def less_usual_splits(
 
 def unused_lists(home: Path, annotations: Path, known: KnownNames) -> list[Path]:
     """The lists that name pictures of the folder, whatever they are for."""
-    sets = [inner for folder in named_like(home, ("imagesets",)) for inner in (folder, *children(folder))]
+    sets = [inner for folder in named_like(home, ("imagesets",)) for inner in (folder, *subfolders(folder))]
     texts = [path for place in (*sets, home, annotations) for path in _texts(place)]
     return [path for path in texts[:_MOST_LISTS] if _names_pictures(path, known)]
 
@@ -127,15 +126,5 @@ def _texts(folder: Path) -> list[Path]:
 
 def named_like(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     """Sub-folders by these lower-case names, whatever the case of their own; in the order of the names."""
-    found = [child for child in children(folder) if child.name.lower() in names]
+    found = [child for child in subfolders(folder) if child.name.lower() in names]
     return tuple(sorted(found, key=lambda child: (names.index(child.name.lower()), child.name)))
-
-
-def children(folder: Path) -> list[Path]:
-    """The sub-folders that no system or program keeps for itself."""
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
-    except OSError:
-        return []
-    return [folder / name for name in names]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tood.data.dataset import DetectionDataset, ImageRecord, Problem
-from tood.data.files import any_images, file_identity, find_images, passed_over_line
+from tood.data.files import any_images, find_images, passed_over_line
 from tood.data.formats.folder import (
     SplitInfo,
     box_areas,
@@ -36,6 +36,7 @@ from tood.data.formats.yolo_poses import MOST_LINES, find_poses
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
 from tood.data.images import image_size
 from tood.errors import ToodError
+from tood.file_identity import file_identity
 
 __all__ = ["YoloFolder", "find_yolo", "label_path"]
 

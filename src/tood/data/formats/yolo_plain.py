@@ -11,12 +11,12 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from tood.data.files import IMAGE_SUFFIXES, any_images
+from tood.data.files import IMAGE_SUFFIXES, any_images, subfolders
 from tood.data.formats.folder import canonical
 from tood.data.formats.text import read_lines
 from tood.data.formats.yolo_labels import NAMES_FILES, LabelFinder, looks_like_labels
 from tood.data.formats.yolo_paths import plain_path
-from tood.data.formats.yolo_yaml import SPLITS, YoloLayout, categories_of, find_places, names_in, subfolders
+from tood.data.formats.yolo_yaml import SPLITS, YoloLayout, categories_of, find_places, names_in
 from tood.errors import ToodError
 
 _NAMES_FILES = (*NAMES_FILES, "obj.names", "_darknet.labels")

@@ -14,7 +14,7 @@ import yaml
 from tood.choices import Exif
 from tood.data.dataset import Category, Problem
 from tood.data.exif import label_exif
-from tood.data.files import is_hidden
+from tood.data.files import subfolders
 from tood.data.formats.folder import canonical
 from tood.data.formats.text import other_encoding, read_text
 from tood.data.formats.yolo_labels import Keypoints
@@ -190,15 +190,6 @@ def names_in(path: Path) -> list[str]:
     if "" in names:
         raise ToodError(f"{path}: line {names.index('') + 1} is empty, but stands for class {names.index('')}")
     return names
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder that are not hidden, by name; none if it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(folder / entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
-    except OSError:
-        return []
 
 
 def _only(root: Path, found: Sequence[Path]) -> Path | None:
