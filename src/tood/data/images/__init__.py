@@ -2,7 +2,9 @@
 
 from tood.data.images.decoding import (
     DecodedImage,
+    FileFacts,
     decode_image,
+    file_facts,
     image_damage,
     image_header,
     image_size,
@@ -19,10 +21,12 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_PIXELS_VARIABLE",
     "DecodedImage",
+    "FileFacts",
     "ImageHeader",
     "decode_image",
     "decode_picture",
     "eight_bits",
+    "file_facts",
     "file_orientation",
     "image_damage",
     "image_header",

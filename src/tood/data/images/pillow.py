@@ -37,7 +37,7 @@ DECODE_ERRORS = (
 )
 
 # TIFF tags.
-_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 256, 257, 258, 281
 
 
 @dataclass
@@ -139,6 +139,12 @@ def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> tuple[ND
     if image.mode in ("LA", "La"):
         return np.repeat(np.asarray(image)[:, :, :1], 3, axis=2), None
     return np.array(image.convert("RGB")), None
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a Pillow picture as its file has it: of a TIFF Pillow tells that of the turned picture."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
 
 
 def _bits_told(image: Image.Image) -> int | None:
