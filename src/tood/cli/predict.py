@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from tood.errors import ToodError
     from tood.inference import Detector
     from tood.manifest import Manifest
+    from tood.stop import StopSignal
     from tood.structures import Detections
+
+# Seconds that a picture which is under way gets after Ctrl-C.
+_PATIENCE = 3.0
 
 
 def predict(
@@ -127,7 +131,8 @@ def predict(
         _say_start(folder, resume)
         to_do = [images[number] for number in folder.to_do]
         wanted = (image for image in to_do if not stop.number)
-        for result in _run(detector, wanted, len(to_do), batch_size, failures):
+        results = _run(detector, wanted, len(to_do), batch_size, failures)
+        while (result := _next(results, stop)) is not None:
             if kept:
                 folder.add(result, _drawn(result) if save_images else None)
         folder.complete = not stop.number
@@ -218,6 +223,15 @@ def _run(
             if not many:
                 typer.echo(f"{result.path}: {_summary(result)}")
             yield result
+
+
+def _next(results: Iterator[Detections], stop: StopSignal) -> Detections | None:
+    """The next result; None after the last one, and where it does not come soon after the person wants to stop."""
+    try:
+        with stop.waiting(_PATIENCE):
+            return next(results, None)
+    except KeyboardInterrupt:
+        return None
 
 
 def _summary(result: Detections) -> str:
