@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
 
 from tood.data.images import DecodedImage
+from tood.processes import Processes
 
 if TYPE_CHECKING:
     from tood.data.dataset import ImageRecord
@@ -41,10 +43,17 @@ class PictureNotes:
         if value:
             self.found[self.rows[record.id]] |= value
 
-    def tell(self) -> None:
-        """Says in the log what was found since the last time."""
-        new = self.found & ~self.told
+    def tell(self, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen
+        """Says in the log what was found since the last time.
+
+        Args:
+            processes: that share the pictures; all of them call this, the main one says what all have found.
+        """
+        found = reduce(torch.bitwise_or, processes.gather(self.found.clone()))
+        new = found & ~self.told
         self.told |= new
+        if not processes.main:
+            return
         for value in (_CUT, _SHALLOW):
             rows = torch.nonzero(new & value).ravel().tolist()
             if rows:

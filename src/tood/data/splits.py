@@ -11,6 +11,7 @@ from tood.data.exif import oriented
 from tood.data.files import file_identity, find_images, passed_over_line
 from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
 from tood.errors import ToodError, quoted
+from tood.processes import speaks
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def load_split(
         raise ToodError(_sentence(errors, folder.root))
     require_images(dataset)
     dataset, sentence = oriented(dataset, exif, look=images_required)
-    if sentence:
+    if sentence and speaks():
         log.warning("%s", sentence)
     return dataset
 

@@ -167,7 +167,9 @@ def _train(
         start = (
             "from the checkpoint" if found else initialise_model(model, starting_point(config), training.class_names)
         )
-    images = TrainingImages(loader, training.class_names, training.digest(), _order(loader))
+    images = TrainingImages(
+        loader, training.class_names, training.digest(), _order(loader), training.picture_notes.tell
+    )
     trainer = Trainer(config, model, images, measured, accelerator, display)
     _say_plan(display, trainer, model, start, precision)
     if found is not None:
