@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tood.data.dataset import DetectionDataset, ImageRecord, Problem
-from tood.data.files import any_images, file_identity, find_images, passed_over_line
+from tood.data.files import Identity, any_images, file_identity, may_hold, passed_over_line
 from tood.data.formats.folder import (
     SplitInfo,
     box_areas,
@@ -33,12 +33,26 @@ from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, l
 from tood.data.formats.yolo_paths import images_of
 from tood.data.formats.yolo_plain import find_plain_layout
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
-from tood.data.images import image_size
+from tood.data.images import FileFacts, file_facts
 from tood.errors import ToodError
 
 __all__ = ["YoloFolder", "find_yolo", "label_path"]
 
 _MOST_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """One image of a split: its name inside it, its file's identity, and the files that may be its labels."""
+
+    name: str
+    identity: Identity
+    labels: tuple[Path, ...]
+
+    @property
+    def label(self) -> Path | None:
+        """The label file; None if there is none."""
+        return self.labels[0] if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -64,23 +78,23 @@ class YoloFolder:
         """See `DatasetFolder.read`; sizes come from the image files, so they are needed in any case."""
         problems = list(self.layout.problems)
         moved: list[str] = []
-        listed = self._listed(split, problems, moved)
+        passed_over: dict[str, tuple[Path, ...]] = {}
+        listed = self._listed(split, problems, moved, passed_over)
         images: list[ImageRecord] = []
         tracks, next_box = 0, 1
-        for number, (path, name) in enumerate(listed.items(), start=1):
+        for number, (path, own) in enumerate(listed.items(), start=1):
             try:
-                size = image_size(path)
+                facts = file_facts(path)
             except ToodError as error:
                 kind = "image_unreadable" if path.exists() else "image_missing"
                 problems.append(Problem(kind, str(path), str(error), number))
                 continue
-            labels_file = self._finder.find(path)
-            table = read_labels(labels_file, number, len(self.layout.categories), self.layout.keypoints, problems)
+            table = read_labels(own.label, number, len(self.layout.categories), self.layout.keypoints, problems)
             tracks += table.tracks
-            record = _record(number, path, name, size, table, str(labels_file), next_box, problems)
+            record = _record(number, path, own.name, facts, table, str(own.label), next_box, problems)
             next_box += len(record.boxes)
             images.append(record)
-        labelled = {path: label for path in listed if (label := self._finder.find(path)) is not None}
+        labelled = {path: own.label for path, own in listed.items() if own.label is not None}
         if images and not labelled and canonical(split) != "test":
             message = (
                 f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
@@ -106,7 +120,7 @@ class YoloFolder:
             bool(labelled),
             self.layout.source,
             (*self.layout.places[split], *labelled.values()),
-            self._notes(split, listed, tracks, moved),
+            self._notes(split, listed, tracks, moved, passed_over),
             self.layout.exif,
         )
 
@@ -118,20 +132,24 @@ class YoloFolder:
                 named.setdefault(path, name)
         return dict(sorted(named.items()))
 
-    def _listed(self, split: str, problems: list[Problem], moved: list[str]) -> dict[Path, str]:
-        """The images of a split with their names inside it, each file once, whatever paths and links lead to it."""
-        groups: dict[tuple[int, int] | str, list[tuple[Path, str]]] = {}
+    def _listed(
+        self, split: str, problems: list[Problem], moved: list[str], passed_over: dict[str, tuple[Path, ...]]
+    ) -> dict[Path, _Listed]:
+        """The images of a split, each file once, whatever paths and links lead to it."""
+        groups: dict[Identity, list[tuple[Path, _Listed]]] = {}
         for place in self.layout.places[split]:
-            for path, name in images_of(place, self.layout.source, moved):
-                groups.setdefault(file_identity(path), []).append((path, name))
+            for path, name in images_of(place, self.layout.source, moved, passed_over):
+                identity = file_identity(path)
+                groups.setdefault(identity, []).append((path, _Listed(name, identity, self._finder.find_all(path))))
         chosen = []
         for group in groups.values():
-            labels = {path: label for path, _ in group if (label := self._finder.find(path)) is not None}
+            if len(group) == 1:
+                chosen.append(group[0])
+                continue
+            labels = {path: own.label for path, own in group if own.label is not None}
             # Of several names the one that has labels, and rather no link.
             best = min(group, key=lambda named: (named[0] not in labels, named[0].is_symlink(), named[0]))
             chosen.append(best)
-            if len(group) == 1:
-                continue
             others = sorted({str(path) for path, _ in group} - {str(best[0])})
             message = "is named twice in its split" + (f", also as {others[0]}" if others else "") + ": taken once"
             problems.append(Problem("duplicate_file", str(best[0]), message, severity="warning"))
@@ -141,17 +159,18 @@ class YoloFolder:
                 problems.append(Problem("labels_differ", str(best[0]), message))
         return dict(sorted(chosen))
 
-    def _in_earlier_split(self, split: str, listed: Mapping[Path, str]) -> list[Problem]:
+    def _in_earlier_split(self, split: str, listed: Mapping[Path, _Listed]) -> list[Problem]:
         """A warning for each image that another split has, too: what is measured on it says nothing."""
         problems = []
-        for other in self.layout.places:
+        identities = {own.identity for own in listed.values()}
+        for other, places in self.layout.places.items():
             if other == split:
                 break
-            if "trainval" in (split, other):
+            if "trainval" in (split, other) or not any(may_hold(place, identities) for place in places):
                 continue
             theirs = {file_identity(path): path for path in self._named(other)}
-            for path in listed:
-                if (same := theirs.get(file_identity(path))) is not None:
+            for path, own in listed.items():
+                if (same := theirs.get(own.identity)) is not None:
                     message = f"is in split {other!r}, too" + (f", as {same}" if same != path else "")
                     problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
         return problems
@@ -173,11 +192,18 @@ class YoloFolder:
                     problems.append(_shared(label, (owners[label], path)))
         return problems
 
-    def _notes(self, split: str, listed: Mapping[Path, str], tracks: int, moved: Sequence[str]) -> tuple[str, ...]:
+    def _notes(
+        self,
+        split: str,
+        listed: Mapping[Path, _Listed],
+        tracks: int,
+        moved: Sequence[str],
+        passed_over: Mapping[str, tuple[Path, ...]],
+    ) -> tuple[str, ...]:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
-        bare = sum(self._finder.find(path) is None for path in listed)
+        bare = sum(own.label is None for own in listed.values())
         if 0 < bare < len(listed):
             notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
         if moved:
@@ -187,13 +213,9 @@ class YoloFolder:
         if tracks:
             notes.append(f"{tracks} lines of labels end in a whole number, taken for a track id and left out")
         folders = [place for place in self.layout.places[split] if place.is_dir()]
-        passed_over: dict[str, tuple[Path, ...]] = {}
-        for place in folders:
-            for reason, paths in find_images(place).passed_over.items():
-                passed_over[reason] = (*passed_over.get(reason, ()), *paths)
         places = folders or list(dict.fromkeys(path.parent for path in listed))
-        passed_over |= self._finder.unused(listed, places)
-        line = passed_over_line(passed_over)
+        unused = self._finder.unused((own.labels for own in listed.values()), places)
+        line = passed_over_line({**passed_over, **unused})
         return (*notes, line) if line else tuple(notes)
 
     def _has_labels(self, split: str) -> bool:
@@ -226,14 +248,14 @@ def _record(
     number: int,
     path: Path,
     name: str,
-    size: tuple[int, int],
+    facts: FileFacts,
     table: LabelTable,
     file: str,
     first_id: int,
     problems: list[Problem],
 ) -> ImageRecord:
     """The record of one image; `file` is where its labels are, `first_id` the annotation id of its first box."""
-    values, lines = table.rows, table.lines
+    values, lines, size = table.rows, table.lines, facts.size
     with np.errstate(over="ignore", invalid="ignore"):
         half = values[:, 3:5] / 2
         corners = np.concatenate([values[:, 1:3] - half, values[:, 1:3] + half], axis=1)
@@ -260,6 +282,7 @@ def _record(
         annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
         file_name=name,
         size_from_file=True,
+        orientation=facts.orientation,
     )
 
 

@@ -93,16 +93,27 @@ def plain_path(text: str) -> str:
     return os.path.expanduser(plain) if plain.startswith("~/") else plain or "."  # noqa: PTH111  (stays a text)
 
 
-def images_of(place: Path, source: Path, moved: list[str] | None = None) -> Iterator[tuple[Path, str]]:
+def images_of(
+    place: Path,
+    source: Path,
+    moved: list[str] | None = None,
+    passed_over: dict[str, tuple[Path, ...]] | None = None,
+) -> Iterator[tuple[Path, str]]:
     """Images of a folder or a txt list, each with its name inside the split.
 
     Args:
         place: the folder or list.
         source: what names the place.
         moved: takes the lines that lead nowhere as written and were found by their end.
+        passed_over: takes the files of a folder that are passed over, by the reason.
     """
     if place.is_dir():
-        yield from ((path, path.relative_to(place).as_posix()) for path in find_images(place).images)
+        found = find_images(place)
+        if passed_over is not None:
+            for reason, paths in found.passed_over.items():
+                passed_over[reason] = (*passed_over.get(reason, ()), *paths)
+        front = len(place.parts)
+        yield from ((path, "/".join(path.parts[front:])) for path in found.images)
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         yield place, place.name
     else:
