@@ -31,9 +31,10 @@ test: lint types ## Lint, check types, run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under=85 --basetemp "$$where/$(ODD)"
 	PYTHONUTF8=0 LC_ALL=C $(BIN)/python -m pytest -n 2 $(ANY_LOCALE)
 
-lint: $(VENV)/.installed ## Check the style
+lint: $(VENV)/.installed ## Check the style, and that imports go one way
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.installed ## Check the types
 	$(BIN)/mypy

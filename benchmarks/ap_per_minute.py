@@ -164,7 +164,7 @@ def draw(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
     """Both curves of each dataset in one picture."""
     from matplotlib.figure import Figure
 
-    from tood.plots.palette import PALETTE
+    from tood.drawing import PALETTE
 
     colours = dict(zip((OURS, PEER), (PALETTE[4], PALETTE[5]), strict=True))
     figure = Figure(figsize=(6.5 * len(curves), 4), layout="constrained")

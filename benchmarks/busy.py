@@ -89,7 +89,8 @@ def _predict(pictures: int) -> float:
     import torch
 
     from tood.inference import Detector
-    from tood.models import build_model, save_weights
+    from tood.models import build_model
+    from tood.weights import save_weights
     from tood.zoo import named_model
 
     config = named_model("tood_tiny").config()
@@ -110,7 +111,6 @@ def _train(steps: int) -> float:
     """Seconds for so many steps on 2 pictures of 256 x 256, without their loading."""
     import torch
 
-    from tood.alignment import build_criterion
     from tood.models import build_model
     from tood.ops.allocator import keep_freed_memory
     from tood.structures import Targets
@@ -121,7 +121,7 @@ def _train(steps: int) -> float:
     torch.manual_seed(0)
     run = run_config("tood_tiny", PICTURE_SIDE)
     model = build_model(run.model).train().to(memory_format=torch.channels_last)
-    criterion, optimizer = build_criterion(run.criterion), build_optimizer(run.optimizer, model, 1e-5)
+    criterion, optimizer = run.criterion.build(), build_optimizer(run.optimizer, model, 1e-5)
     images = torch.randn(2, 3, PICTURE_SIDE, PICTURE_SIDE)
     boxes = torch.tensor([[20.0, 20.0, 90.0, 120.0], [100.0, 60.0, 220.0, 200.0]])
     truth = [Targets(boxes, torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool))] * 2

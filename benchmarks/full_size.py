@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from benchmarks.timing import peak_memory
 from tood.inference import Detector
-from tood.models import AnyDetector, build_model, save_weights
+from tood.models import AnyDetector, build_model
 from tood.models.common.deform_conv import DeformConv2d
-from tood.weights import export_weights, import_weights, load_detector_file
+from tood.weights import export_weights, import_weights, load_detector_file, save_weights
 from tood.zoo import named_model
 
 MODELS = ("tood_r50_fpn_1x", "tood_x101_dcnv2_fpn_2x")

@@ -16,8 +16,8 @@ from tood.cli.demo import demo_run
 from tood.data import load_dataset
 from tood.data.digits import DigitsConfig, write_digits
 from tood.evaluation import evaluate
-from tood.models import load_weights
 from tood.training import train
+from tood.weights import load_weights
 
 ALLOWED = 0.01
 

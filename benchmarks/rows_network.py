@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import THREADS, emit, fastest, peak_memory
-from tood.alignment import build_criterion
 from tood.inference import postprocess
 from tood.models import build_model, for_inference
 from tood.models.measure import measure
@@ -53,7 +52,7 @@ class TrainingStep:
         run = run_config(MODEL)
         self.classes = run.model.classes
         self.model = build_model(run.model).train().to(memory_format=torch.channels_last)
-        self.criterion = build_criterion(run.criterion)
+        self.criterion = run.criterion.build()
         self.optimizer = build_optimizer(run.optimizer, self.model, 1e-5)
 
     def __call__(self, images: Tensor, targets: Sequence[Targets], half: bool) -> None:

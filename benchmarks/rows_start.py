@@ -36,8 +36,9 @@ def write_files(folder: Path) -> None:
     """A tiny model and a photograph's worth of noise."""
     import numpy as np
 
-    from tood.models import build_model, save_weights
+    from tood.models import build_model
     from tood.plots import write_image
+    from tood.weights import save_weights
     from tood.zoo import named_model
 
     model = build_model(named_model("tood_tiny").config())

@@ -1,4 +1,4 @@
-"""Narrow networks of every kind, with weights of which none is as it was initialised."""
+"""Narrow networks of every kind and family, with weights of which none is as it was initialised."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from golden_values import NARROW
-from tood.models.atss import ATSS, ATSSConfig, ATSSHeadConfig
+from tood.models import FAMILIES, AnyDetector, AnyModelConfig
+from tood.models.atss import ATSSConfig, ATSSHeadConfig
 from tood.models.backbones import ResNetConfig
-from tood.models.tood import TOOD
 
 # One block a stage: a stage's first block has its stride, its shortcut and, where it is deformable, its offsets.
 SHORT = ResNetConfig(width=8, stem_width=8, blocks=(1, 1, 1, 1))
@@ -27,7 +27,12 @@ DEFORMABLE = replace(
 RESNEXT_DEFORMABLE = replace(DEFORMABLE, backbone=RESNEXT)
 NARROW_ATSS = ATSSConfig(classes=7, backbone=SHORT, neck=NARROW.neck, head=ATSSHeadConfig(width=32, norm_groups=8))
 
-ModelT = TypeVar("ModelT", TOOD, ATSS)
+# What every family gives as its examples: tests of what holds for all families run over these.
+EXAMPLES: dict[str, AnyModelConfig] = {
+    f"{family.name}-{name}": config for family in FAMILIES for name, config in family.examples().items()
+}
+
+ModelT = TypeVar("ModelT", bound=AnyDetector)
 
 
 def lively(model: ModelT) -> ModelT:
@@ -46,6 +51,6 @@ def lively(model: ModelT) -> ModelT:
             assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.2, generator=generator)
             nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
-    for level, scale in enumerate(model.head.scales):
+    for level, scale in enumerate(getattr(model.head, "scales", ())):
         nn.init.constant_(scale, 0.8 + level / 10)
     return model.eval()

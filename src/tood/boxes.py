@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tood.ops.arithmetic import constants
+
 # Same guard as the reference: two empty boxes overlap by 0, not by NaN.
 EPSILON = 1e-6
 # A predicted side is at most 1000/16 times its anchor's side: exp() stays finite.
@@ -85,7 +87,7 @@ def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
 
 def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, float, float, float]) -> Tensor:
     """Boxes from anchors [..., 4] and normalised deltas (dx, dy, dw, dh) [..., 4] -> [..., 4] (Faster R-CNN coding)."""
-    deltas = deltas * deltas.new_tensor(stds)
+    deltas = deltas * constants(stds, deltas)
     size = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * size
     half = size * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2

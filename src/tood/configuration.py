@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from tood import yaml_text
-from tood.errors import ToodError
+from tood.errors import SettingError, ToodError, one_line
 from tood.whole_file import whole_file
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def load(path: Path | str, cls: type[T]) -> T:
     except OSError as error:
         raise ToodError(f"cannot read the configuration {path}: {error.strerror}; check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ToodError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ToodError(f"{path} is not valid YAML: {one_line(error)}") from error
     return from_dict(cls, {} if raw is None else raw, where=str(path))
 
 
@@ -111,6 +111,14 @@ def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") ->
     return config
 
 
+class _WrongValueError(ToodError):
+    """A value that is not of its field's type; `expected` says what would be."""
+
+    def __init__(self, message: str, expected: str) -> None:
+        super().__init__(message)
+        self.expected = expected
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where in a configuration a value stands, for messages."""
@@ -124,14 +132,16 @@ class _Place:
     def error(self, message: str) -> ToodError:
         return ToodError(f"{self.where}: {message}" if self.where else message)
 
-    def wrong(self, value: Any, expected: str) -> ToodError:
+    def wrong(self, value: Any, expected: str) -> _WrongValueError:
         shown = repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        return self.error(f"{self.key or 'the configuration'} is {shown}: expected {expected}")
+        message = f"{self.key or 'the configuration'} is {shown}: expected {expected}"
+        return _WrongValueError(f"{self.where}: {message}" if self.where else message, expected)
 
     def failed(self, error: Exception) -> ToodError:
         """For what a dataclass's own checks say, which may name the key already."""
-        named = not self.key or str(error).startswith(self.key.partition(".")[0] + ".")
+        top = self.key.partition(".")[0]
+        named = not self.key or (isinstance(error, SettingError) and error.key.startswith(f"{top}."))
         return self.error(str(error) if named else f"{self.key}: {error}")
 
     def unknown(self, key: str, known: Iterable[str]) -> ToodError:
@@ -237,7 +247,7 @@ def _convert_union(members: tuple[Any, ...], value: Any, place: _Place, text: st
         try:
             return _convert(member, value, place, text)
         except ToodError as error:
-            reasons.append(str(error).rpartition("expected ")[2])
+            reasons.append(error.expected if isinstance(error, _WrongValueError) else str(error))
     raise place.wrong(value, " or ".join(reasons))
 
 
@@ -294,8 +304,9 @@ def _older(cls: Any) -> Mapping[str, tuple[Any, Callable[[Any, Any], Any]]]:
 def _set_older(config: Any, key: str, value: Any, text: str | None, place: _Place) -> Any:
     """The configuration as a key of an earlier version changes it."""
     kind, change = _older(type(config))[key]
+    converted = _convert(kind, value, place / key, text)
     try:
-        return change(config, _convert(kind, value, place / key, text))
+        return change(config, converted)
     except ToodError as error:
         raise place.failed(error) from error
 

@@ -15,8 +15,48 @@ class ToodError(Exception):
     """
 
 
+class PictureError(ToodError):
+    """A picture that cannot be used.
+
+    Attributes:
+        reason: the sentence without the picture's name in front.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+    def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
+
+class SettingError(ToodError):
+    """A setting whose value cannot be.
+
+    Attributes:
+        key: the setting's, dotted from the part of the configuration on that knows it, as in `optimizer.lr`.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key} {problem}")
+        self.key, self.problem = key, problem
+
+    def __reduce__(self) -> tuple[type[SettingError], tuple[str, str]]:
+        return type(self), (self.key, self.problem)
+
+
 class SharedError(ToodError):
     """An error that ends all processes of a run, whichever of them met it: one of them says it."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, without line breaks, or its kind if it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says (a stack may follow), or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
 def quoted(path: Path | str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -11,10 +10,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tood.whole_file import whole_file
+from tood.whole_file import sha256_of, whole_file
 
 _VERSION = 1
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class FileStamp:
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
             return FileStamp(0, 0, f"-> {os.readlink(path)}")  # noqa: PTH115 - as it is written, unchanged
-        return FileStamp(found.st_size, found.st_mtime_ns, _digest(path))
+        return FileStamp(found.st_size, found.st_mtime_ns, sha256_of(path))
 
     def fits(self, path: Path, before: int) -> bool:
         """Whether a file is still the same.
@@ -54,7 +52,7 @@ class FileStamp:
             if found.st_size != self.size:
                 return False
             believed = found.st_mtime_ns == self.modified and found.st_mtime_ns < before
-            return believed or _digest(path) == self.content
+            return believed or sha256_of(path) == self.content
         except OSError:
             return False
 
@@ -157,11 +155,3 @@ def _entries(folder: Path) -> Iterator[tuple[Path, bool]]:
             yield path, not path.is_symlink()
         for name in files:
             yield inside / name, False
-
-
-def _digest(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            sha.update(block)
-    return sha.hexdigest()

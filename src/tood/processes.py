@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -28,7 +29,7 @@ class Processes:
     """The processes of a run, seen from one of them; alone by default. All of them call each method here at once.
 
     Attributes:
-        count: their number.
+        count: how many processes the run has.
         rank: which of them this is, from 0, the main one: the one that writes and speaks.
     """
 
@@ -37,7 +38,7 @@ class Processes:
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other."""
+        """Whether this process is the only one of the run."""
         return self.count == 1
 
     @property
@@ -46,7 +47,7 @@ class Processes:
         return self.rank == 0
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, by rank."""
+        """The values of all processes, in the order of their ranks."""
         if self.alone:
             return [value]
         values: list[T | None] = [None] * self.count
@@ -55,16 +56,23 @@ class Processes:
 
     def mean(self, values: Tensor) -> Tensor:
         """Element by element."""
-        return values if self.alone else self._reduced(values, dist.ReduceOp.SUM) / self.count
+        if self.alone:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.count
 
-    def largest(self, values: Tensor) -> Tensor:
-        """Element by element."""
-        return values if self.alone else self._reduced(values, dist.ReduceOp.MAX)
+    def largest(self, numbers: Sequence[float]) -> list[float]:
+        """Element by element, of numbers that no device holds and none is waited for."""
+        values = torch.tensor(numbers, dtype=torch.float64)
+        if not self.alone:
+            dist.all_reduce(values, dist.ReduceOp.MAX, self._hosts)
+        return values.tolist()
 
-    def _reduced(self, values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
-        reduced = values.clone()
-        dist.all_reduce(reduced, how)
-        return reduced
+    @cached_property
+    def _hosts(self) -> dist.ProcessGroup | None:
+        """The processes, by a way of speaking that passes the GPUs by; None where the usual one does."""
+        return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
     def from_main(self, make: Callable[[], T]) -> T:
         """What the main process makes, for all; its error, if any, too.

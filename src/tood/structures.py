@@ -45,6 +45,10 @@ class Targets:
             self.crowd.to(device, non_blocking=True),
         )
 
+    def pin_memory(self) -> Targets:
+        """In page-locked memory, which `to` copies from without waiting for the device."""
+        return Targets(self.boxes.pin_memory(), self.labels.pin_memory(), self.crowd.pin_memory())
+
 
 @dataclass(frozen=True)
 class Priors:
@@ -148,11 +152,14 @@ class Detections:
         Raises:
             ValueError: if the detections do not carry their image.
         """
-        from tood.plots import draw_detections
+        from tood.drawing import draw_named_boxes  # Pillow and fonts, which only pictures need
 
         if self.image is None:
             raise ValueError("these detections do not carry their image: pass keep_image=True when predicting")
-        return draw_detections(self.image, self.above(threshold))
+        shown = self.above(threshold)
+        return draw_named_boxes(
+            self.image, shown.boxes.cpu().numpy(), shown.scores.tolist(), shown.labels.tolist(), self.class_names
+        )
 
 
 # Compilers and exporters look into them: an exported network returns the same classes.

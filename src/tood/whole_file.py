@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tood.errors import ToodError
+
+_BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -44,6 +47,15 @@ def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits; a file of any size is read in small blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -124,7 +136,7 @@ class OldFolder(Protocol):
         """Raise an error if it, which now is in `folder`, holds anything that must not go."""
 
     def remove(self, folder: Path) -> None:
-        """Remove it."""
+        """Remove the old folder from where it now is."""
 
 
 def _replace(part: Path, target: Path, replaces: OldFolder) -> None:

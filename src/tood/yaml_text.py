@@ -17,6 +17,11 @@ def parse(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
+def is_bad_escape(error: yaml.YAMLError) -> bool:
+    """Whether a backslash between double quotes is what a document fails at; PyYAML tells it by its sentence alone."""
+    return isinstance(error, yaml.scanner.ScannerError) and "escape" in (error.problem or "")
+
+
 def dump(content: Any, comment: str = "") -> str:
     """A document that `parse` reads back equal, below lines of comment."""
     body = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)

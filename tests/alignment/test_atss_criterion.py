@@ -16,7 +16,6 @@ from tood.alignment import (
     Progress,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
-    build_criterion,
     focal_loss,
     quality_focal_loss,
 )
@@ -143,7 +142,7 @@ def test_logits_and_their_probabilities_give_the_same(
     predictions, targets = scenes([3, 0, 6])
     logits = DensePredictions(predictions.scores, predictions.boxes, PRIORS, logits=True)
     probabilities = DensePredictions(predictions.scores.sigmoid(), predictions.boxes, PRIORS)
-    criterion = build_criterion(config)
+    criterion = config.build()
     gradients = []
     for given in (logits, probabilities):
         losses = criterion(given, targets, None, Progress() if warm_up else None)
@@ -237,5 +236,5 @@ def test_parts_give_the_reference_s_losses_of_gfl() -> None:
 
 
 def test_a_configuration_builds_its_own_criterion() -> None:
-    assert isinstance(build_criterion(ATSSCriterionConfig()), ATSSCriterion)
-    assert isinstance(build_criterion(TaskAlignedCriterionConfig()), TaskAlignedCriterion)
+    assert isinstance(ATSSCriterionConfig().build(), ATSSCriterion)
+    assert isinstance(TaskAlignedCriterionConfig().build(), TaskAlignedCriterion)

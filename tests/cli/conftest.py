@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tood.input import InputConfig
-from tood.models import build_model, save_weights
+from tood.models import build_model
+from tood.weights import save_weights
 from tood.zoo import named_models
 
 

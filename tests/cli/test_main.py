@@ -16,8 +16,9 @@ from typer.testing import CliRunner, Result
 import tood
 from tood.cli import app
 from tood.errors import ToodError
-from tood.models import build_model, save_weights
+from tood.models import build_model
 from tood.plots import write_image
+from tood.weights import save_weights
 from tood.zoo import named_model, named_models
 
 COMMANDS = ("train", "eval", "predict", "data", "models", "demo")

@@ -21,8 +21,8 @@ from tood.cli import app
 from tood.cli.demo import run_demo
 from tood.data.digits import DigitsConfig
 from tood.errors import quoted
-from tood.models import load_weights
 from tood.training import RunConfig, SGDConfig
+from tood.weights import load_weights
 from training.pictures import coco_folder
 
 # A model that a second trains.

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from golden_values import NARROW, golden
 from tood.cli import app
-from tood.models import load_weights
+from tood.weights import load_weights
 
 CLASSES = tuple("abcdefg")
 

@@ -139,7 +139,7 @@ def test_loading_tells_once_with_a_count(
         dataset.picture_notes.tell()
     (record,) = caplog.records
     assert "3 pictures, such as" in record.getMessage()
-    assert "1.jpg: the end of the file is missing" in record.getMessage()
+    assert "1.jpg: the end of the file is missing or damaged" in record.getMessage()
 
 
 @pytest.mark.parametrize("to", ["coco", "yolo", "voc"])
@@ -194,4 +194,4 @@ def test_prediction_tells_once_with_a_count(tmp_path: Path, caplog: pytest.LogCa
     assert [Path(name).name for name in failed] == ["3.jpg"]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "1.jpg: the end of the file is missing" in record.getMessage()
+    assert "1.jpg: the end of the file is missing or damaged" in record.getMessage()

@@ -37,7 +37,7 @@ def pil_bytes(values: NDArray[np.uint16], kind: str) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("bits", range(8, 17))
 @pytest.mark.parametrize(
     ("kind", "colour"),
     # Pillow has no pictures of 16-bit colours.
@@ -135,3 +135,42 @@ def test_it_is_told_in_check_and_once_in_loading(tmp_path: Path, caplog: pytest.
     (record,) = caplog.records
     assert "2 pictures, such as" in record.getMessage()
     assert "fewer are used" in record.getMessage()
+
+
+def narrow() -> dict[str, NDArray[np.uint16]]:
+    thermal = np.linspace(7000, 8500, 32 * 64).round().astype(np.uint16).reshape(32, 64)
+    high = np.linspace(30000, 31000, 32 * 64).round().astype(np.uint16).reshape(32, 64)
+    hot = ramp(10).copy()
+    hot[3, 5] = 65535
+    return {"thermal": thermal, "high": high, "hot pixel": hot}
+
+
+@pytest.mark.parametrize("name", list(narrow()))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "array", "picture"])
+def test_few_levels_of_many_are_told(name: str, kind: str) -> None:
+    values = narrow()[name]
+    content = {"array": values, "picture": Image.fromarray(values)}.get(kind)
+    found = ImageSource("x", pil_bytes(values, kind) if content is None else content).decode(SourceConfig())  # type: ignore[arg-type]
+    assert found.levels == len(np.unique(found.pixels)) < 32
+
+
+def test_as_many_levels_as_there_are_are_no_loss() -> None:
+    masks = np.repeat(np.array([0, 20000, 65535], np.uint16), 100).reshape(30, 10)
+    for values in (masks, ramp(16), ramp(9), np.zeros((4, 4), np.uint16)):
+        assert decode_image(pil_bytes(values, "PNG")).levels is None
+
+
+def test_few_levels_are_told_with_a_count_and_a_remedy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [image_row(number, f"{number}.png", 64, 32) for number in (1, 2, 3)]
+    write_coco_folder(tmp_path, coco(rows, [box_row(n, n) for n in (1, 2, 3)], {3: "cat"}), images=False)
+    (tmp_path / "train2017").mkdir()
+    for number, values in ((1, narrow()["high"]), (2, narrow()["hot pixel"]), (3, ramp(16))):
+        (tmp_path / "train2017" / f"{number}.png").write_bytes(pil_bytes(values, "PNG"))
+    warned = [p for p in check_dataset(tmp_path).problems if p.kind == "few_levels"]
+    assert [(p.image_id, p.severity) for p in warned] == [(1, "warning"), (2, "warning")]
+    assert all("save 8-bit pictures with the range in use spread" in p.message for p in warned)
+    for _ in range(2):
+        list(eval_loader(load_dataset(tmp_path), (32, 64), 3, workers=0))
+    told = [record.getMessage() for record in caplog.records if "few grey levels" in record.getMessage()]
+    assert all(text.startswith("2 pictures, such as") for text in told)
+    assert told

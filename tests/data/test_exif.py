@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from typer.testing import CliRunner
 
 from data.loaders import eval_loader
@@ -359,3 +359,54 @@ def test_of_very_many_pictures_a_part_is_looked_at_first(tmp_path: Path, monkeyp
     for number in (1, 3):
         save(root / "train2017" / f"{number}.png", 3)
     assert "2 pictures have" in oriented(load_dataset(root, exif="stored"))[1]
+
+
+def with_text_profile(value: int, kind: str) -> bytes:
+    """A PNG with EXIF where ImageMagick keeps it: in hexadecimal digits, in a text."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    block = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+    digits = block.hex()
+    lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+    text = f"\nexif\n{len(block):8d}\n" + "\n".join(lines) + "\n"
+    info, out = PngImagePlugin.PngInfo(), BytesIO()
+    info.add_text("Comment", "nothing")
+    if kind.startswith("iTXt"):
+        info.add_itxt("Raw profile type exif", text, zip=kind.endswith("z"))
+    else:
+        info.add_text("Raw profile type exif", text, zip=kind == "zTXt")
+    Image.fromarray(stored_pixels()).save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("value", ORIENTATIONS)
+@pytest.mark.parametrize("kind", ["tEXt", "zTXt", "iTXt", "iTXt z"])
+def test_a_png_may_keep_exif_in_a_text(value: int, kind: str, tmp_path: Path) -> None:
+    data = with_text_profile(value, kind)
+    (tmp_path / "x.png").write_bytes(data)
+    assert orientation(data) == file_orientation(tmp_path / "x.png") == value
+    with Image.open(BytesIO(data)) as image:
+        np.testing.assert_array_equal(read_image(data, exif=True), np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_broken_texts_are_no_exif() -> None:
+    for kind in ("tEXt", "zTXt", "iTXt z"):
+        data = bytearray(with_text_profile(6, kind))
+        at = data.index(b"Raw profile type exif") + 22
+        for place in range(at, at + 60, 3):
+            broken = bytes(data[:place]) + b"zz" + bytes(data[place + 2 :])
+            assert orientation(broken) in range(1, 9)
+
+
+def test_the_advice_names_each_command_s_own_option(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`tood predict --exif` is a switch: the sentence must not be taken for it."""
+    save(tmp_path / "images" / "a.png", 3)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat]\n")
+    load_dataset(tmp_path)
+    (record,) = [r for r in caplog.records if "EXIF orientation" in r.getMessage()]
+    assert "in `tood train` --set data.exif=turned" in record.getMessage()
+    assert "in `tood eval` and `tood data check|convert|split|stats` --exif turned" in record.getMessage()
+    for command in ("check", "convert", "split", "stats"):
+        assert "--exif" in CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output

@@ -142,7 +142,7 @@ REFUSED: list[tuple[Any, str]] = [
     (coco([ONE], [box_row(1 << 70, 1)], {3: "cat"}), r"its id is"),
     (coco([ONE], [box_row(1, 1, (1 << 2000, 1, 1, 1))], {3: "cat"}), r"its bbox"),
     (coco([{**ONE, "width": 0}], [], {3: "cat"}), r"its width is 0"),
-    (coco([{**ONE, "height": "48"}], [], {3: "cat"}), r"its height"),
+    (coco([{**ONE, "height": "48px"}], [], {3: "cat"}), r"its height"),
     (coco([{**ONE, "file_name": None}], [], {3: "cat"}), r"its file_name"),
     (coco([{**ONE, "id": True}], [], {3: "cat"}), r"its id is true"),
     ({"images": [ONE], "annotations": [], "categories": [{"id": 1}]}, r"categories\[0\]"),

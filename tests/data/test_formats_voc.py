@@ -114,6 +114,37 @@ def test_bad_xml_is_refused(tmp_path: Path, content: bytes, sentence: str) -> No
     assert "a.xml, image 1" in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["GB2312", "gbk", "GB18030", "Big5", "Shift_JIS", "EUC-KR", "ISO-8859-1", "utf-8"])
+def test_an_xml_may_be_in_the_encoding_that_it_names(tmp_path: Path, encoding: str) -> None:
+    name = {"ISO-8859-1": "Äpfel", "EUC-KR": "고양이", "utf-8": "猫"}.get(encoding, "犬")
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n' + voc_xml("a", [(name, (1, 1, 9, 9), 0)])
+    write_voc_folder(tmp_path, {"a": ""}, {"train": ["a"]})
+    (tmp_path / "Annotations" / "a.xml").write_bytes(text.encode(encoding))
+    assert load_dataset(tmp_path, "train").class_names == (name,)
+
+
+def test_an_xml_that_is_not_utf8_is_mended_by_the_line_that_is_told(tmp_path: Path) -> None:
+    text = voc_xml("a", [("老虎", (1, 1, 9, 9), 0)]).encode("gbk")
+    write_voc_folder(tmp_path, {"a": ""}, {"train": ["a"]})
+    path = tmp_path / "Annotations" / "a.xml"
+    path.write_bytes(text)
+    with pytest.raises(ToodError, match=r"a\.xml.*is not UTF-8, and does not say what else") as caught:
+        load_dataset(tmp_path, "train")
+    path.write_bytes(str(caught.value).split("`")[1].encode() + text)
+    assert load_dataset(tmp_path, "train").class_names == ("老虎",)
+
+
+def test_a_document_type_that_is_a_name_alone_is_harmless(tmp_path: Path) -> None:
+    text = '<?xml version="1.0"?>\n<!DOCTYPE annotation>\n' + XMLS["b"]
+    write_voc_folder(tmp_path, {"b": text}, {"train": ["b"]})
+    assert load_dataset(tmp_path, "train").box_count == 2
+    path = tmp_path / "Annotations" / "b.xml"
+    for more in ("<!DOCTYPE a>", '<!DOCTYPE a SYSTEM "a.dtd">', '<!DOCTYPE a [<!ENTITY b "c">]>'):
+        path.write_text(f"<!DOCTYPE annotation>{more}{XMLS['b']}")
+        with pytest.raises(ToodError, match="document type"):
+            load_dataset(tmp_path, "train")
+
+
 def test_missing_files_are_refused(tmp_path: Path) -> None:
     write_voc_folder(tmp_path, XMLS, {**SPLITS, "train": ["b", "zz"]})
     with pytest.raises(ToodError, match=r"names 'zz', but there is no annotation zz\.xml"):

@@ -20,7 +20,7 @@ from data.tools_common import in_order, read_back
 from data.tools_voc import Expected
 from dataset_files import box_row, coco, image_row, write_coco_folder, write_image
 from tood.cli.main import app
-from tood.data import check_dataset, convert_dataset, load_dataset
+from tood.data import available_splits, check_dataset, convert_dataset, load_dataset
 from tood.data.formats.coco_content import make_plain
 from tood.errors import ToodError
 from tood.evaluation import GroundTruth
@@ -133,9 +133,47 @@ def test_one_file_is_not_taken_for_two_images(tmp_path: Path) -> None:
         _found(root)
 
 
-def test_a_picture_of_another_suffix_is_not_taken(tmp_path: Path) -> None:
-    with pytest.raises(ToodError, match=r"'a.png' is not in"):
-        _found(_folder(tmp_path, ["a.png", "b.jpg"], ["train2017/a.jpg", "train2017/b.jpg"]))
+def test_a_picture_of_another_suffix_is_taken_if_it_is_the_only_one_and_told(tmp_path: Path) -> None:
+    files = ["train2017/a.jpg", "train2017/b.jpg"]
+    root = _folder(tmp_path / "x", ["a.png", "b.jpg"], files)
+    assert _found(root) == files
+    (warning,) = check_dataset(root, "train").of("warning")
+    assert "1 of 2 image files are not where the file says" in warning.message
+    with pytest.raises(ToodError, match=r"'a.png' is not in .* is that of 'a.jpg'"):
+        _found(_folder(tmp_path / "y", ["a.png", "a.jpg"], files))
+    with pytest.raises(ToodError, match=r"'a.png' is not in .*, and 2 others are called so"):
+        _found(_folder(tmp_path / "z", ["a.png", "b.jpg"], [*files, "train2017/a.bmp"]))
+
+
+def test_only_peoples_keypoints_are_a_dataset_of_their_boxes(tmp_path: Path) -> None:
+    """CVAT's COCO Keypoints 1.0."""
+    row = box_row(1, 1, keypoints=[5, 6, 2], num_keypoints=1)
+    json_file = write_coco_folder(tmp_path, coco([image_row(1)], [row], {3: "person"}), images=False)
+    json_file.rename(json_file.with_name("person_keypoints_default.json"))
+    write_image(tmp_path / "images" / "1.png")
+    assert list(available_splits(tmp_path)) == ["default"]
+    assert load_dataset(tmp_path).images[0].boxes.tolist() == [[4, 5, 24, 15]]
+    (tmp_path / "annotations" / "instances_val.json").write_text(json.dumps(coco([image_row(1)], [], {3: "cat"})))
+    assert list(available_splits(tmp_path)) == ["val"]
+
+
+def test_sides_written_as_texts_are_numbers(tmp_path: Path) -> None:
+    row = {**image_row(1), "width": "64", "height": "48"}
+    write_coco_folder(tmp_path, coco([row], [box_row(1, 1)], {3: "cat"}), images=False)
+    write_image(tmp_path / "train2017" / "1.png")
+    (image,) = load_dataset(tmp_path, "train").images
+    assert (image.width, image.height, image.boxes.tolist()) == (64, 48, [[4, 5, 24, 15]])
+
+
+def test_annotations_without_an_id_are_numbered_and_told(tmp_path: Path) -> None:
+    rows = [box_row(number, 1, (number, 5, 20, 10)) for number in range(4)]
+    for row in (rows[0], rows[2]):
+        del row["id"]
+    write_coco_folder(tmp_path, coco([image_row(1)], rows, {3: "cat"}))
+    dataset = load_dataset(tmp_path, "train")
+    assert dataset.images[0].annotation_ids.tolist() == [4, 1, 5, 3]
+    (problem,) = dataset.problems
+    assert problem.message == "2 of its annotations have no id: numbered in their order"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from data.tools_common import in_order, objects_of, read_back
-from data.tools_voc import TOOLS, Expected, kangaroo, raccoon
+from data.tools_voc import (
+    TOOLS,
+    Expected,
+    kangaroo,
+    oxford_pets_with_lists,
+    raccoon,
+    vott_voc,
+)
 from dataset_files import voc_xml, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.main import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset
@@ -225,3 +232,45 @@ def test_a_coco_json_beside_stray_xml_stays_coco(tmp_path: Path) -> None:
 def test_real_raccoons(real_data: Path) -> None:
     dataset = load_dataset(real_data / "raccoon")
     assert (len(dataset), dataset.box_count, dataset.class_names) == (200, 217, ("raccoon",))
+
+
+def test_lists_of_single_classes_that_make_splits_are_told(tmp_path: Path) -> None:
+    vott_voc(tmp_path)
+    assert load_dataset(tmp_path, "train").notes == (
+        "there are lists of single classes alone (cat_train.txt and so on): together they are taken for the splits",
+    )
+    assert load_dataset(tmp_path, "val").notes == ()
+
+
+def test_lists_of_single_classes_that_make_no_splits_are_seen_and_told(tmp_path: Path) -> None:
+    vott_voc(tmp_path)
+    (tmp_path / "ImageSets" / "Main" / "dog_val.txt").write_text("a.jpg 1\n")
+    assert list(available_splits(tmp_path)) == ["all"]
+    (note,) = load_dataset(tmp_path).notes
+    assert note.startswith("lists of pictures were seen and not used (ImageSets/Main/cat_train.txt, ")
+
+
+def test_lists_of_other_names_are_seen_and_told(tmp_path: Path) -> None:
+    write_voc_folder(tmp_path, {name: voc_xml(name, []) for name in "abc"}, {})
+    (tmp_path / "part_one.txt").write_text("a\nb\n")
+    (tmp_path / "README.txt").write_text("made by hand\n")
+    (note,) = load_dataset(tmp_path).notes
+    assert note == (
+        "lists of pictures were seen and not used (part_one.txt): call those of splits train.txt, val.txt ..."
+    )
+    (tmp_path / "part_one.txt").rename(tmp_path / "train.txt")
+    assert [image.path.stem for image in load_dataset(tmp_path, "train").images] == ["a", "b"]
+
+
+def test_names_in_unusual_lists_without_annotation_are_left_out_and_told(tmp_path: Path) -> None:
+    oxford_pets_with_lists(tmp_path)
+    (told, *_) = load_dataset(tmp_path, "trainval").notes
+    assert told == f"1 names in the lists of {tmp_path / 'annotations'} have no annotation and are left out"
+
+
+def test_a_picture_without_annotation_is_told_once(tmp_path: Path) -> None:
+    write_voc_folder(tmp_path, {"a": voc_xml("a", [])}, {})
+    write_image(tmp_path / "JPEGImages" / "b.jpg")
+    report = check_dataset(tmp_path)
+    assert [problem.kind for problem in report.of("warning")] == ["unannotated"]
+    assert report.notes == ()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from data.tools_yolo import CLASSES, TOOLS, Found
+from data.tools_yolo import CLASSES, TOOLS, TRAIN, VAL, Found, labelimg_into_split_folders
 from tood.cli.data import app
 from tood.data import available_splits, convert_dataset, load_dataset
+from tood.errors import ToodError
 
 runner = CliRunner()
 
@@ -57,3 +58,11 @@ def test_what_is_written_from_them_is_the_same_dataset(tool: Callable[[Path], Fo
         assert [image.name for image in second.images] == [image.name for image in first.images]
         for before, after in zip(first.images, second.images, strict=True):
             np.testing.assert_allclose(after.boxes, before.boxes, atol=1e-3)
+
+
+def test_names_beside_the_labels_of_a_split_are_those_of_all(tmp_path: Path) -> None:
+    found = labelimg_into_split_folders(tmp_path)
+    assert found == {"train": TRAIN, "val": VAL}
+    (tmp_path / "labels" / "val" / "classes.txt").write_text("person\nno\n")
+    with pytest.raises(ToodError, match="name other classes: remove the one that is not meant"):
+        available_splits(tmp_path)

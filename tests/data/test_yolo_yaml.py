@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from dataset_files import write_image, write_yolo_folder
+from dataset_files import voc_xml, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.data import app
 from tood.data import available_splits, check_dataset, convert_dataset, load_dataset, pick_splits
 from tood.errors import ToodError
@@ -266,3 +268,87 @@ def test_two_files_of_names_that_differ_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels" / "classes.txt").write_text("dog\ncat\n")
     with pytest.raises(ToodError, match="name other classes: remove the one that is not meant"):
         load_dataset(tmp_path)
+
+
+# --- mended lines -----------------------------------------------------------------------------------------------------
+
+
+def refused(root: Path) -> str:
+    with pytest.raises(ToodError) as caught:
+        available_splits(root)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("names: cat, dog", ("cat", "dog")),
+        ("names: cat", ("cat",)),
+        ("names: {1: cat, 2: dog}", ("cat", "dog")),
+        ("names: {'1': no, '2': 'a: b'}", ("no", "a: b")),
+        ("names:\t[cat, dog]", ("cat", "dog")),
+    ],
+)
+def test_the_line_that_a_refusal_writes_mends_the_yaml(tmp_path: Path, line: str, wanted: tuple[str, ...]) -> None:
+    start = "train: images/train\nval: images/val\n"
+    write_yolo_folder(tmp_path, GOOD, f"{start}{line}\n")
+    lines = re.findall("`([^`]+)`", refused(tmp_path))
+    (tmp_path / "data.yaml").write_text(f"{start}{lines[0]}\n")
+    assert load_dataset(tmp_path, "train").class_names == wanted
+    if "1" in line:
+        (tmp_path / "data.yaml").write_text(f"{start}{lines[1]}\n")
+        assert load_dataset(tmp_path, "train").class_names == ("unused", *wanted)
+
+
+def test_a_second_document_is_named_by_its_line(tmp_path: Path) -> None:
+    start = "train: images/train\nval: images/val\nnames: [cat]\n"
+    write_yolo_folder(tmp_path, GOOD, f"{start}---\nx: 1\n")
+    assert "line 4 starts a second document: remove it ('---') and what follows" in refused(tmp_path)
+
+
+def test_a_yaml_that_is_not_utf8_is_mended_by_the_command_that_is_told(tmp_path: Path) -> None:
+    root = tmp_path / "my set"
+    write_yolo_folder(root, GOOD)
+    text = "train: images/train\nval: images/val\nnames: [猫, 狗]\n"
+    (root / "data.yaml").write_bytes(text.encode("gbk"))
+    (command,) = re.findall("`([^`]+)`", refused(root))
+    subprocess.run(command, shell=True, check=True)
+    assert load_dataset(root, "train").class_names == ("猫", "狗")
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "train.txt", "ImageSets/Main/train.txt"])
+def test_so_are_names_and_lists(tmp_path: Path, name: str) -> None:
+    if name.startswith("ImageSets"):
+        write_voc_folder(tmp_path, {"a": voc_xml("a", [("cat", (1, 1, 9, 9), 0)])}, {})
+    else:
+        write_yolo_folder(tmp_path, {"a": BOX}, "train: train.txt\nnames: [cat]\n")
+    text = {"classes.txt": "老虎\n", "train.txt": "# 老虎\nimages/a.png\n"}.get(name, "a\n老虎\n")
+    if name == "classes.txt":
+        (tmp_path / "data.yaml").unlink()
+    (tmp_path / name).write_bytes(text.encode("gbk"))
+    (command,) = re.findall("`([^`]+)`", refused(tmp_path))
+    subprocess.run(command, shell=True, check=True)
+    assert (tmp_path / name).read_text(encoding="utf-8") == text
+    assert available_splits(tmp_path)
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def test_comments_in_lists_are_none_and_numbers_behind_names_are_told(tmp_path: Path) -> None:
+    names = {"train/a": BOX, "train/#b": BOX, "train/c": BOX, "val/d": BOX}
+    write_yolo_folder(tmp_path, names, "train: train.txt\nval: images/val\nnames: [cat]\n")
+    pictures = ["images/train/a.png 1", "images/train/c.png -1", f"{tmp_path}/images/train/#b.png"]
+    (tmp_path / "train.txt").write_text("\n".join(["# list", "#images/train/d.png", *pictures]))
+    dataset = load_dataset(tmp_path, "train")
+    assert [image.path.name for image in dataset.images] == ["#b.png", "a.png", "c.png"]
+    assert dataset.box_count == 3
+    assert dataset.notes == ("2 lines of lists end in a number ('images/train/a.png 1'), which is left out",)
+
+
+def test_lists_with_boxes_are_named(tmp_path: Path) -> None:
+    write_yolo_folder(tmp_path, GOOD, "train: train.txt\nval: images/val\nnames: [cat]\n")
+    (tmp_path / "train.txt").write_text("images/train/a.png 1,2,20,30,0 4,5,6,7,1\n")
+    assert "is a list of Keras-YOLO with the boxes in it" in refused(tmp_path)

@@ -207,6 +207,70 @@ def with_namespace(root: Path) -> Expected:
     return {"all": {"JPEGImages/a.png": [CAT, HARD]}}
 
 
+def oxford_pets_with_lists(root: Path) -> Expected:
+    """The pets as they are downloaded: `trainval.txt` and `test.txt` among the annotations, lines of four words."""
+    for name in ("Abyssinian_1", "beagle_2", "pug_3", "pug_4"):
+        write_image(root / "images" / f"{name}.jpg")
+    for name, items in (("Abyssinian_1", [CAT]), ("beagle_2", [DOG]), ("pug_3", [DOG, HARD])):
+        _write(root / "annotations" / "xmls" / f"{name}.xml", _xml(f"{name}.jpg", items))
+    _write(root / "annotations" / "list.txt", "#Image CLASS-ID SPECIES BREED ID\nAbyssinian_1 1 1 1\nbeagle_2 2 2 1\n")
+    _write(root / "annotations" / "trainval.txt", "Abyssinian_1 1 1 1\nbeagle_2 2 2 1\npug_4 3 2 2\n")
+    _write(root / "annotations" / "test.txt", "pug_3 3 2 2\n")
+    return {
+        "trainval": {"images/Abyssinian_1.jpg": [CAT], "images/beagle_2.jpg": [DOG]},
+        "test": {"images/pug_3.jpg": [DOG, HARD]},
+    }
+
+
+def fruit_zips(root: Path) -> Expected:
+    """Kaggle's fruits: a zip for each split, unpacked into folders of their own, the xml beside the pictures."""
+    for split, name, items in (("train", "apple_1", [CAT]), ("test", "mixed_2", [DOG])):
+        write_image(root / f"{split}_zip" / split / f"{name}.jpg")
+        _write(root / f"{split}_zip" / split / f"{name}.xml", _xml(f"{name}.jpg", items, folder=split))
+    return {
+        "train": {"train_zip/train/apple_1.jpg": [CAT]},
+        "test": {"test_zip/test/mixed_2.jpg": [DOG]},
+    }
+
+
+def imagenet_det(root: Path) -> Expected:
+    """ImageNet's DET: `DET/` below everything, lists of a place and a running number."""
+    for place, items in (("train/n01/n01_1", [CAT]), ("train/n02/n02_1", [DOG]), ("val/val_1", [DOG, HARD])):
+        write_image(root / "Data" / "DET" / f"{place}.JPEG")
+        _write(root / "Annotations" / "DET" / f"{place}.xml", _xml(place.rpartition("/")[2], items))
+    _write(root / "ImageSets" / "DET" / "train.txt", "train/n01/n01_1 1\ntrain/n02/n02_1 2\n")
+    _write(root / "ImageSets" / "DET" / "val.txt", "val_1 1\n")
+    return {
+        "train": {"Data/DET/train/n01/n01_1.JPEG": [CAT], "Data/DET/train/n02/n02_1.JPEG": [DOG]},
+        "val": {"Data/DET/val/val_1.JPEG": [DOG, HARD]},
+    }
+
+
+def vott_voc(root: Path) -> Expected:
+    """VoTT's "Pascal VOC": lists of single classes alone, of file names with a flag."""
+    for name, items in (("a", [CAT]), ("b", [DOG]), ("c", [CAT, DOG])):
+        write_image(root / "JPEGImages" / f"{name}.jpg")
+        _write(root / "Annotations" / f"{name}.xml", _xml(f"{name}.jpg", items))
+    for item in (CAT, DOG):
+        flags = {name: 1 if item in items else -1 for name, items in (("a", [CAT]), ("b", [DOG]), ("c", [CAT, DOG]))}
+        for split, names in (("train", "ab"), ("val", "c")):
+            text = "".join(f"{name}.jpg {flags[name]}\n" for name in names)
+            _write(root / "ImageSets" / "Main" / f"{item[0]}_{split}.txt", text)
+    _write(root / "pascal_label_map.pbtxt", "item {\n id: 1\n name: 'cat'\n}\n")
+    return {
+        "train": {"JPEGImages/a.jpg": [CAT], "JPEGImages/b.jpg": [DOG]},
+        "val": {"JPEGImages/c.jpg": [CAT, DOG]},
+    }
+
+
+def xml_in_labels(root: Path) -> Expected:
+    """Folders as of YOLO, `images/` and `labels/` with one for each split, but xml files in them."""
+    for split, name, items in (("train", "a", [CAT]), ("val", "b", [DOG])):
+        write_image(root / "images" / split / f"{name}.jpg")
+        _write(root / "labels" / split / f"{name}.xml", _xml(f"{name}.jpg", items))
+    return {"train": {"images/train/a.jpg": [CAT]}, "val": {"images/val/b.jpg": [DOG]}}
+
+
 TOOLS: tuple[Callable[[Path], Expected], ...] = (
     voc2007,
     labelimg_flat,
@@ -221,4 +285,9 @@ TOOLS: tuple[Callable[[Path], Expected], ...] = (
     label_studio_voc,
     labelme_xml,
     with_namespace,
+    oxford_pets_with_lists,
+    fruit_zips,
+    imagenet_det,
+    vott_voc,
+    xml_in_labels,
 )

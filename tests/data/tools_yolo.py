@@ -171,6 +171,14 @@ def labelimg_yolo_save_dir(root: Path) -> Found:
     return {"all": (*TRAIN, *VAL)}
 
 
+def labelimg_into_split_folders(root: Path) -> Found:
+    """labelImg with a folder to save in for each split; classes.txt lies in the one that was open last."""
+    for split, scenes in (("train", TRAIN), ("val", VAL)):
+        _write(scenes, root / "images" / split, root / "labels" / split, empty=False)
+    (root / "labels" / "train" / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return {"train": TRAIN, "val": VAL}
+
+
 def ultralytics_coco8(root: Path) -> Found:
     """A folder as Ultralytics' documentation describes it, its yaml inside, `path` from elsewhere, an empty `test`."""
     for split, scenes in (("train", TRAIN), ("val", VAL)):
@@ -231,6 +239,7 @@ TOOLS: tuple[Callable[[Path], Found], ...] = (
     label_studio_yolo,
     labelimg_yolo,
     labelimg_yolo_save_dir,
+    labelimg_into_split_folders,
     ultralytics_coco8,
     fiftyone_yolov5,
     fiftyone_yolov4,

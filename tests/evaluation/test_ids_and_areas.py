@@ -16,10 +16,11 @@ from dataset_files import box_row, coco, image_row, write_coco_folder
 from evaluation.test_coco import evaluate, random_case, reference_figures, table_of, write
 from evaluation.test_run import coco_folder
 from tood.data import dataset_stats, load_dataset
+from tood.data.formats.folder import annotated_areas
 from tood.errors import ToodError
 from tood.evaluation import DetectionTable, GroundTruth, detect, evaluate_detections
 
-IDS = st.integers(1 - 2**63, 2**63 - 1)
+IDS = st.integers(-(2**63), 2**63 - 1)
 
 
 def renamed(content: dict[str, Any], image: dict[int, int], category: dict[int, int]) -> dict[str, Any]:
@@ -126,3 +127,8 @@ def test_an_area_that_is_none_is_the_box_s_in_every_room(tmp_path: Path, area: o
     assert (result.ap_small, result.ap_medium, result.ap_large) == (0, pytest.approx(1), 0)
     told = [{**row, "area": size} for row, size in zip(rows, wanted, strict=True)]
     assert evaluate({**content, "annotations": told}, table_of(medium)) == result
+
+
+@pytest.mark.parametrize("area", [True, [1], "large", 10**400])
+def test_what_is_no_area_at_all_is_the_box_s(area: object) -> None:
+    assert annotated_areas([area, 9.5], np.array([4.0, 5.0])).tolist() == [4.0, 9.5]

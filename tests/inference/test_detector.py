@@ -21,8 +21,9 @@ from tood.data.images import DecodedImage
 from tood.errors import ToodError
 from tood.inference import Detector, SourceConfig
 from tood.inference.sources import expand
-from tood.models import build_model, save_weights
+from tood.models import build_model
 from tood.structures import Detections
+from tood.weights import save_weights
 from tood.zoo import named_models
 
 BOX = (60, 20, 150, 90)

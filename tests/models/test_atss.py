@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from golden_values import golden
 from tood.errors import ToodError
-from tood.models import build_model, load_weights, save_weights
+from tood.models import build_model
 from tood.models.atss import ATSS, ATSSConfig, ATSSHeadConfig
 from tood.models.atss.weights import from_published, infer_config, matches, to_published
 from tood.models.backbones import ResNetConfig
 from tood.models.common.published import Hints
 from tood.models.necks import FPNConfig
 from tood.structures import DensePredictions
+from tood.weights import load_weights, save_weights
 from tood.zoo import named_model
 
 NARROW = ATSSConfig(

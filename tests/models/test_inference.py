@@ -13,9 +13,10 @@ from narrow_models import BASED, FREE, NARROW_ATSS, RESNEXT_DEFORMABLE, lively
 from operation_calls import Calls
 from tood.errors import ToodError
 from tood.inference import postprocess
-from tood.models import AnyDetector, AnyModelConfig, build_model, choose_precision, for_inference
+from tood.models import AnyDetector, AnyModelConfig, build_model, for_inference
 from tood.ops.arithmetic import fuses_convolutions
 from tood.ops.inference import InferenceConv2d
+from tood.precision import choose_precision
 
 VALUES = golden("anchor_free")
 IMAGES = torch.randn(2, 3, 160, 224, generator=torch.Generator().manual_seed(0))
@@ -125,8 +126,9 @@ def test_wide_layers_take_winograd_s_way() -> None:
 
 def test_precision() -> None:
     cpu = torch.device("cpu")
-    assert choose_precision("fp32", cpu) == (torch.float32, "fp32, as asked")
-    assert choose_precision("bf16", cpu)[0] == torch.bfloat16
-    assert choose_precision("auto", torch.device("cuda"))[0] == torch.float32
+    assert choose_precision("fp32", cpu) == ("fp32", "asked")
+    assert str(choose_precision("fp32", cpu)) == "fp32, as asked"
+    assert choose_precision("bf16", cpu).dtype == torch.bfloat16
+    assert choose_precision("auto", torch.device("cuda")).dtype == torch.float32
     with pytest.raises(ToodError, match="precision is 'fp8'"):
         choose_precision("fp8", cpu)  # type: ignore[arg-type]

@@ -15,11 +15,12 @@ import tood
 from golden_values import NARROW, narrow_model
 from tood.errors import ToodError
 from tood.input import normalise, padded_sizes
-from tood.models import build_model, load_weights, save_weights
+from tood.models import build_model
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.necks import FPN, FPNConfig
 from tood.models.tood import TOOD, THeadConfig
 from tood.models.tood.head import aligned_boxes, aligned_scores
+from tood.weights import load_weights, save_weights
 from tood.zoo import named_model, named_models
 
 SMALL = replace(

@@ -13,17 +13,18 @@ import torch
 from rich.console import Console
 
 from tood import configuration
-from tood.alignment import ATSSCriterionConfig, TaskAlignedCriterionConfig, build_criterion
+from tood.alignment import ATSSCriterionConfig, TaskAlignedCriterionConfig
 from tood.boxes import iou_pairs
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.inference import Detector, postprocess
-from tood.models import build_model, load_weights
+from tood.models import build_model
 from tood.models.atss import ATSS, ATSSConfig
 from tood.plots import training_curves
 from tood.structures import DensePredictions, Targets
 from tood.training import DataConfig, RunConfig, run_config, train
 from tood.training.optim import build_optimizer
+from tood.weights import load_weights
 from training.fakes import tiny_run, tiny_trainer
 from training.pictures import coco_folder
 
@@ -60,7 +61,7 @@ def test_every_head_learns_two_pictures_by_heart_under_every_criterion(
     images[0, :, 6:38, 10:42], images[1, :, 25:60, 19:50] = 2, -2
     targets = [Targets(boxes[i, None], torch.tensor([i]), torch.tensor([False])) for i in range(2)]
     torch.manual_seed(0)
-    model, measure = build_model(config.model).train(), build_criterion(config.criterion)
+    model, measure = build_model(config.model).train(), config.criterion.build()
     optimizer = build_optimizer(config.optimizer, model, 5e-3)
     history = []
     for _ in range(30):

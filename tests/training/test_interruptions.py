@@ -25,11 +25,11 @@ from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
-from tood.data import SkippedImages, TrainBatchSampler, load_dataset
+from tood.data import BatchPlan, SkippedImages, TrainBatchSampler, load_dataset
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep
 from tood.errors import ToodError
 from tood.evaluation import detect
-from tood.models import build_model, recorded_figures
+from tood.models import build_model
 from tood.training import CONFIG, AdamWConfig, RunConfig, train
 from tood.training.checkpoint import (
     CHECKPOINT,
@@ -42,7 +42,8 @@ from tood.training.checkpoint import (
 )
 from tood.training.guard import NotFiniteError
 from tood.training.loop import Trainer
-from tood.training.resuming import TrainingImages, batch_to_go_on_with
+from tood.training.resuming import TrainingImages, batch_to_go_on_with, changed_settings
+from tood.weights import recorded_figures
 from training.fakes import FakeScores, plain, squares_loader, tiny_model, tiny_run, tiny_trainer
 from training.pictures import coco_folder
 
@@ -476,11 +477,13 @@ def test_an_epoch_of_which_other_images_are_left_out_begins_anew() -> None:
     assert batch == 0
     assert "seen again" in remarks[0]
     orders = {
-        TrainBatchSampler(count, 2, 0, landscape).digest
+        TrainBatchSampler(count, BatchPlan(2), landscape).digest
         for count, landscape in [(4, None), (5, None), (4, np.array([True] * 4)), (4, np.array([True, False] * 2))]
     }
     assert len(orders) == 4
-    assert TrainBatchSampler(4, 2, 0).digest == TrainBatchSampler(4, 1, 7, accumulation=2).digest
+    assert (
+        TrainBatchSampler(4, BatchPlan(2)).digest == TrainBatchSampler(4, BatchPlan(1, accumulation=2, seed=7)).digest
+    )
 
 
 def test_validation_pictures_that_cannot_be_read_are_left_out_on_request_and_told_once(tmp_path: Path) -> None:
@@ -525,3 +528,18 @@ def test_what_once_could_not_be_read_stays_left_out_and_nothing_readable_is_an_e
     shutil.rmtree(tmp_path / "data/val2017")
     with pytest.raises(ToodError, match="no image can be read"):
         detect(model, data, batch_size=2, workers=0, skipped=skipped)
+
+
+def test_what_a_resumed_run_does_otherwise_is_told_and_another_network_refused(tmp_path: Path) -> None:
+    before = replace(tiny_run(tmp_path), epochs=1)
+    assert changed_settings(before, before) == ""
+    faster = replace(before, epochs=3, optimizer=AdamWConfig(lr=0.5))
+    told = changed_settings(before, faster)
+    assert told.startswith("changed since the run began: optimizer.lr was 0.001, is 0.5; ")
+    assert "epochs was 1, is 3" in told
+    assert changed_settings(before, replace(before, out=tmp_path / "moved")) == ""
+    wider = replace(before, model=replace(before.model, neck=replace(before.model.neck, width=32)))
+    with pytest.raises(
+        ToodError, match=r"another network than is asked for \(model\.neck\.width was 8, is 32\): leave"
+    ):
+        changed_settings(before, wider)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import tood
 from tood.cli import app
+from tood.errors import quoted
 from tood.training.checkpoint import read_checkpoint
 from training.pictures import coco_folder
 
@@ -44,7 +45,7 @@ def test_ctrl_c_resuming_and_the_detections_of_a_test_split(tmp_path: Path) -> N
     os.killpg(launched.pid, signal.SIGINT)  # as a terminal does: the launcher, its processes and their workers
     text, _ = launched.communicate()
     assert text.count("Stopped after") == 1
-    assert f"To go on: tood train --resume --out {out}" in text
+    assert f"To go on: tood train --resume --out {quoted(out)}" in text
     assert (out / "checkpoint.pt").is_file()
 
     # One process with the same images a step goes on where two have stopped.
@@ -87,7 +88,7 @@ def test_torchrun_under_nohup_ends_with_a_checkpoint_when_its_terminal_is_closed
     os.killpg(launched.pid, signal.SIGHUP)
     text, errors = launched.communicate()
     assert launched.returncode != 0
-    assert f"To go on: tood train --resume --out {out}, launched with 2 processes as before" in text + errors
+    assert f"To go on: tood train --resume --out {quoted(out)}, launched with 2 processes as before" in text + errors
     assert read_checkpoint(out)["position"]["step"] >= 3
     assert not list(out.glob(".*"))
 

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from tood.alignment import Losses, Progress, TaskAlignedCriterionConfig
 from tood.errors import ToodError
-from tood.models import AnyDetector, load_weights
+from tood.models import AnyDetector
 from tood.training.checkpoint import read_checkpoint
 from tood.training.config import RunConfig
 from tood.training.loop import Trainer
 from tood.training.schedule import rate_factor
+from tood.weights import load_weights
 from training.fakes import FakeScores, plain, squares_loader, tiny_run, tiny_trainer
 
 

@@ -19,8 +19,8 @@ from dataset_files import box_row, coco, image_row, voc_xml, write_coco_folder, 
 from tood.cli.main import app
 from tood.data import load_dataset, pick_splits
 from tood.errors import ToodError
-from tood.models import load_weights
 from tood.training import DataConfig, RunConfig, TrainResult, train
+from tood.weights import load_weights
 from training.fakes import FakeScores, tiny_run, tiny_trainer
 from training.pictures import coco_folder
 
@@ -85,7 +85,8 @@ def test_nothing_to_measure_is_told_once_and_the_last_is_the_best(
 def test_all_difficult_is_nothing_to_measure(tmp_path: Path) -> None:
     box = (10, 10, 40, 40)
     xmls = {"a": voc_xml("a", [("cat", box, 0)]), "b": voc_xml("b", [("cat", box, 1)])}
-    data = write_voc_folder(tmp_path / "data", xmls, {"train": ["a"], "val": ["b"]})
+    xmls["c"] = voc_xml("c", [("cat", box, 0)])
+    data = write_voc_folder(tmp_path / "data", xmls, {"train": ["a", "c"], "val": ["b"]})
     _, said = trained(run_on(data, tmp_path / "run"))
     assert "nothing can be measured on split 'val': all of its 1 boxes are difficult, which are neither learned" in said
     only = run_on(data, tmp_path / "other")

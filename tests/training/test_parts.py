@@ -21,10 +21,10 @@ from tood.data.transforms import CanvasStep, Circumstances, FitStep, FlipStep, S
 from tood.errors import ToodError
 from tood.models import build_model
 from tood.training import EMA, AdamWConfig, EMAConfig, RunConfig, SGDConfig, rate_factor, run_config
+from tood.training.accelerator import deterministic
 from tood.training.checkpoint import random_states, read_checkpoint, set_random_states, write_checkpoint
 from tood.training.optim import build_optimizer, load_optimizer, parameter_groups, scaled_rate, set_rate
 from tood.training.progress import Status, TrainingDisplay, duration
-from tood.training.run import deterministic
 from tood.zoo import named_models
 from training.fakes import tiny_model, tiny_run, tiny_trainer
 

@@ -22,11 +22,12 @@ from tood.data import Batch, SkippedImages, load_dataset
 from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import SharedError, ToodError
 from tood.evaluation import detect, evaluate
-from tood.models import AnyDetector, build_model, load_weights
+from tood.models import AnyDetector, build_model
 from tood.models.atss import ATSSConfig, ATSSHeadConfig
 from tood.processes import join_processes
 from tood.training import DataConfig, EMAConfig, RunConfig, SGDConfig, StepScheduleConfig, train
 from tood.training.learner import Learner
+from tood.weights import load_weights
 from training.fakes import tiny_model, tiny_run
 from training.launched import on_processes
 

@@ -21,9 +21,9 @@ from narrow_models import FREE, lively
 from tood.data import load_dataset
 from tood.errors import ToodError
 from tood.evaluation import detect, evaluate
-from tood.models import load_weights, save_weights
 from tood.models.tood import TOOD, TOODConfig
 from tood.training import DataConfig, EMAConfig, RunConfig, SGDConfig, TrainResult, train
+from tood.weights import load_weights, save_weights
 from tood.weights.class_names import match_classes
 from training.fakes import tiny_run
 
@@ -197,3 +197,10 @@ def test_what_could_be_several_is_told_and_starts_anew() -> None:
     assert match_classes(["cat", "x"], ["cat", "Cat"]).rows == (0, None)
     assert match_classes(["cat", "x"], ["cat", "cat"]).rows == (None, None)
     assert match_classes(["cat", "cat"], ["cat", "cat"]).same
+
+
+def test_another_spelling_in_the_same_order_is_told() -> None:
+    match = match_classes(["Red", "caf\u00e9"], ["red", "cafe\u0301"])
+    assert match.same
+    assert not match.unchanged
+    assert str(match) == r"classes by name: all 2 kept; 'red' as 'Red', 'cafe\u0301' as 'caf\xe9'"

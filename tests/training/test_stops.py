@@ -27,6 +27,7 @@ from typer.testing import CliRunner, Result
 
 import tood
 from tood.cli import app
+from tood.errors import quoted
 from tood.stop import StopSignal
 from tood.training.checkpoint import read_checkpoint
 from tood.training.loop import Trainer
@@ -66,7 +67,7 @@ def test_a_hang_up_ends_a_run_like_sigterm(tmp_path: Path) -> None:
         run.send_signal(signal.SIGHUP)  # a terminal and its shell both send it
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 128 + signal.SIGHUP
-    assert f"To go on: tood train --resume --out {out}" in errors
+    assert f"To go on: tood train --resume --out {quoted(out)}" in errors
     assert "Traceback" not in errors
     assert read_checkpoint(out)["position"]["step"] >= 5
 
@@ -89,7 +90,7 @@ def test_a_pipe_that_nobody_reads_any_more_ends_a_run_with_a_checkpoint_and_a_wo
     assert run.stderr is not None
     run.stdout.close()  # `tood train | head`
     assert run.wait(timeout=120) == 128 + signal.SIGPIPE
-    assert f"To go on: tood train --resume --out {out}" in run.stderr.read()
+    assert f"To go on: tood train --resume --out {quoted(out)}" in run.stderr.read()
     assert read_checkpoint(out)["position"]["step"] >= 5
 
 

@@ -15,9 +15,10 @@ from rich.console import Console
 from tood import configuration
 from tood.data.transforms import AugmentConfig, CanvasStep, FlipStep, MosaicStep, PhotometricStep
 from tood.errors import ToodError
-from tood.models import load_weights
+from tood.precision import choose_precision
 from tood.training import DataConfig, RunConfig, TrainResult, latest_run_folder, next_run_folder, train
-from tood.training.run import choose_precision
+from tood.training.accelerator import run_device
+from tood.weights import load_weights
 from training.fakes import tiny_run
 from training.pictures import coco_folder
 
@@ -205,10 +206,12 @@ def test_the_precision_chosen_follows_the_hardware_and_says_why(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: cuda_bf16 or including_emulation)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(Path, "read_text", read_text)
-    assert choose_precision(replace(RunConfig(), precision="auto", device=device)) == expected
-    assert choose_precision(replace(RunConfig(), precision="fp16", device=device)) == ("fp16", "as configured")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: cuda or mps)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda" if cuda else "mps"))
+    chosen = run_device(replace(RunConfig(), device=device))
+    assert choose_precision("auto", chosen, training=True) == expected
+    assert choose_precision("fp16", chosen, training=True) == ("fp16", "as configured")
 
 
 def test_workers_and_no_workers_give_the_same_run(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tood.cli import app
 from tood.errors import ToodError
 from tood.inference import Detector, load_model
 from tood.input import InputConfig
-from tood.models import AnyDetector, build_model, save_weights
+from tood.models import AnyDetector, build_model
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.common.published import PublishedFile
 from tood.models.necks import FPNConfig
@@ -28,7 +28,7 @@ from tood.models.tood.head import THeadConfig
 from tood.training import RunConfig
 from tood.training.recipes import recipe_2x, recipe_small
 from tood.training.start import initialise_model, starting_point
-from tood.weights import HostedFile, export_weights, locate
+from tood.weights import HostedFile, export_weights, locate, save_weights
 from tood.weights.published import COCO_CLASSES
 from tood.zoo import ModelCard, PublishedWeights, named_models
 from training.pictures import coco_folder

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ def test_only_the_web_is_fetched_from(server: FileServer, tmp_path: Path) -> Non
         "http://[",
     ):
         refused(lambda url=url: fetch(url, prefix, QUICK), url, "not the web address of a file")
-    local = f"file://{tmp_path}/net.pth"
+    local = f"file://{quote(str(tmp_path))}/net.pth"
     for elsewhere, part in ((local, f"'{local}' is not allowed"), ("ftp://127.0.0.1/net.pth", "redirects to ftp://")):
         url = server.serve("/redirect.pth", Served(b"", location=elsewhere))
         refused(lambda url=url: fetch(url, prefix, QUICK), url, part)

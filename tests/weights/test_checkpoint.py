@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tood.errors import ToodError
-from tood.weights import read_checkpoint
+from tood.weights import read_weights_file
 
 MARKER = "executed"
 
@@ -73,7 +73,7 @@ def test_tensors_of_every_kind(tmp_path: Path, legacy: bool, wrap: str | None) -
     state._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
     path = tmp_path / "a.pth"
     torch.save({wrap: state, "epoch": 3} if wrap else state, path, _use_new_zipfile_serialization=not legacy)
-    read = read_checkpoint(path).tensors
+    read = read_weights_file(path).tensors
     assert list(read) == list(state)
     for name, tensor in state.items():
         assert read[name].dtype == tensor.dtype
@@ -83,13 +83,13 @@ def test_tensors_of_every_kind(tmp_path: Path, legacy: bool, wrap: str | None) -
 def test_every_protocol_of_pickle(tmp_path: Path) -> None:
     for protocol in range(2, 6):
         torch.save({"state_dict": tensors()}, tmp_path / "a.pth", pickle_protocol=protocol)
-        torch.testing.assert_close(read_checkpoint(tmp_path / "a.pth").tensors["half"].shape, torch.Size([3, 5]))
+        torch.testing.assert_close(read_weights_file(tmp_path / "a.pth").tensors["half"].shape, torch.Size([3, 5]))
 
 
 def test_who_writes_to_a_tensor_does_not_write_to_the_file(tmp_path: Path) -> None:
     torch.save(tensors(), tmp_path / "a.pth")
     before = (tmp_path / "a.pth").read_bytes()
-    read_checkpoint(tmp_path / "a.pth").tensors["float"].zero_()
+    read_weights_file(tmp_path / "a.pth").tensors["float"].zero_()
     assert (tmp_path / "a.pth").read_bytes() == before
 
 
@@ -105,18 +105,18 @@ def test_who_writes_to_a_tensor_does_not_write_to_the_file(tmp_path: Path) -> No
 )
 def test_class_names(tmp_path: Path, saved: dict[str, Any]) -> None:
     torch.save({"state_dict": {"a": torch.ones(1)}, **saved}, tmp_path / "a.pth")
-    assert read_checkpoint(tmp_path / "a.pth").class_names == ("cat", "dog")
+    assert read_weights_file(tmp_path / "a.pth").class_names == ("cat", "dog")
 
 
 def test_safetensors_of_others(tmp_path: Path) -> None:
     save_file({"module.a": torch.ones(2)}, tmp_path / "a.safetensors", {"format": "pt"})
-    read = read_checkpoint(tmp_path / "a.safetensors")
+    read = read_weights_file(tmp_path / "a.safetensors")
     assert list(read.tensors) == ["a"]
     assert read.class_names is None
     assert read.metadata["format"] == "pt"
     # The content counts, not the name.
     (tmp_path / "a.safetensors").rename(tmp_path / "a.bin")
-    assert list(read_checkpoint(tmp_path / "a.bin").tensors) == ["a"]
+    assert list(read_weights_file(tmp_path / "a.bin").tensors) == ["a"]
 
 
 HOSTILE = {
@@ -149,7 +149,7 @@ def test_a_hostile_pickle_is_refused_with_its_reason(
     else:
         torch.save(saved, path, _use_new_zipfile_serialization=container == "zip")
     with pytest.raises(ToodError, match=rf"evil\.pth is refused.*{reason}"):
-        read_checkpoint(path)
+        read_weights_file(path)
     assert not (tmp_path / MARKER).exists()
 
 
@@ -172,14 +172,14 @@ def test_every_way_of_naming_a_function(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.pth").write_bytes(program)
     with pytest.raises(ToodError, match="is refused"):
-        read_checkpoint(tmp_path / "evil.pth")
+        read_weights_file(tmp_path / "evil.pth")
     assert not (tmp_path / MARKER).exists()
 
 
 def test_functions_of_installed_packages_are_not_run_either(tmp_path: Path) -> None:
     inner = pickle.dumps(Calls(os.system, f"touch {tmp_path / MARKER}"))
     torch.save({"state_dict": {"a": torch.ones(1)}, "x": Calls(torch.storage._load_from_bytes, inner)}, tmp_path / "a")
-    assert list(read_checkpoint(tmp_path / "a").tensors) == ["a"]
+    assert list(read_weights_file(tmp_path / "a").tensors) == ["a"]
     assert not (tmp_path / MARKER).exists()
 
 
@@ -199,7 +199,7 @@ def test_functions_of_installed_packages_are_not_run_either(tmp_path: Path) -> N
 def test_programs_that_would_exhaust_the_machine(tmp_path: Path, program: bytes) -> None:
     (tmp_path / "bomb.pth").write_bytes(program)
     with pytest.raises(ToodError, match=r"bomb\.pth"):
-        read_checkpoint(tmp_path / "bomb.pth")
+        read_weights_file(tmp_path / "bomb.pth")
 
 
 def text(content: bytes) -> bytes:
@@ -245,7 +245,7 @@ def test_what_is_used_again_and_again_is_not_copied_each_time(tmp_path: Path, na
     tracemalloc.start()
     try:
         with pytest.raises(ToodError, match=r"bomb\.pth"):
-            read_checkpoint(tmp_path / "bomb.pth")
+            read_weights_file(tmp_path / "bomb.pth")
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()
@@ -255,7 +255,7 @@ def test_what_is_used_again_and_again_is_not_copied_each_time(tmp_path: Path, na
 def test_a_dict_is_made_of_pairs(tmp_path: Path, pair: bytes) -> None:
     (tmp_path / "a.pth").write_bytes(b"\x80\x02ccollections\nOrderedDict\n](" + pair + b"e\x85R.")
     with pytest.raises(ToodError, match="something other than pairs"):
-        read_checkpoint(tmp_path / "a.pth")
+        read_weights_file(tmp_path / "a.pth")
 
 
 def test_a_tensor_stays_within_its_storage(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path) -> None:
     for layout in ((0, (5,), (1,)), (2, (3,), (1,)), (0, (1000, 1000), (0, 0)), (-1, (2,), (1,)), (0, (2,), (-1,))):
         torch.save({"a": Beyond(*layout)}, tmp_path / "a.pth")
         with pytest.raises(ToodError, match="a tensor in it"):
-            read_checkpoint(tmp_path / "a.pth")
+            read_weights_file(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_a_tensor_stays_within_its_storage(tmp_path: Path) -> None:
 def test_what_holds_no_state_dict_is_one_sentence(tmp_path: Path, saved: Any, sentence: str) -> None:
     torch.save(saved, tmp_path / "a.pth")
     with pytest.raises(ToodError, match=sentence):
-        read_checkpoint(tmp_path / "a.pth")
+        read_weights_file(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
@@ -313,21 +313,21 @@ def test_what_holds_no_state_dict_is_one_sentence(tmp_path: Path, saved: Any, se
 def test_what_is_no_file_of_weights_is_one_sentence(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ToodError, match=sentence):
-        read_checkpoint(tmp_path / "a.pth")
+        read_weights_file(tmp_path / "a.pth")
 
 
 def test_other_zip_archives_are_one_sentence(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         archive.writestr("a.txt", "x")
     with pytest.raises(ToodError, match="zip archive that torch"):
-        read_checkpoint(tmp_path / "a.pth")
+        read_weights_file(tmp_path / "a.pth")
     with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
         for name in ("data.pkl", "constants.pkl", "code/net.py"):
             archive.writestr(f"net/{name}", "x")
     with pytest.raises(ToodError, match="TorchScript"):
-        read_checkpoint(tmp_path / "b.pth")
+        read_weights_file(tmp_path / "b.pth")
     with pytest.raises(ToodError, match="no weights file"):
-        read_checkpoint(tmp_path)
+        read_weights_file(tmp_path)
 
 
 def whole(legacy: bool) -> bytes:
@@ -349,7 +349,7 @@ def test_a_truncated_file_is_one_sentence(tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.mktemp("cut") / "a.pth"
     path.write_bytes(WHOLE[legacy][: int(len(WHOLE[legacy]) * share)])
     with pytest.raises(ToodError, match=r"a\.pth"):
-        read_checkpoint(path)
+        read_weights_file(path)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -363,7 +363,7 @@ def test_damage_anywhere_is_a_sentence_or_harmless(
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     with suppress(ToodError):
-        read_checkpoint(path)
+        read_weights_file(path)
 
 
 def test_a_flipped_bit_among_the_numbers_is_found(tmp_path: Path) -> None:
@@ -372,4 +372,4 @@ def test_a_flipped_bit_among_the_numbers_is_found(tmp_path: Path) -> None:
     content[content.index(struct.pack("<ff", 3.0, 3.0)) + 400] ^= 1
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ToodError, match="damaged"):
-        read_checkpoint(tmp_path / "a.pth")
+        read_weights_file(tmp_path / "a.pth")

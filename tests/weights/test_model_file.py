@@ -14,7 +14,7 @@ from torch import Tensor
 
 from golden_values import FOLDER, NARROW, golden, narrow_model
 from tood.errors import ToodError
-from tood.models import AnyDetector, build_model, load_weights, save_weights
+from tood.models import AnyDetector, build_model
 from tood.models.atss import ATSS, ATSSConfig
 from tood.models.backbones import ResNetConfig
 from tood.models.tood import TOOD, TOODConfig
@@ -25,7 +25,9 @@ from tood.weights import (
     initialise,
     load_detector_file,
     load_imagenet,
-    read_checkpoint,
+    load_weights,
+    read_weights_file,
+    save_weights,
 )
 from weights.published_files import CONFIG, original_names, write_checkpoint
 
@@ -173,7 +175,7 @@ def test_atss_travels_the_same_way(tmp_path: Path) -> None:
     assert again.config == config
     wanted = model.state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.state_dict().items())
-    assert "bbox_head.atss_cls.weight" in read_checkpoint(tmp_path / "theirs.pth").tensors
+    assert "bbox_head.atss_cls.weight" in read_weights_file(tmp_path / "theirs.pth").tensors
     with pytest.raises(ToodError, match="there is no layout 'original' of atss: choose mmdet"):
         export_weights(tmp_path / "a.safetensors", tmp_path / "b.pth", "original")
     assert not (tmp_path / "b.pth").exists()
@@ -184,8 +186,8 @@ def test_the_origin_is_remembered(tmp_path: Path) -> None:
     said = import_weights(source, tmp_path / "a.safetensors")
     assert said == "a tood with ResNet-50 and 7 classes, 383 tensors"
     export_weights(tmp_path / "a.safetensors", tmp_path / "a.pth")
-    assert read_checkpoint(tmp_path / "a.safetensors").metadata["source"] == "theirs.pth"
-    assert read_checkpoint(tmp_path / "a.pth").metadata["source"] == "theirs.pth"
+    assert read_weights_file(tmp_path / "a.safetensors").metadata["source"] == "theirs.pth"
+    assert read_weights_file(tmp_path / "a.pth").metadata["source"] == "theirs.pth"
 
 
 def published_names(model: str) -> dict[str, Tensor]:
@@ -223,7 +225,7 @@ def test_every_published_tensor_has_its_place_and_none_is_left_over(name: str, p
 
 def test_another_class_count_leaves_only_the_classifier_anew(tmp_path: Path) -> None:
     state = golden("anchor_free")["state_dict"]
-    checkpoint = read_checkpoint(write_checkpoint(tmp_path / "a.pth", "original", state, CLASSES))
+    checkpoint = read_weights_file(write_checkpoint(tmp_path / "a.pth", "original", state, CLASSES))
     model = TOOD(replace(NARROW, classes=3))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     said = initialise(model, checkpoint)
@@ -241,7 +243,7 @@ def test_what_does_not_fit_is_listed_and_nothing_taken(tmp_path: Path) -> None:
     state = dict(golden("anchor_free")["state_dict"])
     state["neck.more.weight"] = torch.ones(1)
     del state["backbone.layer1.0.bn1.weight"], state["bbox_head.tood_reg.bias"]
-    checkpoint = read_checkpoint(write_checkpoint(tmp_path / "a.pth", "mmdet2", state, CLASSES))
+    checkpoint = read_weights_file(write_checkpoint(tmp_path / "a.pth", "mmdet2", state, CLASSES))
     model = TOOD(replace(NARROW, head=replace(NARROW.head, width=16)))
     before = model.state_dict()["backbone.conv1.weight"].clone()
     with pytest.raises(ToodError) as error:
@@ -286,7 +288,7 @@ def test_an_imagenet_backbone(tmp_path: Path, prefix: str, config: ResNetConfig)
     state |= {f"{head}.weight": torch.ones(1000, 64), f"{head}.bias": torch.ones(1000)}
     torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     backbone = TOOD(replace(NARROW, backbone=config)).backbone
-    load_imagenet(backbone, read_checkpoint(tmp_path / "a.pth"))
+    load_imagenet(backbone, read_weights_file(tmp_path / "a.pth"))
     for name, tensor in backbone.state_dict().items():
         if ".offset." in name:
             assert not tensor.any()
@@ -298,12 +300,12 @@ def test_another_backbone_is_listed(tmp_path: Path) -> None:
     save_file(TOOD(RESNEXT).backbone.state_dict(), tmp_path / "a.safetensors")
     backbone = TOOD(NARROW).backbone
     with pytest.raises(ToodError, match=r"a\.safetensors does not fit the backbone: .* missing .* of another shape"):
-        load_imagenet(backbone, read_checkpoint(tmp_path / "a.safetensors"))
+        load_imagenet(backbone, read_weights_file(tmp_path / "a.safetensors"))
 
 
 def test_rows_go_to_the_classes_by_name(tmp_path: Path) -> None:
     state = golden("anchor_free")["state_dict"]
-    checkpoint = read_checkpoint(write_checkpoint(tmp_path / "a.pth", "original", state, CLASSES))
+    checkpoint = read_weights_file(write_checkpoint(tmp_path / "a.pth", "original", state, CLASSES))
     wanted = narrow_model().state_dict()
     model = TOOD(replace(NARROW, classes=3))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -326,12 +328,12 @@ def test_a_file_without_class_names_says_what_is_assumed(tmp_path: Path) -> None
         same = TOOD(NARROW)
         assert (
             "it names none of its 7 classes: they are taken to be the dataset's, in its order (cat, dog, "
-            in initialise(same, read_checkpoint(path), CLASSES)
+            in initialise(same, read_weights_file(path), CLASSES)
         )
         assert torch.equal(same.head.classifier.weight, wanted)
         other = TOOD(replace(NARROW, classes=2))
         before = other.head.classifier.weight.clone()
-        said = initialise(other, read_checkpoint(path), ["cat", "dog"])
+        said = initialise(other, read_weights_file(path), ["cat", "dog"])
         assert said.endswith("names none of its 7 classes and this model has 2, so the classifier starts anew")
         assert torch.equal(other.head.classifier.weight, before)
 
@@ -343,7 +345,7 @@ def test_80_classes_without_names_are_coco_s(tmp_path: Path) -> None:
     names[4], names[7] = "tooth brush", "person"
     model = TOOD(replace(NARROW, classes=80))
     before = model.head.classifier.weight.clone()
-    said = initialise(model, read_checkpoint(tmp_path / "a.safetensors"), names)
+    said = initialise(model, read_weights_file(tmp_path / "a.safetensors"), names)
     assert "it names no classes, COCO's are assumed; classes by name: 1 of 80 kept (person), 79 start anew" in said
     assert torch.equal(model.head.classifier.weight[7], donor.head.classifier.weight[0])
     assert torch.equal(model.head.classifier.weight[4], before[4])
@@ -352,4 +354,4 @@ def test_80_classes_without_names_are_coco_s(tmp_path: Path) -> None:
 def test_a_file_that_names_another_number_of_classes_is_refused(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "a.pth", "original", golden("anchor_free")["state_dict"], CLASSES[:5])
     with pytest.raises(ToodError, match=r"a\.pth names 5 classes, but its classifier knows 7"):
-        initialise(TOOD(NARROW), read_checkpoint(path), CLASSES)
+        initialise(TOOD(NARROW), read_weights_file(path), CLASSES)

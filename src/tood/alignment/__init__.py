@@ -2,15 +2,14 @@
 
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
 from tood.alignment.criteria import (
-    AnyCriterionConfig,
     ATSSCriterion,
     ATSSCriterionConfig,
     Criterion,
+    CriterionConfig,
     Losses,
     Progress,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
-    build_criterion,
 )
 from tood.alignment.losses import focal_loss, giou_loss, quality_focal_loss
 from tood.alignment.metric import alignment_metric
@@ -19,16 +18,15 @@ __all__ = [
     "ATSSAssigner",
     "ATSSCriterion",
     "ATSSCriterionConfig",
-    "AnyCriterionConfig",
     "Assignment",
     "Criterion",
+    "CriterionConfig",
     "Losses",
     "Progress",
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
     "alignment_metric",
-    "build_criterion",
     "focal_loss",
     "giou_loss",
     "quality_focal_loss",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tood.choices import DatasetFormat, ImageTransfer
 from tood.cli.data_measure import DEFAULT_MODEL, Model, Size, bench, say_boxes, split, stats
-from tood.cli.options import Data, Exif, Images
-from tood.cli.report import progress_bar, write_json
+from tood.cli.options import Data, Exif, Images, OnlySplits, Overwrite
+from tood.cli.report import write_json
+from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,14 +30,6 @@ app = typer.Typer(
 ERRORS_FOUND = 1
 _SHOWN = 20
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-
-
-class Format(str, Enum):
-    """A dataset format that can be written."""
-
-    COCO = "coco"
-    YOLO = "yolo"
-    VOC = "voc"
 
 
 @app.command(name="list")
@@ -122,27 +115,25 @@ def check(
 def convert(
     data: Data,
     out: Annotated[Path, typer.Argument(help="Folder to write; appears whole or not at all.", metavar="OUT")],
-    to: Annotated[Format, typer.Option("--to", help="Format to write.")],
-    split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated).")] = None,
+    to: Annotated[DatasetFormat, typer.Option("--to", help="Format to write.")],
+    split: OnlySplits = None,
     exif: Exif = "auto",
-    images: Annotated[
-        Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
-    ] = Images.HARDLINK,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")] = False,
+    images: Images = ImageTransfer.HARDLINK,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a dataset in another format, and tell what that format cannot hold."""
     from rich.console import Console
 
-    from tood.data import ImageTransfer, convert_dataset
+    from tood.data import convert_dataset
 
     with progress_bar("converting") as advance:
         report = convert_dataset(
             data,
             out,
-            to.value,
+            to,
             splits=split or None,
             exif=exif,
-            transfer=ImageTransfer(images.value),
+            transfer=images,
             overwrite=overwrite,
             progress=advance,
         )

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import Data, Exif, Images
-from tood.cli.report import progress_bar, write_json
+from tood.choices import ImageTransfer
+from tood.cli.options import Data, Exif, Images, OnlySplits, Overwrite, optional
+from tood.cli.report import write_json
+from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Option(help="Tell what a training of this model would leave out.")]
 Size = Annotated[
     int | None,
-    typer.Option(help="Short side of its input; left out, the model's.", show_default=False),
+    optional("Short side of its input; left out, the model's."),
 ]
 DEFAULT_MODEL = "tood_tiny"
 
@@ -30,7 +32,7 @@ _CLASSES_SHOWN = 20
 
 def stats(
     data: Data,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated); all if none.")] = None,
+    split: OnlySplits = None,
     exif: Exif = "auto",
     out: Annotated[
         Path | None,
@@ -79,15 +81,11 @@ def split(
     out: Annotated[Path, typer.Option(help="Folder to write; appears whole or not at all.")],
     val: Annotated[float, typer.Option(help="Share of the images to validate on.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of the images to test on.")] = 0.0,
-    of: Annotated[
-        str | None, typer.Option("--split", help="The split to divide, where there are several.", show_default=False)
-    ] = None,
+    of: Annotated[str | None, optional("The split to divide, where there are several.", None, "--split")] = None,
     exif: Exif = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another division; the same one, the same.")] = 0,
-    images: Annotated[
-        Images, typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks.")
-    ] = Images.HARDLINK,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")] = False,
+    images: Images = ImageTransfer.HARDLINK,
+    overwrite: Overwrite = False,
 ) -> None:
     """Divide a dataset that has one split into train, val and, with --test, test.
 
@@ -97,7 +95,7 @@ def split(
     """
     from rich.console import Console
 
-    from tood.data import ImageTransfer, split_dataset
+    from tood.data import split_dataset
 
     with progress_bar("dividing") as advance:
         report = split_dataset(
@@ -108,7 +106,7 @@ def split(
             split=of,
             exif=exif,
             seed=seed,
-            transfer=ImageTransfer(images.value),
+            transfer=images,
             overwrite=overwrite,
             progress=advance,
         )
@@ -124,22 +122,14 @@ def split(
 
 def bench(
     data: Data,
-    split: Annotated[
-        str | None, typer.Option(help="Split to load; left out, the one to train on.", show_default=False)
-    ] = None,
+    split: Annotated[str | None, optional("Split to load; left out, the one to train on.")] = None,
     model: Annotated[str, typer.Option(help="Load as `tood train --model` of this name does.")] = "tood_tiny",
-    recipe: Annotated[
-        str | None, typer.Option(help="1x, 2x or small; left out, the model's own.", show_default=False)
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Short side of the input; left out, the model's.", show_default=False)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images in a batch; left out, the recipe's.", show_default=False)
-    ] = None,
+    recipe: Annotated[str | None, optional("1x, 2x or small; left out, the model's own.")] = None,
+    size: Annotated[int | None, optional("Short side of the input; left out, the model's.")] = None,
+    batch_size: Annotated[int | None, optional("Images in a batch; left out, the recipe's.", least=1)] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Loading processes; left out, as many as training takes.", show_default=False),
+        optional("Loading processes; left out, as many as training takes.", least=0),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Measure on so many, spread evenly over the split.")] = 200,
     json_file: JsonFile = None,

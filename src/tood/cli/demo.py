@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tood.cli.options import optional
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,9 +30,7 @@ _WRITTEN = _PICTURES, _SHEET, _CURVES = "digits", "detections.png", "curves.png"
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to write to. Left out: runs/demo, or runs/demo-N if that is taken.", show_default=False
-        ),
+        optional("Folder to write to. Left out: runs/demo, or runs/demo-N if that is taken."),
     ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes of training.")] = 3.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the pictures and of training.")] = 0,
@@ -74,9 +74,9 @@ def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: 
     from tood.errors import quoted
     from tood.evaluation import evaluate
     from tood.machine import usable_cores
-    from tood.models import load_weights
     from tood.plots import training_curves
     from tood.training import train
+    from tood.weights import load_model
 
     out = folder.path
     run = demo_run(out, minutes, digits.seed)
@@ -87,7 +87,7 @@ def _run_demo(folder: RunFolder, minutes: float, digits: DigitsConfig, console: 
         raise typer.Exit(128 + result.interrupted_by)
 
     weights = result.best or result.last
-    model, names = load_weights(weights)
+    model, names = load_model(weights)
     test = load_dataset(run.data.path, "test")
     console.print(f"Evaluating on {len(test.images)} test pictures, written by other people ...", highlight=False)
     scores = evaluate(model, test, names, batch_size=run.batches()[0])

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tood.cli.options import FILES, HOW, BatchSize, Device, Exif, ExifChoice, Precision, Threads
+from tood import choices
+from tood.cli.options import FILES, HOW, MODEL_HELP, BatchSize, Device, Exif, Precision, Threads, optional
+from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +25,7 @@ WHAT = "What to evaluate on what"
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A model's name (its published weights are fetched once), a file of weights, the folder of a training "
-            "run, or hf://OWNER/NAME.",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
+        optional(MODEL_HELP, WHAT),
     ] = None,
     data: Annotated[
         str,
@@ -39,43 +36,28 @@ def evaluate(
     ] = "data/coco",
     split: Annotated[
         str | None,
-        typer.Option(
-            help="Split to evaluate on. Left out: the annotated test split, else the one for validation.",
-            rich_help_panel=WHAT,
-            show_default=False,
-        ),
+        optional("Split to evaluate on. Left out: the annotated test split, else the one for validation.", WHAT),
     ] = None,
     exif: Exif = "auto",
     detections: Annotated[
         Path | None,
-        typer.Option(
-            help="Evaluate this COCO results json instead of a model.", rich_help_panel=WHAT, show_default=False
-        ),
+        optional("Evaluate this COCO results json instead of a model.", WHAT),
     ] = None,
     batch_size: BatchSize = 8,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="Processes that load images. Left out: as suits the machine.",
-            rich_help_panel=HOW,
-            show_default=False,
-        ),
+        optional("Processes that load images. Left out: as suits the machine.", HOW, least=0),
     ] = None,
     device: Device = None,
     precision: Precision = "fp32",
     threads: Threads = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for detections.json (as the COCO servers take it) and metrics.json.",
-            rich_help_panel=FILES,
-            show_default=False,
-        ),
+        optional("Folder for detections.json (as the COCO servers take it) and metrics.json.", FILES),
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(help="File for the figures alone.", rich_help_panel=FILES, show_default=False),
+        optional("File for the figures alone.", FILES),
     ] = None,
 ) -> None:
     """Measure a model, or detections, on a dataset: the 12 COCO figures, and AP of each class.
@@ -146,7 +128,7 @@ def _report(
             typer.echo(f"Figures: {path}")
 
 
-def _open(data: str, split: str | None, exif: ExifChoice, *, images_required: bool) -> DetectionDataset:
+def _open(data: str, split: str | None, exif: choices.Exif, *, images_required: bool) -> DetectionDataset:
     from tood.data import load_dataset, pick_splits
 
     return load_dataset(data, split or pick_splits(data).evaluation, images_required=images_required, exif=exif)
@@ -168,15 +150,12 @@ def _detect(
 ) -> DetectionTable:
     import time
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from tood.evaluation import detect
     from tood.inference import load_model
     from tood.machine import busy_advice
-    from tood.models import choose_precision
+    from tood.precision import choose_precision
 
-    chosen = choose_precision(precision, device)[1]
+    chosen = choose_precision(precision, device)
     with processes.agreed():
         network, class_names = load_model(model)
     shared = "" if processes.alone else f", {processes.count} processes"
@@ -184,9 +163,7 @@ def _detect(
     if advice := busy_advice():
         console.print(advice, markup=False, highlight=False, soft_wrap=True)
     begin = time.perf_counter()
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, quiet=not processes.main), transient=True) as bar:
-        task = bar.add_task("images", total=len(dataset.images))
+    with progress_bar("images", shown=processes.main) as move:
         table = detect(
             network,
             dataset,
@@ -194,7 +171,7 @@ def _detect(
             batch_size=batch_size,
             workers=workers,
             device=device,
-            progress=lambda done, _: bar.update(task, completed=done),
+            progress=move,
             processes=processes,
             precision=precision,
         )

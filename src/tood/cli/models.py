@@ -13,7 +13,8 @@ COLUMNS = ("parameters", "trainable", "GFLOPs", "weights", "memory", "recipe", "
 NOTE = """\
 GFLOPs are multiply-adds, as in MMDetection's tables (twice as many operations), by torch's own counter: convolutions
 and matrix products at the model's input size. Memory is what weights and maps hold at most while one image is
-predicted in fp32, without the runtime's own. AP is as published, in percent, on COCO minival (val2017) and test-dev."""
+predicted in fp32 by plain PyTorch, without the runtime's own; prediction on a CPU takes less for maps. AP is as
+published, in percent, on COCO minival (val2017) and test-dev."""
 
 
 def models(

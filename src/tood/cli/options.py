@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
+
+from tood import choices
 
 Data = Annotated[Path, typer.Argument(help="COCO, YOLO or VOC folder, or a COCO json or YOLO yaml.", metavar="DATA")]
 
 HOW, FILES = "How", "Files"
+
+MODEL_HELP = (
+    "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, or "
+    "hf://OWNER/NAME."
+)
 
 BatchSize = Annotated[
     int, typer.Option("--batch-size", "--batch", min=1, help="Images computed at once.", rich_help_panel=HOW)
@@ -22,7 +28,7 @@ Device = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
+    choices.PredictionPrecision,
     typer.Option(
         help="Of the network's arithmetic; boxes and scores always are fp32. auto: bf16 where the CPU has instructions "
         "for it (AP within 0.2), else fp32.",
@@ -52,19 +58,31 @@ Threads = Annotated[
 ]
 
 
-ExifChoice = Literal["auto", "stored", "turned"]
 Exif = Annotated[
-    ExifChoice,
+    choices.Exif,
     typer.Option(
         help="What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned "
         "picture. auto: by the size in the labels where it tells, else as stored, with a warning."
     ),
 ]
+Images = Annotated[
+    choices.ImageTransfer,
+    typer.Option(help="Image files as hard links (copies where impossible), copies, or symlinks."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what was written into OUT before.")]
+OnlySplits = Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated); all if none.")]
 
 
-class Images(str, Enum):
-    """How image files get into the new folder."""
+def optional(
+    help: str, panel: str | None = None, *names: str, least: int | None = None, metavar: str | None = None
+) -> Any:
+    """An option without a default of its own; `help` says what is taken where it is left out.
 
-    HARDLINK = "hardlink"
-    COPY = "copy"
-    SYMLINK = "symlink"
+    Args:
+        help: what it is.
+        panel: title of the box of the help that lists it; None for the usual one.
+        names: `--like-this`, where it is not the parameter's.
+        least: the smallest number.
+        metavar: what stands for its value in the help.
+    """
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, min=least, metavar=metavar)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tood.cli.options import FILES, HOW, Device, Precision, Threads
+from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads
+from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +38,7 @@ def predict(
     ],
     model: Annotated[
         str,
-        typer.Option(
-            help="A model's name (its published weights are fetched once), a file of weights, the folder of a training "
-            "run, or hf://OWNER/NAME."
-        ),
+        typer.Option(help=MODEL_HELP),
     ] = "tood_r50_fpn_1x",
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Least score of a detection.", rich_help_panel=HOW)
@@ -159,6 +157,7 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
     from tood.cli.prediction_folder import written_before
     from tood.errors import ToodError
     from tood.inference import expand, is_many, is_url
+    from tood.inference.sources import passed_over
 
     found: list[tuple[Any, bool, bool]] = []
     manifests: dict[Path, Manifest] = {}
@@ -174,14 +173,16 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
             for image in expand(source):
                 drawn = not is_url(image.name) and is_drawn(Path(image.name))
                 found.append((image.content, drawn, many))
+            if many and (line := passed_over(source)):
+                typer.echo(line, err=True)
         except ToodError as error:
             failures.append(error)
     only_drawn = all(drawn for _, drawn, _ in found)
     taken = [content for content, drawn, many in found if not drawn or (only_drawn and not many)]
-    passed_over = len(found) - len(taken)
-    if passed_over:
-        pictures = "picture that tood predict drew is" if passed_over == 1 else "pictures that tood predict drew are"
-        typer.echo(f"{passed_over:,} {pictures} passed over", err=True)
+    left = len(found) - len(taken)
+    if left:
+        pictures = "picture that tood predict drew is" if left == 1 else "pictures that tood predict drew are"
+        typer.echo(f"{left:,} {pictures} passed over", err=True)
         if not taken and not failures:
             failures.append(ToodError("there is no other picture: name what to look at"))
     return taken
@@ -206,20 +207,16 @@ def _run(
     detector: Detector, images: Iterable[Any], count: int, batch_size: int, failures: list[ToodError]
 ) -> Iterator[Detections]:
     """Detections of every image that can be read, with a line or a bar for the person; errors are appended."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    many = count > 20
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not many) as bar:
-        task = bar.add_task("pictures", total=count)
+    many, failed_before, found = count > 20, len(failures), 0
+    with progress_bar("pictures", count, shown=many) as move:
 
         def fail(_name: str, error: ToodError) -> None:
             failures.append(error)
-            bar.advance(task)
+            move(found + len(failures) - failed_before, None)
 
         for result in detector.stream(images, keep_image=True, batch_size=batch_size, on_error=fail):
-            bar.advance(task)
+            found += 1
+            move(found + len(failures) - failed_before, None)
             if not many:
                 typer.echo(f"{result.path}: {_summary(result)}")
             yield result

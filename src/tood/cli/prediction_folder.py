@@ -41,14 +41,14 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written besides pictures."""
+    """Which files of results are written besides the annotated pictures."""
 
     json: bool = False
     csv: bool = False
 
     @property
     def names(self) -> list[str]:
-        """File names in the folder."""
+        """Names that these files have in the folder."""
         return ["predictions.json"] * self.json + ["predictions.csv"] * self.csv
 
 
@@ -117,7 +117,7 @@ class PredictionFolder:
 
     @property
     def done(self) -> int:
-        """Number of results."""
+        """Number of pictures whose results are written."""
         return len(self._places)
 
     def __enter__(self) -> PredictionFolder:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tood.cli.options import Threads
+from tood.cli.options import Threads, optional
 
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
@@ -41,165 +41,126 @@ class TrainCommand(TyperCommand):
 def train(
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Folder of the dataset: COCO, YOLO and Pascal VOC are recognised. Left out, data/coco is taken.",
-            rich_help_panel=WHAT,
-            show_default=False,
+        optional(
+            "Folder of the dataset: COCO, YOLO and Pascal VOC are recognised. Left out, data/coco is taken.", WHAT
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="Name of a model (`tood models` lists them). Left out: the one that --from names, else "
-            f"{DEFAULT_MODEL}.",
-            rich_help_panel=WHAT,
-            show_default=False,
+        optional(
+            f"Name of a model (`tood models` lists them). Left out: the one that --from names, else {DEFAULT_MODEL}.",
+            WHAT,
         ),
     ] = None,
     start_from: Annotated[
         str | None,
-        typer.Option(
+        optional(
+            "Weights to start from: ImageNet's in the backbone, none, or a detector's to fine-tune (a file, a "
+            "model's name, hf://OWNER/NAME). Left out: ImageNet's where the recipe wants them, else none.",
+            WHAT,
             "--from",
             metavar="imagenet|scratch|WEIGHTS",
-            help="Weights to start from: ImageNet's in the backbone, none, or a detector's to fine-tune (a file, a "
-            "model's name, hf://OWNER/NAME). Left out: ImageNet's where the recipe wants them, else none.",
-            rich_help_panel=WHAT,
-            show_default=False,
         ),
     ] = None,
     train_split: Annotated[
         str | None,
-        typer.Option(
-            help="Split to train on; left out, the one meant for it.", rich_help_panel=WHAT, show_default=False
-        ),
+        optional("Split to train on; left out, the one meant for it.", WHAT),
     ] = None,
     val_split: Annotated[
         str | None,
-        typer.Option(
-            help="Split to evaluate on; left out, the one meant for it.", rich_help_panel=WHAT, show_default=False
-        ),
+        optional("Split to evaluate on; left out, the one meant for it.", WHAT),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Passes over the training images; the schedule stretches along. Left out, the recipe's.",
-            rich_help_panel=LENGTH,
-            show_default=False,
+        optional(
+            "Passes over the training images; the schedule stretches along. Left out, the recipe's.", LENGTH, least=1
         ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(
-            help="Train for so many minutes instead of --epochs; the evaluation at the end is not counted.",
-            rich_help_panel=LENGTH,
-            show_default=False,
-        ),
+        optional("Train for so many minutes instead of --epochs; the evaluation at the end is not counted.", LENGTH),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="1x or 2x (the paper's) or small (small models from scratch). Left out, the model's own.",
-            rich_help_panel=RECIPE,
-            show_default=False,
-        ),
+        optional("1x or 2x (the paper's) or small (small models from scratch). Left out, the model's own.", RECIPE),
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Images in a batch of one process. As many batches make a step as come nearest to the paper's 16 "
-            "images; its rate scales with what is over or short. Left out, the recipe's.",
-            rich_help_panel=RECIPE,
-            show_default=False,
+        optional(
+            "Images in a batch of one process. In the paper's recipes as many batches make a step as come nearest to "
+            "its 16 images, and the rate scales with what is over or short; in the small one each batch is a step. "
+            "Left out, the recipe's.",
+            RECIPE,
+            least=1,
         ),
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(
-            help="Peak learning rate, taken as it is whatever the batch; a step keeps the recipe's images. Left out, "
+        optional(
+            "Peak learning rate, taken as it is whatever the batch; a step keeps the recipe's images. Left out, "
             "the recipe's.",
-            rich_help_panel=RECIPE,
-            show_default=False,
+            RECIPE,
         ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(
-            help="Short side of the network's input in pixels, the long side in the model's proportion. "
+        optional(
+            "Short side of the network's input in pixels, the long side in the model's proportion. "
             "Left out, the model's.",
-            rich_help_panel=RECIPE,
-            show_default=False,
+            RECIPE,
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(
-            help="YAML file of a whole run, such as the config.yaml in a run's folder; the other options change it.",
-            rich_help_panel=RECIPE,
-            show_default=False,
+        optional(
+            "YAML file of a whole run, such as the config.yaml in a run's folder; the other options change it.", RECIPE
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
+        optional(
+            "Any key of the run's configuration, such as optimizer.weight_decay=0.01 or augment.flip=0. "
+            "May be repeated; the last word of all.",
+            RECIPE,
             "--set",
             metavar="KEY=VALUE",
-            help="Any key of the run's configuration, such as optimizer.weight_decay=0.01 or augment.flip=0. "
-            "May be repeated; the last word of all.",
-            rich_help_panel=RECIPE,
-            show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder to write to. Left out: runs/MODEL-N with the next free N.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
+        optional("Folder to write to. Left out: runs/MODEL-N with the next free N.", RUN),
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(
-            "--resume",
-            metavar="[auto]",
-            help="Continue the run in --out (left out: the latest one in runs/) from its last checkpoint. With auto: "
+        optional(
+            "Continue the run in --out (left out: the latest one in runs/) from its last checkpoint. With auto: "
             "continue the one in --out if there is one, else begin it, so that the same command can be repeated "
             "until it is done.",
-            rich_help_panel=RUN,
-            show_default=False,
+            RUN,
+            "--resume",
+            metavar="[auto]",
         ),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            help="Processes that load images; 0 loads them in the trainer itself. Left out: as suits the machine.",
-            rich_help_panel=RUN,
-            show_default=False,
+        optional(
+            "Processes that load images; 0 loads them in the trainer itself. Left out: as suits the machine.",
+            RUN,
+            least=0,
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="auto, cpu, cuda or mps. Left out: a GPU where there is one.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
+        optional("auto, cpu, cuda or mps. Left out: a GPU where there is one.", RUN),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(
-            help="auto, fp32, bf16 or fp16. Left out: bf16 where the hardware is made for it, else fp32.",
-            rich_help_panel=RUN,
-            show_default=False,
-        ),
+        optional("auto, fp32, bf16 or fp16. Left out: bf16 where the hardware is made for it, else fp32.", RUN),
     ] = None,
     threads: Threads = None,
     seed: Annotated[
         int | None,
-        typer.Option(help="Of everything random. Left out: 0.", rich_help_panel=RUN, show_default=False),
+        optional("Of everything random. Left out: 0.", RUN),
     ] = None,
 ) -> None:
     """Train a detector; leaves OUT/best.safetensors.

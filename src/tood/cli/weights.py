@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tood.cli.options import optional
+
 app = typer.Typer(
     help="Bring published weights in, and take weights out in the published layouts.",
     no_args_is_help=True,
@@ -41,10 +43,9 @@ def import_file(
     out: Annotated[Path, typer.Argument(help="The safetensors file to write.", metavar="OUT")],
     anchor: Annotated[
         Anchor | None,
-        typer.Option(
-            help="Whether its boxes come from points or from anchors, which its tensors do not show. Left out: as its "
-            "configuration or its name says, else free.",
-            show_default=False,
+        optional(
+            "Whether its boxes come from points or from anchors, which its tensors do not show. Left out: as its "
+            "configuration or its name says, else free."
         ),
     ] = None,
     settings: Annotated[
@@ -76,7 +77,7 @@ def export_file(
     out: Annotated[Path, typer.Argument(help="The .pth file to write.", metavar="OUT")],
     layout: Annotated[
         Layout | None,
-        typer.Option(help="Whose tensor names. Left out: the family's original repository's.", show_default=False),
+        optional("Whose tensor names. Left out: the family's original repository's."),
     ] = None,
     force: Force = False,
 ) -> None:

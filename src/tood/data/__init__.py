@@ -1,9 +1,10 @@
 """Dataset formats, safe decoding, checking, converting; transforms and loading; the built-in dataset `digits`."""
 
+from tood.choices import ImageTransfer
 from tood.data.bench import LoadingBench, bench_loading
 from tood.data.check import CheckReport, check_dataset
 from tood.data.config import BatchPlan, DataConfig
-from tood.data.convert import ConversionReport, ImageTransfer, convert_dataset
+from tood.data.convert import ConversionReport, convert_dataset
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem, require_same_categories
 from tood.data.digits import DigitsConfig, SceneConfig, write_digits
 from tood.data.formats import SplitInfo, write_coco

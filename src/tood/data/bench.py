@@ -66,7 +66,7 @@ class LoadingBench:
     advice: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for json."""
+        """All figures as plain values that json can hold."""
         return asdict(self)
 
 

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.dataset import DetectionDataset, Exif, ImageRecord, Problem, Severity
+from tood.choices import Exif
+from tood.data.dataset import DetectionDataset, ImageRecord, Problem, Severity
 from tood.data.images import decode_image, image_header, orientation, turned_size
+from tood.data.notes import NARROW
 from tood.data.splits import read_leniently, require_images
-from tood.errors import ToodError
+from tood.errors import PictureError, ToodError
 from tood.machine import usable_cores
 
 
@@ -62,7 +64,7 @@ class CheckReport:
         return not self.of("error")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for json."""
+        """All figures and problems as plain values that json can hold."""
         return {**asdict(self), "root": str(self.root), "ok": self.ok}
 
 
@@ -112,8 +114,10 @@ def _check_image(image: ImageRecord) -> list[Problem]:
         data = image.path.read_bytes()
         decoded = decode_image(data, name=file)
         header = image_header(data, name=file)
+    except PictureError as error:
+        return [Problem("image_unreadable", file, error.reason, image.id)]
     except ToodError as error:
-        return [Problem("image_unreadable", file, _without_name(str(error), file), image.id)]
+        return [Problem("image_unreadable", file, str(error), image.id)]
     except (OSError, ValueError) as error:
         return [Problem("image_unreadable", file, f"cannot be read ({error})", image.id)]
     problems = []
@@ -128,11 +132,14 @@ def _check_image(image: ImageRecord) -> list[Problem]:
         message = f"its EXIF orientation is {value}: {used if turned else 'not applied, the pixels are used as stored'}"
         problems.append(Problem("exif_orientation", file, message, image.id, severity="note"))
     if decoded.rows is not None:
-        message = f"lacks its last bytes: {decoded.rows} of {header.height} rows are there, the others are grey"
+        message = f"lacks its last bytes or has a damaged part: {decoded.rows} of {header.height} rows are there"
         problems.append(Problem("image_cut", file, message, image.id, severity="warning"))
     if decoded.bits is not None and decoded.bits < 16:
         message = f"uses {decoded.bits} of 16 bits a channel: scaled to 8 bits from those"
         problems.append(Problem("few_bits", file, message, image.id, severity="note"))
+    if decoded.levels is not None:
+        message = f"has {decoded.levels} levels in 8 bits: {NARROW}"
+        problems.append(Problem("few_levels", file, message, image.id, severity="warning"))
     if _is_grey(decoded.pixels):
         problems.append(Problem("grey", file, "is grey: it has no colour", image.id, severity="note"))
     return problems
@@ -200,8 +207,3 @@ def _report(dataset: DetectionDataset, found: list[Problem]) -> CheckReport:
         problems=problems,
         notes=dataset.notes,
     )
-
-
-def _without_name(sentence: str, name: str) -> str:
-    """A sentence of `read_image` without the file in front, which a `Problem` tells apart."""
-    return sentence.removeprefix(f"{name}: ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tood.data.dataset import Exif
+from tood.choices import Exif
 from tood.data.reading import Unreadable
 
 

@@ -8,12 +8,13 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path, PurePosixPath
+from typing import get_args
 
 import numpy as np
 
-from tood.data.dataset import Category, DetectionDataset, Exif, ImageRecord, require_same_categories
+from tood.choices import DatasetFormat, Exif, ImageTransfer
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_same_categories
 from tood.data.exif import WrittenFrames, frames_to_write
 from tood.data.formats import DatasetFolder, open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
@@ -26,15 +27,7 @@ from tood.errors import ToodError
 from tood.manifest import Manifest
 from tood.whole_file import whole_folder
 
-FORMATS = ("coco", "yolo", "voc")
-
-
-class ImageTransfer(str, Enum):
-    """How image files get into the new folder: hard links (copies where that cannot be), copies, or symlinks."""
-
-    HARDLINK = "hardlink"
-    COPY = "copy"
-    SYMLINK = "symlink"
+FORMATS: tuple[DatasetFormat, ...] = get_args(DatasetFormat)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.choices import Exif
 from tood.data.notes import PictureNotes
 from tood.errors import ToodError
 
 Severity = Literal["error", "warning", "note"]
-
-# What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned picture.
-Exif = Literal["auto", "stored", "turned"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,12 @@ class Problem:
     image_id: int | None = None
     annotation_id: int | None = None
     severity: Severity = "error"
+
+    @classmethod
+    def unreadable(cls, path: Path, error: ToodError) -> Problem:
+        """Of an image file that is missing or cannot be read, with what is said of it."""
+        kind = "image_unreadable" if path.exists() else "image_missing"
+        return cls(kind, str(path), str(error).removeprefix(f"{path}: "))
 
     def __str__(self) -> str:
         where = [self.file]

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.dataset import DetectionDataset, Exif, ImageRecord
+from tood.choices import Exif
+from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.images import file_orientation, image_size, turn_boxes, turned_size
 from tood.errors import ToodError
 
@@ -223,5 +224,6 @@ def _sentence(dataset: DetectionDataset, unsure: int, turned: bool, alike: bool)
     return (
         f"{dataset.root}, split {dataset.split!r}: {many} an EXIF orientation, and labels that do not tell whether "
         f"they were made on the picture as stored or turned: taken as {taken}{why}. If the boxes lie elsewhere, say "
-        f"--exif {other} (in training --set data.exif={other})"
+        f"so: in `tood train` --set data.exif={other}, in `tood eval` and `tood data check|convert|split|stats` "
+        f"--exif {other}"
     )

@@ -22,12 +22,26 @@ _UNREAD_SUFFIXES = frozenset(
 
 # Folders that a system or a program keeps for itself, with previews or leftovers of pictures in them.
 _SYSTEM_FOLDERS = frozenset(
-    {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    {"__macosx", "appledouble", "network trash folder", "temporary items", "ipod photo cache"}  # macOS
+    | {"$recycle.bin", "recycler", "recycled", "system volume information", "found.000"}  # Windows
+    | {"@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@sharesnap"}  # Synology
+    | {"@recycle", "@recently-snapshot", "@__thumb", "@upload_cache", "_thumb", "_thumbs"}  # QNAP and web galleries
+    | {"lost+found", "~snapshot", "thumbnails", "_thumbnails", "_vti_cnf", "zbthumbnails"}
 )
+# Folders of previews only where they repeat the pictures above them: such words may as well name a class.
+_PREVIEW_FOLDERS = frozenset({"thumbs", "thumb", "previews"})
 
+ORPHAN_LABELS = "label files without a picture"
+SECOND_LABELS = "second label files of a picture"
+UNNAMED_PICTURES = "pictures that no annotation names"
+_UNREAD = "of kinds that are not read: save them as JPEG or PNG"
+_SYSTEM = "in hidden or system folders"
 _HIDDEN = "hidden"
 _BROKEN_LINK = "links to nothing"
 _CLOSED = "in a folder that cannot be read"
+# What a person can mend comes first.
+_REASONS = (ORPHAN_LABELS, SECOND_LABELS, UNNAMED_PICTURES, _UNREAD, _CLOSED, _BROKEN_LINK, _SYSTEM, _HIDDEN)
+_LONGEST_LINE, _LONGEST_EXAMPLE = 300, 48
 
 
 Identity: TypeAlias = tuple[int, int] | str
@@ -69,12 +83,30 @@ def any_images(folder: Path) -> Iterator[Path]:
 
 
 def passed_over_line(passed_over: Mapping[str, Sequence[Path]]) -> str | None:
-    """One line that says how many files were passed over and why, with an example of each; None if there are none."""
+    """One line that says how many files were passed over and why, what can be mended first; None if there are none.
+
+    Every reason has an example as long as the line stays short.
+    """
     if not passed_over:
         return None
+    rank = {reason: number for number, reason in enumerate(_REASONS)}
+    reasons = sorted(passed_over, key=lambda reason: rank.get(reason, len(rank)))
     total = sum(map(len, passed_over.values()))
-    told = "; ".join(f"{len(paths)} {reason} (such as {paths[0]})" for reason, paths in passed_over.items())
-    return f"{total} file{'' if total == 1 else 's'} passed over: {told}"
+    line = f"{total} file{'' if total == 1 else 's'} passed over: "
+    for examples in range(len(reasons), -1, -1):
+        told = [
+            f"{len(passed_over[reason])} {reason}" + (f" (such as {_example(passed_over[reason][0])})" if shown else "")
+            for reason, shown in zip(reasons, [True] * examples + [False] * len(reasons), strict=False)
+        ]
+        if len(line) + len("; ".join(told)) <= _LONGEST_LINE:
+            break
+    return line + "; ".join(told)
+
+
+def _example(path: Path) -> str:
+    """The end of a path, as far as a line has room for it."""
+    told = "/".join(path.parts[-2:])
+    return told if len(told) <= _LONGEST_EXAMPLE else f"...{told[-_LONGEST_EXAMPLE:]}"
 
 
 def is_hidden(name: str) -> bool:
@@ -135,13 +167,32 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str | None]]:
             path = inside / entry.name
             if entry.is_dir():
                 # Links come last: what is linked to goes by its own name.
-                if not hidden:
+                if not hidden and _is_previews(path, entries):
+                    yield from ((path / name, _SYSTEM) for name in sorted(_pictures_in(path)))
+                elif not hidden:
                     (waiting.append if entry.is_symlink() else waiting.appendleft)(path)
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (quick for 118k of them)
             if suffix in IMAGE_SUFFIXES and hidden:
-                yield path, f"in hidden or system folders ({inside.name})"
+                yield path, _SYSTEM
             elif suffix in _UNREAD_SUFFIXES and not hidden:
-                yield path, f"{suffix} files, which are not read: save them as JPEG or PNG"
+                yield path, _UNREAD
             elif suffix in IMAGE_SUFFIXES:
                 yield path, _HIDDEN if is_hidden(entry.name) else None if entry.is_file() else _BROKEN_LINK
+
+
+def _is_previews(folder: Path, above: Sequence[os.DirEntry[str]]) -> bool:
+    """Whether a folder, by its name one of previews, repeats pictures that lie above it."""
+    if folder.name.lower() not in _PREVIEW_FOLDERS:
+        return False
+    stems = {os.path.splitext(entry.name)[0] for entry in above}  # noqa: PTH122  (names alone)
+    inside = _pictures_in(folder)
+    return bool(inside) and all(Path(name).stem in stems for name in inside)
+
+
+def _pictures_in(folder: Path) -> list[str]:
+    try:
+        names = os.listdir(folder)  # noqa: PTH208  (names alone are wanted)
+    except OSError:
+        return []
+    return [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]

@@ -59,7 +59,7 @@ class ImageCache:
         return block.reshape(height, width, 3)
 
     def fill(self, images: Sequence[ImageRecord], read: ImageReader, keep_going: bool) -> ImageCache:
-        """The same cache with every image decoded into it.
+        """Decodes every image into the cache, and gives the cache back.
 
         Args:
             images: the dataset's records.

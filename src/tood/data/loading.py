@@ -74,8 +74,9 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """With the pixels in page-locked memory; DataLoader calls this."""
-        return replace(self, images=self.images.pin_memory())
+        """In page-locked memory, which `to` copies from without waiting for the device; DataLoader calls this."""
+        targets = tuple(targets.pin_memory() for targets in self.targets)
+        return replace(self, images=self.images.pin_memory(), sizes=self.sizes.pin_memory(), targets=targets)
 
     def padded_to(self, height: int, width: int) -> Batch:
         """With so many rows and columns, at least as many as now."""

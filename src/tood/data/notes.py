@@ -5,23 +5,38 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from tood.data.images import DecodedImage
 from tood.processes import Processes
 
-if TYPE_CHECKING:
-    from tood.data.dataset import ImageRecord
-
 log = logging.getLogger(__name__)
 
-_CUT, _SHALLOW = 1, 2
+_CUT, _SHALLOW, _NARROW = 1, 2, 4
+
+NARROW = (
+    "the values fill a small part of the range of their bits, and few grey levels are left of them in 8 bits; to keep "
+    "more, save 8-bit pictures with the range in use spread to 0..255, the same for all pictures"
+)
+
+
+class ImageFile(Protocol):
+    """What is to be known of a picture to speak of it: its number in the dataset and its file (`ImageRecord`)."""
+
+    @property
+    def id(self) -> int:
+        """The picture's number, unique in its split."""
+
+    @property
+    def path(self) -> Path:
+        """The picture's file."""
 
 
 class PictureNotes:
-    """Pictures that were decoded as far as they go, or by fewer bits than their files have room for.
+    """Pictures that were decoded as far as they go, by fewer bits than their files have room for, or to few levels.
 
     A picture is told of once, however often and by whichever of the loading processes it is decoded.
 
@@ -29,19 +44,27 @@ class PictureNotes:
         records: the dataset's.
     """
 
-    def __init__(self, records: Sequence[ImageRecord]) -> None:
+    def __init__(self, records: Sequence[ImageFile]) -> None:
         self.paths = [str(record.path) for record in records]
         self.rows = {record.id: row for row, record in enumerate(records)}
         # In shared memory: loading processes find, the trainer tells.
         self.found = torch.zeros(len(records), dtype=torch.uint8)
         self.found.share_memory_()  # type: ignore[no-untyped-call]
+        self.whole = torch.zeros_like(self.found)
+        self.whole.share_memory_()  # type: ignore[no-untyped-call]
         self.told = torch.zeros_like(self.found)
 
-    def add(self, record: ImageRecord, decoded: DecodedImage) -> None:
+    def add(self, record: ImageFile, decoded: DecodedImage) -> None:
         """Notes what is to be told of a picture."""
-        value = note_of(decoded)
+        row, value = self.rows[record.id], note_of(decoded)
         if value:
-            self.found[self.rows[record.id]] |= value
+            self.found[row] |= value
+        if not value & _CUT:
+            self.whole[row] = 1
+
+    def is_whole(self, record: ImageFile) -> bool:
+        """Whether a picture was decoded before, by any process, and nothing of it lacked."""
+        return bool(self.whole[self.rows[record.id]])
 
     def tell(self, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen
         """Says in the log what was found since the last time.
@@ -54,17 +77,17 @@ class PictureNotes:
         self.told |= new
         if not processes.main:
             return
-        for value in (_CUT, _SHALLOW):
+        for value in (_CUT, _SHALLOW, _NARROW):
             rows = torch.nonzero(new & value).ravel().tolist()
             if rows:
                 log.warning("%s", sentence(value, len(rows), self.paths[rows[0]]))
 
 
 class SourceNotes:
-    """The same of pictures that come one by one, by their names."""
+    """What `PictureNotes` tells, of pictures that belong to no dataset and come one by one, by their names."""
 
     def __init__(self) -> None:
-        self.found: dict[int, list[str]] = {_CUT: [], _SHALLOW: []}
+        self.found: dict[int, list[str]] = {_CUT: [], _SHALLOW: [], _NARROW: []}
 
     def add(self, name: str, decoded: DecodedImage) -> None:
         """Notes what is to be told of a picture."""
@@ -84,12 +107,15 @@ class SourceNotes:
 def note_of(decoded: DecodedImage) -> int:
     """What is to be told of a picture, 0 if nothing."""
     shallow = decoded.bits is not None and decoded.bits < 16
-    return _CUT * (decoded.rows is not None) + _SHALLOW * shallow
+    return _CUT * (decoded.rows is not None) + _SHALLOW * shallow + _NARROW * (decoded.levels is not None)
 
 
 def sentence(kind: int, count: int, name: str) -> str:
     """What is said of so many pictures, of which one is named."""
     such = f"{name}" if count == 1 else f"{count} pictures, such as {name}"
     if kind == _CUT:
-        return f"{such}: the end of the file is missing, decoded as far as it goes (at least 90 % of the rows)"
+        what = "the end of the file is missing or damaged"
+        return f"{such}: {what}, decoded as far as it goes (at least 90 % of the rows)"
+    if kind == _NARROW:
+        return f"{such}: {NARROW}"
     return f"{such}: of 16 bits a channel fewer are used, scaled to 8 bits by what the file holds"

@@ -29,7 +29,10 @@ def without_unreadable(datasets: Sequence[DetectionDataset]) -> tuple[list[Detec
                 looked_at[image.path] = image_damage(image.path) if _is_called_image(image.path) else None
     left_out = [damage for damage in looked_at.values() if damage is not None]
     left_out += dict.fromkeys(
-        problem.message for part in datasets for problem in part.problems if problem.kind == "image_unreadable"
+        f"{problem.file}: {problem.message}"
+        for part in datasets
+        for problem in part.problems
+        if problem.kind == "image_unreadable"
     )
     kept = []
     for dataset in datasets:

@@ -15,6 +15,7 @@ from tood.data.dataset import ImageRecord
 from tood.data.images import decode_image
 from tood.data.notes import PictureNotes
 from tood.errors import ToodError
+from tood.torch_errors import without_workers_traceback
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class UnreadableImageError(ToodError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+        super().__init__(without_workers_traceback(type(self), message))
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class ImageReader:
                 exif=record.turned,
                 expected_size=(record.width, record.height),
                 reduction=self.reduction(record),
+                whole=self.notes is not None and self.notes.is_whole(record),
             )
         except ToodError as error:
             raise UnreadableImageError(str(error)) from None
@@ -105,16 +107,16 @@ class SkippedImages:
 
     @property
     def count(self) -> int:
-        """How many there are so far."""
+        """How many images could not be read so far."""
         return int(self.flags.sum())
 
     @property
     def readable_ids(self) -> NDArray[np.int64]:
-        """Ids of the other images."""
+        """Ids of the images that could be read so far, in the order of the dataset."""
         ids = [record.id for record, skipped in zip(self.records, self.flags.tolist(), strict=True) if not skipped]
         return np.array(ids, np.int64)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files, so far."""
+        """The files that could not be read so far."""
         return tuple(str(self.records[index].path) for index in torch.nonzero(self.flags).ravel().tolist())

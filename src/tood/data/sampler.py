@@ -77,7 +77,7 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
 
     @property
     def digest(self) -> str:
-        """Of all that decides the images of a step but the seed and their number in it."""
+        """A digest of all that decides which images make a step, but for the seed and the number of images in it."""
         kinds = b"" if self.landscape is None else np.packbits(self.landscape).tobytes()
         return hashlib.sha256(f"{self.count} {self.drop_last} ".encode() + kinds).hexdigest()
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.data.convert import ImageTransfer, write_datasets
-from tood.data.dataset import DetectionDataset, Exif
+from tood.choices import Exif, ImageTransfer
+from tood.data.convert import write_datasets
+from tood.data.dataset import DetectionDataset
 from tood.data.files import file_identity
 from tood.data.formats import DatasetFolder, open_folder
 from tood.data.output_folder import require_free, require_sources_elsewhere

@@ -7,10 +7,19 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from tood.data.dataset import DetectionDataset, Exif, Problem
+from tood.choices import Exif
+from tood.data.dataset import DetectionDataset, Problem
 from tood.data.exif import oriented
-from tood.data.files import file_identity, find_images, passed_over_line
-from tood.data.formats import DatasetFolder, SplitInfo, canonical, find_name, nothing_to_learn, open_folder
+from tood.data.files import UNNAMED_PICTURES, file_identity, find_images, passed_over_line
+from tood.data.formats import (
+    DatasetFolder,
+    SplitInfo,
+    also_held,
+    canonical,
+    find_name,
+    nothing_to_learn,
+    open_folder,
+)
 from tood.errors import ToodError, quoted
 from tood.processes import speaks
 
@@ -49,7 +58,12 @@ def available_splits(root: str | Path) -> dict[str, SplitInfo]:
 
 
 def load_dataset(
-    root: str | Path, split: str | None = None, *, images_required: bool = True, exif: Exif = "auto"
+    root: str | Path,
+    split: str | None = None,
+    *,
+    images_required: bool = True,
+    exif: Exif = "auto",
+    keep_going: bool = False,
 ) -> DetectionDataset:
     """Load one split, without opening the images (COCO, VOC) or reading their headers only (YOLO).
 
@@ -62,13 +76,21 @@ def load_dataset(
         exif: what the labels of pictures with an EXIF orientation were made on, where they do not tell by a picture's
             size: the pixels as `stored`, or the `turned` picture; `auto` takes them as stored, and a warning in the log
             tells how many there are.
+        keep_going: leave out pictures that cannot even be measured, where the labels tell no size, with a warning in
+            the log; else they are an error.
 
     Raises:
         ToodError: no dataset, no such split, a broken file, duplicate ids, unknown category ids, missing images, or no
             image at all. The sentence tells the first such error; `check_dataset` lists them all.
     """
     folder = open_folder(root)
-    return load_split(folder, resolve_split(folder, split), images_required=images_required, exif=exif)
+    name = resolve_split(folder, split)
+    dataset = load_split(folder, name, images_required=images_required, exif=exif, keep_going=keep_going)
+    left_out = [problem for problem in dataset.problems if problem.kind == "image_unreadable"]
+    if left_out:
+        what = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures, the first of which is here"
+        log.warning("%s: left out of split %r (%s)", left_out[0], dataset.split, what)
+    return dataset
 
 
 def load_split(
@@ -150,6 +172,8 @@ def pick_splits(
 def _read(folder: DatasetFolder, split: str, images_required: bool) -> DetectionDataset:
     """A split, with a note of the files of its image folders that are not its pictures."""
     dataset = folder.read(split, images_required)
+    if split == next(iter(folder.splits)) and (told := also_held(folder)) is not None:
+        dataset = replace(dataset, notes=(told, *dataset.notes))
     if dataset.format not in ("coco", "voc"):  # the others look through folders themselves
         return dataset
     named = {str(image.path) for image in dataset.images}
@@ -157,13 +181,14 @@ def _read(folder: DatasetFolder, split: str, images_required: bool) -> Detection
     for place in _image_folders(dataset):
         found = find_images(place)
         passed_over |= {reason: (*passed_over.get(reason, ()), *paths) for reason, paths in found.passed_over.items()}
+        if any(problem.kind == "unannotated" for problem in dataset.problems):
+            continue  # those are told already
         # In a folder that splits share, the other pictures are theirs.
         if len(folder.splits) == 1 or canonical(place.name) == split:
             unnamed = [path for path in found.images if str(path) not in named]
             known = {file_identity(image.path) for image in dataset.images} if unnamed else set()
-            reason = "pictures that no annotation names"
-            passed_over[reason] = (
-                *passed_over.get(reason, ()),
+            passed_over[UNNAMED_PICTURES] = (
+                *passed_over.get(UNNAMED_PICTURES, ()),
                 *(path for path in unnamed if file_identity(path) not in known),
             )
     line = passed_over_line({reason: paths for reason, paths in passed_over.items() if paths})

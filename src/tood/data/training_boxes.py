@@ -112,7 +112,7 @@ class ObjectSizes:
         )
 
     def only(self, chosen: NDArray[np.bool_]) -> ObjectSizes:
-        """The same with some of the objects; `chosen` is [G]."""
+        """These sizes for some of the objects alone; `chosen` is [G], which of them."""
         return replace(self, at=self.at[chosen], sides=self.sides[chosen])
 
     def too_small(self, augment: AugmentConfig, input: InputConfig) -> NDArray[np.float64]:

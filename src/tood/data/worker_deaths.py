@@ -11,10 +11,10 @@ from typing import Any
 
 from tood.data.loading import Batch
 from tood.errors import ToodError
+from tood.torch_errors import is_loading_process_death, is_out_of_shared_memory
 
-# A worker's batches come by a connection to it; what a lost one raises, and what an error that PyTorch raises says.
+# A worker's batches come by a connection to it; what a lost one raises.
 CONNECTION_LOST = (ConnectionError, EOFError)
-DIED = ("DataLoader worker (pid", "Pin memory thread exited unexpectedly")
 
 
 class WorkerDiedError(ToodError):
@@ -69,9 +69,9 @@ class WorkerDeaths:
                 if isinstance(error, (*CONNECTION_LOST, FileNotFoundError)):
                     self._await_death()
                 cause = self._death or error
-                if not (isinstance(cause, CONNECTION_LOST) or str(cause).startswith(DIED)):
+                if not (isinstance(cause, CONNECTION_LOST) or is_loading_process_death(cause)):
                     raise
-                raise self._told(str(cause)) from error
+                raise self._told(cause) from error
             yield batch
 
     def _await_death(self) -> None:
@@ -96,9 +96,9 @@ class WorkerDeaths:
                 return error.with_traceback(None)  # which would keep what was interrupted in memory
         return None
 
-    def _told(self, cause: str) -> WorkerDiedError:
-        out_of_sharing = "shared memory" in cause
-        why = "shared memory (/dev/shm) ran out" if out_of_sharing else "memory that ran out is the usual cause"
+    def _told(self, cause: Exception) -> WorkerDiedError:
+        sharing = is_out_of_shared_memory(cause)
+        why = "shared memory (/dev/shm) ran out" if sharing else "memory that ran out is the usual cause"
         return WorkerDiedError(f"a process that loads images was ended from outside ({why}): {self.advice}")
 
 

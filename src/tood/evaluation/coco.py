@@ -69,7 +69,7 @@ class CocoResult:
         return sum(self.per_class_objects.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, ready for json."""
+        """All figures as plain values that json can hold."""
         return asdict(self)
 
 

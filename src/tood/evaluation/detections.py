@@ -41,7 +41,7 @@ class DetectionTable:
 
     @staticmethod
     def empty() -> DetectionTable:
-        """Nothing was found anywhere."""
+        """The table of a model that found nothing in any image."""
         none = np.zeros(0, np.int64)
         return DetectionTable(none, none, np.zeros((0, 4)), np.zeros(0))
 
@@ -64,7 +64,7 @@ class DetectionTable:
 
     @staticmethod
     def join(tables: Sequence[DetectionTable]) -> DetectionTable:
-        """One table after the other."""
+        """One table of all rows of several, in their order."""
         tables = [*tables, DetectionTable.empty()]
         return DetectionTable(
             np.concatenate([table.image_ids for table in tables]),
@@ -139,7 +139,7 @@ def _problem(entry: object) -> str | None:
         return f"expected an object with image_id, category_id, bbox, score, found {entry!r:.60}"
     for key in ("image_id", "category_id"):
         if not is_id(entry.get(key)):
-            return f"{key} must be a whole number, found {entry.get(key)!r:.60}"
+            return f"{key} must be a whole number of 64 bits, found {entry.get(key)!r:.60}"
     box, score = entry.get("bbox"), entry.get("score")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_finite, box)):
         return f"bbox must be four numbers x, y, width, height, found {box!r:.60}"

@@ -91,7 +91,7 @@ class GroundTruth:
             ) from error
 
     def numbered(self) -> GroundTruth:
-        """The same with the images and the categories numbered from 0, in the order of their ids."""
+        """This ground truth with images and categories numbered from 0, in the order of their ids."""
         images, categories = np.unique(self.image_ids), sorted(self.categories)
         return replace(
             self,
@@ -102,7 +102,7 @@ class GroundTruth:
         )
 
     def only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
-        """The same with these images alone."""
+        """The ground truth of these images alone."""
         keep = np.isin(self.annotation_image_ids, image_ids)
         return GroundTruth(
             self.source,
@@ -159,7 +159,7 @@ def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:
     plain = set(map(type, values)) <= {int} and max(map(abs, values), default=0) < 2**63
     for value in () if plain else values:
         if not is_id(value):
-            raise ValueError(f"{key} is {value!r:.60}, not a whole number")
+            raise ValueError(f"{key} is {value!r:.60}, not a whole number of 64 bits")
     return np.array(values if plain else [int(value) for value in values], np.int64)
 
 

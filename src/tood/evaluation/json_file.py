@@ -10,10 +10,10 @@ from tood.errors import ToodError
 
 
 def is_id(value: object) -> bool:
-    """Whether a value may name an image or a category: a whole number; 5.0 is one, too, as some tools write it."""
+    """Whether a value may name an image or a category: a whole number of 64 bits, as 5.0 is, too."""
     if isinstance(value, float):
         return value.is_integer() and abs(value) < 2**53  # beyond, a float stands for several whole numbers
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def read_json(path: Path, what: str, remedy: str) -> Any:

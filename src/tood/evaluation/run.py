@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tood.choices import PredictionPrecision
 from tood.data import Category, DetectionDataset, SkippedImages, WorkerDeaths, eval_loader
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
 from tood.inference import Predictor
-from tood.models import AnyDetector, Precision, choose_precision, for_inference
+from tood.models import AnyDetector, for_inference
+from tood.precision import choose_precision
 from tood.processes import Processes
 
 # Called with the number of images done and of all.
@@ -40,7 +42,7 @@ class EvaluationConfig:
     batch_size: int = 8
     workers: int | None = None
     device: torch.device | str | None = None
-    precision: Precision = "fp32"
+    precision: PredictionPrecision = "fp32"
 
     def place(self, model: AnyDetector) -> torch.device:
         """Where the model computes."""
@@ -57,7 +59,7 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
-    precision: Precision = "fp32",
+    precision: PredictionPrecision = "fp32",
 ) -> CocoResult:
     """Runs the model over every image and compares what it finds with the annotations.
 
@@ -78,7 +80,7 @@ def detect(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
     processes: Processes | None = None,
-    precision: Precision = "fp32",
+    precision: PredictionPrecision = "fp32",
     skipped: SkippedImages | None = None,
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
@@ -142,7 +144,7 @@ class _Work:
         )
         was_training = model.training
         model.to(place).eval()
-        network = for_inference(model, choose_precision(self.config.precision, place)[0])
+        network = for_inference(model, choose_precision(self.config.precision, place).dtype)
         predictor = Predictor(network, input, model.config.postprocess, place)
         tables = []
         total, done = len(dataset.images), 0

@@ -1,9 +1,10 @@
 """From images to detections: `Detector` for pictures of any source, `postprocess` for dense predictions."""
 
-from tood.inference.detector import Detector, check_device, load_model, parse_device
+from tood.inference.detector import Detector, check_device, parse_device
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.predictor import Network, Predictor, read_ahead
 from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
+from tood.weights import load_model
 
 __all__ = [
     "Detector",

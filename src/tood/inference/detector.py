@@ -11,31 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tood.choices import PredictionPrecision
 from tood.data.images import DecodedImage
 from tood.data.notes import SourceNotes
-from tood.errors import ToodError
+from tood.errors import ToodError, first_line
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
 from tood.input import Geometry, prepare, stacked
-from tood.models import AnyDetector, Precision, choose_precision, for_inference
+from tood.models import AnyDetector, for_inference
 from tood.ops.allocator import return_freed_memory
+from tood.precision import choose_precision
 from tood.structures import Detections
-from tood.weights import load_detector_file, locate_weights
-
-
-def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
-    """A trained model and its class names.
-
-    Args:
-        name_or_file: the name of a model (its published weights, fetched once), a file of weights of any layout that
-            `tood.weights.load_detector_file` knows, the folder of a training run (its best.safetensors), or
-            hf://OWNER/NAME[@REVISION][/FILE].
-
-    Raises:
-        ToodError: if there is none, it cannot be fetched, or it is the name of a model whose weights nobody published.
-    """
-    located = locate_weights(name_or_file)
-    return load_detector_file(located.path, located.config)
+from tood.weights import load_model
 
 
 def default_device() -> torch.device:
@@ -66,7 +53,7 @@ class Detector:
         device: torch.device | str | None = None,
         threshold: float | None = None,
         *,
-        precision: Precision = "auto",
+        precision: PredictionPrecision = "auto",
         sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
     ) -> None:
         """Loads a model.
@@ -97,7 +84,7 @@ class Detector:
         device: torch.device | str | None = None,
         threshold: float | None = None,
         *,
-        precision: Precision = "auto",
+        precision: PredictionPrecision = "auto",
         sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
     ) -> Detector:
         """A detector of a model in memory, which it moves to `device` and puts into evaluation mode.
@@ -114,13 +101,14 @@ class Detector:
         class_names: Sequence[str],
         device: torch.device | str | None,
         threshold: float | None,
-        precision: Precision,
+        precision: PredictionPrecision,
         sources: SourceConfig,
     ) -> None:
         self.device = check_device(device)
-        dtype, self.precision = choose_precision(precision, self.device)
+        chosen = choose_precision(precision, self.device)
+        self.precision = str(chosen)
         # The network itself is not kept: a second set of weights.
-        network = for_inference(model.to(self.device).eval(), dtype)
+        network = for_inference(model.to(self.device).eval(), chosen.dtype)
         self.class_names = tuple(class_names)
         self.config = model.config.postprocess
         self._predictor = Predictor(network, model.config.input, self.config, self.device)
@@ -269,5 +257,4 @@ def parse_device(device: torch.device | str | None) -> torch.device:
 
 def _no_device(device: torch.device | str | None, error: Exception) -> ToodError:
     # The first line is the reason, the rest a stack.
-    reason = str(error).partition("\n")[0]
-    return ToodError(f"there is no device '{device}' here: {reason}")
+    return ToodError(f"there is no device '{device}' here: {first_line(error)}")

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.data.files import IMAGE_SUFFIXES, find_images
-from tood.data.images import DecodedImage, decode_image, decode_picture, eight_bits, significant_bits
+from tood.data.files import IMAGE_SUFFIXES, find_images, passed_over_line
+from tood.data.images import DecodedImage, decode_image, decode_picture, from_sixteen_bits
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
@@ -149,6 +149,15 @@ def expand_all(sources: object) -> Iterator[ImageSource]:
         yield from expand(sources)
 
 
+def passed_over(source: str | Path) -> str | None:
+    """One line on the files of a folder that it does not stand for, though a person may think so; None without any."""
+    if is_url(str(source)):
+        return None
+    path = _local(source)
+    found = find_images(path) if path.is_dir() else None
+    return passed_over_line(found.passed_over) if found is not None and found.images else None
+
+
 def _local(source: str | Path) -> Path:
     """The path, with a home folder for `~`."""
     try:
@@ -171,10 +180,12 @@ def _files(source: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise ToodError(f"there is no image file or folder {str(path)[:80]}...: {error.strerror}") from error
     if is_folder:
-        found = find_images(path).images
-        if not found:
-            raise ToodError(f"there is no image in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-        yield from found
+        found = find_images(path)
+        if not found.images:
+            sentence = f"there is no image in the folder {path}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
+            line = passed_over_line(found.passed_over)
+            raise ToodError(f"{sentence}; {line}" if line else sentence)
+        yield from found.images
     elif _is_pattern(path):
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))  # noqa: PTH207 - absolute too
         files = [match for match in matches if match.is_file()]
@@ -188,26 +199,22 @@ def _files(source: str | Path) -> Iterator[Path]:
 
 
 def _from_array(array: NDArray[Any]) -> DecodedImage:
-    bits = None
-    if array.dtype == np.uint16:
-        bits = significant_bits(array)
-        array = eight_bits(array, bits)
-    if array.dtype != np.uint8:
+    if array.dtype not in (np.uint8, np.uint16):
         raise ToodError(f"the image array is {array.dtype}: give uint8, 0..255")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
         raise ToodError(f"the image array has shape {list(array.shape)}: give [H, W, 3] RGB or [H, W] grey")
-    pixels = np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array)
-    return DecodedImage(pixels, bits)
+    if array.dtype == np.uint16:
+        return from_sixteen_bits(array)
+    return DecodedImage(np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else np.ascontiguousarray(array))
 
 
 def _from_picture(picture: Image.Image, exif: bool) -> DecodedImage:
     try:
-        pixels, bits = decode_picture(picture, "the PIL image", exif)
+        return decode_picture(picture, "the PIL image", exif)
     except (OSError, ValueError, SyntaxError) as error:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
-    return DecodedImage(pixels, bits)
 
 
 def _download(url: str, config: SourceConfig) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tood.errors import ToodError
+from tood.errors import SettingError
 from tood.input.geometry import Geometry
 
 Fit = Literal["keep_ratio", "letterbox", "stretch"]
@@ -37,13 +37,15 @@ class InputConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.short <= self.long:
-            raise ToodError(f"input.short and input.long are {self.short} and {self.long}: give pixels, short first")
+            raise SettingError(
+                "input.short", f"and input.long are {self.short} and {self.long}: give pixels, short first"
+            )
         if self.divisor < 1:
-            raise ToodError(f"input.divisor is {self.divisor}: expected a whole number of at least 1")
+            raise SettingError("input.divisor", f"is {self.divisor}: expected a whole number of at least 1")
         if not all(deviation > 0 for deviation in self.std):
-            raise ToodError(f"input.std is {self.std}: expected numbers above 0")
+            raise SettingError("input.std", f"is {self.std}: expected numbers above 0")
         if self.pad is not None and not all(0 <= value <= 255 for value in self.pad):
-            raise ToodError(f"input.pad is {self.pad}: expected three whole numbers from 0 to 255")
+            raise SettingError("input.pad", f"is {self.pad}: expected three whole numbers from 0 to 255")
 
     @property
     def canvas_colour(self) -> tuple[int, int, int]:

@@ -36,5 +36,5 @@ class Geometry:
         return (boxes.astype(np.float64) * (self.scale * 2) + (self.offset[::-1] * 2)).astype(np.float32)
 
     def to_image(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The way back."""
+        """Boxes from the network's input back to the original image, the inverse of `to_input`."""
         return ((boxes.astype(np.float64) - (self.offset[::-1] * 2)) / (self.scale * 2)).astype(np.float32)

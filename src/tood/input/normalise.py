@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tood.input.config import InputConfig
+from tood.ops.arithmetic import constants
 
 
 def normalise(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
@@ -25,15 +26,15 @@ def normalise(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
 
 def _computed(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
     """`normalise` on any device."""
-    mean = torch.tensor(config.mean, device=images.device)[:, None, None]
-    std = torch.tensor(config.std, device=images.device)[:, None, None]
-    pixels = (images.to(torch.float32, memory_format=torch.channels_last) - mean) / std
+    pixels = images.to(torch.float32, memory_format=torch.channels_last)
+    mean, std = (constants(values, pixels)[:, None, None] for values in (config.mean, config.std))
+    pixels = (pixels - mean) / std
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # [B, H]
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # [B, W]
     inside = rows[:, None, :, None] & columns[:, None, None, :]
     if config.pad is None:
         return pixels * inside
-    padding = (torch.tensor(config.pad, device=images.device)[:, None, None] - mean) / std
+    padding = (constants(config.pad, pixels)[:, None, None] - mean) / std
     return torch.where(inside, pixels, padding)
 
 

@@ -1,26 +1,19 @@
-"""Networks: shared parts, one folder a family, named models and their weight files."""
+"""Networks: shared parts, and one folder a family."""
 
 from tood.models.build import build_model, for_inference
 from tood.models.common import AnyPostprocessConfig, DenseDetector, PostprocessConfig
-from tood.models.families import FAMILIES, AnyDetector, AnyModelConfig
+from tood.models.families import FAMILIES, AnyCriterionConfig, AnyDetector, AnyModelConfig
 from tood.models.family import Family
-from tood.models.precision import Precision, choose_precision, cpu_multiplies_bf16
-from tood.models.weight_files import load_weights, recorded_figures, save_weights
 
 __all__ = [
     "FAMILIES",
+    "AnyCriterionConfig",
     "AnyDetector",
     "AnyModelConfig",
     "AnyPostprocessConfig",
     "DenseDetector",
     "Family",
     "PostprocessConfig",
-    "Precision",
     "build_model",
-    "choose_precision",
-    "cpu_multiplies_bf16",
     "for_inference",
-    "load_weights",
-    "recorded_figures",
-    "save_weights",
 ]

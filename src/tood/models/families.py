@@ -6,6 +6,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Any
 
+from tood.alignment import CriterionConfig
 from tood.models.atss.family import FAMILY as ATSS
 from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.family import Family
@@ -20,9 +21,11 @@ FAMILIES: tuple[Family[Any], ...] = (
 if TYPE_CHECKING:
     AnyModelConfig = ModelConfig
     AnyDetector = DenseDetector[Any]
+    AnyCriterionConfig = CriterionConfig
 else:
-    # What configuration files are read as: the field `family` says which one.
+    # What configuration files are read as: the fields `family` and `kind` say which one.
     AnyModelConfig = reduce(or_, [family.config for family in FAMILIES])
+    AnyCriterionConfig = reduce(or_, [criterion for family in FAMILIES for criterion in family.criteria])
     AnyDetector = DenseDetector
 
 

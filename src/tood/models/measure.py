@@ -29,8 +29,10 @@ class Cost:
         multiply_adds: multiplications with an addition each, as published tables count "FLOPs": half of what torch's
             counter says, which takes a multiplication and an addition for two operations. It counts convolutions
             (deformable ones too) and matrix products, not norms, activations, sampling or decoding.
-        map_bytes: the most that feature maps and other results hold at once in prediction, the image included, without
-            what an operation needs inside itself or an allocator wastes.
+        map_bytes: the most that feature maps and other results hold at once without gradients, the image included,
+            as the modules say it in plain PyTorch; without what an operation needs inside itself (a deformable
+            convolution what it samples) or an allocator wastes. The copy that predicts on a CPU (`for_inference`)
+            holds less: 171 MiB of 297 in the paper's R50; training holds more, all that its backward pass needs.
     """
 
     parameters: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -25,8 +25,15 @@ def arithmetic(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if lowered else x.dtype
 
 
+def constants(values: Sequence[float], like: Tensor) -> Tensor:
+    """[K] numbers in a tensor's dtype and on its device; filled in there, as copying would wait for the device."""
+    if like.device.type == "cpu":
+        return like.new_tensor(values)
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def in_own_dtype(function: Function) -> Function:
-    """Its products in their operands' dtype, also where a `backward()` stands inside CPU autocast."""
+    """The function, but with products in their operands' dtype also where a `backward()` stands in CPU autocast."""
     wrapped: Function = torch.autocast("cpu", enabled=False)(function)
     return wrapped
 

@@ -54,7 +54,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, relu: bool = True, ad
 def plain_conv_norm(
     conv: nn.Module, norm: nn.Module, x: Tensor, relu: bool = True, added: Tensor | None = None
 ) -> Tensor:
-    """What `conv_norm` stands for."""
+    """The definition of `conv_norm` in ordinary PyTorch."""
     out: Tensor = norm(conv(x))
     if added is not None:
         out = out + added

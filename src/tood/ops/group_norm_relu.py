@@ -23,7 +23,7 @@ def group_norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def plain_group_norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
-    """What `group_norm_relu` stands for."""
+    """The definition of `group_norm_relu` in ordinary PyTorch."""
     return relu_of(norm, norm(x))
 
 

@@ -26,7 +26,7 @@ def sampled_at_offsets(maps: Tensor, offsets: Tensor) -> Tensor:
 
 
 def plain_sampled_at_offsets(maps: Tensor, offsets: Tensor) -> Tensor:
-    """What `sampled_at_offsets` stands for."""
+    """The definition of `sampled_at_offsets` in ordinary PyTorch."""
     height, width = maps.shape[2:]
     y, x = _places(maps, offsets)  # [B * K, h, w] each
     # grid_sample's coordinates: -1 and 1 are the map's outer edges, cells lie at (2 i + 1) / size - 1.

@@ -52,7 +52,7 @@ def with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def plain_with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What `with_mean` stands for."""
+    """The definition of `with_mean` in ordinary PyTorch."""
     return rows, rows.mean(dim=1)
 
 

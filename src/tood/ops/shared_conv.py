@@ -47,7 +47,7 @@ def shared_conv(conv: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
 
 
 def plain_shared_conv(conv: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
-    """What `shared_conv` stands for."""
+    """The definition of `shared_conv` in ordinary PyTorch."""
     return [conv(features) for features in maps]
 
 

@@ -65,12 +65,12 @@ class Piece:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Images, rows, columns of tiles."""
+        """The numbers of images, of rows of tiles and of columns of tiles."""
         return self.images.stop - self.images.start, self.rows.stop - self.rows.start, self.across
 
     @property
     def tiles(self) -> int:
-        """Their number."""
+        """Number of tiles in all images together."""
         images, rows, across = self.shape
         return images * rows * across
 

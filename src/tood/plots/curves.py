@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.drawing import PALETTE, figure_letters, figure_text
 from tood.errors import ToodError
-from tood.plots.palette import PALETTE
-from tood.plots.text import figure_letters, figure_text
 from tood.whole_file import whole_file
 
 if TYPE_CHECKING:

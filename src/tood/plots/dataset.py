@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from tood.data import DatasetStats
 from tood.data.stats import LARGE, SMALL
-from tood.plots.palette import PALETTE
-from tood.plots.text import figure_letters, figure_text, names_to_draw
+from tood.drawing import PALETTE, figure_letters, figure_text, names_to_draw
 from tood.whole_file import whole_file
 
 if TYPE_CHECKING:

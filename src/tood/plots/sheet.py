@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.plots.boxes import draw_detections
-from tood.plots.text import draw_text, text_width
+from tood.drawing import draw_text, text_width
+from tood.plots.detections import draw_detections
 from tood.plots.write import write_image
 from tood.structures import Detections
 

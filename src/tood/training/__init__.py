@@ -2,6 +2,7 @@
 
 from tood.data import DataConfig
 from tood.training.config import RunConfig
+from tood.training.datasets import Datasets, open_datasets
 from tood.training.ema import EMA, EMAConfig
 from tood.training.folder import (
     CONFIG,
@@ -15,7 +16,7 @@ from tood.training.folder import (
 from tood.training.input_size import BoxReport, box_report
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.recipes import RECIPES, run_config
-from tood.training.run import Datasets, open_datasets, train
+from tood.training.run import train
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, rate_factor
 from tood.training.state import TrainResult
 

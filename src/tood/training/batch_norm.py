@@ -24,7 +24,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         share = float(self.counts)
-        own = values.new_tensor([values.numel() / values.shape[1]])
+        own = values.new_full((1,), values.numel() / values.shape[1])
         sums = _sum_over_processes(torch.cat([values.sum(dim=(0, 2, 3)), own]) * share)
         count = sums[-1].detach()
         mean = (sums[:-1] / count)[:, None, None]
@@ -33,7 +33,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         with torch.no_grad():
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
-            newness = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            newness = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean[:, 0, 0], newness)
             self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), newness)
         scale = (variance + self.eps).rsqrt()[:, None, None]

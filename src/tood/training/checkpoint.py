@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tood.errors import ToodError
+from tood.errors import ToodError, first_line
 from tood.whole_file import whole_file
 
 CHECKPOINT = "checkpoint.pt"
@@ -128,8 +128,7 @@ def parse_checkpoint(content: bytes, path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # of another PyTorch, or nothing but the checksum is right
-        first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise ToodError(f"{path} cannot be read by this PyTorch: {first_line}") from error
+        raise ToodError(f"{path} cannot be read by this PyTorch: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ToodError(f"{path} is no checkpoint of this version of tood")
     return state
@@ -164,7 +163,7 @@ class _HashingFile:
         self.file.flush()
 
     def digest(self) -> bytes:
-        """Of all that was written."""
+        """The SHA-256 of all that was written so far."""
         return self._hash.digest()
 
 
@@ -205,7 +204,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Takes up what `random_states` gave."""
+    """Puts every random number generator into the state that `random_states` found it in."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, np.frombuffer(keys, np.uint32), *rest))  # noqa: NPY002 - of the global one

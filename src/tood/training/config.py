@@ -9,19 +9,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
+from tood.alignment import TaskAlignedCriterionConfig
+from tood.choices import TrainingPrecision
 from tood.data import DataConfig
 from tood.data.transforms import AugmentConfig
-from tood.errors import ToodError
-from tood.models import AnyModelConfig
+from tood.errors import SettingError
+from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.tood import TOODConfig
 from tood.training.ema import EMAConfig
 from tood.training.guard import NotFinite
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
 from tood.training.trackers import Tracker
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 # Images a step of the published recipes.
 PUBLISHED_BATCH = 16
@@ -96,7 +95,7 @@ class RunConfig:
     evaluate_every: int = 1
     evaluation_share: float = 0.05
     patience: int | None = None
-    precision: Precision = "auto"
+    precision: TrainingPrecision = "auto"
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     seed: int = 0
@@ -116,16 +115,16 @@ class RunConfig:
         _at_least("data.smallest_side", self.data.smallest_side, 1)
         _at_least("seed", self.seed, 0)
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
-        above_nought = {
+        positive = {
             "minutes": self.minutes,
             "clip_gradient": self.clip_gradient,
             "data.cache_gb": self.data.cache_gb,
         }
-        for name, value in above_nought.items():
+        for name, value in positive.items():
             if value is not None and not 0 < value < math.inf:
-                raise ToodError(f"{name} is {value}: expected a number above 0")
+                raise SettingError(name, f"is {value}: expected a number above 0")
         if not 0 <= self.evaluation_share <= 1:
-            raise ToodError(f"evaluation_share is {self.evaluation_share}: expected a number from 0 to 1")
+            raise SettingError("evaluation_share", f"is {self.evaluation_share}: expected a number from 0 to 1")
 
     def from_scratch(self) -> RunConfig:
         """The same with all of the network learning, as one that nothing was learnt before wants it."""
@@ -135,7 +134,7 @@ class RunConfig:
         """Images in a batch of one process, and batches of it in a step.
 
         Args:
-            processes: their number.
+            processes: how many processes train together.
         """
         wanted = self.optimizer.lr_batch
         size = self.batch_size or max(round((wanted or PUBLISHED_BATCH) / processes), 1)
@@ -150,9 +149,10 @@ class RunConfig:
             ToodError: if the head judges its boxes apart from their class and the criterion trains no such judgement.
         """
         if self.model.predicts_quality and not self.criterion.trains_quality:
-            raise ToodError(
-                f"criterion.kind is '{self.criterion.kind}', which would leave the head's centerness untrained: set "
-                "model.head.centerness=false, or criterion.kind=atss"
+            raise SettingError(
+                "criterion.kind",
+                f"is '{self.criterion.kind}', which would leave the head's centerness untrained: set "
+                "model.head.centerness=false, or criterion.kind=atss",
             )
 
     @property
@@ -184,4 +184,4 @@ RunConfig.OLDER = MappingProxyType(
 
 def _at_least(name: str, value: Any, smallest: int) -> None:
     if value < smallest:
-        raise ToodError(f"{name} is {value}: expected {smallest} or more")
+        raise SettingError(name, f"is {value}: expected {smallest} or more")

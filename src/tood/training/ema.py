@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from tood.errors import ToodError
+from tood.errors import SettingError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -32,9 +32,9 @@ class EMAConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
-            raise ToodError(f"ema.decay is {self.decay}: expected a number from 0 up to, but not, 1")
+            raise SettingError("ema.decay", f"is {self.decay}: expected a number from 0 up to, but not, 1")
         if self.ramp < 1:
-            raise ToodError(f"ema.ramp is {self.ramp}: expected 1 or more steps")
+            raise SettingError("ema.ramp", f"is {self.ramp}: expected 1 or more steps")
 
     def decay_at(self, step: int) -> float:
         """Decay after so many steps, from 1: min(decay, (1 + step) / (ramp + step))."""
@@ -53,9 +53,15 @@ class EMA(Generic[ModuleT]):
         self.module: ModuleT = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Moves the average towards the module, `step` counted from 1."""
-        decay = self.config.decay_at(step)
+    def update(self, module: nn.Module, step: int, skipped: Tensor | None = None) -> None:
+        """Moves the average towards the module.
+
+        Args:
+            module: that is averaged, all of it finite.
+            step: counted from 1.
+            skipped: [] bool on the module's device: leaves the average as it is where true. None moves it.
+        """
+        newness = 1 - self.config.decay_at(step)
         averages, values = [], []
         for average, value in zip(_tensors(self.module), _tensors(module), strict=True):
             if average.is_floating_point():
@@ -63,14 +69,18 @@ class EMA(Generic[ModuleT]):
                 values.append(value)
             else:
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1 - decay)
+        if skipped is None:
+            torch._foreach_lerp_(averages, values, newness)
+        else:
+            weight = torch.where(skipped, 0.0, newness)
+            torch._foreach_lerp_(averages, values, [weight.to(average.dtype) for average in averages])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by name."""
+        """The averaged tensors, by the model's names."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Goes on with averages that `state_dict` gave."""
         self.module.load_state_dict(state)
 
 

@@ -255,7 +255,7 @@ class FolderLock:
 
     @property
     def holder(self) -> str:
-        """Who has it, in words."""
+        """The process that holds the folder, in words for a person."""
         try:
             return self.path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         except OSError:

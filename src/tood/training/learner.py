@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from tood.alignment import Losses, Progress, build_criterion
+from tood.alignment import Losses, Progress
 from tood.data import Batch
 from tood.input import normalise, padded_sizes
 from tood.models import AnyDetector
@@ -20,8 +22,8 @@ from tood.training.batch_norm import share_batch_statistics
 from tood.training.config import RunConfig
 from tood.training.ema import EMA
 from tood.training.freeze import freeze_parts
-from tood.training.guard import FiniteGuard, gradient_norm
-from tood.training.optim import build_optimizer, load_optimizer, scaled_rate, set_rate
+from tood.training.guard import MOST_SKIPPED, FiniteGuard, StepCheck, gradient_norm
+from tood.training.optim import build_optimizer, inner_optimizer, load_optimizer, scaled_rate, set_rate, start_momenta
 
 # Steps in a row that fp16's scaler may drop: it halves its scale each time, from 2^16.
 MOST_OVERFLOWS = 30
@@ -48,8 +50,10 @@ class Learner:
     def __init__(self, config: RunConfig, model: AnyDetector, accelerator: Accelerator) -> None:
         self.config, self.accelerator = config, accelerator
         self.processes = Processes(accelerator.num_processes, accelerator.process_index)
-        self.guard = FiniteGuard(self.processes)
-        self.criterion = build_criterion(config.criterion)
+        most_skipped = MOST_SKIPPED if config.not_finite == "skip" else 0
+        self.guard = FiniteGuard(self.processes, most_skipped, deferred=accelerator.device.type != "cpu")
+        self.check = self.guard.begin(0)  # of the step under way
+        self.criterion = config.criterion.build()
         self.input = model.config.input
         model.to(accelerator.device)
         if config.channels_last:
@@ -64,8 +68,6 @@ class Learner:
         optimizer = build_optimizer(config.optimizer, model, self.peak_rate)
         # The same modules and weights, without the lower precision that Accelerate puts into `model.forward` for good.
         self.plain = copy.copy(model)
-        self.buffers = [buffer for _, buffer in model.named_buffers()]  # the statistics of BatchNorms
-        self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.moving = False  # whether weights and average are in the middle of a step
         self.overflows = 0  # steps in a row that fp16's scaler has dropped
@@ -82,7 +84,7 @@ class Learner:
             part.eval()
 
     def step(self, batches: Sequence[Batch], number: int, rate: float, progress: Progress) -> dict[str, float]:
-        """One optimiser step over the gradients of a group of batches.
+        """One optimiser step over the gradients of a group of batches; waits until it is done.
 
         Args:
             batches: of this process.
@@ -96,42 +98,69 @@ class Learner:
         Raises:
             NotFiniteError: a loss or gradient is no number; the weights are as they were.
         """
+        return self.launch(batches, number, rate, progress).losses()
+
+    def launch(self, batches: Sequence[Batch], number: int, rate: float, progress: Progress) -> LaunchedStep:
+        """As `step`, but an accelerator is only given the work: `losses` of what is returned waits and raises."""
         set_rate(self.optimizer, rate)
-        _copy(self.buffers, self.buffers_before)
+        statistics = self._statistics()
+        before = [buffer.clone() for buffer in statistics]
+        self.check = self.guard.begin(number)
         try:
-            losses = self._gradients(batches, number, progress)
+            parts = self._gradients(batches, number, progress)
             self._limit_gradient(batches, number)
+            skipped = self.check.send() if self.guard.deferred else None
         except Exception:
             self.optimizer.zero_grad()
-            _copy(self.buffers_before, self.buffers)  # the forward pass has changed them
+            for buffer, value in zip(statistics, before, strict=True):
+                buffer.copy_(value)  # the forward pass has changed it
             raise
         self.moving = True
-        self.optimizer.step()
+        if skipped is None:
+            self.optimizer.step()
+        else:
+            self._step_unless(skipped)
+            for buffer, value in zip(statistics, before, strict=True):
+                torch.where(skipped, value, buffer, out=buffer)
         self.optimizer.zero_grad()
-        dropped = self.accelerator.scaler is not None and self.optimizer.step_was_skipped
-        if self.ema is not None and not dropped:
-            self.ema.update(self.accelerator.unwrap_model(self.model), number)
+        if self.ema is not None:
+            self.ema.update(self.accelerator.unwrap_model(self.model), number, skipped)
         self.moving = False
-        self.overflows = self.overflows + 1 if dropped else 0
-        if self.overflows > MOST_OVERFLOWS:
-            what = f"the gradient, as at the {MOST_OVERFLOWS} steps before,"
-            self.guard.values(what, batches, number, torch.tensor(torch.inf, device=self.accelerator.device))
-        return losses
+        return LaunchedStep(self, self.check, parts)
 
-    def _gradients(self, batches: Sequence[Batch], number: int, progress: Progress) -> dict[str, float]:
+    def _statistics(self) -> list[Tensor]:
+        """What a forward pass changes: buffers of the modules that are in training mode."""
+        return [
+            buffer for module in self.plain.modules() if module.training for buffer in module.buffers(recurse=False)
+        ]
+
+    def _step_unless(self, skipped: Tensor) -> None:
+        """The optimiser's step, which leaves weights and its own state as they are where `skipped` [] is true."""
+        optimizer, scaler = inner_optimizer(self.optimizer), self.accelerator.scaler
+        start_momenta(optimizer)
+        optimizer.found_inf = skipped.float()  # type: ignore[attr-defined]  # fused steps look at it
+        if scaler is None:
+            self.optimizer.step()
+        else:  # whose own `step` would not know of the losses
+            optimizer.step()
+            scaler.update()
+
+    def _gradients(
+        self, batches: Sequence[Batch], number: int, progress: Progress
+    ) -> list[tuple[int, tuple[str, ...], float]]:
+        """The gradients of all batches; of each the place of its losses in the check, their names, and its share."""
         sums = None
         if len(batches) > 1 and self.config.exact_accumulation:
             sums = self._weight_sums(batches, number, progress)
         share = 1 if sums is not None else 1 / len(batches)
-        totals: dict[str, float] = {}
+        parts = []
         for i, batch in enumerate(batches, start=1):
             with contextlib.nullcontext() if i == len(batches) else self.accelerator.no_sync(self.model):
                 losses = self.losses(batch, number, progress, sums)
                 self.accelerator.backward(losses.total * share)
-            values = self.guard.values("the loss", [batch], number, *losses.terms.values())
-            for name, value in zip(losses.terms, values, strict=True):
-                totals[name] = totals.get(name, 0.0) + value * share
-        return totals
+            place = self.check.look("the loss", [batch], *losses.terms.values())
+            parts.append((place, tuple(losses.terms), share))
+        return parts
 
     @torch.no_grad()
     def _weight_sums(self, batches: Sequence[Batch], number: int, progress: Progress) -> dict[str, Tensor]:
@@ -160,18 +189,35 @@ class Learner:
         # Looked at before the criterion, whose cross entropy ends the process at a score that is no number. The sum
         # of many logits is more than fp16 holds.
         output = predictions.scores.float().sum() + predictions.boxes.float().sum()
-        self.guard.values("the network's output", [batch], number, output)
+        self.check.look("the network's output", [batch], output)
+        if self.guard.deferred:
+            finite = output.detach().isfinite()
+            predictions = replace(
+                predictions,
+                scores=torch.where(finite, predictions.scores, 0),
+                boxes=torch.where(finite, predictions.boxes, 0),
+            )
         sizes = padded_sizes(batch.sizes, self.input.divisor)
         return self.criterion(predictions, batch.targets, sizes, progress, weight_sums)
 
     def _limit_gradient(self, batches: Sequence[Batch], number: int) -> None:
         limit, scaler = self.config.clip_gradient, self.accelerator.scaler
-        if limit is not None:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-        elif scaler is None:
-            norm = gradient_norm(self.model.parameters())
-        if scaler is None:  # which looks for such gradients itself, and lowers its scale
-            self.guard.values("the gradient", batches, number, norm)
+        if scaler is not None:
+            scaler.unscale_(inner_optimizer(self.optimizer))
+        parameters = list(self.model.parameters())
+        norm = gradient_norm(parameters) if limit is None else nn.utils.clip_grad_norm_(parameters, limit)
+        # fp16's scaler drops such steps itself, and lowers its scale.
+        self.check.look("the gradient", batches, norm, tolerated=scaler is not None)
+
+    def count_overflow(self, check: StepCheck) -> None:
+        """Counts the steps in a row that fp16's scaler has dropped.
+
+        Raises:
+            NotFiniteError: they are too many.
+        """
+        self.overflows = self.overflows + 1 if check.tolerated else 0
+        if self.overflows > MOST_OVERFLOWS:
+            raise check.looked[-1].error([math.inf], self.processes, f", as at the {MOST_OVERFLOWS} steps before,")
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on from here."""
@@ -197,6 +243,33 @@ class Learner:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-def _copy(values: list[Tensor], to: list[Tensor]) -> None:
-    for value, target in zip(values, to, strict=True):
-        target.copy_(value)
+@dataclass(frozen=True)
+class LaunchedStep:
+    """A step that a device may still be computing.
+
+    Attributes:
+        learner: that makes it.
+        check: of its numbers.
+        parts: of each batch the place of its losses in the check, their names, and its share of the step.
+    """
+
+    learner: Learner
+    check: StepCheck
+    parts: Sequence[tuple[int, tuple[str, ...], float]]
+
+    def losses(self, ask: bool = True) -> dict[str, float]:
+        """The step's losses by name, over all processes; waits for them.
+
+        Args:
+            ask: the other processes for their images, where a number is not finite.
+
+        Raises:
+            NotFiniteError: a loss or gradient is no number; the step has left everything as it was.
+        """
+        self.check.read(ask)
+        self.learner.count_overflow(self.check)
+        totals: dict[str, float] = {}
+        for place, names, share in self.parts:
+            for name, value in zip(names, self.check.means(place), strict=True):
+                totals[name] = totals.get(name, 0.0) + value * share
+        return totals

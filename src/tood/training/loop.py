@@ -6,32 +6,32 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 
-from tood import configuration
 from tood.alignment import Progress
 from tood.data import Batch, TrainBatchSampler, WorkerDeaths, WorkerDiedError
 from tood.errors import ToodError, quoted
-from tood.models import AnyDetector, save_weights
+from tood.models import AnyDetector
 from tood.stop import LAUNCHER_ECHO, StopSignal
+from tood.training.agreement import Situation, agreed
 from tood.training.checkpoint import CheckpointWriteError, random_states, set_random_states, write_checkpoint
 from tood.training.config import RunConfig
 from tood.training.guard import MOST_SKIPPED, NotFiniteError
 from tood.training.learner import Learner
-from tood.training.log import MetricsLog, MetricsRow
-from tood.training.progress import Status, TrainingDisplay, duration
-from tood.training.resuming import TrainingImages, batch_to_go_on_with
+from tood.training.log import MetricsRow
+from tood.training.progress import TrainingDisplay
+from tood.training.record import RunRecord
+from tood.training.resuming import TrainingImages
+from tood.training.run_state import RunState, StepUnderWay
 from tood.training.schedule import Clock, rate_factor
-from tood.training.start import require_same_classes
-from tood.training.state import Position, Scores, TrainResult, Window
-from tood.training.trackers import Trackers
+from tood.training.state import Position, Scores, TrainResult, Window, result_of
 from tood.training.validation import Validation
+from tood.weights import save_weights
 
 BEST = "best.safetensors"
 
@@ -63,14 +63,14 @@ class Trainer:
         self.learner = Learner(config, model, accelerator)
         self.processes = self.learner.processes
         # Alone: the loader gives this process's batches already.
-        self.loader = prepare_data_loader(images.loader, accelerator.device, 1, 0, put_on_device=True)
+        self.loader = prepare_data_loader(
+            images.loader, accelerator.device, 1, 0, put_on_device=True, non_blocking=True
+        )
         self.steps_per_epoch = math.ceil(len(self.loader) / self.learner.accumulation)
         self.clock = Clock(self.steps_per_epoch * config.epochs, config.minutes)
         self.position = Position()
-        self.log: MetricsLog | None = None
-        self.trackers: Trackers | None = None
-        self.tracker_ids: Mapping[str, str] = {}
-        self.window, self.rate = Window(), 0.0
+        self.record = RunRecord(config, config.out, display)
+        self.under_way: list[StepUnderWay] = []  # launched, their numbers not read
         self.better_ap: float | None = None  # of best.safetensors, where no checkpoint knows it
         self.random_states: Mapping[str, Any] | None = None
         self.last_checkpoint = time.monotonic()
@@ -95,7 +95,7 @@ class Trainer:
             self.stop = stop
             with self.processes.agreed():
                 if self.processes.main:
-                    self._open_log()
+                    self.record.open(self.learner.criterion.terms, self.position.step)
             try:
                 self._run()
             except CheckpointWriteError:
@@ -104,12 +104,13 @@ class Trainer:
                 self._keep_last_good_state()
                 raise
             finally:
-                if self.log is not None:
-                    self.log.close()
-        return self._result(self.stopped_by)
+                self.record.close()
+        return result_of(self.position, self.out, self.out / BEST, self.epochs, self.clock.seconds, self.stopped_by)
 
     def _keep_last_good_state(self) -> None:
         """A last checkpoint, without the other processes' random states: they have failed too, or wait no longer."""
+        with suppress(NotFiniteError):  # then the run stands before that step
+            self._settle(ask=False)
         if self.processes.main and self.position.step and not self.learner.moving:
             with suppress(Exception):
                 self._log_training()
@@ -202,6 +203,7 @@ class Trainer:
         if position.batch < len(self.loader):
             self._agree([])
             return False  # the loading processes were stopped first
+        self._settle()
         position.epoch, position.batch = position.epoch + 1, 0
         _, goes_on, _ = self._agree([])
         return goes_on
@@ -217,20 +219,50 @@ class Trainer:
     def _step(self, group: list[Batch], progress: float) -> None:
         """One optimiser step, or none where its numbers are not finite and the run is to go on."""
         position, learner = self.position, self.learner
-        rate = learner.peak_rate * rate_factor(self.config.schedule, position.step, progress)
+        self.record.rate = learner.peak_rate * rate_factor(self.config.schedule, position.step, progress)
+        before, number = replace(position), position.step + 1
         try:
-            losses = learner.step(group, position.step + 1, rate, Progress(position.epoch, progress))
+            step = learner.launch(group, number, self.record.rate, Progress(position.epoch, progress))
         except NotFiniteError as error:
-            position.skipped += 1
-            if self.config.not_finite == "stop" or position.skipped > MOST_SKIPPED:
-                raise
-            self.display.say(f"step {position.step + 1} is skipped: {error}")
-            losses = {}
+            self._settle()
+            self._pass_over(error, before)
+        else:
+            images = sum(len(batch.infos) for batch in group) * self.processes.count
+            self.under_way.append(StepUnderWay(step, before, images))
         position.step += 1
-        if losses:
-            position.skipped = 0
-            self.window.add(losses, sum(len(batch.infos) for batch in group) * self.processes.count)
-        self._show(rate, progress)
+        self._settle(but=int(learner.guard.deferred))
+        self.record.show(self.position, progress, self.clock)
+        if position.step == 1 or position.step % self.config.log_every == 0:
+            self._log_training()
+
+    def _settle(self, but: int = 0, ask: bool = True) -> None:
+        """Reads what the steps under way have computed; waits for the device.
+
+        Args:
+            but: so many of the last ones are left.
+            ask: the other processes, where a number is not finite, for their images.
+
+        Raises:
+            NotFiniteError: of a step that ends the run, which then stands before it.
+        """
+        while len(self.under_way) > but:
+            first = self.under_way.pop(0)
+            try:
+                losses = first.step.losses(ask)
+            except NotFiniteError as error:
+                self._pass_over(error, first.before)
+            else:
+                self.position.skipped = 0
+                self.record.window.add(losses, first.images)
+
+    def _pass_over(self, error: NotFiniteError, before: Position) -> None:
+        """Goes on after a bad step, or ends the run, which then stands before it: nothing has changed since."""
+        self.position.skipped += 1
+        if self.config.not_finite == "stop" or self.position.skipped > MOST_SKIPPED:
+            self.under_way.clear()  # the device has left them out
+            self.position = replace(before, skipped=self.position.skipped)
+            raise error
+        self.display.say(f"step {before.step + 1} is skipped: {error}")
 
     def _agree(self, group: list[Batch], checkpoint: bool = False) -> tuple[float, bool, list[Batch]]:
         """What all processes must see alike, each with its own clock, signals and images.
@@ -246,26 +278,17 @@ class Trainer:
         Raises:
             ToodError: where a process has failed since the last time.
         """
-        progress = self.clock.progress(self.position.step)
-        self.stopped_by = self.stop.number or self.display.lost
         due = time.monotonic() - self.last_checkpoint >= self.config.checkpoint_minutes * 60
-        if not self.processes.alone:
-            shapes = [side for batch in group for side in batch.images.shape[2:]]
-            shapes += [0] * (2 * self.learner.accumulation - len(shapes))
-            own = [progress, float(self.stopped_by), float(due), float(self.failure is not None), *shapes]
-            values = torch.tensor(own, dtype=torch.float64, device=self.accelerator.device)
-            progress, stopped_by, due, failed, *sides = self.processes.largest(values).tolist()
-            if failed:
-                self.processes.raise_first(self.failure)
-            self.stopped_by = int(stopped_by)
-            group = [
-                batch.padded_to(int(height), int(width))
-                for batch, height, width in zip(group, sides[::2], sides[1::2], strict=False)
-            ]
-        goes_on = not self.stopped_by and progress < 1
-        if checkpoint and due and goes_on and self.position.step:
+        progress, stopped_by = self.clock.progress(self.position.step), self.stop.number or self.display.lost
+        own = Situation(progress, stopped_by, due, self.failure is not None)
+        all_see, group = agreed(own, group, self.learner.accumulation, self.processes)
+        if all_see.failed:
+            self.processes.raise_first(self.failure)
+        self.stopped_by = all_see.stopped_by
+        goes_on = not self.stopped_by and all_see.progress < 1
+        if checkpoint and all_see.due and goes_on and self.position.step:
             self._write_checkpoint()
-        return progress, goes_on, group
+        return all_see.progress, goes_on, group
 
     def _fail(self, error: Exception) -> None:
         """Ends a lone process; of several each ends the next time that they agree."""
@@ -306,69 +329,34 @@ class Trainer:
         self.position = position
         if scores is not None:
             self._tell(scores, best)
-        self.window = Window()
+        self.record.window = Window()
 
     def _tell(self, scores: Scores, best: bool) -> None:
-        assert self.validation is not None
-        position = self.position
-        if position.ap is None:
-            if position.evaluations == 1:
-                self.display.say("nothing can be measured on the validation images: best.safetensors is the last")
-            return
-        self._write_row(AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
-        remark = "  (best so far)" if best and self.validation.selects else ""
-        self.display.say(
-            f"epoch {self.epochs:.3g}, step {position.step}, {duration(self.clock.seconds)}: "
-            f"AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}{remark}"
-        )
-        if self._ends_early:
-            self.display.say(
-                f"the run ends early: {position.evaluations_since_rise} evaluations brought no higher AP (patience)"
-            )
+        position, seconds = self.position, self.clock.seconds
+        row = MetricsRow(self.epochs, position.step, seconds, AP=scores.ap, AP50=scores.ap50, AP75=scores.ap75)
+        if position.ap is not None:
+            self._write_row(row)
+        selects = self.validation is not None and self.validation.selects
+        self.record.say_scores(row, position, best and selects, self._ends_early)
 
     # --- log, checkpoints ------------------------------------------------------------------------------------------
 
-    def _open_log(self) -> None:
-        settings = configuration.flat(self.config)
-        step, names = self.position.step, self.config.trackers
-        self.trackers = Trackers(names, self.out, settings, step, self.tracker_ids)
-        self.log = MetricsLog(self.out, self.learner.criterion.terms, step, self.trackers)
-
-    def _show(self, rate: float, progress: float) -> None:
-        position, window = self.position, self.window
-        self.rate = rate
-        status = Status(
-            epoch=position.epoch + 1,
-            epochs=self.config.epochs if self.config.minutes is None else None,
-            step=position.step,
-            progress=progress,
-            seconds_left=self.clock.seconds_left(position.step),
-            losses=window.mean_losses,
-            lr=rate,
-            images_per_second=window.images_per_second,
-            ap=position.ap,
-        )
-        self.display.step(status)
-        if position.step == 1 or position.step % self.config.log_every == 0:
-            self._log_training()
-
     def _log_training(self) -> None:
         """A row with the means of the window, and a new window."""
-        window = self.window
-        if window.steps:
-            self._write_row(images_per_second=window.images_per_second, lr=self.rate, losses=window.mean_losses)
-        self.window = Window()
+        self._settle()
+        row = self.record.training_row(self.epochs, self.position.step, self.clock.seconds)
+        if row is not None:
+            self._write_row(row)
 
-    def _write_row(self, **values: Any) -> None:
-        if self.log is not None:
-            row = MetricsRow(epoch=self.epochs, step=self.position.step, seconds=self.clock.seconds, **values)
-            try:
-                self.log.write(row)
-            except OSError as error:  # the disk is full
-                self._fail(CheckpointWriteError(f"cannot write to {self.out}: {error.strerror}"))
+    def _write_row(self, row: MetricsRow) -> None:
+        try:
+            self.record.write(row)
+        except CheckpointWriteError as error:
+            self._fail(error)
 
     def _write_checkpoint(self) -> None:
         """`checkpoint.pt` and `last.safetensors`; all processes are needed for it."""
+        self._settle()
         states = self.processes.gather(random_states())
         if self.processes.main:
             try:
@@ -383,20 +371,9 @@ class Trainer:
 
     def state_dict(self, states: list[dict[str, Any]]) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on from here; `states` are the processes' random states."""
-        return {
-            **self.learner.state_dict(),
-            "position": asdict(self.position),
-            "images_per_step": self.learner.images_per_step,
-            "accumulation": self.learner.accumulation,
-            "images": self.images.digest,
-            "class_names": list(self.images.class_names),
-            "order": self.images.order,
-            "seed": self.config.seed,
-            "window": self.window.state_dict(),
-            "seconds": self.clock.seconds,
-            "random_states": states,
-            "trackers": {} if self.trackers is None else self.trackers.ids,
-        }
+        ids = self.record.own_tracker_ids
+        state = RunState(self.position, self.record.window, self.clock.seconds, states, ids)
+        return state.to_dict(self.learner, self.images, self.config.seed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what `state_dict` gave, before `run`.
@@ -404,21 +381,10 @@ class Trainer:
         Raises:
             ToodError: if it is of another network or optimiser.
         """
-        names = self.images.class_names
-        require_same_classes(state.get("class_names", names), names, self.out)
-        try:
-            self.learner.load_state_dict(state)
-            self.position = Position(**state["position"])
-            self.position.batch, remarks = batch_to_go_on_with(
-                state, self.images, self.config.seed, self.learner.images_per_step, self.learner.accumulation, self.out
-            )
-            states = state["random_states"]
-            self.tracker_ids = state["trackers"]
-            self.window = Window.from_state(state["window"]) if "window" in state else Window()
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            text = " ".join(str(error).split())
-            raise ToodError(f"the checkpoint in {self.out} is of another model or recipe: {text[:300]}") from error
-        self.clock = Clock(self.clock.total_steps, self.config.minutes, state["seconds"])
+        taken, remarks = RunState.take_up(state, self.learner, self.images, self.config.seed, self.out)
+        self.position, self.record.window, self.record.tracker_ids = taken.position, taken.window, taken.tracker_ids
+        self.clock = Clock(self.clock.total_steps, self.config.minutes, taken.seconds)
+        states = taken.random_states
         self.random_states = states[self.processes.rank] if self.processes.rank < len(states) else None
         for remark in remarks:
             self.display.say(remark)
@@ -427,22 +393,6 @@ class Trainer:
         if self.random_states is not None:
             set_random_states(self.random_states)
             self.random_states = None
-
-    def _result(self, interrupted_by: int) -> TrainResult:
-        position, best = self.position, self.out / BEST
-        return TrainResult(
-            out=self.out,
-            best=best if best.is_file() else None,
-            last=self.out / "last.safetensors",
-            ap=position.ap,
-            ap50=position.ap50,
-            ap75=position.ap75,
-            best_ap=position.best_ap,
-            epochs=self.epochs,
-            steps=position.step,
-            seconds=self.clock.seconds,
-            interrupted_by=interrupted_by or None,
-        )
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tood.errors import ToodError
+from tood.errors import SettingError
 from tood.models import DenseDetector
 
 
@@ -43,7 +43,7 @@ class SGDConfig:
     def __post_init__(self) -> None:
         _check(self)
         if not 0 <= self.momentum < 1:
-            raise ToodError(f"optimizer.momentum is {self.momentum}: expected a number from 0 up to, but not, 1")
+            raise SettingError("optimizer.momentum", f"is {self.momentum}: expected a number from 0 up to, but not, 1")
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class AdamWConfig:
     def __post_init__(self) -> None:
         _check(self)
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ToodError(f"optimizer.betas is {self.betas}: expected two numbers from 0 up to, but not, 1")
+            raise SettingError("optimizer.betas", f"is {self.betas}: expected two numbers from 0 up to, but not, 1")
 
 
 def _check(config: SGDConfig | AdamWConfig) -> None:
     if not 0 < config.lr < float("inf"):
-        raise ToodError(f"optimizer.lr is {config.lr}: expected a number above 0")
+        raise SettingError("optimizer.lr", f"is {config.lr}: expected a number above 0")
     if config.lr_batch is not None and config.lr_batch < 1:
-        raise ToodError(f"optimizer.lr_batch is {config.lr_batch}: expected 1 or more images, or null")
+        raise SettingError("optimizer.lr_batch", f"is {config.lr_batch}: expected 1 or more images, or null")
     if config.weight_decay < 0:
-        raise ToodError(f"optimizer.weight_decay is {config.weight_decay}: expected 0 or more")
+        raise SettingError("optimizer.weight_decay", f"is {config.weight_decay}: expected 0 or more")
     if not 0 < config.layer_decay <= 1:
-        raise ToodError(f"optimizer.layer_decay is {config.layer_decay}: expected a number above 0, at most 1")
+        raise SettingError("optimizer.layer_decay", f"is {config.layer_decay}: expected a number above 0, at most 1")
 
 
 def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
@@ -91,9 +91,9 @@ def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
 def build_optimizer(config: SGDConfig | AdamWConfig, model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser over the parameters that learn, at the peak rate."""
     groups = parameter_groups(model, config.weight_decay, config.decay_norm_and_bias, config.layer_decay)
-    # One pass over weights, gradients and momenta instead of one for each operation. On a GPU the usual one is as good,
-    # and tells Accelerate of the steps that fp16's scaler drops.
-    fused = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+    # One pass over weights, gradients and momenta instead of one for each operation; and a device leaves it out by
+    # itself where `found_inf` says so.
+    fused = not any(parameter.is_meta for group in groups for parameter in group["params"])
     if isinstance(config, SGDConfig):
         optimizer: torch.optim.Optimizer = torch.optim.SGD(
             groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov, fused=fused
@@ -119,6 +119,23 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
             for name, value in own.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     own[name] = torch.empty_like(parameter).copy_(value)
+                elif isinstance(value, Tensor) and was:
+                    own[name] = value.to(parameter.device)  # steps that another device's optimiser has counted
+
+
+def inner_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """PyTorch's own optimiser, without what Accelerate wraps around it."""
+    inner: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return inner
+
+
+def start_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta of zero where SGD has none yet: a first step that is left out would leave them whatever memory held."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -47,7 +47,7 @@ class Status:
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """The whole status in one line of text."""
         epoch = f"{self.epoch}/{self.epochs}" if self.epochs is not None else str(self.epoch)
         losses = ", ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         parts = [
@@ -82,20 +82,20 @@ class Output(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Sends what is kept back."""
+        """Writes out what the file holds back."""
         self._try(self.file.flush)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the underlying file is a terminal that somebody can still read."""
         return not self.lost and self.file.isatty()
 
     def fileno(self) -> int:
-        """Of the file."""
+        """The number of the underlying open file, for the system."""
         return self.file.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the file."""
+        """The encoding that the underlying file writes text in."""
         return getattr(self.file, "encoding", None) or "utf-8"
 
     def _try(self, act: Callable[[], object]) -> None:
@@ -164,7 +164,7 @@ class TrainingDisplay:
         return file.lost if isinstance(file, Output) else 0
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays on the screen."""
         if self._console is not None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 

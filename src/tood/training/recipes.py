@@ -8,10 +8,10 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TypeVar
 
-from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
+from tood.alignment import TaskAlignedCriterionConfig
 from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
 from tood.errors import ToodError
-from tood.models import AnyModelConfig
+from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig

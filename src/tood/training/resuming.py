@@ -1,17 +1,19 @@
-"""Where in its epoch a run goes on that was stopped: with the images that it has not seen there yet."""
+"""What a run that goes on may change, and where in its epoch it does: with the images not seen there yet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+from tood.configuration import flat
 from tood.data import Batch
 from tood.errors import ToodError
 from tood.processes import Processes
+from tood.training.config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class TrainingImages:
     Attributes:
         loader: batches of this process; its batch sampler has `set_epoch`.
         class_names: saved with the weights.
-        digest: of all images and boxes; it tells a run that is resumed whether they are still the same.
-        order: of what decides, with the seed, which of them make a step.
+        digest: SHA-256 of all images and boxes; it tells a run that is resumed whether they are still the same.
+        order: digest of what decides, with the seed, which images make a step.
         tell: says what was found in the pictures; all processes call it at once.
     """
 
@@ -71,3 +73,37 @@ def batch_to_go_on_with(
             "way begins anew, and those of it that were seen are seen again"
         ]
     return batch, []
+
+
+# So many changed settings are told.
+_SHOWN = 6
+
+
+def changed_settings(before: RunConfig, now: RunConfig) -> str:
+    """What a run that goes on does otherwise than it was begun, in one line; empty where that is nothing.
+
+    Args:
+        before: the configuration that its folder holds.
+        now: the one that it goes on with.
+
+    Raises:
+        ToodError: it would be another network.
+    """
+    # Other classes are told with their names, from the checkpoint.
+    own = before.model
+    network = replace(now.model, classes=own.classes, input=own.input, postprocess=own.postprocess)
+    if network != own:
+        told = _differences(flat(own), flat(network), "model.")
+        raise ToodError(
+            f"the run in {now.out} trains another network than is asked for ({told}): leave out what changes it, such "
+            "as --model, or give another --out"
+        )
+    told = _differences(flat(replace(before, out=now.out)), flat(now), "")
+    return f"changed since the run began: {told}" if told else ""
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> str:
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    shown = [f"{prefix}{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}" for key in keys]
+    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return "; ".join(shown[:_SHOWN]) + more

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from tood.errors import ToodError
+from tood.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class StepScheduleConfig:
     def __post_init__(self) -> None:
         _check_warm_up(self)
         if self.of_epochs < 1 or list(self.milestones) != sorted(self.milestones):
-            raise ToodError(
-                f"schedule.milestones is {list(self.milestones)} of {self.of_epochs} epochs: expected growing epochs"
+            raise SettingError(
+                "schedule.milestones", f"is {list(self.milestones)} of {self.of_epochs} epochs: expected growing epochs"
             )
         if not 0 < self.gamma <= 1:
-            raise ToodError(f"schedule.gamma is {self.gamma}: expected a number above 0, up to 1")
+            raise SettingError("schedule.gamma", f"is {self.gamma}: expected a number above 0, up to 1")
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ class CosineScheduleConfig:
     def __post_init__(self) -> None:
         _check_warm_up(self)
         if not 0 <= self.final_ratio <= 1:
-            raise ToodError(f"schedule.final_ratio is {self.final_ratio}: expected a number from 0 to 1")
+            raise SettingError("schedule.final_ratio", f"is {self.final_ratio}: expected a number from 0 to 1")
 
 
 def _check_warm_up(config: StepScheduleConfig | CosineScheduleConfig) -> None:
     if config.warm_up_steps < 0:
-        raise ToodError(f"schedule.warm_up_steps is {config.warm_up_steps}: expected 0 or more")
+        raise SettingError("schedule.warm_up_steps", f"is {config.warm_up_steps}: expected 0 or more")
     for name in ("warm_up_ratio", "warm_up_share"):
         if not 0 <= getattr(config, name) <= 1:
-            raise ToodError(f"schedule.{name} is {getattr(config, name)}: expected a number from 0 to 1")
+            raise SettingError(f"schedule.{name}", f"is {getattr(config, name)}: expected a number from 0 to 1")
 
 
 def rate_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, progress: float) -> float:

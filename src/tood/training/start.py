@@ -10,7 +10,7 @@ from tood.configuration import to_dict
 from tood.errors import ToodError
 from tood.models import AnyDetector
 from tood.training.config import RunConfig
-from tood.weights import imagenet_weights, initialise, load_imagenet, locate_weights, read_checkpoint
+from tood.weights import imagenet_weights, initialise, load_imagenet, locate_weights, read_weights_file
 from tood.weights.class_names import listed
 from tood.weights.families import family_of
 
@@ -46,10 +46,10 @@ def initialise_model(model: AnyDetector, start_from: str, class_names: Sequence[
         return f"from scratch{_frozen_note(model)}"
     if start_from == IMAGENET:
         path = _fetched_imagenet(model)
-        load_imagenet(model.backbone, read_checkpoint(path))
+        load_imagenet(model.backbone, read_weights_file(path))
         return f"backbone from ImageNet ({path.name})"
-    checkpoint = read_checkpoint(locate_weights(start_from).path)
-    if family_of(checkpoint.tensors) is None:
+    checkpoint = read_weights_file(locate_weights(start_from).path)
+    if family_of(checkpoint) is None:
         load_imagenet(model.backbone, checkpoint)
         return f"backbone from {checkpoint.path}"
     try:

@@ -85,6 +85,25 @@ class Position:
     epoch_share: float = 0.0
 
 
+def result_of(
+    position: Position, out: Path, best: Path, epochs: float, seconds: float, interrupted_by: int
+) -> TrainResult:
+    """The result of a run that stands at `position`; `interrupted_by` is 0 at its proper end."""
+    return TrainResult(
+        out=out,
+        best=best if best.is_file() else None,
+        last=out / "last.safetensors",
+        ap=position.ap,
+        ap50=position.ap50,
+        ap75=position.ap75,
+        best_ap=position.best_ap,
+        epochs=epochs,
+        steps=position.step,
+        seconds=seconds,
+        interrupted_by=interrupted_by or None,
+    )
+
+
 @dataclass
 class Window:
     """Sums since the last row of the log; `losses` by name."""
@@ -108,7 +127,7 @@ class Window:
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Window:
-        """What `state_dict` gave."""
+        """The window that `state_dict` was taken of."""
         started = time.monotonic() - state["seconds"]
         return Window(started, state["images"], state["steps"], dict(state["losses"]))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
 
-from tood.errors import ToodError
+from tood.errors import ToodError, first_line
 
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 # What the services file runs under.
@@ -43,15 +43,14 @@ class Trackers:
                 if name != "tensorboard" and step == 0:  # its table of settings would be a run of its own
                     tracker.store_init_configuration(dict(settings))
             except Exception as error:  # each service has its own kinds
-                first_line = (str(error).strip() or type(error).__name__).split("\n")[0]
                 raise ToodError(
-                    f"{name} does not start ({first_line}): set it up, or leave it out of trackers"
+                    f"{name} does not start ({first_line(error)}): set it up, or leave it out of trackers"
                 ) from error
             self._trackers[name] = tracker
 
     @property
     def ids(self) -> dict[str, str]:
-        """Of the services' runs, to go on with."""
+        """The number that each service has given its run, by which a resumed run goes on with it."""
         found = {}
         if "wandb" in self._trackers:
             found["wandb"] = str(self._trackers["wandb"].tracker.id)
@@ -60,12 +59,12 @@ class Trackers:
         return found
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Scalars by name."""
+        """Sends scalars, by name, to every tracker."""
         for tracker in self._trackers.values():
             tracker.log(dict(values), step=step)
 
     def finish(self) -> None:
-        """Sends what is left."""
+        """Sends what the trackers still hold and closes them."""
         for tracker in self._trackers.values():
             tracker.finish()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -20,10 +19,11 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from tood.errors import ToodError
+from tood.errors import ToodError, one_line
+from tood.progress_bar import progress_bar
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
+from tood.whole_file import sha256_of
 
 CACHE_VARIABLE = "TOOD_CACHE"
 BLOCK_BYTES = 1 << 20
@@ -107,7 +107,7 @@ def fetch(url: str, sha256_prefix: str, config: FetchConfig = FetchConfig()) -> 
         raise ToodError(f"{url} is not the web address of a file: expected http:// or https://, a server and a path")
     target = cache_path(url)
     try:
-        if target.is_file() and _sha256(target).startswith(sha256_prefix):
+        if target.is_file() and sha256_of(target).startswith(sha256_prefix):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _alone(target):
@@ -132,9 +132,9 @@ def _fetch_whole(url: str, target: Path, sha256_prefix: str, config: FetchConfig
     part = _Part(target)
     left_over = part.size > 0
     try:
-        with _progress(target.name) as report:
+        with progress_bar(target.name, in_bytes=True) as report:
             _download(url, part, config, report)
-            if left_over and not _sha256(part.path).startswith(sha256_prefix):
+            if left_over and not sha256_of(part.path).startswith(sha256_prefix):
                 # What an earlier run left behind may have been the beginning of another file.
                 part.discard()
                 _download(url, part, config, report)
@@ -160,7 +160,7 @@ class _Part:
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """Bytes of the file that are here already."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
@@ -295,7 +295,7 @@ def _reason(error: Exception, config: FetchConfig) -> str:
         return "the connection ended early"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return one_line(cause)
 
 
 def _content_range(headers: Message) -> tuple[int | None, int | None]:
@@ -314,17 +314,9 @@ def _strong_validator(headers: Message) -> str:
     return str(headers.get("Last-Modified", ""))
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _require_hash(path: Path, url: str, sha256_prefix: str) -> None:
     """Removes the file and raises if it is another one than expected."""
-    got = _sha256(path)
+    got = sha256_of(path)
     if got.startswith(sha256_prefix):
         return
     path.unlink()
@@ -349,21 +341,6 @@ def _alone(target: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[_Report]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from tood.errors import ToodError
-from tood.models.weight_files import described, read_safetensors
 from tood.weights.inert_pickle import DamagedError, HostileError, Inert, StoredTensor
+from tood.weights.safetensors_file import described, read_safetensors
 from tood.weights.torch_file import TorchFile, read_torch_file
 
 # Where a file that holds more than a state dict keeps it, the likeliest first.
@@ -42,7 +42,7 @@ class Checkpoint:
     path: Path = Path()
 
 
-def read_checkpoint(path: Path | str) -> Checkpoint:
+def read_weights_file(path: Path | str) -> Checkpoint:
     """Tensors, class names and metadata of a file of torch.save (of any age) or of safetensors.
 
     Objects of a training framework in it become inert; a state dict is found on its own, or under `state_dict`, `model`

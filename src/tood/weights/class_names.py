@@ -32,6 +32,11 @@ class ClassMatch:
         """Whether every class keeps its row."""
         return self.rows == tuple(range(len(self.known)))
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether the file has the wanted classes, spelled as they are."""
+        return self.wanted == self.known
+
     def __str__(self) -> str:
         """What is kept, what starts anew and what is dropped, in one sentence."""
         kept = [name for name, row in zip(self.wanted, self.rows, strict=True) if row is not None]
@@ -52,7 +57,7 @@ class ClassMatch:
         if kept and dropped:
             told += f", {dropped} of the file's {'is' if dropped == 1 else 'are'} dropped"
         renamed = [
-            f"{self.known[row]!r} as {name!r}"
+            _respelled(self.known[row], name)
             for name, row in zip(self.wanted, self.rows, strict=True)
             if row is not None and self.known[row] != name
         ]
@@ -92,6 +97,12 @@ def match_classes(wanted: Sequence[str], known: Sequence[str]) -> ClassMatch:
                 ambiguous.append(wanted[label])
     unsettled = {name for name, row in zip(wanted, rows, strict=True) if row is None}
     return ClassMatch(wanted, known, tuple(rows), tuple(dict.fromkeys(n for n in ambiguous if n in unsettled)))
+
+
+def _respelled(known: str, wanted: str) -> str:
+    """What is told of two spellings; of letters that look alike their codes."""
+    alike = unicodedata.normalize("NFKC", known) == unicodedata.normalize("NFKC", wanted)
+    return f"{known!a} as {wanted!a}" if alike else f"{known!r} as {wanted!r}"
 
 
 def _plain(name: str) -> str:

@@ -1,13 +1,75 @@
-"""Which family a file's tensors belong to."""
+"""Which family a file of weights is of."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from typing import Any
 
-from tood.models import FAMILIES, AnyModelConfig
-from tood.models.common.published import FamilyWeights
+from tood.errors import ToodError
+from tood.models import FAMILIES, Family
+from tood.weights.checkpoint import FRAMEWORK_CONFIG, Checkpoint
+from tood.weights.framework_config import model_section
+from tood.weights.safetensors_file import CONFIG, FORMAT, OURS
 
 
-def family_of(names: Collection[str]) -> FamilyWeights[AnyModelConfig] | None:
-    """The family that has tensors of these names, published or ours; None if no family has."""
-    return next((family.weights for family in FAMILIES if family.weights.matches(names)), None)
+def family_of(checkpoint: Checkpoint) -> Family[Any] | None:
+    """The one family that claims a file; None if it is of none.
+
+    Our own metadata decides, else the head that the training framework's configuration in the file names, else the
+    tensors' names. What says more comes first, as heads may differ in nothing that a name shows: a PAA's tensors are
+    called as an ATSS's.
+
+    Raises:
+        ToodError: if several families claim it, or it says itself that it is of one that is not known here.
+    """
+    said = _our_family(checkpoint)
+    if said is not None:
+        return _only([family for family in FAMILIES if family.name == said], checkpoint, f"its metadata says '{said}'")
+    head = framework_head(checkpoint)
+    if head is not None:
+        claims = [family for family in FAMILIES if head in family.weights.FRAMEWORK_TYPES]
+        return _only(claims, checkpoint, f"its configuration says {head}") if claims else None
+    claims = [family for family in FAMILIES if family.weights.matches(checkpoint.tensors.keys())]
+    return _only(claims, checkpoint, "so are its tensors called") if claims else None
+
+
+def framework_head(checkpoint: Checkpoint) -> str | None:
+    """Class of the head (else of the whole network) in the training framework's configuration, None if it tells none.
+
+    A registry's name in front ("mmdet.TOODHead") is left out.
+    """
+    model = model_section(checkpoint.metadata.get(FRAMEWORK_CONFIG, ""))
+    head = model.get("bbox_head")
+    for section in (head, model):
+        kind = section.get("type") if isinstance(section, dict) else None
+        if isinstance(kind, str):
+            return kind.rpartition(".")[2]
+    return None
+
+
+def _our_family(checkpoint: Checkpoint) -> str | None:
+    """The family's name in the metadata of a file that this package wrote."""
+    if checkpoint.metadata.get(FORMAT) != OURS:
+        return None
+    try:
+        config = json.loads(checkpoint.metadata.get(CONFIG, "null"))
+    except (ValueError, RecursionError):
+        return None  # whoever needs the whole configuration says what is wrong with it
+    name = config.get("family") if isinstance(config, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _only(claims: list[Family[Any]], checkpoint: Checkpoint, why: str) -> Family[Any]:
+    if len(claims) == 1:
+        return claims[0]
+    if claims:
+        names = " and ".join(family.name for family in claims)
+        raise ToodError(
+            f"{checkpoint.path} could be of the families {names} ({why}): give a file that holds the training "
+            "framework's configuration too, whose head decides"
+        )
+    known = ", ".join(family.name for family in FAMILIES)
+    raise ToodError(
+        f"{checkpoint.path} is of a family that this version of tood has not ({why}; there are {known}): install the "
+        "version that wrote it"
+    )

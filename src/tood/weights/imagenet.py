@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from tood.models.weight_files import COUNTERS, load_tensors
 from tood.weights.checkpoint import Checkpoint
+from tood.weights.safetensors_file import COUNTERS, load_tensors
 
 _CLASSIFIERS = ("fc.", "head.", "classifier.")
 # A deformable convolution starts from the ordinary one's weights and from offsets of zero.

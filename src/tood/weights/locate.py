@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tood.errors import ToodError
-from tood.models import AnyModelConfig
+from tood.errors import ToodError, one_line
+from tood.models import AnyDetector, AnyModelConfig
 from tood.weights.cache import FetchConfig
+from tood.weights.model_file import load_detector_file
 from tood.weights.published import detector_weights
 from tood.zoo import named_models
 
@@ -28,6 +29,21 @@ class LocatedWeights:
 
     path: Path
     config: AnyModelConfig | None = None
+
+
+def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
+    """A trained model and its class names.
+
+    Args:
+        name_or_file: the name of a model (its published weights, fetched once), a file of weights of any layout that
+            `load_detector_file` knows, the folder of a training run (its best.safetensors), or
+            hf://OWNER/NAME[@REVISION][/FILE].
+
+    Raises:
+        ToodError: if there is none, it cannot be fetched, or it is the name of a model whose weights nobody published.
+    """
+    located = locate_weights(name_or_file)
+    return load_detector_file(located.path, located.config)
 
 
 def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) -> LocatedWeights:  # noqa: B008 - frozen
@@ -93,7 +109,7 @@ def _hub_file(address: str) -> Path:
         hint = "" if match[3] else f"; name the file that it has, hf://{repository}/FILE"
         raise ToodError(f"{address} cannot be fetched: {repository} has no file {name}{hint}") from error
     except ValueError as error:
-        raise ToodError(f"{address} is no address on the Hugging Face Hub: {' '.join(str(error).split())}") from error
+        raise ToodError(f"{address} is no address on the Hugging Face Hub: {one_line(error)}") from error
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ToodError(f"{address} cannot be fetched: {reason}") from error

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tood.configuration import apply_overrides
 from tood.errors import ToodError
-from tood.models import AnyDetector, AnyModelConfig, build_model, save_weights
+from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.models.common.published import FamilyWeights, Hints
-from tood.models.weight_files import COUNTERS, SOURCE, describe, described, load_tensors
-from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_checkpoint
+from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_weights_file
 from tood.weights.class_names import ClassMatch, match_classes
-from tood.weights.families import family_of
+from tood.weights.families import family_of, framework_head
 from tood.weights.framework_config import model_section
 from tood.weights.published import COCO_CLASSES
+from tood.weights.safetensors_file import COUNTERS, SOURCE, describe, described, load_tensors, save_weights
 from tood.whole_file import whole_file
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
@@ -46,13 +46,13 @@ def load_detector_file(
     Raises:
         ToodError: if it cannot be read, is of no known family, or does not fit the architecture.
     """
-    return load_detector(read_checkpoint(path), config, settings)
+    return _detector_of(read_weights_file(path), config, settings)
 
 
-def load_detector(
+def _detector_of(
     checkpoint: Checkpoint, config: AnyModelConfig | None = None, settings: Sequence[str] = ()
 ) -> tuple[AnyDetector, tuple[str, ...]]:
-    """The same of a file that was read."""
+    """The detector of a file that was read; see `load_detector_file`."""
     path = checkpoint.path
     family, tensors = _ours(checkpoint)
     config = config or described(checkpoint.metadata, path)[0] or _inferred(family, tensors, checkpoint)
@@ -79,8 +79,8 @@ def import_weights(source: Path, out: Path, settings: Sequence[str] = ()) -> str
     Raises:
         ToodError: as `load_detector_file`, or if `out` cannot be written.
     """
-    checkpoint = read_checkpoint(source)
-    model, class_names = load_detector(checkpoint, settings=settings)
+    checkpoint = read_weights_file(source)
+    model, class_names = _detector_of(checkpoint, settings=settings)
     save_weights(out, model, class_names, checkpoint.metadata.get(SOURCE) or Path(source).name)
     return f"{describe_architecture(model.config)}, {len(model.state_dict())} tensors"
 
@@ -99,8 +99,8 @@ def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
     Raises:
         ToodError: as `load_detector_file`, or if the family has no such layout or `out` cannot be written.
     """
-    checkpoint = read_checkpoint(source)
-    model, class_names = load_detector(checkpoint)
+    checkpoint = read_weights_file(source)
+    model, class_names = _detector_of(checkpoint)
     family = _ours(checkpoint)[0]
     layout = layout or family.LAYOUTS[0]
     if layout not in family.LAYOUTS:
@@ -149,7 +149,7 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
             tensors |= {name: _rows_of(match, tensors[name], state[name]) for name in classifier}
         complaint = f"{checkpoint.path} does not fit {describe_architecture(model.config)}"
         load_tensors(model, tensors, complaint)
-        if match.same and not told:
+        if match.unchanged and not told:
             return f"starts from all {len(tensors)} tensors of {checkpoint.path}"
         return f"starts from {len(tensors)} tensors of {checkpoint.path}; {told or match}"
     others = {name for name in classifier if tensors[name].shape != state[name].shape}
@@ -210,12 +210,14 @@ def _placeholders(classes: int) -> tuple[str, ...]:
 
 def _ours(checkpoint: Checkpoint) -> tuple[FamilyWeights[AnyModelConfig], dict[str, Tensor]]:
     """The family of a file and its tensors under our names."""
-    family = family_of(checkpoint.tensors)
+    family = family_of(checkpoint)
     if family is None:
-        first = ", ".join(list(checkpoint.tensors)[:3])
-        raise ToodError(f"{checkpoint.path} is no detector of a known family: its tensors have names like {first}")
+        head = framework_head(checkpoint)
+        names = f"its tensors have names like {', '.join(list(checkpoint.tensors)[:3])}"
+        why = names if head is None else f"its configuration says {head}"
+        raise ToodError(f"{checkpoint.path} is no detector of a known family: {why}")
     try:
-        return family, family.from_published(checkpoint.tensors)
+        return family.weights, family.weights.from_published(checkpoint.tensors)
     except ToodError as error:
         raise ToodError(f"{checkpoint.path} cannot be understood: {error}") from error
 

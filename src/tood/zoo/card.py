@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from tood.alignment import AnyCriterionConfig, TaskAlignedCriterionConfig
-from tood.models import AnyModelConfig
+from tood.alignment import TaskAlignedCriterionConfig
+from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
 Recipe: TypeAlias = Literal["1x", "2x", "small"]

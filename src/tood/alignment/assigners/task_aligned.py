@@ -24,7 +24,7 @@ from tood.alignment.assigners.runs import best_in_runs
 from tood.alignment.assigners.touching import Search
 from tood.alignment.metric import alignment_metric
 from tood.boxes import inside_distance, iou_matrix
-from tood.errors import ToodError
+from tood.errors import SettingError
 from tood.structures import Targets
 
 # Up to so many ground truths an image all pairs are measured at once.
@@ -66,7 +66,7 @@ class TaskAlignedAssigner:
     def __post_init__(self) -> None:
         # At 0 a box that overlaps nothing would be aligned, too.
         if not self.beta > 0:
-            raise ToodError(f"beta is {self.beta}: the exponent of the IoU is above 0")
+            raise SettingError("beta", f"is {self.beta}: the exponent of the IoU is above 0")
 
     @torch.no_grad()
     def __call__(

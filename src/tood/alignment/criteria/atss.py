@@ -20,6 +20,7 @@ from tood.alignment.criteria.criterion import (
     counted_priors,
     mean_over_processes,
     valid_priors,
+    without_autocast,
 )
 from tood.alignment.losses import focal_loss
 from tood.boxes import centerness
@@ -46,6 +47,10 @@ class ATSSCriterionConfig:
     centerness_weight: float = 1.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
+
+    def build(self) -> ATSSCriterion:
+        """The criterion."""
+        return ATSSCriterion(self)
 
 
 class ATSSCriterion:
@@ -87,7 +92,7 @@ class ATSSCriterion:
             several processes both are sums over all of them, at least 1, divided by their number.
         """
         config, priors = self.config, predictions.priors
-        with torch.autocast(predictions.scores.device.type, enabled=False):
+        with without_autocast(predictions.scores.device):
             scores = predictions.scores.float()
             valid = valid_priors(priors, padded_sizes)
             assignment = config.assigner(priors, targets, valid)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.distributed as dist
@@ -89,6 +90,24 @@ class Criterion(Protocol):
         """
 
 
+class CriterionConfig(Protocol):
+    """What any criterion's configuration answers for itself.
+
+    Attributes:
+        trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    trains_quality: ClassVar[bool]
+
+    @property
+    def kind(self) -> str:
+        """What configurations call it."""
+
+    def build(self) -> Criterion:
+        """The criterion."""
+
+
 def class_losses(losses: Tensor, counted: Tensor | None, weight: Tensor) -> Tensor:
     """[B, N] the losses [B, N, C] of a prior's classes together, times a scalar, 0 on priors that are not `counted`."""
     per_prior = losses.sum(dim=2)
@@ -132,6 +151,13 @@ def valid_priors(priors: Priors, padded_sizes: Tensor | None) -> Tensor | None:
     cells = torch.div(priors.centres, priors.strides[:, None], rounding_mode="floor")  # [N, 2] column, row
     limits = torch.ceil(padded_sizes.flip(1)[:, None] / priors.strides[:, None])  # [B, N, 2]
     return (cells < limits).all(dim=2)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Losses are computed in the precision of their tensors, on every device, also those that have no autocast."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

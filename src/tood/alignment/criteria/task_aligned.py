@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
@@ -19,10 +18,11 @@ from tood.alignment.criteria.criterion import (
     counted_priors,
     mean_over_processes,
     valid_priors,
+    without_autocast,
 )
 from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
-from tood.errors import ToodError
+from tood.errors import SettingError
 from tood.structures import DensePredictions, Targets
 
 
@@ -57,12 +57,16 @@ class TaskAlignedCriterionConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.warm_up_share <= 1:
-            raise ToodError(f"warm_up_share is {self.warm_up_share}: expected a number from 0 to 1")
+            raise SettingError("warm_up_share", f"is {self.warm_up_share}: expected a number from 0 to 1")
 
     def in_warm_up(self, progress: Progress) -> bool:
         """Whether the geometric assigner is in force."""
         within_epochs = self.warm_up_epochs is None or progress.epoch < self.warm_up_epochs
         return within_epochs and progress.share < self.warm_up_share - 1e-9
+
+    def build(self) -> TaskAlignedCriterion:
+        """The criterion."""
+        return TaskAlignedCriterion(self)
 
 
 class TaskAlignedCriterion:
@@ -102,7 +106,7 @@ class TaskAlignedCriterion:
             sum over all of them, at least 1, divided by their number: the mean of their gradients then is the gradient
             of one process with all images. (MMDetection: the mean over the processes, at least 1.)
         """
-        with torch.autocast(predictions.scores.device.type, enabled=False):
+        with without_autocast(predictions.scores.device):
             valid = valid_priors(predictions.priors, padded_sizes)
             if progress is not None and self.config.in_warm_up(progress):
                 return self._warm_up_losses(predictions, targets, valid, weight_sums)

@@ -52,7 +52,7 @@ class DigitsConfig:
             raise ToodError("digits: all splits are to hold 0 pictures; ask for at least one")
 
     def count(self, split: Split) -> int:
-        """Pictures in a split."""
+        """Number of pictures in a split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
 

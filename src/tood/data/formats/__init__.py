@@ -6,6 +6,7 @@ from tood.data.formats.coco import find_coco
 from tood.data.formats.folder import DatasetFolder, SplitInfo, canonical, find_name
 from tood.data.formats.pictures import find_pictures
 from tood.data.formats.refusal import WANTED, no_such_dataset, nothing_to_learn, refusal
+from tood.data.formats.several import also_held
 from tood.data.formats.voc import find_voc, find_voc_below
 from tood.data.formats.writing import write_coco
 from tood.data.formats.yolo import find_yolo
@@ -14,6 +15,7 @@ from tood.errors import ToodError
 __all__ = [
     "DatasetFolder",
     "SplitInfo",
+    "also_held",
     "canonical",
     "find_name",
     "nothing_to_learn",

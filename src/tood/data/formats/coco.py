@@ -21,7 +21,7 @@ from tood.data.images import file_facts
 from tood.errors import ToodError
 
 _USUAL = ("train", "val", "trainval", "test", "test-dev")
-# COCO's other annotation files, which hold no object boxes of their own.
+# COCO's other annotation files, which hold no object boxes, or but those of people.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_unlabeled")
 
 
@@ -102,7 +102,7 @@ def _json_sources(folder: Path, usual_only: bool) -> dict[str, Path]:
     """Annotation files of a folder by split name."""
     if not folder.is_dir():
         return {}
-    files = sorted(path for path in folder.glob("*.json") if not path.name.startswith((".", *_OTHER_TASKS)))
+    files = _object_jsons(folder)
     if any(path.name.startswith("instances_") for path in files):
         files = [path for path in files if path.name.startswith(("instances_", "image_info_"))]
     if usual_only:
@@ -112,6 +112,13 @@ def _json_sources(folder: Path, usual_only: bool) -> dict[str, Path]:
         told = [p for p in files if canonical(p.stem) in _USUAL or p.name.startswith("instances_") or holds_boxes(p)]
         files = told or files
     return _by_split(files)
+
+
+def _object_jsons(folder: Path) -> list[Path]:
+    """The jsons that may hold boxes: of people's keypoints only where there is no other."""
+    found = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    files = [path for path in found if not path.name.startswith(_OTHER_TASKS)]
+    return files or [path for path in found if path.name.startswith("person_keypoints_") and holds_boxes(path)]
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, Path]:
@@ -136,8 +143,7 @@ def _jsons_beside_images(root: Path) -> dict[str, Path]:
 
 def _root_jsons(root: Path) -> dict[str, Path]:
     """Jsons of any name in the root; one alone, by a name that a tool gives to all its files, is split `all`."""
-    files = [path for path in sorted(root.glob("*.json")) if not path.name.startswith((".", *_OTHER_TASKS))]
-    files = [path for path in files if path.is_file() and holds_boxes(path)]
+    files = [path for path in _object_jsons(root) if path.is_file() and holds_boxes(path)]
     if len(files) == 1 and files[0].name in (*BESIDE_IMAGES, "result.json", "dataset.json"):
         return {"all": files[0]}
     return _by_split(files)
@@ -162,7 +168,7 @@ def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, .
         try:
             facts = file_facts(path)
         except ToodError as error:
-            problems.append(Problem("image_unreadable", str(path), str(error), number))
+            problems.append(Problem.unreadable(path, error))
             continue
         images.append(empty_record(number, path, facts, path.relative_to(folder).as_posix()))
     return tuple(images), tuple(problems)

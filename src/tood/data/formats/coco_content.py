@@ -110,8 +110,8 @@ def holds_boxes(path: Path) -> bool:
 def make_plain(content: Any, path: Path) -> int:
     """Change parsed content in place to what it means, so that whoever reads it finds the same.
 
-    Ids that are whole as 7.0 or "7" (not "007", which may be another's) and sides that are whole as 160.0 become whole
-    numbers; an annotation without a `bbox` gets the enclosing box of its `segmentation`.
+    Ids and sides that are whole as 7.0 or "7" (not "007", which may be another's) become whole numbers; annotations
+    without an `id` are numbered; one without a `bbox` gets the enclosing box of its `segmentation`.
 
     Args:
         content: as parsed; of any form.
@@ -124,13 +124,28 @@ def make_plain(content: Any, path: Path) -> int:
         return 0
     for section, keys in _IDS.items():
         for key in keys:
-            _make_whole(content.get(section), key, texts=True)
+            _make_whole(content.get(section), key)
     for key in _SIDES:
-        _make_whole(content.get("images"), key, texts=False)
+        _make_whole(content.get("images"), key)
+    number_annotations(content)
     return _add_boxes(content.get("annotations"), path)
 
 
-def _make_whole(rows: Any, key: str, texts: bool) -> None:
+def number_annotations(content: Any) -> int:
+    """Give a number to each annotation that has no `id` at all, above those of the others; returns how many."""
+    rows = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(rows, list):
+        return 0
+    lacking = [row for row in rows if type(row) is dict and row.get("id") is None]
+    if lacking:
+        _make_whole(rows, "id")
+        taken = [row["id"] for row in rows if type(row) is dict and type(row.get("id")) is int]
+        for number, row in enumerate(lacking, start=max([0, *taken]) + 1):
+            row["id"] = number
+    return len(lacking)
+
+
+def _make_whole(rows: Any, key: str) -> None:
     if not isinstance(rows, list) or {type(row.get(key)) for row in rows if type(row) is dict} <= {int}:
         return
     for row in rows:
@@ -140,7 +155,7 @@ def _make_whole(rows: Any, key: str, texts: bool) -> None:
         # From 2^53 on a float stands for several whole numbers.
         if type(value) is float and value.is_integer() and abs(value) < 2**53:
             row[key] = int(value)
-        elif texts and type(value) is str and len(value) < 20 and value.isascii() and value.isdigit():
+        elif type(value) is str and len(value) < 20 and value.isascii() and value.isdigit():
             row[key] = int(value) if str(int(value)) == value else value
 
 

@@ -88,7 +88,7 @@ def locate_images(source: Path, home: Path, file_names: Sequence[str], required:
 def image_folder(source: Path, home: Path, file_names: Sequence[str]) -> Path:
     """The folder that the file names of a json start from: the one that has most of the first few."""
     stem = source.parent.name if source.name in BESIDE_IMAGES else source.stem
-    for prefix in ("instances_", "image_info_", "annotations_", "instances-"):
+    for prefix in ("instances_", "image_info_", "annotations_", "instances-", "person_keypoints_"):
         stem = stem.removeprefix(prefix)
     plain = canonical(stem)
     names = dict.fromkeys((stem, plain, *(("valid", "validation") if plain == "val" else ())))
@@ -141,12 +141,14 @@ def _candidates(name: str, by_base: Mapping[str, list[Path]]) -> list[Path]:
     for wanted in dict.fromkeys((name, before, unquote(before), *values)):
         key = _spelled(wanted.rpartition("/")[2])
         found = by_base.get(key, [])
-        # A name with a suffix means no picture of that stem with another one.
+        # A name with a suffix means rather no picture of that stem with another one.
         if Path(key).suffix in IMAGE_SUFFIXES:
             found = [path for path in found if _spelled(path.name) == key]
         if found:
             return found
-    return []
+    # Somebody has saved it anew in another kind of file, if there is no other of that stem.
+    key = _spelled(unquote(before).rpartition("/")[2])
+    return by_base.get(_spelled(Path(key).stem), []) if Path(key).suffix in IMAGE_SUFFIXES else []
 
 
 def _narrowed(found: Sequence[Path], name: str) -> list[Path]:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import Category, ImageRecord, Problem
-from tood.data.formats.coco_content import make_plain, parse_coco
+from tood.data.formats.coco_content import make_plain, number_annotations, parse_coco
 from tood.data.formats.coco_images import LocatedImages
 from tood.data.formats.folder import annotated_areas, box_areas, clean_boxes, clip_reason, drop_reason
+from tood.data.formats.foreign import json_kind
 from tood.data.images import image_size
 from tood.errors import ToodError
 
@@ -50,9 +51,22 @@ def read_coco_json(path: Path, locate: Callable[[Sequence[str]], LocatedImages])
     Raises:
         ToodError: if the file cannot be read, is no json, or no COCO dataset at all.
     """
+    try:
+        return _read(path, locate)
+    except ToodError:
+        if (kind := json_kind(path)) is not None:
+            raise ToodError(f"{kind.told(path)}; it is no COCO dataset") from None
+        raise
+
+
+def _read(path: Path, locate: Callable[[Sequence[str]], LocatedImages]) -> ParsedCoco:
     raw = parse_coco(path)
+    numbered = number_annotations(raw)
     computed = make_plain(raw, path)
     problems: list[Problem] = []
+    if numbered:
+        message = f"{numbered} of its annotations have no id: numbered in their order"
+        problems.append(Problem("id_numbered", str(path), message, severity="warning"))
     categories = _categories(raw.get("categories"), path, problems)
     table = _images(_section(raw, "images", path, problems), path, problems)
     table = _located(table, locate(table.names), path, problems)
@@ -160,7 +174,8 @@ def _located(table: _ImageTable, located: LocatedImages, path: Path, problems: l
             sizes[at] = image_size(table.paths[at])
         except ToodError as error:
             known[at] = False
-            problems.append(Problem("size_missing", file, f"tells no width and height, and {error}", ids[at]))
+            kind = Problem.unreadable(table.paths[at], error).kind
+            problems.append(Problem(kind, file, f"tells no width and height, and {error}", ids[at]))
     message = f"{len(untold)} of its images have no width and height there: those of the image files are taken"
     problems.append(Problem("size_from_image", file, message, severity="warning"))
     kept = np.flatnonzero(known).tolist()

@@ -16,6 +16,9 @@ from tood.data.images import FileFacts
 # Rounding in a file (COCO keeps 2 decimals, YOLO usually 6) moves an edge by less than this many pixels.
 ROUNDING = 0.5
 
+# In square pixels; no picture has so many.
+_LARGEST_AREA = 1e300
+
 # The names that people give to the three usual splits.
 SYNONYMS = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
@@ -121,15 +124,17 @@ def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return areas
 
 
-def annotated_areas(told: Iterable[float | None], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+def annotated_areas(told: Iterable[object], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """[A] areas in square pixels as a file tells them; one that is missing, no number, or not above 0 is the box's.
 
     Args:
-        told: the A areas in the file, None where there is none.
+        told: the A areas in the file, whatever stands there, None where there is none.
         of_boxes: [A] areas of the boxes.
     """
-    areas = np.array([np.nan if area is None else area for area in told], np.float64).reshape(-1)
-    return np.where(np.isfinite(areas) & (areas > 0), areas, of_boxes)
+    # True is no area, and a whole number may be more than a double holds.
+    numbers = [area if type(area) in (int, float) and 0 < area < _LARGEST_AREA else np.nan for area in told]  # type: ignore[operator]
+    areas = np.array(numbers, np.float64).reshape(-1)
+    return np.where(areas > 0, areas, of_boxes)
 
 
 def empty_record(image_id: int, path: Path, facts: FileFacts, file_name: str) -> ImageRecord:
@@ -165,7 +170,7 @@ def find_name(wanted: str, names: Mapping[str, SplitInfo]) -> str | None:
 def canonical(name: str) -> str:
     """The usual name of a split: `instances_train2017`, `training` and `train` are all `train`."""
     plain = name.lower()
-    for prefix in ("instances_", "image_info_", "annotations_", "instances-"):
+    for prefix in ("instances_", "image_info_", "annotations_", "instances-", "person_keypoints_"):
         plain = plain.removeprefix(prefix)
     if len(plain) > 4 and plain[-4:].isdigit():
         plain = plain[:-4].rstrip("_-")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tood.data.dataset import DetectionDataset
-from tood.data.files import any_images, find_images, is_hidden, passed_over_line
+from tood.data.files import any_images, find_images, passed_over_line
 from tood.data.formats.coco import bare_images
 from tood.data.formats.folder import SplitInfo
+from tood.data.formats.foreign import foreign_labels
+from tood.data.formats.survey import survey
 from tood.data.formats.yolo_labels import looks_like_labels
 
 # Files with which somebody has said something about the pictures.
@@ -44,10 +45,6 @@ def find_pictures(root: Path) -> PictureFolder | None:
     """The pictures of a folder; None if there are none, or anything beside them that may say what they show."""
     if not root.is_dir() or next(any_images(root), None) is None:
         return None
-    for parent, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden(name)]
-        for path in (Path(parent, name) for name in files if not is_hidden(name)):
-            suffix = path.suffix.lower()
-            if suffix in _ANNOTATIONS or (suffix == ".txt" and looks_like_labels(path)):
-                return None
-    return PictureFolder(root)
+    found = survey(root, most=None)
+    labelled = found.of(*_ANNOTATIONS) or any(map(looks_like_labels, found.of(".txt"))) or foreign_labels(found)
+    return None if labelled else PictureFolder(root)

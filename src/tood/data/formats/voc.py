@@ -37,7 +37,7 @@ from tood.errors import ToodError
 
 @dataclass(frozen=True)
 class VocFolder:
-    """A VOC dataset."""
+    """A folder in the layout of Pascal VOC: an xml file for each picture, and lists of names for the splits."""
 
     root: Path
     layout: VocLayout
@@ -93,7 +93,7 @@ class VocFolder:
             try:
                 size = annotation.size or size_that_holds(path, annotation.boxes)
             except ToodError as error:
-                problems.append(Problem("image_unreadable", str(path), str(error), number))
+                problems.append(Problem.unreadable(path, error))
                 continue
             record = _record(number, path, found.file_name, size, annotation, labels, next_box, xml, problems)
             next_box += len(record.boxes)
@@ -103,7 +103,16 @@ class VocFolder:
         categories = tuple(Category(number, name) for number, name in enumerate(class_names, start=1))
         xml_files = tuple(self.layout.xml_files[name] for name in listed if name in self.layout.xml_files)
         return DetectionDataset(
-            self.root, split, "voc", categories, tuple(images), tuple(problems), info.annotated, info.source, xml_files
+            self.root,
+            split,
+            "voc",
+            categories,
+            tuple(images),
+            tuple(problems),
+            info.annotated,
+            info.source,
+            xml_files,
+            self.layout.notes if split == next(iter(self.splits)) else (),
         )
 
     def _picture_problems(

@@ -12,18 +12,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from tood.data.files import IMAGE_SUFFIXES, is_hidden
 from tood.data.formats.folder import SplitInfo, canonical
+from tood.data.formats.voc_lists import USUAL, children, less_usual_splits, list_files, named_like, unused_lists
 from tood.data.formats.voc_names import KnownNames, Pictures, list_names
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 
-_USUAL = ("train", "val", "trainval", "test")
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "pictures", "photos")
 # So deep is a folder searched for xml files beside their images: deeper there may be a person's whole disk.
 _DEPTH = 3
+_PROBED = 20
 _ROOT_TAG = re.compile(rb"<(?:\w+:)?annotation[\s>/]")
 
 
@@ -37,6 +39,7 @@ class VocLayout:
         xml_files: the annotation file of each name that has one.
         pictures: the image files.
         listed: whether lists say which images a split has; else it has those that are annotated.
+        notes: what is to be told about how the folder was read.
     """
 
     splits: Mapping[str, SplitInfo]
@@ -44,6 +47,7 @@ class VocLayout:
     xml_files: Mapping[str, Path]
     pictures: Pictures
     listed: bool
+    notes: tuple[str, ...] = ()
 
 
 def voc_layout(root: Path) -> VocLayout | None:
@@ -54,8 +58,16 @@ def voc_layout(root: Path) -> VocLayout | None:
     """
     if (own := _annotation_folder(root)) is not None:
         return _standard(root, own)
-    inner = {child: child / "Annotations" for child in _children(root)}
+    inner = {child: child / "Annotations" for child in children(root)}
     return _only(root, {child: found for child, found in inner.items() if found.is_dir()})
+
+
+def labels_in_xml(root: Path) -> Path | None:
+    """The folder of annotations in a folder, whatever else lies beside it."""
+    for path in named_like(root, _ANNOTATION_FOLDERS):
+        if any(map(is_annotation, islice(_walk_xml(path, _DEPTH), _PROBED))):
+            return path
+    return None
 
 
 def layout_below(root: Path) -> VocLayout | None:
@@ -67,20 +79,28 @@ def layout_below(root: Path) -> VocLayout | None:
     Raises:
         ToodError: as `voc_layout`.
     """
-    children = _children(root)
-    for folders in (children, [inside for child in children for inside in _children(child)]):
+    below = children(root)
+    for folders in (below, [inside for child in below for inside in children(child)]):
         found = {folder: own for folder in folders if (own := _annotation_folder(folder)) is not None}
         if (layout := _only(root, found)) is not None:
             return layout
-    for place in (root, *_named_like(root, _IMAGE_FOLDERS)):
-        folders = [child for child in _children(place) if canonical(child.name) in _USUAL and _has_xml(child)]
+    for place in (root, *named_like(root, _IMAGE_FOLDERS)):
+        folders = [child for child in children(place) if canonical(child.name) in USUAL and _has_xml(child)]
         if folders:
             return _split_folders([(folder, folder, (folder,)) for folder in folders])
+    # A zip for each split, unpacked into a folder of its own.
+    folders = [inside for child in below for inside in children(child) if canonical(inside.name) in USUAL]
+    folders = [folder for folder in folders if _has_xml(folder) and any(map(_has_picture, _walk_xml(folder, _DEPTH)))]
+    if folders and len({canonical(folder.name) for folder in folders}) == len(folders):
+        return _split_folders([(folder, folder, (folder,)) for folder in folders])
+    for labels in named_like(root, ("labels", "label")):
+        if (layout := _standard(root, labels)) is not None and list(layout.splits) != ["all"]:
+            return layout
     xml_files = {
-        name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or _is_annotation(path)
+        name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or is_annotation(path)
     }
     # One that is cut off beside its picture is told of when it is read; where all are so, nothing says that it is VOC.
-    if not any(map(_is_annotation, xml_files.values())):
+    if not any(map(is_annotation, xml_files.values())):
         return None
     splits = {"all": SplitInfo("all", root)}
     return VocLayout(splits, {"all": tuple(xml_files)}, xml_files, Pictures((("", root),)), False)
@@ -89,12 +109,13 @@ def layout_below(root: Path) -> VocLayout | None:
 def _only(root: Path, inner: Mapping[Path, Path]) -> VocLayout | None:
     """The dataset of the folders `inner` below the root, each with its annotations: one alone, or one a split."""
     names = {folder.name for folder in inner}
-    splits = len(names) == len(inner) and all(canonical(name) in _USUAL for name in names)
-    if inner and splits and not any(map(_list_files, inner)):
+    splits = len(names) == len(inner) and all(canonical(name) in USUAL for name in names)
+    if inner and splits and not any(map(list_files, inner)):
         return _split_folders([(folder, found, _image_folders(folder)) for folder, found in inner.items()])
     if len(inner) > 1:
         told = ", ".join(path.relative_to(root).as_posix() for path in inner)
-        raise ToodError(f"{root}: holds several VOC datasets ({told}): name one of them")
+        first = quoted(next(iter(inner)))
+        raise ToodError(f"{root}: holds several VOC datasets ({told}): name one of them, as `tood data check {first}`")
     for folder, found in inner.items():
         return _standard(folder, found)
     return None
@@ -107,19 +128,27 @@ def _standard(home: Path, annotations: Path) -> VocLayout | None:
     known = KnownNames(xml_files, pictures)
     names: dict[str, tuple[str, ...]] = {}
     sources: dict[str, Path] = {}
-    for path in _list_files(home):
+    notes: list[str] = []
+    for path in list_files(home):
         split = canonical(path.stem.removesuffix("_list"))
         names[split], sources[split] = list_names(path, known), path
+    if not names and xml_files:
+        names, sources, notes = less_usual_splits(home, annotations, xml_files, known)
     listed = bool(names)
     if not listed:
         if not xml_files:
             return None
         names, sources = _splits_by_folder(xml_files, annotations)
+        unused = [] if len(names) > 1 else unused_lists(home, annotations, known)
+        if unused:
+            told = ", ".join(path.relative_to(home).as_posix() for path in unused[:3])
+            told += ", ..." if len(unused) > 3 else ""
+            notes = [f"lists of pictures were seen and not used ({told}): call those of splits train.txt, val.txt ..."]
     splits = {
         name: SplitInfo(name, sources[name], not names[name] or any(n in xml_files for n in names[name]))
         for name in sorted(names, key=_rank)
     }
-    return VocLayout(splits, names, xml_files, pictures, listed)
+    return VocLayout(splits, names, xml_files, pictures, listed, tuple(notes))
 
 
 def _splits_by_folder(
@@ -127,7 +156,7 @@ def _splits_by_folder(
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Path]]:
     """Sub-folders of the annotations named as splits are splits, if no xml lies outside of them; else all are one."""
     tops = {name.partition("/")[0] if "/" in name else "" for name in xml_files}
-    if not all(canonical(top) in _USUAL for top in tops):
+    if not all(canonical(top) in USUAL for top in tops):
         return {"all": tuple(xml_files)}, {"all": annotations}
     names = {canonical(top): tuple(name for name in xml_files if name.startswith(f"{top}/")) for top in tops}
     return names, {canonical(top): annotations / top for top in tops}
@@ -151,7 +180,7 @@ def _split_folders(parts: Sequence[tuple[Path, Path, tuple[Path, ...]]]) -> VocL
 
 
 def _rank(split: str) -> tuple[int, str]:
-    return (_USUAL.index(split) if split in _USUAL else len(_USUAL), split)
+    return (USUAL.index(split) if split in USUAL else len(USUAL), split)
 
 
 def _annotation_folder(home: Path) -> Path | None:
@@ -160,7 +189,7 @@ def _annotation_folder(home: Path) -> Path | None:
     Only by the very name of VOC's it is one whatever else there is: others may have a COCO json in them, or lie beside
     a YOLO yaml, which then says more.
     """
-    found = _named_like(home, _ANNOTATION_FOLDERS)
+    found = named_like(home, _ANNOTATION_FOLDERS)
     for path in found:
         if path.name == "Annotations":
             return path
@@ -173,56 +202,11 @@ def _annotation_folder(home: Path) -> Path | None:
 
 
 def _named_as_split(json: Path) -> bool:
-    return json.name.startswith("instances_") or canonical(json.stem) in _USUAL
+    return json.name.startswith("instances_") or canonical(json.stem) in USUAL
 
 
 def _image_folders(home: Path) -> tuple[Path, ...]:
-    return _named_like(home, _IMAGE_FOLDERS) or (home,)
-
-
-def _list_files(home: Path) -> list[Path]:
-    """The lists that say which images a split has; not those that say which images show a class."""
-    for sets in _named_like(home, ("imagesets",)):
-        for folder in (*_named_like(sets, ("main",)), sets):
-            lists = sorted(path for path in folder.glob("*.txt") if path.is_file() and not is_hidden(path.name))
-            stems = {path.stem for path in lists}
-            # VOC keeps one list a class, too: aeroplane_train.txt.
-            lists = [path for path in lists if path.stem in _USUAL or not _of_class(path, stems)]
-            if lists:
-                return lists
-    return [
-        path
-        for path in sorted(home.glob("*.txt"))
-        if path.is_file() and canonical(path.stem.removesuffix("_list")) in _USUAL
-    ]
-
-
-def _of_class(path: Path, stems: set[str]) -> bool:
-    if any(path.stem.endswith(f"_{split}") for split in _USUAL):
-        return True
-    if not any(path.stem.endswith(f"_{other}") for other in stems - {path.stem}):
-        return False
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError):
-        return False
-    return all(line.split()[-1] in ("1", "-1", "0") for line in lines if line.strip())
-
-
-def _named_like(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """Sub-folders by these lower-case names, whatever the case of their own; in the order of the names."""
-    found = [child for child in _children(folder) if child.name.lower() in names]
-    return tuple(sorted(found, key=lambda child: (names.index(child.name.lower()), child.name)))
-
-
-def _children(folder: Path) -> list[Path]:
-    """The sub-folders that no system or program keeps for itself."""
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
-    except OSError:
-        return []
-    return [folder / name for name in names]
+    return named_like(home, _IMAGE_FOLDERS) or (home,)
 
 
 def _has_xml(folder: Path) -> bool:
@@ -254,7 +238,7 @@ def _has_picture(xml: Path) -> bool:
     return any(xml.with_suffix(suffix).is_file() for end in IMAGE_SUFFIXES for suffix in (end, end.upper()))
 
 
-def _is_annotation(xml: Path) -> bool:
+def is_annotation(xml: Path) -> bool:
     """Whether a file begins as a VOC annotation does; many other things are written in xml."""
     try:
         with xml.open("rb") as file:

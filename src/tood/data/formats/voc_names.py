@@ -10,9 +10,12 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from tood.data.files import IMAGE_SUFFIXES, find_images
+from tood.data.formats.text import other_encoding, read_text
 from tood.errors import ToodError
 
 _FLAGS = ("1", "-1", "0")
+# A flag, a running number (ImageNet), or several numbers of some meaning (the Oxford pets).
+_NUMBERED = re.compile(r"(?P<image>.*?\S)\s+(?P<numbers>-?\d+(?:\s+-?\d+)*)")
 _PAIR = re.compile(r"(?P<image>.*\S)\s+(?P<xml>\S.*\.xml)", re.IGNORECASE)
 
 
@@ -33,7 +36,7 @@ class Pictures:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folders alone."""
+        """The folders in which the pictures lie, without what stands before their names."""
         return tuple(folder for _, folder in self.places)
 
     @cached_property
@@ -129,11 +132,19 @@ class KnownNames:
         """
         told = spelled(text.replace("\\", "/"))
         for candidate in _tails(told):
-            if (found := self._annotated.whole(candidate) or self._pictured.whole(candidate)) is not None:
+            if (found := self._annotated.whole(candidate)) is not None:
                 return found
+            if (found := self._pictured.whole(candidate)) is not None:
+                # The annotations may lie one folder deeper than the pictures.
+                deeper = None if "/" in candidate else self._annotated.based(candidate)
+                return found if deeper is None or self._pictured.whole(spelled(deeper)) is not None else deeper
         if "/" in told:
-            return None
+            return self._annotated.ending(told) or self._annotated.ending(without_suffix(told))
         return self._annotated.based(without_suffix(told)) or self._pictured.based(without_suffix(told))
+
+    def has(self, name: str) -> bool:
+        """Whether a name is that of an annotation or a picture."""
+        return self._annotated.whole(spelled(name)) is not None or self._pictured.whole(spelled(name)) is not None
 
 
 class _Index:
@@ -147,6 +158,12 @@ class _Index:
 
     def whole(self, text: str) -> str | None:
         return self._whole.get(text)
+
+    def ending(self, text: str) -> str | None:
+        """The only name that ends in these folders and this last part."""
+        base = self._base.get(text.rpartition("/")[2], ())
+        found = [name for name in base if spelled(name).endswith(f"/{text}")]
+        return found[0] if len(found) == 1 else None
 
     def based(self, text: str) -> str | None:
         """The only name of this last part."""
@@ -173,16 +190,17 @@ def list_names(path: Path, known: KnownNames) -> tuple[str, ...]:
         ToodError: if the list cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path).splitlines()
+    except UnicodeDecodeError:
+        raise ToodError(f"{path}: {other_encoding(path)}") from None
     except (OSError, ValueError) as error:
         raise ToodError(f"{path}: cannot be read as a list of image names ({error})") from None
     lines = [line.strip() for line in lines if line.strip()]
     whole = [known.find(_unquoted(line)) for line in lines]
-    split = [line.rsplit(maxsplit=1) for line in lines]
-    flagged = all(len(words) == 2 and words[1] in _FLAGS for words in split)
-    if flagged:
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    if len({found["numbers"].count(" ") for found in numbered if found}) == 1 and all(numbered):
         # `a 1` may be the image `a 1` or the image `a` with a flag: as most lines make sense.
-        bare = [known.find(_unquoted(words[0])) for words in split]
+        bare = [known.find(_unquoted(found["image"])) for found in numbered if found]
         if sum(name is not None for name in bare) > sum(name is not None for name in whole):
             whole = bare
     return tuple(name or _name_of(line, known) for line, name in zip(lines, whole, strict=True))

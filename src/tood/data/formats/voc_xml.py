@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,9 @@ from tood.data.dataset import Problem
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LARGEST_SIDE = 1 << 24
+# A name alone, by which nothing can be defined or read.
+_BARE_DOCTYPE = re.compile(rb"<!DOCTYPE\s+\w+\s*>")
+_ENCODING = re.compile(rb"\s*<\?xml[^>]*?encoding\s*=\s*[\"'](?P<name>[\w.:-]+)[\"'][^>]*\?>")
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,20 @@ def read_voc_xml(path: Path) -> VocAnnotation:
         data = path.read_bytes()
     except OSError as error:
         return broken(f"cannot be read ({error.strerror})")
+    data = _BARE_DOCTYPE.sub(b"", data, count=1)
     # A document type may define entities that expand to gigabytes or read other files; UTF-16 (zero bytes) hides one.
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data or b"\0" in data:
         return broken(
             "has a document type (DOCTYPE) or is not plain 8-bit xml: refused, as no VOC annotation needs one"
         )
     try:
-        tree = ElementTree.fromstring(data)
+        tree = ElementTree.fromstring(_decoded(data))
     except ElementTree.ParseError as error:
+        if data.lstrip().startswith(b"<") and not _is_utf8(data):
+            return broken(
+                "is not UTF-8, and does not say what else: save it as UTF-8, or name its encoding in a first line, as "
+                '`<?xml version="1.0" encoding="GBK"?>`'
+            )
         return broken(f"broken xml: {error}")
     except (ValueError, LookupError, RecursionError) as error:
         return broken(f"cannot be read as xml ({error})")
@@ -95,6 +106,30 @@ def read_voc_xml(path: Path) -> VocAnnotation:
         np.array(difficult, np.bool_).reshape(-1),
         tuple(problems),
     )
+
+
+def _decoded(data: bytes) -> bytes | str:
+    """The text of an xml in an encoding of several bytes a letter, which the parser knows not; any other as it is."""
+    found = _ENCODING.match(data)
+    if found is None:
+        return data
+    try:
+        name = codecs.lookup(found["name"].decode()).name
+    except LookupError:
+        return data
+    # The standard's superset: tools write letters that the older ones have not.
+    name = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}.get(name, name)
+    if not name.startswith(("gb", "big5", "cp932", "cp949", "euc", "iso2022", "hz", "johab", "shift")):
+        return data
+    return data[found.end() :].decode(name)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _file_name(tree: ElementTree.Element) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -29,9 +29,10 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
-from tood.data.formats.yolo_labels import LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
-from tood.data.formats.yolo_paths import images_of
+from tood.data.formats.yolo_labels import Keypoints, LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
+from tood.data.formats.yolo_paths import ListRemarks, images_of
 from tood.data.formats.yolo_plain import find_plain_layout
+from tood.data.formats.yolo_poses import MOST_LINES, find_poses
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
 from tood.data.images import FileFacts, file_facts
 from tood.errors import ToodError
@@ -77,19 +78,19 @@ class YoloFolder:
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """See `DatasetFolder.read`; sizes come from the image files, so they are needed in any case."""
         problems = list(self.layout.problems)
-        moved: list[str] = []
-        passed_over: dict[str, tuple[Path, ...]] = {}
-        listed = self._listed(split, problems, moved, passed_over)
+        remarks = ListRemarks()
+        listed = self._listed(split, problems, remarks)
         images: list[ImageRecord] = []
+        tables, poses = self._tables(split, {path: own.label for path, own in listed.items()})
         tracks, next_box = 0, 1
         for number, (path, own) in enumerate(listed.items(), start=1):
             try:
                 facts = file_facts(path)
             except ToodError as error:
-                kind = "image_unreadable" if path.exists() else "image_missing"
-                problems.append(Problem(kind, str(path), str(error), number))
+                problems.append(Problem.unreadable(path, error))
                 continue
-            table = read_labels(own.label, number, len(self.layout.categories), self.layout.keypoints, problems)
+            table, found = tables[path]
+            problems.extend(replace(problem, image_id=number) for problem in found)
             tracks += table.tracks
             record = _record(number, path, own.name, facts, table, str(own.label), next_box, problems)
             next_box += len(record.boxes)
@@ -120,9 +121,47 @@ class YoloFolder:
             bool(labelled),
             self.layout.source,
             (*self.layout.places[split], *labelled.values()),
-            self._notes(split, listed, tracks, moved, passed_over),
+            (*poses, *self._notes(split, listed, tracks, remarks)),
             self.layout.exif,
         )
+
+    def _tables(
+        self, split: str, labels: Mapping[Path, Path | None]
+    ) -> tuple[dict[Path, tuple[LabelTable, list[Problem]]], list[str]]:
+        """The labels of images with what is wrong in them, and what is to be told about poses among them."""
+        tables: dict[Path, tuple[LabelTable, list[Problem]]] = {}
+        polygons: list[Sequence[float]] = []  # the first of them: a large dataset has millions of points
+        counts: dict[Path, int] = {}
+        lengths: set[int] = set()
+        for image, label in labels.items():
+            table, found = self._table(label, self.layout.keypoints)
+            if table.polygons:
+                counts[image] = len(table.polygons)
+                lengths.update(map(len, table.polygons))
+                polygons.extend(islice(table.polygons, max(0, MOST_LINES - len(polygons))))
+                table = replace(table, polygons=())
+            tables[image] = (table, found)
+        if self.layout.polygons_only or len(lengths) > 1 or (poses := find_poses(polygons)) is None:
+            return tables, []
+        if not poses.clear:  # other splits may tell more
+            others = (image for other in self.layout.places if other != split for image in self._named(other))
+            more = (line for image in others for line in self._table(self._finder.find(image), None)[0].polygons)
+            poses = find_poses([*islice(more, MOST_LINES), *polygons]) or poses
+        shape = f"`kpt_shape: [{poses.keypoints.points}, {poses.keypoints.numbers}]`"
+        told = f"{sum(counts.values())} lines of labels have {poses.keypoints.columns} numbers"
+        if not poses.clear:
+            return tables, [
+                f"{told} and are taken for polygons; if they are boxes with keypoints, add {shape} to the yaml"
+            ]
+        again = {image: self._table(labels[image], poses.keypoints) for image in counts}
+        return tables | again, [
+            f"{told}, a box with {poses.keypoints.points} keypoints: the box is taken; {shape} in the yaml says so, "
+            "`kpt_shape: []` that they are polygons"
+        ]
+
+    def _table(self, label: Path | None, keypoints: Keypoints | None) -> tuple[LabelTable, list[Problem]]:
+        problems: list[Problem] = []
+        return read_labels(label, 0, len(self.layout.categories), keypoints, problems), problems
 
     def _named(self, split: str) -> dict[Path, str]:
         """Every path that a split names, with its name inside the split; sorted."""
@@ -132,13 +171,11 @@ class YoloFolder:
                 named.setdefault(path, name)
         return dict(sorted(named.items()))
 
-    def _listed(
-        self, split: str, problems: list[Problem], moved: list[str], passed_over: dict[str, tuple[Path, ...]]
-    ) -> dict[Path, _Listed]:
+    def _listed(self, split: str, problems: list[Problem], remarks: ListRemarks) -> dict[Path, _Listed]:
         """The images of a split, each file once, whatever paths and links lead to it."""
         groups: dict[Identity, list[tuple[Path, _Listed]]] = {}
         for place in self.layout.places[split]:
-            for path, name in images_of(place, self.layout.source, moved, passed_over):
+            for path, name in images_of(place, self.layout.source, remarks):
                 identity = file_identity(path)
                 groups.setdefault(identity, []).append((path, _Listed(name, identity, self._finder.find_all(path))))
         chosen = []
@@ -192,30 +229,25 @@ class YoloFolder:
                     problems.append(_shared(label, (owners[label], path)))
         return problems
 
-    def _notes(
-        self,
-        split: str,
-        listed: Mapping[Path, _Listed],
-        tracks: int,
-        moved: Sequence[str],
-        passed_over: Mapping[str, tuple[Path, ...]],
-    ) -> tuple[str, ...]:
+    def _notes(self, split: str, listed: Mapping[Path, _Listed], tracks: int, remarks: ListRemarks) -> tuple[str, ...]:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
         bare = sum(own.label is None for own in listed.values())
         if 0 < bare < len(listed):
             notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
-        if moved:
+        if moved := remarks.moved:
             notes.append(
                 f"{len(moved)} listed pictures are not where {moved[0]!r} says: found by the ends of their paths"
             )
+        if flagged := remarks.flagged:
+            notes.append(f"{len(flagged)} lines of lists end in a number ({flagged[0]!r}), which is left out")
         if tracks:
             notes.append(f"{tracks} lines of labels end in a whole number, taken for a track id and left out")
         folders = [place for place in self.layout.places[split] if place.is_dir()]
         places = folders or list(dict.fromkeys(path.parent for path in listed))
         unused = self._finder.unused((own.labels for own in listed.values()), places)
-        line = passed_over_line({**passed_over, **unused})
+        line = passed_over_line({**remarks.passed_over, **unused})
         return (*notes, line) if line else tuple(notes)
 
     def _has_labels(self, split: str) -> bool:

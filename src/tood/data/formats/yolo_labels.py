@@ -7,12 +7,13 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import Problem
-from tood.data.files import IMAGE_SUFFIXES
+from tood.data.files import IMAGE_SUFFIXES, ORPHAN_LABELS, SECOND_LABELS
 from tood.data.formats.text import read_text
 
 NAMES_FILES = ("classes.txt", "predefined_classes.txt")
@@ -30,11 +31,13 @@ class LabelTable:
         rows: [G, 5] float64 `class cx cy w h`, parts of the image.
         lines: the line of each row, from 1.
         tracks: how many of them end in a track id, which is left out.
+        polygons: the numbers of each line that was taken for a polygon.
     """
 
     rows: NDArray[np.float64]
     lines: Sequence[int]
     tracks: int = 0
+    polygons: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class LabelFinder:
             if folder / name not in used and name.lower() not in NAMES_FILES and stem not in stems.get(folder, ())
         ]
         orphans = [path for path in orphans if looks_like_labels(path)]  # no README, no list
-        told = {"label files without a picture": orphans, "second label files of a picture": second}
+        told = {ORPHAN_LABELS: orphans, SECOND_LABELS: second}
         return {reason: tuple(sorted(paths)) for reason, paths in told.items() if paths}
 
     def _labels_in(self, folder: Path) -> dict[str, str]:
@@ -149,7 +152,7 @@ def read_labels(
     except (OSError, ValueError) as error:
         problems.append(Problem("wrong_type", str(path), f"cannot be read as text ({error})", image_id))
         return LabelTable(np.zeros((0, 5)), [])
-    rows, lines, tracks = [], [], 0
+    rows, lines, polygons, tracks = [], [], [], 0
     for number, line in enumerate(text.splitlines(), start=1):
         words = _words(line)
         if not words:
@@ -157,13 +160,14 @@ def read_labels(
         if _ends_in_track(words, keypoints):
             words, tracks = words[:-1], tracks + 1
         parsed = _parse_line(words, classes, keypoints)
-        if isinstance(parsed, str):
-            kind = "unknown_category" if parsed.startswith("class") else "wrong_type"
-            problems.append(Problem(kind, str(path), f"line {number}: {parsed}", image_id))
+        if isinstance(parsed, _Fault):
+            problems.append(Problem(parsed.kind, str(path), f"line {number}: {parsed.sentence}", image_id))
             continue
         rows.append(parsed)
         lines.append(number)
-    return LabelTable(np.array(rows, np.float64).reshape(-1, 5), lines, tracks)
+        if len(words) > 5 and keypoints is None:
+            polygons.append([float(word) for word in words])
+    return LabelTable(np.array(rows, np.float64).reshape(-1, 5), lines, tracks, polygons)
 
 
 def looks_like_labels(path: Path) -> bool:
@@ -191,31 +195,46 @@ def _ends_in_track(words: Sequence[str], keypoints: Keypoints | None) -> bool:
     return len(words) == (keypoints.columns if keypoints else 5) + 1 and words[-1].isascii() and words[-1].isdigit()
 
 
-def _parse_line(words: Sequence[str], classes: int, keypoints: Keypoints | None) -> list[float] | str:
+@dataclass(frozen=True)
+class _Fault:
+    """What is wrong with a line: the kind of the problem, and a sentence."""
+
+    kind: Literal["wrong_type", "unknown_category"]
+    sentence: str
+
+
+def _parse_line(words: Sequence[str], classes: int, keypoints: Keypoints | None) -> list[float] | _Fault:
     """`class cx cy w h` of a line, or what is wrong with it."""
     try:
         values = [float(word) for word in words]
     except ValueError:
-        return f"{' '.join(words)[:60]!r} is not made of numbers"
+        return _Fault("wrong_type", f"{' '.join(words)[:60]!r} is not made of numbers")
     if any("_" in word for word in words):  # a number for Python alone
-        return f"{' '.join(words)[:60]!r} is not made of numbers"
+        return _Fault("wrong_type", f"{' '.join(words)[:60]!r} is not made of numbers")
     posed = keypoints is not None and len(values) == keypoints.columns
     if len(values) != 5 and not posed:
         if keypoints is not None:
-            return (
+            return _Fault(
+                "wrong_type",
                 f"has {len(values)} numbers, not `class cx cy w h` or, as 'kpt_shape' is "
-                f"[{keypoints.points}, {keypoints.numbers}], {keypoints.columns}"
+                f"[{keypoints.points}, {keypoints.numbers}], {keypoints.columns}",
             )
         if len(values) == 6:
-            return (
+            return _Fault(
+                "wrong_type",
                 "has 6 numbers, not `class cx cy w h`: if the sixth is a confidence, these are a detector's "
-                "predictions, not labels; cut the last column if they are to be learned from"
+                "predictions, not labels; cut the last column if they are to be learned from",
             )
         if len(values) < 7 or len(values) % 2 == 0:
-            return f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
+            told = f"has {len(values)} numbers, not `class cx cy w h` or a polygon `class x1 y1 x2 y2 x3 y3 ...`"
+            more = len(values) - 5
+            if more <= 0 or more % 3:
+                return _Fault("wrong_type", told)
+            told += f"; if it is a box with keypoints, add `kpt_shape: [{more // 3}, 3]` to the data.yaml"
+            return _Fault("wrong_type", told)
     label = values[0]
     if not 0 <= label < classes or label != int(label):
-        return f"class {words[0]} is not among the {classes} classes, 0 to {classes - 1}"
+        return _Fault("unknown_category", f"class {words[0]} is not among the {classes} classes, 0 to {classes - 1}")
     if len(values) == 5 or posed:
         return values[:5]
     x, y = values[1::2], values[2::2]

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tood.data.files import IMAGE_SUFFIXES, any_images, find_images
-from tood.data.formats.text import read_lines
+from tood.data.formats.text import other_encoding, read_lines
 from tood.errors import ToodError
+
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(IMAGE_SUFFIXES))
+_FLAGGED = re.compile(rf"(?P<image>.+(?:{_SUFFIXES}))\s+-?\d+", re.IGNORECASE)
+KERAS_LINE = re.compile(rf".+(?:{_SUFFIXES})(?:\s+-?\d+(?:\.\d+)?(?:,-?\d+(?:\.\d+)?){{4}})+", re.IGNORECASE)
+"""A line of a list with boxes: `a.jpg x1,y1,x2,y2,class x1,y1,x2,y2,class ...`."""
 
 _DRIVE = re.compile(r"^[A-Za-z]:(?=/)")
 
@@ -93,46 +98,72 @@ def plain_path(text: str) -> str:
     return os.path.expanduser(plain) if plain.startswith("~/") else plain or "."  # noqa: PTH111  (stays a text)
 
 
-def images_of(
-    place: Path,
-    source: Path,
-    moved: list[str] | None = None,
-    passed_over: dict[str, tuple[Path, ...]] | None = None,
-) -> Iterator[tuple[Path, str]]:
+@dataclass(frozen=True)
+class ListRemarks:
+    """What is to be told about lists and folders of images.
+
+    Attributes:
+        moved: lines of lists that lead nowhere as written and were found by their end.
+        flagged: lines of lists with a number.
+        passed_over: files of folders that are passed over, by the reason.
+    """
+
+    moved: list[str] = field(default_factory=list)
+    flagged: list[str] = field(default_factory=list)
+    passed_over: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+
+
+def images_of(place: Path, source: Path, remarks: ListRemarks | None = None) -> Iterator[tuple[Path, str]]:
     """Images of a folder or a txt list, each with its name inside the split.
 
     Args:
         place: the folder or list.
         source: what names the place.
-        moved: takes the lines that lead nowhere as written and were found by their end.
-        passed_over: takes the files of a folder that are passed over, by the reason.
+        remarks: takes what is to be told about the lines, or the folder.
     """
     if place.is_dir():
         found = find_images(place)
-        if passed_over is not None:
+        if remarks is not None:
             for reason, paths in found.passed_over.items():
-                passed_over[reason] = (*passed_over.get(reason, ()), *paths)
+                remarks.passed_over[reason] = (*remarks.passed_over.get(reason, ()), *paths)
         front = len(place.parts)
         yield from ((path, "/".join(path.parts[front:])) for path in found.images)
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         yield place, place.name
     else:
-        finder = PathFinder((place.parent, source.parent), [] if moved is None else moved)
+        remarks = remarks or ListRemarks()
+        finder = PathFinder((place.parent, source.parent), remarks.moved)
         for line in listed_lines(place):
-            path = finder.find(line) or source.parent / plain_path(line)
+            path = finder.find(line)
+            if path is None and line.startswith("#"):
+                continue  # a picture that somebody took out
+            if path is None and (flagged := _FLAGGED.fullmatch(line)) is not None:
+                remarks.flagged.append(line)
+                line = flagged["image"]
+                path = finder.find(line)
+            path = path or source.parent / plain_path(line)
             yield path, _inner_name(path)
 
 
 def listed_lines(place: Path) -> list[str]:
-    """The lines of a list of images.
+    """The lines of a list of images, without comments.
 
     Raises:
-        ToodError: if it cannot be read as text.
+        ToodError: if it cannot be read as text, or has boxes in it.
     """
     try:
-        return [line for line in read_lines(place) if "\0" not in line]
+        lines = [line for line in read_lines(place) if "\0" not in line]
+    except UnicodeDecodeError:
+        raise ToodError(f"{place}: {other_encoding(place)}") from None
     except (OSError, ValueError) as error:
         raise ToodError(f"{place}: cannot be read as a list of images ({error})") from None
+    boxes = next((line for line in lines if KERAS_LINE.fullmatch(line)), None)
+    if boxes is not None:
+        raise ToodError(
+            f"{place}: is a list of Keras-YOLO with the boxes in it ({boxes[:60]!r}), which is not read: export the "
+            "dataset as COCO, YOLO or Pascal VOC"
+        )
+    return [line for line in lines if not line.startswith("#") or Path(line).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def holds_images(place: Path) -> bool:

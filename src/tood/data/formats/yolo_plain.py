@@ -53,24 +53,31 @@ def find_plain_layout(root: Path) -> YoloLayout | None:
     categories, problems = categories_of(names, names_file)
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     note = f"there is no data.yaml: the {len(names)} classes ({shown}) are those of {names_file}"
-    return YoloLayout(names_file, categories, places, missing, None, tuple(problems), (note, *moved))
+    return YoloLayout(names_file, categories, places, missing, problems=tuple(problems), notes=(note, *moved))
 
 
 def _names(root: Path) -> tuple[Path | None, list[str]]:
     """The file that names the classes, and the names."""
     folders = [root, root / "data", root / "labels", *subfolders(root)]
-    folders += [inner for folder in subfolders(root) for inner in subfolders(folder) if inner.name.lower() == "labels"]
+    folders += [
+        inner
+        for folder in subfolders(root)
+        for inner in subfolders(folder)
+        # labelImg writes the names into whatever folder it saves labels to, a split's among them.
+        if inner.name.lower() == "labels" or (folder.name.lower() == "labels" and canonical(inner.name) in SPLITS)
+    ]
     found: dict[Path, list[str]] = {}
     others: dict[Path, None] = {}
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
             continue
         for path in sorted(folder.iterdir()):
-            if path.name.startswith("._") or not path.is_file():
+            usual = path.name.lower() in _NAMES_FILES or path.suffix.lower() == ".names"
+            if path.name.startswith("._") or not (usual or path.name.lower() in _LESS_USUAL) or not path.is_file():
                 continue
-            if path.name.lower() in _NAMES_FILES or path.suffix.lower() == ".names":
+            if usual:
                 found[path] = names_in(path)
-            elif path.name.lower() in _LESS_USUAL and not looks_like_labels(path):
+            elif not looks_like_labels(path):
                 others.setdefault(path, None)
     if not found:
         found = {path: names_in(path) for path in others}

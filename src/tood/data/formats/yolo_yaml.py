@@ -12,14 +12,16 @@ from typing import Any
 
 import yaml
 
-from tood.data.dataset import Category, Exif, Problem
+from tood.choices import Exif
+from tood.data.dataset import Category, Problem
 from tood.data.exif import label_exif
 from tood.data.files import is_hidden
 from tood.data.formats.folder import canonical
-from tood.data.formats.text import read_text
+from tood.data.formats.text import other_encoding, read_text
 from tood.data.formats.yolo_labels import Keypoints
 from tood.data.formats.yolo_paths import PathFinder, holds_images, plain_path
-from tood.errors import ToodError
+from tood.errors import ToodError, one_line
+from tood.yaml_text import is_bad_escape
 
 SPLITS = ("train", "val", "trainval", "test")
 # Of two that mean one split, the first counts.
@@ -40,6 +42,7 @@ class YoloLayout:
         places: the folders and lists of each split.
         missing: a sentence for each split that is named, but has no picture.
         keypoints: of a dataset of poses.
+        polygons_only: whether it says that there is no pose, as an empty `kpt_shape` does.
         problems: what is wrong with the names.
         notes: what is to be told about how it was read.
         exif: what it says that labels of pictures with an EXIF orientation were made on.
@@ -50,6 +53,7 @@ class YoloLayout:
     places: Mapping[str, tuple[Path, ...]]
     missing: Mapping[str, str]
     keypoints: Keypoints | None = None
+    polygons_only: bool = False
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
     exif: Exif = "auto"
@@ -113,6 +117,7 @@ def read_layout(source: Path) -> YoloLayout:
         places,
         missing,
         _keypoints(raw, source),
+        "kpt_shape" in raw and _is_nothing(raw["kpt_shape"]),
         tuple(problems),
         (*notes, *moved),
         label_exif(raw.get("exif"), source),
@@ -180,6 +185,8 @@ def names_in(path: Path) -> list[str]:
     """
     try:
         names = [line.strip() for line in read_text(path).strip().splitlines()]
+    except UnicodeDecodeError:
+        raise ToodError(f"{path}: {other_encoding(path)}") from None
     except (OSError, ValueError) as error:
         raise ToodError(f"{path}: cannot be read as the names of the classes ({error})") from None
     if not names:
@@ -238,15 +245,16 @@ def _split_keys(raw: Mapping[Any, Any]) -> list[str]:
 
 def _read_yaml(source: Path) -> dict[Any, Any]:
     """The yaml with every scalar as the text it is: to YAML, `no` is False, 012 ten and 1:30 ninety."""
+    text = ""
     try:
-        raw = yaml.load(read_text(source), Loader=_TextLoader)
+        text = read_text(source)
+        raw = yaml.load(text, Loader=_TextLoader)
     except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        if "escape" in told:
-            told += ": between double quotes write / for \\"
-        raise ToodError(f"{source}: broken yaml: {told}") from None
+        raise ToodError(f"{source}: broken yaml: {_yaml_told(error, text)}") from None
+    except UnicodeDecodeError:
+        raise ToodError(f"{source}: {other_encoding(source)}") from None
     except (OSError, ValueError, RecursionError, TypeError) as error:
-        raise ToodError(f"{source}: cannot be read as yaml ({' '.join(str(error).split())})") from None
+        raise ToodError(f"{source}: cannot be read as yaml ({one_line(error)})") from None
     if not isinstance(raw, dict):
         raise ToodError(f"{source}: is yaml, but no YOLO dataset: keys 'train', 'val' and 'names' are expected")
     return raw
@@ -263,11 +271,22 @@ def _categories(raw: Mapping[Any, Any], source: Path) -> tuple[tuple[Category, .
             names = names_in(names_file)
     if isinstance(names, dict):
         numbers = {_whole_number(key): name for key, name in names.items()}
+        if set(numbers) == set(range(1, len(names) + 1)):
+            own = [numbers[number] for number in range(1, len(names) + 1)]
+            raise ToodError(
+                f"{source}: the keys of 'names' start at 1, but the first class of YOLO is 0: write "
+                f"`{_names_line(own)}`, or, if the label files count from 1, `{_names_line(['unused', *own])}`"
+            )
         if len(numbers) < len(names) or set(numbers) != set(range(len(names))):
             raise ToodError(
                 f"{source}: the keys of 'names' are to be the numbers 0 to {len(names) - 1}, one for each class"
             )
         names = [numbers[number] for number in range(len(names))]
+    if isinstance(names, str) and not _is_nothing(names) and not names.isdigit() and not set("./") & set(names):
+        told = [name for part in names.split(",") if (name := part.strip())]
+        raise ToodError(
+            f"{source}: 'names' is one text, not the list of the classes' names: write `{_names_line(told)}`"
+        )
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ToodError(f"{source}: 'names' is to be the list of the classes' names")
     if not _is_nothing(told_count) and count != len(names):
@@ -275,6 +294,31 @@ def _categories(raw: Mapping[Any, Any], source: Path) -> tuple[tuple[Category, .
             f"{source}: 'nc' is {reprlib.repr(told_count).strip(chr(39))}, but 'names' has {len(names)} classes"
         )
     return categories_of(names, source)
+
+
+def _names_line(names: Sequence[Any]) -> str:
+    """The line of a yaml with these names."""
+    numbered = {number: str(name) for number, name in enumerate(names)}
+    text: str = yaml.safe_dump({"names": numbered}, default_flow_style=None, allow_unicode=True, width=1 << 20)
+    return " ".join(text.split())
+
+
+def _yaml_told(error: yaml.YAMLError, text: str) -> str:
+    """What is wrong with a yaml in one sentence, with what mends it where that is known."""
+    told = " ".join(str(error).split())
+    if is_bad_escape(error):
+        return f"{told}: between double quotes write / for \\"
+    mark = getattr(error, "problem_mark", None)
+    lines = text.splitlines()
+    if mark is None or mark.line >= len(lines):
+        return told
+    line = lines[mark.line].rstrip()
+    if "\t" in line:
+        plain = line.replace("\t", " ")
+        return f"line {mark.line + 1} has a tab, which yaml takes for no blank: write `{plain}`"
+    if "expected a single document" in told:
+        return f"line {mark.line + 1} starts a second document: remove it ({line!r}) and what follows"
+    return told
 
 
 def _keypoints(raw: Mapping[Any, Any], source: Path) -> Keypoints | None:

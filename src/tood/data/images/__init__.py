@@ -1,7 +1,7 @@
 """Image files: what their headers say, and their pixels as RGB."""
 
+from tood.data.images.decoded import DecodedImage
 from tood.data.images.decoding import (
-    DecodedImage,
     FileFacts,
     decode_image,
     file_facts,
@@ -11,7 +11,7 @@ from tood.data.images.decoding import (
     read_image,
     reduced_shape,
 )
-from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.depth import from_sixteen_bits
 from tood.data.images.headers import ImageHeader
 from tood.data.images.limit import MAX_PIXELS, MAX_PIXELS_VARIABLE, pixel_limit
 from tood.data.images.orientation import file_orientation, orientation, turn_boxes, turned_size, upright
@@ -25,9 +25,9 @@ __all__ = [
     "ImageHeader",
     "decode_image",
     "decode_picture",
-    "eight_bits",
     "file_facts",
     "file_orientation",
+    "from_sixteen_bits",
     "image_damage",
     "image_header",
     "image_size",
@@ -36,7 +36,6 @@ __all__ = [
     "pixel_limit",
     "read_image",
     "reduced_shape",
-    "significant_bits",
     "turn_boxes",
     "turned_size",
     "upright",

@@ -1,129 +1,121 @@
-"""JPEG files that lack their last bytes: how many of their rows are there, and the picture as far as it goes."""
+"""JPEG files of which a part is gone: how many of their rows are there, and the picture as far as it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.data.images.headers import JPEG_FRAMES
+from tood.data.images.jpeg_scans import JpegScans, Scan
+from tood.data.images.opencv import TELLS_MISSING, decode_unended
 from tood.data.images.pillow import DECODE_ERRORS, picture_pixels, pillow_quiet
 from tood.errors import ToodError
 
 _END = b"\xff\xd9"
-_COEFFICIENTS = 64
+# A whole scan ends with its last block: without so many bytes, something is missing in it.
+_TELLING_BYTES = 128
+
+
+_Edit: TypeAlias = tuple[int, int]
+"""A part of a file, from one byte to before another."""
 
 
 @dataclass(frozen=True, eq=False)
 class CutJpeg:
-    """A JPEG without its end: [H, W, 3] uint8 RGB pixels, of which the first `rows` rows are as they were saved."""
+    """A JPEG that may lack something: [H, W, 3] uint8 RGB pixels, whose first `rows` rows are as they were saved."""
 
     pixels: NDArray[np.uint8]
     rows: int
 
 
-def decode_cut_jpeg(data: bytes, told: str, limit: int) -> CutJpeg | None:
-    """What there is of a JPEG whose bytes end within its last scan; None of any other.
+def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> CutJpeg | None:
+    """What there is of a JPEG; None where it cannot be decoded, or not told how far it goes.
 
-    How far it goes is found by decoding it twice, with nothing and with noise after its last byte: rows that the noise
-    does not reach are there. This holds of progressive files too, whose last scan sharpens what earlier ones drew.
+    How far it goes is found by decoding it twice, with nothing and with noise after the last byte of each scan: rows
+    that the noise does not reach are there. This holds of progressive files too, whose last scan sharpens what earlier
+    ones drew. Long runs of equal bytes fill holes, or are an even surface: then the scan ends with its last block.
 
     Args:
         data: the file.
+        scans: what lies where in it.
         told: what to call it.
         limit: of pixels, as it is for other files.
     """
-    last = _last_scan(data)
-    if last is None:
-        return None
-    there = data.rstrip(b"\xff")
-    noise = np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8).tobytes()
-    # Where the bytes end at a restart, what comes before its marker is passed over.
-    noise += last.restart + noise
+
+    def pixels(edits: Sequence[_Edit], noisy: bool = False) -> NDArray[np.uint8]:
+        with Image.open(BytesIO(_edited(data, scans, edits, noisy))) as image:
+            image.load()
+            return picture_pixels(image, told).pixels
+
+    def rows(plain: NDArray[np.uint8], edits: Sequence[_Edit]) -> int:
+        return _rows_alike(plain, pixels(edits, True), scans.block)
+
+    ends = [(scan.end, scan.end) for scan in scans.scans]
+    damaged = any(scan.gap is not None for scan in scans.scans)
     try:
         with pillow_quiet(limit):
-            pixels, other = (_pixels(there + more + _END, told) for more in (b"", noise))
+            plain = pixels(ends)
+            there = rows(plain, ends)
+            damaged = damaged or there < len(plain) or _goes_on(data, scans)
+            for end in [_run_end(data, scan) for scan in scans.scans if scan.run is not None]:
+                damaged = damaged or rows(plain, [(end, end)]) < len(plain)
+            if damaged:
+                ends = [(_first_damage(scan), scan.end) for scan in scans.scans]
+                plain = pixels(ends)
+                there = rows(plain, ends)
     except (*DECODE_ERRORS, ToodError):
         return None
+    told_whole = scans.complete or (scans.ended and not damaged and there == len(plain))
+    return CutJpeg(plain, there) if told_whole else None
+
+
+def _goes_on(data: bytes, scans: JpegScans) -> bool:
+    """Whether the only scan of a file with a run of equal bytes goes on after its last block: not all that was saved.
+
+    A decoder that stops where bytes lack stops nowhere, then, though the last ones are taken away.
+    """
+    (scan, *others) = scans.scans
+    if others or not scans.ended or scan.run is None or _run_end(data, scan) != scan.end or not TELLS_MISSING:
+        return False
+    return scan.end - scan.begin > _TELLING_BYTES and decode_unended(data, scan.end - _TELLING_BYTES) is not None
+
+
+def _run_end(data: bytes, scan: Scan) -> int:
+    """Where the bytes end in which a scan's run of equal bytes lies: at the next restart or the scan's end."""
+    places = (data.find(bytes([0xFF, 0xD0 + number]), scan.run, scan.end) for number in range(8))
+    return min((place for place in places if place >= 0), default=scan.end)
+
+
+def _first_damage(scan: Scan) -> int:
+    return min(place for place in (scan.gap, scan.run, scan.end) if place is not None)
+
+
+def _edited(data: bytes, scans: JpegScans, edits: Sequence[_Edit], noisy: bool) -> bytes:
+    """The file without these parts of it, noise in the place of each if asked for."""
+    noise = np.random.default_rng(0).integers(0, 255, 4096, dtype=np.uint8).tobytes()
+    scan_ends = {scan.end for scan in scans.scans}
+    parts, at = [], 0
+    for begin, end in edits:
+        parts.append(data[at:begin].rstrip(b"\xff"))
+        if noisy:
+            # Where the bytes end at a restart, what comes before its marker is passed over.
+            start = max((scan.begin for scan in scans.scans if scan.begin <= begin), default=begin)
+            restarts = sum(data.count(bytes([0xFF, 0xD0 + number]), start, begin) for number in range(8))
+            again = bytes([0xFF, 0xD0 + restarts % 8]) + noise if end in scan_ends else b""
+            parts += [noise, again]
+        at = end
+    return b"".join([*parts, data[at : scans.scans[-1].end].rstrip(b"\xff"), _END])
+
+
+def _rows_alike(pixels: NDArray[np.uint8], other: NDArray[np.uint8], block: int) -> int:
+    """How many rows are the same in two pictures, to the block; all of them where nothing differs."""
     differing = np.flatnonzero((pixels != other).any(axis=(1, 2)))
     if not len(differing):
-        return CutJpeg(pixels, len(pixels))
+        return len(pixels)
     # A row of blocks is there or not; the row above it may show a little of its colours.
-    return CutJpeg(pixels, (int(differing[0]) + 2) // last.block * last.block)
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """The scan in which a file ends: rows of its blocks, and the restart marker that would come next."""
-
-    block: int
-    restart: bytes
-
-
-def _pixels(data: bytes, told: str) -> NDArray[np.uint8]:
-    with Image.open(BytesIO(data)) as image:
-        image.load()
-        return picture_pixels(image, told)[0]
-
-
-def _last_scan(data: bytes) -> _Scan | None:
-    """The last scan of a JPEG that ends within it; None if it ends elsewhere or is no such file.
-
-    The last scan is the one after which every coefficient of every colour has all its bits.
-    """
-    # Bits that the scans so far have left out, by component.
-    missing: dict[int, NDArray[np.int64]] = {}
-    block, at = 0, 2
-    while True:
-        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in (0xFF, 0x01, *range(0xD0, 0xD8)):
-            at += 1 if data[at + 1] == 0xFF else 2
-        if at + 4 > len(data) or data[at] != 0xFF:
-            return None
-        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        body = data[at + 4 : end]
-        if marker == 0xD9 or end > len(data) or (marker in JPEG_FRAMES and len(body) < 6):
-            return None
-        at = end
-        if marker in JPEG_FRAMES:
-            parts = [body[6 + 3 * number : 9 + 3 * number] for number in range(body[5])]
-            if not parts or any(len(part) < 3 for part in parts):
-                return None
-            missing = {part[0]: np.full(_COEFFICIENTS, 16) for part in parts}
-            block = 8 * max(part[1] & 15 for part in parts)
-        elif marker == 0xDA:
-            if not _scan(body, missing):
-                return None
-            at = _next_marker(data, end)
-            if at >= len(data):
-                if not block or any((left != 0).any() for left in missing.values()):
-                    return None
-                restarts = sum(data.count(bytes([0xFF, 0xD0 + number]), end) for number in range(8))
-                return _Scan(block, bytes([0xFF, 0xD0 + restarts % 8]))
-
-
-def _scan(body: bytes, missing: Mapping[int, NDArray[np.int64]]) -> bool:
-    """Notes what a scan adds, by its header; False if that makes no sense."""
-    count = body[0] if body else 0
-    if len(body) < 1 + 2 * count + 3:
-        return False
-    first, last, bits = body[1 + 2 * count : 4 + 2 * count]
-    for component in body[1 : 1 + 2 * count : 2]:
-        if component not in missing:
-            return False
-        missing[component][first : last + 1] = bits & 15
-    return True
-
-
-def _next_marker(data: bytes, at: int) -> int:
-    """Where the compressed bytes from `at` on end: at a marker other than a restart's, or at the file's end."""
-    while True:
-        at = data.find(b"\xff", at)
-        if at < 0 or at + 1 >= len(data):
-            return len(data)
-        if data[at + 1] != 0 and not 0xD0 <= data[at + 1] <= 0xD7:
-            return at
-        at += 2
+    return (int(differing[0]) + 2) // block * block

@@ -2,8 +2,8 @@
 
 Pixels are as stored: EXIF orientation is ignored unless asked for, which is COCO's convention. Grey, CMYK, palette and
 1-bit images become RGB, 16 bits a channel become 8 (the highest of those that the file uses), transparency is dropped
-(the colours stay as stored), of an animation the first frame is taken. A JPEG that lacks its last bytes is decoded as
-far as it goes, if nearly all of its rows are there.
+(the colours stay as stored), of an animation the first frame is taken. A JPEG of which a part is gone is decoded as far
+as it goes, if nearly all of its rows are there.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tood.data.images.cut_jpeg import decode_cut_jpeg
-from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.decoded import DecodedImage
+from tood.data.images.depth import from_sixteen_bits
+from tood.data.images.foreign import what_it_is
 from tood.data.images.headers import ImageHeader, Read, ends_well, file_reader, parse_header, read_header
+from tood.data.images.jpeg_scans import jpeg_scans
 from tood.data.images.limit import pixel_limit, too_large
+from tood.data.images.opencv import REDUCTIONS, TELLS_MISSING, decode_everyday, decode_unended
 from tood.data.images.orientation import (
     is_tiff,
     opened_orientation,
@@ -35,34 +38,10 @@ from tood.data.images.orientation import (
 )
 from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet, stored_size
 from tood.data.images.png import pixel_chunks, significant_bits_told
-from tood.errors import ToodError
+from tood.errors import PictureError, ToodError, one_line
 
 ROWS_NEEDED = 0.9
-"""Of a JPEG that lacks its last bytes, the share of its rows that must be there."""
-
-_REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
-# Straight to RGB, where OpenCV (4.11 and newer) can: spares a pass over the pixels.
-_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedImage:
-    """An image and what was found in decoding it.
-
-    Attributes:
-        pixels: [H, W, 3] uint8 RGB.
-        bits: bits of a channel that a file of more than 8 uses; None of a file of 8.
-        rows: of a JPEG that lacks its last bytes, the number of its stored rows that are there; None of a whole file.
-    """
-
-    pixels: NDArray[np.uint8]
-    bits: int | None = None
-    rows: int | None = None
+"""Of a JPEG of which a part is gone, the share of its rows that must be there."""
 
 
 def read_image(
@@ -89,6 +68,7 @@ def decode_image(
     expected_size: tuple[int, int] | None = None,
     reduction: int = 1,
     name: str | None = None,
+    whole: bool = False,
 ) -> DecodedImage:
     """Decode an image.
 
@@ -102,13 +82,14 @@ def decode_image(
         reduction: 2, 4 or 8 decode a JPEG at that part of its size, sides rounded up, with the scaling that libjpeg
             does in its cosine transform: sooner done than all pixels, and free of aliases. Other files come whole.
         name: what to call the image in errors, where `source` is bytes.
+        whole: this file was decoded before, and nothing lacked. To find that of a progressive JPEG takes as long again.
 
     Raises:
         ToodError: missing, empty, truncated, broken, too large or not an image, or not of the expected size.
         ValueError: a reduction that there is not.
     """
-    if reduction not in _REDUCED:
-        raise ValueError(f"reduction is {reduction}: there are {', '.join(map(str, _REDUCED))}")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction is {reduction}: there are {', '.join(map(str, REDUCTIONS))}")
     data, told = _bytes_of(source, name)
     limit = pixel_limit(max_pixels)
     header = _checked_header(data, told, limit)
@@ -116,16 +97,16 @@ def decode_image(
     unlike = expected_size is not None and stored != expected_size
     turn = orientation(data) if exif or unlike else 1
     if expected_size is not None and turned_size(stored, turn) != expected_size:
-        raise ToodError(_size_sentence(told, stored, expected_size))
-    decoded = _decode(without_tiff_orientation(data) if is_tiff(data) else data, header, told, reduction, limit)
+        raise PictureError(told, _size_sentence(stored, expected_size))
+    data = without_tiff_orientation(data) if is_tiff(data) else data
+    decoded = _decode(data, header, told, reduction, limit, whole)
     pixels = decoded.pixels
     shapes = ((header.height, header.width), reduced_shape(header.height, header.width, reduction))
     if pixels.shape[:2] not in shapes:
-        raise ToodError(
-            f"{told}: the file says {header.width}x{header.height} pixels, but holds "
-            f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise PictureError(
+            told, f"the file says {header.width}x{header.height} pixels, but holds {pixels.shape[1]}x{pixels.shape[0]}"
         )
-    return decoded if turn == 1 else DecodedImage(upright(pixels, turn), decoded.bits, decoded.rows)
+    return decoded if turn == 1 else replace(decoded, pixels=upright(pixels, turn))
 
 
 def reduced_shape(height: int, width: int, reduction: int) -> tuple[int, int]:
@@ -216,19 +197,19 @@ def _opened(path: Path, told: str) -> Iterator[BinaryIO]:
         with path.open("rb", buffering=0) as file:
             yield file
     except FileNotFoundError:
-        raise ToodError(f"{told}: no such image file") from None
+        raise PictureError(told, "no such image file") from None
     except IsADirectoryError:
-        raise ToodError(f"{told}: is a folder, not an image") from None
+        raise PictureError(told, "is a folder, not an image") from None
     except ToodError:
         raise
     except (OSError, ValueError) as error:
-        raise ToodError(f"{told}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise PictureError(told, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
 
 def _checked_header(data: bytes, told: str, limit: int) -> ImageHeader:
     header = _header(data, told, limit)
     if header.width < 1 or header.height < 1:
-        raise ToodError(f"{told}: an image of {header.width}x{header.height} pixels holds nothing")
+        raise PictureError(told, f"an image of {header.width}x{header.height} pixels holds nothing")
     if header.width * header.height > limit:
         raise too_large(told, limit, (header.width, header.height))
     return header
@@ -236,14 +217,14 @@ def _checked_header(data: bytes, told: str, limit: int) -> ImageHeader:
 
 def _header(data: bytes, told: str, limit: int) -> ImageHeader:
     if not data:
-        raise ToodError(f"{told}: is empty (zero bytes)")
+        raise PictureError(told, "is empty (zero bytes)")
     return parse_header(data) or _rare_header(BytesIO(data), told, limit)
 
 
 def _header_of(file: BinaryIO, read: Read, told: str) -> ImageHeader:
     """The same of a file that is open."""
     if not read(0, 1):
-        raise ToodError(f"{told}: is empty (zero bytes)")
+        raise PictureError(told, "is empty (zero bytes)")
     header = read_header(read)
     if header is not None:
         return header
@@ -259,33 +240,58 @@ def _rare_header(file: BinaryIO, told: str, limit: int) -> ImageHeader:
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except UnidentifiedImageError:
-        raise ToodError(f"{told}: is not an image, or too broken to be recognised as one") from None
+        raise PictureError(told, what_it_is(_whole(file))) from None
     except DECODE_ERRORS as error:
-        raise ToodError(f"{told}: is not a readable image ({_one_line(error)})") from None
+        raise PictureError(told, f"is not a readable image ({one_line(error)[:200]})") from None
 
 
-def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: int) -> DecodedImage:
+def _whole(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: int, whole: bool) -> DecodedImage:
     """As stored: OpenCV for the whole everyday files, where it is fast; Pillow for the rest, where it is strict."""
-    if ends_well(data[-8:], header):
-        decoded = _decode_png(data, header) if header.kind == "png" else _decode_jpeg(data, header, reduction)
-        if decoded is not None:
-            return decoded
-    try:
-        return _decode_pillow(data, told, limit)
-    except ToodError:
-        cut = decode_cut_jpeg(data, told, limit) if header.kind == "jpeg" else None
-        if cut is None:
-            raise
-    if cut.rows < ROWS_NEEDED * header.height:
-        raise ToodError(f"{told}: the image is truncated: {cut.rows} of its {header.height} rows are there")
-    return DecodedImage(cut.pixels, rows=cut.rows if cut.rows < header.height else None)
+    decoded = None
+    if header.kind == "jpeg":
+        decoded = _decode_jpeg(data, header, told, reduction, limit, whole)
+    elif header.kind == "png" and ends_well(data[-8:], header):
+        decoded = _decode_png(data, header)
+    return _decode_pillow(data, told, limit) if decoded is None else decoded
 
 
-def _decode_jpeg(data: bytes, header: ImageHeader, reduction: int) -> DecodedImage | None:
-    if header.channels == 4:  # CMYK, where Pillow knows Adobe's inverted inks
+def _decode_jpeg(
+    data: bytes, header: ImageHeader, told: str, reduction: int, limit: int, whole: bool
+) -> DecodedImage | None:
+    """A JPEG, as far as it goes; None where Pillow must say what it is.
+
+    OpenCV gets those only that it has nothing to remark on: it prints that, naming no file.
+    """
+    scans = jpeg_scans(data)
+    if scans is None:
         return None
-    pixels = _decode_opencv(data, reduction)
-    return None if pixels is None else DecodedImage(pixels)
+    cmyk = header.channels == 4  # where Pillow knows Adobe's inverted inks
+    if scans.plain and not cmyk and (TELLS_MISSING or whole):
+        # Without its end it is decoded only if nothing lacks before.
+        pixels = decode_unended(data, scans.scans[0].end, reduction)
+        if pixels is not None:
+            return DecodedImage(pixels)
+    elif whole:
+        pixels = None if cmyk else decode_everyday(data, reduction)
+        return None if pixels is None else DecodedImage(pixels)
+    cut = decode_cut_jpeg(data, scans, told, limit)
+    if cut is None:
+        if scans.ended and scans.complete:
+            return None
+        raise PictureError(told, "the image is truncated or broken: not all of its rows are there")
+    if cut.rows < ROWS_NEEDED * header.height:
+        raise PictureError(told, f"the image is truncated: {cut.rows} of its {header.height} rows are there")
+    if cut.rows < header.height:
+        return DecodedImage(cut.pixels, rows=cut.rows)
+    if reduction > 1 and scans.ended and not cmyk:
+        pixels = decode_everyday(data, reduction)
+        return None if pixels is None else DecodedImage(pixels)
+    return DecodedImage(cut.pixels)
 
 
 def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
@@ -293,48 +299,29 @@ def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
     if whole is None:
         return None
     if header.bits <= 8:
-        pixels = _decode_opencv(whole, 1)
+        pixels = decode_everyday(whole)
         return None if pixels is None else DecodedImage(pixels)
     deep = deep_colours(whole, (header.height, header.width))
     if deep is None:
         return None
-    bits = significant_bits(deep, significant_bits_told(data))
-    return DecodedImage(eight_bits(deep, bits), bits)
-
-
-def _decode_opencv(data: bytes, reduction: int) -> NDArray[np.uint8] | None:
-    try:
-        # Spreads grey and palette to three channels, drops alpha.
-        straight = _RGB if reduction == 1 else 0
-        flags = (straight or _REDUCED[reduction]) | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if pixels is None or pixels.ndim != 3:
-            return None
-        rgb: NDArray[np.uint8] = pixels if straight else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    except (cv2.error, MemoryError):
-        return None
-    return rgb
+    return from_sixteen_bits(deep, significant_bits_told(data))
 
 
 def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:
     try:
         with pillow_quiet(limit), Image.open(BytesIO(data)) as image:
             image.load()
-            return DecodedImage(*picture_pixels(image, told, data))
+            return picture_pixels(image, told, data)
     except ToodError:
         raise
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except DECODE_ERRORS as error:
-        raise ToodError(f"{told}: the image is truncated or broken ({_one_line(error)})") from None
+        raise PictureError(told, f"the image is truncated or broken ({one_line(error)[:200]})") from None
 
 
-def _size_sentence(told: str, stored: tuple[int, int], expected: tuple[int, int]) -> str:
-    sentence = f"{told}: is {stored[0]}x{stored[1]} pixels, but its annotations are for {expected[0]}x{expected[1]}"
+def _size_sentence(stored: tuple[int, int], expected: tuple[int, int]) -> str:
+    sentence = f"is {stored[0]}x{stored[1]} pixels, but its annotations are for {expected[0]}x{expected[1]}"
     if stored == expected[::-1]:
         sentence += " (they were perhaps made on the picture turned by an EXIF orientation that it has no more)"
     return sentence
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

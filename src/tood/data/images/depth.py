@@ -8,13 +8,31 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# What sensors have. Of a file that does not say, the least of them that holds its largest value.
-_DEPTHS = (8, 10, 12, 14)
+from tood.data.images.decoded import DecodedImage
+
 _CONTAINER = 16
+# Fewer levels than this are worth telling, where the file has more.
+_FEW_LEVELS = 32
+
+
+def from_sixteen_bits(values: NDArray[np.integer], told: int | None = None) -> DecodedImage:
+    """A picture of 16 bits a channel, of which its file may say how many are used.
+
+    Args:
+        values: [H, W, 3] or, of grey ones, [H, W].
+        told: as for `significant_bits`.
+    """
+    bits = significant_bits(values, told)
+    pixels = eight_bits(values, bits)
+    levels = np.count_nonzero(np.bincount(pixels.ravel(), minlength=256))
+    few = levels < _FEW_LEVELS and levels < len(np.unique(values))
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    return DecodedImage(pixels, bits, levels=int(levels) if few else None)
 
 
 def significant_bits(values: NDArray[np.integer], told: int | None = None) -> int:
-    """How many bits the values of a 16-bit picture use: 8, 10, 12, 14 or 16, or as its file says.
+    """How many bits the values of a 16-bit picture use: the fewest from 8 to 16, or as its file says.
 
     Args:
         values: of all pixels and channels, 0 to 65535.
@@ -23,7 +41,7 @@ def significant_bits(values: NDArray[np.integer], told: int | None = None) -> in
     """
     largest = int(values.max(initial=0))
     if told is None:
-        return next((bits for bits in _DEPTHS if largest < 1 << bits), _CONTAINER)
+        return max(8, largest.bit_length())
     bits = max(told, 8)
     if bits >= _CONTAINER or largest >= 1 << bits or (largest and _is_spread(values, bits)):
         return _CONTAINER

@@ -24,7 +24,7 @@ class ImageHeader:
     Attributes:
         kind: `jpeg`, `png` or `other`.
         width, height: pixels as stored.
-        channels: their number.
+        channels: number of channels in the file.
         bits: of each channel in the file (of those other files that are not looked into: 8).
     """
 

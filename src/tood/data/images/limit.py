@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tood.errors import ToodError
+from tood.errors import PictureError, ToodError
 
 MAX_PIXELS = 200_000_000
 """Larger images are refused before they are decoded (a decompression bomb costs gigabytes of memory)."""
@@ -30,14 +30,16 @@ def pixel_limit(given: int | None = None) -> int:
     return int(plain)
 
 
-def too_large(told: str, limit: int, size: tuple[int, int] | None) -> ToodError:
+def too_large(told: str, limit: int, size: tuple[int, int] | None) -> PictureError:
     """What is said of an image of too many pixels; `size` is its width and height, where they are known."""
     if size is None:
-        return ToodError(
-            f"{told}: has more pixels than the limit of {limit:,}; make it smaller, or, if you trust it, set the "
-            f"environment variable {MAX_PIXELS_VARIABLE} to more"
+        return PictureError(
+            told,
+            f"has more pixels than the limit of {limit:,}; make it smaller, or, if you trust it, set the "
+            f"environment variable {MAX_PIXELS_VARIABLE} to more",
         )
-    return ToodError(
-        f"{told}: {size[0]}x{size[1]} pixels are more than the limit of {limit:,}; make it smaller, or, if you trust "
-        f"it, set the environment variable {MAX_PIXELS_VARIABLE}={size[0] * size[1]}"
+    return PictureError(
+        told,
+        f"{size[0]}x{size[1]} pixels are more than the limit of {limit:,}; make it smaller, or, if you trust "
+        f"it, set the environment variable {MAX_PIXELS_VARIABLE}={size[0] * size[1]}",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +27,7 @@ from tood.data.images.headers import (
     jpeg_segments,
     part_reader,
 )
+from tood.data.images.png import TEXT_CHUNKS, raw_profile
 
 ORIENTATION_TAG = 0x0112
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -40,7 +42,7 @@ def orientation(data: bytes) -> int:
 
 
 def file_orientation(path: Path) -> int:
-    """The same of a file, of which the headers alone are read; 1 too where it cannot be."""
+    """The EXIF orientation of a file, 1 to 8, read from its headers alone; 1 where it has none or is not readable."""
     try:
         with path.open("rb", buffering=0) as file:
             return opened_orientation(file, file_reader(file))
@@ -110,9 +112,9 @@ def opened_orientation(file: BinaryIO, read: Read) -> int:
         if is_tiff(start):
             return _tiff_orientation(read)
         if start.startswith(PNG_SIGNATURE):
-            exif = _chunk(file, len(PNG_SIGNATURE), b"eXIf", "png")
+            exif = _png_exif(file)
         elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-            exif = _chunk(file, 12, b"EXIF", "riff")
+            exif = _webp_exif(file)
         else:
             return 1
         return 1 if exif is None else _exif_orientation(exif)
@@ -166,8 +168,29 @@ def _tiff_orientation_entry(read: Read) -> tuple[int, str] | None:
     return None
 
 
-def _chunk(file: BinaryIO, at: int, wanted: bytes, layout: str) -> bytes | None:
-    """The body of the first chunk of a name in a PNG (`png`) or RIFF (`riff`) file."""
+def _png_exif(file: BinaryIO) -> bytes | None:
+    """The EXIF of a PNG: in a chunk of its own, else in a text, where ImageMagick keeps it."""
+    texts = []
+    for name, at, length in _chunks(file, len(PNG_SIGNATURE), "png"):
+        if name == b"eXIf" or name in TEXT_CHUNKS:
+            file.seek(at)
+            body = file.read(length)
+            if name == b"eXIf":
+                return body
+            texts.append(raw_profile(name, body))
+    return next((exif for exif in texts if exif is not None), None)
+
+
+def _webp_exif(file: BinaryIO) -> bytes | None:
+    for name, at, length in _chunks(file, 12, "riff"):
+        if name == b"EXIF":
+            file.seek(at)
+            return file.read(length)
+    return None
+
+
+def _chunks(file: BinaryIO, at: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name of each chunk of a PNG (`png`) or RIFF (`riff`) file, and where its body begins and how long it is."""
     end = file.seek(0, os.SEEK_END)
     while at + 8 <= end:
         file.seek(at)
@@ -178,10 +201,8 @@ def _chunk(file: BinaryIO, at: int, wanted: bytes, layout: str) -> bytes | None:
         else:
             name, length = head[:4], int.from_bytes(head[4:], "little")
             following = at + 8 + length + length % 2
-        if name == wanted:
-            return file.read(length)
+        yield name, at + 8, length
         at = following
-    return None
 
 
 def picture_orientation(image: Image.Image) -> int:

@@ -8,16 +8,17 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.data.images.depth import eight_bits, significant_bits
+from tood.data.images.decoded import DecodedImage
+from tood.data.images.depth import from_sixteen_bits
 from tood.data.images.orientation import INVERSE, is_tiff, picture_orientation, upright
-from tood.errors import ToodError
+from tood.errors import PictureError
 
 # What Pillow's many decoders raise at broken bytes.
 DECODE_ERRORS = (
@@ -80,8 +81,8 @@ def pillow_quiet(limit: int) -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _quiet.limit
 
 
-def decode_picture(image: Image.Image, told: str, exif: bool) -> tuple[NDArray[np.uint8], int | None]:
-    """Pixels of a Pillow picture that may not be loaded yet, turned or as stored.
+def decode_picture(image: Image.Image, told: str, exif: bool) -> DecodedImage:
+    """A Pillow picture that may not be loaded yet, turned or as stored.
 
     Args:
         image: the picture.
@@ -89,32 +90,27 @@ def decode_picture(image: Image.Image, told: str, exif: bool) -> tuple[NDArray[n
         exif: turn it as its EXIF orientation says. A TIFF is turned by Pillow itself when it is loaded, which is undone
             otherwise; of one that was loaded before, the pixels as stored are not known any more.
 
-    Returns:
-        [H, W, 3] uint8 RGB, and the bits used in a picture of more than 8 (else None).
-
     Raises:
         ToodError: as for `picture_pixels`.
     """
     before = picture_orientation(image)
     image.load()
     after = picture_orientation(image)
-    pixels, bits = picture_pixels(image, told)
+    decoded = picture_pixels(image, told)
     if exif:
-        return upright(pixels, after), bits
-    turned_by_pillow = before != after
-    return (upright(pixels, INVERSE.get(before, before)) if turned_by_pillow else pixels), bits
+        return replace(decoded, pixels=upright(decoded.pixels, after))
+    if before == after:
+        return decoded
+    return replace(decoded, pixels=upright(decoded.pixels, INVERSE.get(before, before)))  # turned by Pillow
 
 
-def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> tuple[NDArray[np.uint8], int | None]:
-    """[H, W, 3] uint8 RGB of a loaded Pillow picture of any mode, as it lies, by the rules of this room.
+def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> DecodedImage:
+    """A loaded Pillow picture of any mode, as it lies, by the rules of this room.
 
     Args:
         image: the picture.
         told: what to call it in errors.
         data: the file that it came from, if it is at hand: Pillow drops the low bits of 16-bit colours.
-
-    Returns:
-        The pixels, and the bits used in a picture of more than 8 (else None).
 
     Raises:
         ToodError: pixels that are floating-point numbers, or whole numbers of more than 16 bits.
@@ -122,23 +118,21 @@ def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> tuple[ND
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)  # [H, W], 16 bits
         if deep.min() < 0 or deep.max() > 0xFFFF:
-            raise ToodError(f"{told}: holds 32-bit whole numbers a pixel; save it with 8 or 16 bits")
-        bits = significant_bits(deep, _bits_told(image))
-        return np.repeat(eight_bits(deep, bits)[:, :, None], 3, axis=2), bits
+            raise PictureError(told, "holds 32-bit whole numbers a pixel; save it with 8 or 16 bits")
+        return from_sixteen_bits(deep, _bits_told(image))
     if image.mode == "F":
-        raise ToodError(f"{told}: holds floating-point pixels; save it with 8 or 16 bits a channel")
+        raise PictureError(told, "holds floating-point pixels; save it with 8 or 16 bits a channel")
     colours = _deep_tiff_colours(image, data)
     if colours is not None:
-        bits = significant_bits(colours, _bits_told(image))
-        return eight_bits(colours, bits), bits
+        return from_sixteen_bits(colours, _bits_told(image))
     if image.mode in ("P", "PA"):
         # By way of RGBA, as Pillow asks for: a palette may have transparent entries.
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "RGBa", "RGBX"):
-        return np.ascontiguousarray(np.asarray(image)[:, :, :3]), None
+        return DecodedImage(np.ascontiguousarray(np.asarray(image)[:, :, :3]))
     if image.mode in ("LA", "La"):
-        return np.repeat(np.asarray(image)[:, :, :1], 3, axis=2), None
-    return np.array(image.convert("RGB")), None
+        return DecodedImage(np.repeat(np.asarray(image)[:, :, :1], 3, axis=2))
+    return DecodedImage(np.array(image.convert("RGB")))
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:

@@ -9,6 +9,37 @@ import zlib
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _SIGNATURE_BYTES = 8
 
+TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_PROFILE_KEY = b"Raw profile type exif"
+# A JPEG has room for 64 KiB of EXIF: twice that in hexadecimal digits, and line ends.
+_LONGEST_TEXT = 1 << 18
+
+
+def raw_profile(name: bytes, body: bytes) -> bytes | None:
+    """The EXIF in a text chunk, as ImageMagick writes it in hexadecimal digits; None of any other text.
+
+    Args:
+        name: of the chunk, one of `TEXT_CHUNKS`.
+        body: what is in it.
+    """
+    key, _, text = body.partition(b"\0")
+    if key != _PROFILE_KEY:
+        return None
+    packed = name == b"zTXt"
+    if packed:
+        text = text[1:]
+    elif name == b"iTXt":
+        packed = text[:1] == b"\1"
+        # A language and a translated key come before the text.
+        text = text[2:].split(b"\0", 2)[-1]
+    try:
+        if packed:
+            text = zlib.decompressobj().decompress(text, _LONGEST_TEXT)
+        # An empty line, the word `exif` and the number of bytes come before the digits.
+        return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    except (zlib.error, ValueError):
+        return None
+
 
 def pixel_chunks(data: bytes) -> bytes | None:
     """A PNG file with the chunks alone that its pixels need; None if one of those is damaged.

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from tood.errors import ToodError
+from tood.errors import SettingError, ToodError
 from tood.input import InputConfig
 
 
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ToodError(f"{name} is {value}: give a number from 0 to 1")
+        raise SettingError(name, f"is {value}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class FitStep:
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
-            raise ToodError(f"fit.size is {self.size}: give (short, long) in pixels, both at least 1")
+            raise SettingError("fit.size", f"is {self.size}: give (short, long) in pixels, both at least 1")
         if self.shortest is not None and not 1 <= self.shortest <= (self.size or (self.shortest,))[0]:
-            raise ToodError(f"fit.shortest is {self.shortest}: give pixels, 1 to the short side of {self.size}")
+            raise SettingError("fit.shortest", f"is {self.shortest}: give pixels, 1 to the short side of {self.size}")
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class CanvasStep:
     def __post_init__(self) -> None:
         _share("canvas.min_visible", self.min_visible)
         if self.side < 1:
-            raise ToodError(f"canvas.side is {self.side}: give pixels, at least 1")
+            raise SettingError("canvas.side", f"is {self.side}: give pixels, at least 1")
         if self.sides and min(self.sides) < 1:
-            raise ToodError(f"canvas.sides is {self.sides}: give sides in pixels, each at least 1")
+            raise SettingError("canvas.sides", f"is {self.sides}: give sides in pixels, each at least 1")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise ToodError(f"canvas.scale is {self.scale}: give (smallest, largest), both above 0")
+            raise SettingError("canvas.scale", f"is {self.scale}: give (smallest, largest), both above 0")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class PhotometricStep:
     def __post_init__(self) -> None:
         _share("photometric.until", self.until)
         if self.strength < 0:
-            raise ToodError(f"photometric.strength is {self.strength}: give 0 for none, 1 for the usual")
+            raise SettingError("photometric.strength", f"is {self.strength}: give 0 for none, 1 for the usual")
 
 
 AugmentStep: TypeAlias = FitStep | CanvasStep | MosaicStep | FlipStep | PhotometricStep
@@ -150,9 +150,9 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         sizes = [step.kind for step in self.steps if isinstance(step, FitStep | CanvasStep)]
         if len(sizes) > 1:
-            raise ToodError(f"augment.steps has {' and '.join(sizes)}: one step decides the size of the images")
+            raise SettingError("augment.steps", f"has {' and '.join(sizes)}: one step decides the size of the images")
         if self.find(MosaicStep) and not self.find(CanvasStep):
-            raise ToodError("augment.steps has a mosaic, which needs a canvas: add a step of that kind")
+            raise SettingError("augment.steps", "has a mosaic, which needs a canvas: add a step of that kind")
 
     def find(self, kind: type[StepT]) -> StepT | None:
         """The first step of a kind, if there is one."""

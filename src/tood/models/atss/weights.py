@@ -13,6 +13,7 @@ from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
 
 LAYOUTS = ("mmdet",)
+FRAMEWORK_TYPES = ("ATSSHead", "ATSS")
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 _HEAD: tuple[tuple[str, str], ...] = (

@@ -99,6 +99,10 @@ class FamilyWeights(Protocol[ConfigT_co]):
         """Layouts that the family is published in, the usual one first."""
 
     @property
+    def FRAMEWORK_TYPES(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
+        """Classes of its head, and of its whole network, in training frameworks' configurations."""
+
+    @property
     def CLASSIFIER(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
         """Our names of the tensors that have one entry a class."""
 

@@ -18,6 +18,7 @@ from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
 
 LAYOUTS = ("original", "mmdet")
+FRAMEWORK_TYPES = ("TOODHead", "TOOD")
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 _HEAD: tuple[tuple[str, str], ...] = (

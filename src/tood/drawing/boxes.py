@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from tood.plots.bidi import isolated
-from tood.plots.palette import RGB, class_colour, text_colour
-from tood.plots.text import draw_text, names_to_draw, text_width
-from tood.structures import Detections
+from tood.drawing.bidi import isolated
+from tood.drawing.palette import RGB, class_colour, text_colour
+from tood.drawing.text import draw_text, names_to_draw, text_width
 
 # Beyond so many boxes captions would hide the image.
 MAX_CAPTIONS = 200
@@ -22,30 +20,38 @@ MAX_CAPTIONS = 200
 SMALLEST_LETTERS = 9
 
 
-def draw_detections(
-    image: NDArray[np.uint8], detections: Detections, *, show_scores: bool = True, show_names: bool = True
+def draw_named_boxes(
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.floating[Any]],
+    scores: Sequence[float],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    show_scores: bool = True,
+    show_names: bool = True,
 ) -> NDArray[np.uint8]:
-    """The image with each detection's box, name and score in per cent.
+    """The image with boxes in the colours of their classes, captioned with name and score in per cent.
 
     A name for whose letters the system has no font is shown as the class's number, `class 3`, and told once.
 
     Args:
         image: [H, W, 3] uint8 RGB; it stays as it is.
-        detections: boxes in pixels of this image, best first: the best lie on top.
+        boxes: [K, 4] x1 y1 x2 y2 in pixels of the image, best first: the best lie on top.
+        scores: one for each box, 0..1.
+        labels: one for each box, index into `class_names`; one beyond them is shown as the number that it is.
+        class_names: of all classes.
         show_scores, show_names: what the captions say.
 
     Returns:
         [H, W, 3] uint8 RGB.
     """
-    scores = detections.scores.tolist()
-    class_names = names_to_draw(tuple(detections.class_names))
-    names = replace(detections, class_names=class_names).names
+    drawn = names_to_draw(tuple(class_names))
+    names = [drawn[label] if label < len(drawn) else str(label) for label in labels]
     captions = [
         " ".join(([isolated(name)] if show_names else []) + ([f"{100 * score:.0f}%"] if show_scores else []))
         for name, score in zip(names, scores, strict=True)
     ]
-    boxes = detections.boxes.cpu().numpy()
-    return draw_boxes(image, boxes, [class_colour(label) for label in detections.labels.tolist()], captions)
+    return draw_boxes(image, boxes, [class_colour(label) for label in labels], captions)
 
 
 def draw_boxes(

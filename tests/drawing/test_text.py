@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dataset_files import box_row, coco, image_row, write_coco_folder
-from plots.fonts import forget, layout, only_fonts, write_font
+from drawing.fonts import forget, layout, only_fonts, write_font
 from tood.data import dataset_stats, load_dataset
+from tood.drawing.bidi import isolated, joined, visual_text
+from tood.drawing.fonts import VARIABLE, own_typeface, typeface_of
+from tood.drawing.text import draw_text, drawable, names_to_draw, text_width, undrawable
 from tood.plots import (
     SheetRow,
     class_colour,
@@ -25,9 +28,6 @@ from tood.plots import (
     draw_detections,
     training_curves,
 )
-from tood.plots.bidi import isolated, joined, visual_text
-from tood.plots.fonts import VARIABLE, own_typeface, typeface_of
-from tood.plots.text import draw_text, drawable, names_to_draw, text_width, undrawable
 from tood.structures import Detections
 
 SCRIPTS = {"Chinese": "犬", "Japanese": "いぬ", "Korean": "개", "Arabic": "كلب", "emoji": "🐕‍🦺", "Devanagari": "कुत्ता"}

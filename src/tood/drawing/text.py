@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tood.plots.bidi import Run, joined, reversed_letters, visual_runs, visual_text
-from tood.plots.fonts import ADVICE, Typeface, own_typeface, shapes_letters, typeface_of
+from tood.drawing.bidi import Run, joined, reversed_letters, visual_runs, visual_text
+from tood.drawing.fonts import ADVICE, Typeface, own_typeface, shapes_letters, typeface_of
 
 _log = logging.getLogger(__name__)
 

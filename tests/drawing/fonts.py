@@ -10,7 +10,7 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from tood.plots import fonts, text
+from tood.drawing import fonts, text
 
 EM = 1000
 

@@ -1,0 +1,26 @@
+"""What may be chosen in several rooms and on the command line, which lists it without importing any of them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+Exif = Literal["auto", "stored", "turned"]
+"""What the labels of pictures with an EXIF orientation were made on: the pixels as stored, or the turned picture."""
+
+PredictionPrecision = Literal["auto", "fp32", "bf16"]
+"""What a network computes in when it predicts."""
+
+TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+"""What a network computes in when it learns."""
+
+DatasetFormat = Literal["coco", "yolo", "voc"]
+"""The dataset formats that are written."""
+
+
+class ImageTransfer(str, Enum):
+    """How image files get into a new folder: hard links (copies where that cannot be), copies, or symlinks."""
+
+    HARDLINK = "hardlink"
+    COPY = "copy"
+    SYMLINK = "symlink"

@@ -1,0 +1,39 @@
+"""What a run is about to do, in words."""
+
+from __future__ import annotations
+
+from tood.machine import busy_advice
+from tood.models import AnyDetector
+from tood.precision import ChosenPrecision
+from tood.training.loop import Trainer
+from tood.training.progress import TrainingDisplay
+
+
+def say_plan(
+    display: TrainingDisplay, trainer: Trainer, model: AnyDetector, start: str, precision: ChosenPrecision
+) -> None:
+    """Says model, starting weights, recipe, batch, rate and device, before the first step."""
+    config, size = trainer.config, model.config.input
+    everything = sum(p.numel() for p in model.parameters())
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    processes = trainer.processes.count
+    display.say(
+        f"model: {config.name}, {everything:,} parameters ({learning:,} learn), input {size.short} x {size.long}"
+    )
+    display.say(f"weights: {start}")
+    images, accumulation = config.batches(processes)
+    batch = f"batch {images}"
+    batch += f" x {accumulation} accumulated" if accumulation > 1 else ""
+    batch += f" x {processes} processes" if processes > 1 else ""
+    batch += f" = {trainer.learner.images_per_step} images a step" if accumulation * processes > 1 else ""
+    rate = f"peak rate {trainer.learner.peak_rate:.3g}"
+    if trainer.learner.peak_rate != config.optimizer.lr:
+        rate += f" ({config.optimizer.lr:g} is for {config.optimizer.lr_batch} images a step, scaled linearly)"
+    display.say(
+        f"recipe: {config.recipe}, {config.length}, {config.optimizer.kind}, {config.schedule.kind} schedule, "
+        f"{batch}, {rate}"
+    )
+    computes = f"{trainer.accelerator.device}, precision {precision.name} ({precision.why})"
+    display.say(f"device: {computes}; files: {trainer.out}")
+    if advice := busy_advice():
+        display.say(advice)
