@@ -21,6 +21,11 @@ from tood.errors import SharedError, ToodError
 T = TypeVar("T")
 
 
+def speaks() -> bool:
+    """Whether this process, of those that were launched together, is the one to say what all of them meet alike."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes of a run, seen from one of them; alone by default. All of them call each method here at once.

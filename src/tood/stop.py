@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -42,6 +45,9 @@ class StopSignal:
 
     def __init__(self, echo: float = 0.0) -> None:
         self.number, self.echo, self._first = 0, echo, 0.0
+        self._patience: float | None = None
+        self._timer: threading.Timer | None = None
+        self._impatient = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -62,9 +68,43 @@ class StopSignal:
         if self.number:
             raise StoppedError(self.number, told)
 
+    @contextmanager
+    def waiting(self, seconds: float) -> Iterator[None]:
+        """In here one signal is enough: KeyboardInterrupt is raised so many seconds after it, if this still lasts."""
+        self._patience = seconds
+        if self.number:
+            self._lose_patience_later()
+        try:
+            yield
+        finally:
+            self._patience = None
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def _lose_patience_later(self) -> None:
+        assert self._patience is not None
+        self._timer = threading.Timer(self._patience, self._lose_patience)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _remember(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
+        if self._impatient:
+            self._impatient = False
+            if self._patience is not None:
+                raise KeyboardInterrupt
+            return
         if not self.number or (self.number == HANG_UP and number != HANG_UP):
             self.number, self._first = number, now
+            if self._patience is not None and self._timer is None:
+                self._lose_patience_later()
         elif number != HANG_UP and now - self._first >= self.echo:
             raise KeyboardInterrupt
+
+    def _lose_patience(self) -> None:
+        self._impatient = True
+        if hasattr(signal, "pthread_kill"):  # which ends a wait for another thread
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            _thread.interrupt_main()

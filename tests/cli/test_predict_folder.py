@@ -8,13 +8,14 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -552,3 +553,55 @@ def test_no_file_that_it_did_not_write_ever_changes_or_goes(
                     place.symlink_to(other)
             elif action == "drop" and os.path.lexists(place):
                 place.unlink()
+
+
+class Trickle(BaseHTTPRequestHandler):
+    """One whole picture; the others come a byte a second."""
+
+    content = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        whole = self.path == "/whole.png"
+        self.send_header("Content-Length", str(len(self.content) if whole else 100_000))
+        self.end_headers()
+        with suppress(OSError):
+            if whole:
+                self.wfile.write(self.content)
+            while not whole:
+                self.wfile.write(b"x")
+                self.server.trickles.set()  # type: ignore[attr-defined]
+                time.sleep(1)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_ctrl_c_ends_a_download_that_trickles(weights: Path, tmp_path: Path) -> None:
+    Trickle.content = photo(tmp_path / "a.png").read_bytes()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
+    server.daemon_threads = True
+    server.trickles = Event()  # type: ignore[attr-defined]
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    command = ["predict", f"{address}/whole.png", f"{address}/slow.png", "--model", str(weights), "--out", "out"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "tood", *command, "--device", "cpu", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "whole.png" in process.stdout.readline()
+        assert server.trickles.wait(60)  # type: ignore[attr-defined]
+        time.sleep(1)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=120)
+    server.shutdown()
+    server.server_close()
+    assert time.monotonic() - begin < 60
+    assert process.returncode == 130, told
+    assert "1 picture of 2 done: out" in out
+    assert told.endswith("tood: stopped; the same command with --resume does the rest\n")

@@ -133,8 +133,10 @@ def test_loading_tells_once_with_a_count(
     for epoch in range(2):
         loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
         assert sum(len(batch) for batch in loader) == 4
+        dataset.picture_notes.tell()
     for _ in range(2):
         assert sum(len(batch) for batch in eval_loader(dataset, (64, 64), 2, workers)) == 4
+        dataset.picture_notes.tell()
     (record,) = caplog.records
     assert "3 pictures, such as" in record.getMessage()
     assert "1.jpg: the end of the file is missing or damaged" in record.getMessage()

@@ -91,25 +91,52 @@ def test_pillow_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
     assert not recwarn.list
 
 
-def test_pillow_s_own_settings_are_as_before() -> None:
+def test_pillow_s_own_limit_is_as_before() -> None:
+    with pillow_quiet(10):
+        pass  # the filter stays
     before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
-    ready = threading.Barrier(4)
+    ready = threading.Barrier(4, timeout=60)
+    found: list[int | None] = []
+    errors: list[BaseException] = []
 
     def inside() -> None:
-        for _ in range(50):
-            ready.wait()
-            with pillow_quiet(1000):
-                assert Image.MAX_IMAGE_PIXELS == 500
+        try:
+            for _ in range(50):
                 ready.wait()
+                with pillow_quiet(1000):
+                    found.append(Image.MAX_IMAGE_PIXELS)
+                    ready.wait()
+        except BaseException as error:
+            errors.append(error)
+            ready.abort()
 
     threads = [threading.Thread(target=inside) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    assert not errors
+    assert found == [500] * 200
     with pytest.raises(KeyError), pillow_quiet(10):
         raise KeyError
     assert (before, filters) == (Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+
+
+def test_warnings_of_other_modules_are_shown_once_a_place_as_python_does() -> None:
+    code = """
+import warnings
+from io import BytesIO
+from PIL import Image
+from tood.data import read_image
+out = BytesIO()
+Image.new("RGB", (8, 8)).save(out, "WEBP")
+def say(): warnings.warn("once a place")
+for _ in range(5):
+    read_image(out.getvalue())
+    say()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("once a place") == 1 + done.stderr.count("def say")
 
 
 KINDS = ["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "ICO"]

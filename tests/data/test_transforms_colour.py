@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from data.loaders import small_model
 from tood.configuration import apply_overrides, from_dict
+from tood.data.dataset import ImageRecord
+from tood.data.image_cache import cached_shapes
+from tood.data.reading import WHOLE, ImageReader
 from tood.data.transforms import (
     AugmentConfig,
     AugmentStep,
@@ -29,7 +36,7 @@ from tood.data.transforms import (
 )
 from tood.data.transforms.colour import colour_matrix
 from tood.errors import ToodError
-from tood.input import InputConfig
+from tood.input import Fit, InputConfig, prepare
 
 
 def sample_of(height: int = 48, width: int = 64) -> Sample:
@@ -217,7 +224,42 @@ def test_keys_of_before_there_were_steps() -> None:
 @given(height=st.integers(1, 2000), width=st.integers(1, 2000))
 def test_largest_scale_bounds_what_training_asks_for(height: int, width: int) -> None:
     expected = pytest.approx(min(1333 / max(height, width), 800 / min(height, width)))
-    assert AugmentConfig().largest_scale(height, width, (800, 1333)) == expected
-    assert AugmentConfig((FitStep((800, 1333)),)).largest_scale(height, width, (1, 1)) == expected
+    assert AugmentConfig().largest_scale(height, width, InputConfig(800, 1333)) == expected
+    assert AugmentConfig((FitStep((800, 1333)),)).largest_scale(height, width, InputConfig(1, 1)) == expected
     jittered = AugmentConfig((CanvasStep(64, (64, 96), (0.7, 1.5)),))
-    assert jittered.largest_scale(height, width, (1, 1)) == pytest.approx(96 / max(height, width) * 1.5)
+    assert jittered.largest_scale(height, width, InputConfig(1, 1)) == pytest.approx(96 / max(height, width) * 1.5)
+
+
+@given(height=st.integers(1, 4000), width=st.integers(1, 4000), fit=st.sampled_from(get_args(Fit)))
+def test_no_axis_is_scaled_by_more_than_the_largest_scale(height: int, width: int, fit: Fit) -> None:
+    for augment, limits in (
+        (AugmentConfig(), InputConfig(800, 1333, fit=fit)),
+        (AugmentConfig((FitStep((64, 96)),)), InputConfig(64, 96, fit=fit)),
+        (AugmentConfig((FitStep((64, 96), shortest=32),)), InputConfig(64, 96, fit=fit)),
+    ):
+        largest = augment.largest_scale(height, width, limits)
+        # Half a pixel of rounding, and a side of one pixel, which is the least.
+        sides = [
+            (scaled, side)
+            for scaled, side in zip(limits.geometry(height, width).scaled, (height, width), strict=True)
+            if scaled > 1
+        ]
+        assert max((scaled - 0.5) / side for scaled, side in sides) <= largest * (1 + 1e-9)
+        assert largest <= max((scaled + 0.5) / side for scaled, side in sides)
+
+
+def test_stretched_pictures_are_not_decoded_at_less_than_is_wanted(tmp_path: Path) -> None:
+    """4000 x 500 becomes 1333 x 800: each row is needed."""
+    stripes = np.repeat((np.arange(500) % 2 * 255).astype(np.uint8)[:, None], 4000, axis=1)
+    Image.fromarray(np.stack([stripes] * 3, axis=2)).save(tmp_path / "x.jpg", quality=98)
+    empty = np.zeros(0)
+    record = ImageRecord(
+        1, tmp_path / "x.jpg", 4000, 500, np.zeros((0, 4), np.float32), empty.astype(int), empty > 0, empty, empty
+    )
+    stretched = InputConfig(800, 1333, fit="stretch")
+    scale = partial(AugmentConfig().largest_scale, input=stretched)
+    assert ImageReader(scale).reduction(record) == 1
+    assert ImageReader(partial(AugmentConfig().largest_scale, input=InputConfig(800, 1333))).reduction(record) == 2
+    assert cached_shapes([record], scale, 1, ImageReader(scale)) == [(500, 4000)]
+    read = ImageReader(scale)(record)
+    np.testing.assert_allclose(prepare(read, stretched)[0].std(), prepare(WHOLE(record), stretched)[0].std(), rtol=0.01)

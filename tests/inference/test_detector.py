@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
 import time
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from bright_square import BrightRectangle, picture, save_picture
+from tood.data.images import DecodedImage
 from tood.errors import ToodError
 from tood.inference import Detector, SourceConfig
 from tood.inference.sources import expand
@@ -158,6 +160,79 @@ def test_stream_reads_one_batch_ahead_at_most() -> None:
     assert result.image is None
     with pytest.raises(ValueError, match="keep_image"):
         result.plot()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_one_array_filled_anew_gives_each_frame_its_own_result(batch_size: int) -> None:
+    """As a camera gives them."""
+    boxes = [(20 * i, 10, 20 * i + 90, 90) for i in range(8)]
+    frames = [picture(200, 300, box) for box in boxes]
+
+    def camera() -> Iterator[np.ndarray]:
+        buffer = np.empty_like(frames[0])
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+        buffer[:] = 0
+
+    results = list(detector().stream(camera(), batch_size=batch_size, keep_image=True))
+    for result, frame, box in zip(results, frames, boxes, strict=True):
+        assert found(result, box)
+        np.testing.assert_array_equal(result.image, frame)
+
+
+def test_pictures_may_be_closed_or_changed_when_the_next_is_asked_for(tmp_path: Path) -> None:
+    boxes = [(20 * i, 10, 20 * i + 90, 90) for i in range(6)]
+    for i, box in enumerate(boxes):
+        save_picture(tmp_path / f"{i}.png", picture(200, 300, box))
+
+    def opened() -> Iterator[Image.Image]:
+        for i in range(len(boxes)):
+            with Image.open(tmp_path / f"{i}.png") as image:
+                yield image
+
+    def pasted() -> Iterator[Image.Image]:
+        canvas = Image.new("RGB", (300, 200))
+        for box in boxes:
+            canvas.paste(Image.fromarray(picture(200, 300, box)))
+            yield canvas
+
+    for pictures in (opened, pasted):
+        results = list(detector().stream(pictures()))
+        assert len(results) == len(boxes)
+        assert all(found(result, box) for result, box in zip(results, boxes, strict=True))
+
+
+def test_a_picture_that_cannot_be_loaded_is_reported_in_its_turn(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.fromarray(IMAGE).save(out, "jpeg")
+    broken = out.getvalue()[:-800]
+    names: list[str] = []
+    sources = [IMAGE, Image.open(io.BytesIO(broken)), Image.fromarray(IMAGE)]
+    results = list(detector().stream(sources, on_error=lambda name, _: names.append(name)))
+    assert all(map(found, results))
+    assert (len(results), names) == (2, ["image from PIL"])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_two_batches_are_in_memory_at_most(batch_size: int) -> None:
+    data, most = png(IMAGE), 0
+
+    def count() -> int:
+        return sum(type(thing) is DecodedImage for thing in gc.get_objects())
+
+    before = count()
+
+    def images() -> Iterator[bytes]:
+        nonlocal most
+        for _ in range(6 * batch_size):
+            most = max(most, count() - before)
+            yield data
+
+    for _ in detector().stream(images(), batch_size=batch_size):
+        time.sleep(0.02)  # what may be read meanwhile is
+        most = max(most, count() - before)
+    assert batch_size < most <= 2 * batch_size
 
 
 def test_an_image_that_cannot_be_read_is_reported_and_left_out(tmp_path: Path) -> None:

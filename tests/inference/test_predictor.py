@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -71,6 +73,23 @@ def test_no_more_is_read_than_may_wait() -> None:
     assert len(read) <= 4
     results.close()
     assert len(read) <= 5
+
+
+def test_what_nobody_waits_for_holds_up_neither_the_caller_nor_the_end_of_the_program() -> None:
+    code = """
+import threading, time
+from tood.inference import read_ahead
+results = read_ahead(range(3), lambda item: threading.Event().wait(300), ahead=2)
+result = next(results)
+begin = time.monotonic()
+results.close()
+print(time.monotonic() - begin)
+"""
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
+    assert float(done.stdout) < 10
+    assert time.monotonic() - begin < 200
+    assert not done.stderr
 
 
 def test_an_error_is_raised_in_its_turn() -> None:

@@ -107,6 +107,21 @@ def test_published_recipes_draw_the_short_side() -> None:
     assert found.mean_small == pytest.approx((91 - 50) / 100, abs=0.02)
 
 
+def test_stretched_pictures_have_a_scale_for_each_axis() -> None:
+    """400 x 100 becomes 100 x 50: half as wide as it is tall, against a quarter of both."""
+    boxes = [[(100, 50, 9, 2.5)], [(100, 50, 3, 9)], [(100, 50, 9, 1.5)]]
+    dataset = dataset_of([(400, 100)] * 3, boxes)  # type: ignore[arg-type]
+    augment, limits = AugmentConfig((FitStep((50, 100)),)), InputConfig(50, 100)
+    kept = ObjectSizes.of(dataset).too_small(augment, limits)
+    assert kept.tolist() == [1, 1, 1]
+    stretched = replace(limits, fit="stretch")
+    assert ObjectSizes.of(dataset).too_small(augment, stretched).tolist() == [0, 1, 1]
+    drawn_side = AugmentConfig((FitStep((50, 100), shortest=25),))
+    assert ObjectSizes.of(dataset).too_small(drawn_side, stretched).tolist() == [pytest.approx(0.6), 1, 1]
+    standing = dataset_of([(100, 400)], [[(50, 100, 2.5, 9)]])
+    assert ObjectSizes.of(standing).too_small(augment, stretched).tolist() == [0]
+
+
 def small_objects(root: Path, width: int, height: int, side: float, count: int = 4, **more: Any) -> Path:
     """Pictures of this size with ten square objects each, none near the border, in train and val."""
     images, rows = [], []

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -311,3 +312,29 @@ def test_a_rate_of_one_s_own_keeps_the_images_of_a_step(tmp_path: Path) -> None:
     assert "batch 2 x 8 accumulated = 16 images a step, peak rate 0.005 " in text
     assert "batch 2 x 8 accumulated = 16 images a step, peak rate 0.01 " in " ".join(scaled.output.split())
     assert [read_checkpoint(tmp_path / name)["position"]["step"] for name in ("own", "scaled")] == [1, 1]
+
+
+def signalled_while_waiting(stop: StopSignal, number: int, never: threading.Event) -> None:
+    with stop.waiting(0.3):
+        begin = time.monotonic()
+        signal.raise_signal(number)  # which does not raise at once
+        assert time.monotonic() - begin < 0.3
+        never.wait(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_ends_what_is_waited_for_in_vain(number: int) -> None:
+    never = threading.Event()
+    with StopSignal() as stop:
+        with pytest.raises(KeyboardInterrupt):
+            signalled_while_waiting(stop, number, never)
+        assert stop.number == number
+        # What comes within its time after the signal is not disturbed, now or later.
+        for _ in range(3):
+            with stop.waiting(0.3):
+                time.sleep(0.01)
+        time.sleep(0.5)
+        begin = time.monotonic()
+        with pytest.raises(KeyboardInterrupt), stop.waiting(0.1):
+            never.wait(60)
+        assert time.monotonic() - begin < 30

@@ -62,7 +62,9 @@ class Commands(TyperGroup):
 def _speaks(error: ToodError) -> bool:
     """Whether this process, of those that torchrun started, is the one to say it."""
     if isinstance(error, SharedError):
-        return os.environ.get("RANK", "0") == "0"
+        from tood.processes import speaks
+
+        return speaks()
     # Met before they could speak to each other: by all on this machine alike. Met later: by this one alone.
     joined = "torch" in sys.modules and sys.modules["torch"].distributed.is_initialized()
     return joined or os.environ.get("LOCAL_RANK", "0") == "0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tood.manifest import Manifest
     from tood.stop import StopSignal
     from tood.structures import Detections
+
+# Seconds that a picture which is under way gets after Ctrl-C.
+_PATIENCE = 3.0
 
 
 def predict(
@@ -125,12 +128,15 @@ def predict(
     begun = PredictionFolder(out, names, settings, outputs, batch_size, resume=resume, writes=kept)
     with StopSignal() as stop, begun as folder:
         _say_start(folder, resume)
-        to_do = deque(images[number] for number in folder.to_do)
-        wanted = _until_stopped(to_do, stop)
-        for result in _run(detector, wanted, len(to_do), batch_size, failures):
+        to_do = [images[number] for number in folder.to_do]
+        wanted = (image for image in to_do if not stop.number)
+        failed_before, answered = len(failures), 0
+        results = _run(detector, wanted, len(to_do), batch_size, failures)
+        while (result := _next(results, stop)) is not None:
+            answered += 1
             if kept:
                 folder.add(result, _drawn(result) if save_images else None)
-        folder.complete = not to_do
+        folder.complete = answered + len(failures) - failed_before == len(to_do)
     done = folder.done
     if done and kept:
         told = f"{done:,} {'picture' if done == 1 else 'pictures'}"
@@ -185,12 +191,6 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
     return taken
 
 
-def _until_stopped(to_do: deque[Any], stop: StopSignal) -> Iterator[Any]:
-    """The images, each taken out of those to do, until a signal comes."""
-    while to_do and not stop.number:
-        yield to_do.popleft()
-
-
 def _say_start(folder: PredictionFolder, resume: bool) -> None:
     if resume:
         typer.echo(f"{folder.done:,} done before" if folder.done else "nothing to resume: from the start", err=True)
@@ -223,6 +223,15 @@ def _run(
             if not many:
                 typer.echo(f"{result.path}: {_summary(result)}")
             yield result
+
+
+def _next(results: Iterator[Detections], stop: StopSignal) -> Detections | None:
+    """The next result; None after the last one, and where it does not come soon after the person wants to stop."""
+    try:
+        with stop.waiting(_PATIENCE):
+            return next(results, None)
+    except KeyboardInterrupt:
+        return None
 
 
 def _summary(result: Detections) -> str:

@@ -101,7 +101,7 @@ def bench_loading(
         raise ToodError("give at least one image, and at least one a batch")
     picked = np.linspace(0, len(dataset.images) - 1, min(images, len(dataset.images))).astype(int)
     part = replace(dataset, images=tuple(dataset.images[index] for index in picked.tolist()))
-    scaling = ImageReader(partial(augment.largest_scale, limits=(input.short, input.long)))
+    scaling = ImageReader(partial(augment.largest_scale, input=input))
     loading = TrainImages(part.images, augment, input, 0, read=scaling if data.scaled_jpeg else WHOLE)
     with _one_thread():
         seconds = np.minimum(*(_stages(loading, epoch, batch_size, Collate(input)) for epoch in (0, 1)))

@@ -43,6 +43,7 @@ class ImageRecord:
         file_name: name inside the split's image folder, with sub-folders; empty means `path.name`.
         turned: whether the picture is to be turned as its EXIF orientation says, because its labels were made so.
         size_from_file: whether width and height are of the file's header, as the labels tell none.
+        orientation: of the file's EXIF, 1 to 8, where its header was read for its size; None if it was not.
     """
 
     id: int
@@ -57,6 +58,7 @@ class ImageRecord:
     file_name: str = ""
     turned: bool = False
     size_from_file: bool = False
+    orientation: int | None = None
 
     @property
     def name(self) -> str:

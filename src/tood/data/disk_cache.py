@@ -15,6 +15,7 @@ from tood.data.dataset import ImageRecord
 from tood.data.image_cache import cached_shapes, fitted, pixel_bytes
 from tood.data.reading import WHOLE, ImageReader
 from tood.errors import ToodError
+from tood.processes import speaks
 from tood.whole_file import whole_file
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class DiskCache:
         self.shapes = cached_shapes(images, largest_scale, limit, read)
         ends = np.cumsum([pixel_bytes(shape) + _HEADER_BYTES for shape in self.shapes])
         self.kept = int(np.searchsorted(ends, limit, side="right"))
-        if self.kept < len(images):
+        if self.kept < len(images) and speaks():
             log.warning(
                 "%s holds the first %d of %d images within %.1f GB: the others are decoded each time",
                 self.folder,

@@ -151,7 +151,9 @@ def _orientations(images: Sequence[ImageRecord], look: bool) -> dict[int, int]:
     found = {index: file_orientation(images[index].path) for index in first}
     if len(first) < len(sized) and any(value != 1 for value in found.values()):
         found |= {index: file_orientation(images[index].path) for index in sized if index not in found}
-    found |= {index: file_orientation(image.path) for index, image in enumerate(images) if image.size_from_file}
+    for index, image in enumerate(images):
+        if image.size_from_file:
+            found[index] = file_orientation(image.path) if image.orientation is None else image.orientation
     return {index: value for index, value in found.items() if value != 1}
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tood.file_identity import file_identity
+from tood.file_identity import FileIdentity, file_identity
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
@@ -193,6 +193,28 @@ def _folders(top: Path, depth: int | None = None) -> Iterator[tuple[_Folder, lis
                 (waiting.append if entry.is_symlink() else waiting.appendleft)(inner)
 
 
+def may_hold(place: Path, identities: Set[FileIdentity]) -> bool:
+    """Whether a folder may lead to one of these files, told by a listing alone: for sure where this says no.
+
+    Where there are links it may, and so may what is no folder.
+    """
+    numbers = {identity[1] for identity in identities if isinstance(identity, tuple)}
+    if any(isinstance(identity, str) for identity in identities):
+        return True
+    waiting = [str(place)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_symlink() or entry.inode() in numbers:
+                        return True
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+        except OSError:
+            return True
+    return False
+
+
 def _walk(top: Path) -> Iterator[tuple[Path, str | None]]:
     """Each picture file, with the reason if it is passed over."""
     for folder, entries in _folders(top):
@@ -203,7 +225,7 @@ def _walk(top: Path) -> Iterator[tuple[Path, str | None]]:
         for entry in entries:
             kind = _kind(entry)
             path = folder.path / entry.name
-            suffix = path.suffix.lower()
+            suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (quick for 118k of them)
             # A link without a suffix was meant for a folder, as pictures on a disk that is not there.
             broken = kind == "loop" or (kind == "nothing" and not suffix and entry.is_symlink())
             if kind == "folder":

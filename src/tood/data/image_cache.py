@@ -18,6 +18,7 @@ from tood.data.images import reduced_shape
 from tood.data.reading import WHOLE, ImageReader, UnreadableImageError
 from tood.input import scaled_size
 from tood.machine import usable_cores
+from tood.processes import speaks
 
 log = logging.getLogger(__name__)
 
@@ -109,12 +110,14 @@ def build_cache(
     shapes = cached_shapes(images, largest_scale, limit_bytes, read)
     needed = sum(map(pixel_bytes, shapes))
     if needed > limit_bytes:
-        log.warning(
-            "%d decoded images would take %.1f GB, more than the limit of %.1f GB: they are read from disk each time",
-            len(images),
-            needed / 1e9,
-            limit_bytes / 1e9,
-        )
+        if speaks():
+            log.warning(
+                "%d decoded images would take %.1f GB, more than the limit of %.1f GB: they are read from disk each "
+                "time",
+                len(images),
+                needed / 1e9,
+                limit_bytes / 1e9,
+            )
         return None
     offsets = np.concatenate([[0], np.cumsum([pixel_bytes(shape) for shape in shapes])]).astype(int).tolist()
     cache = ImageCache(torch.empty(offsets[-1], dtype=torch.uint8), tuple(shapes), tuple(offsets[:-1]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ from tood.data.config import BatchPlan, DataConfig
 from tood.data.dataset import DetectionDataset, ImageRecord
 from tood.data.disk_cache import DiskCache
 from tood.data.image_cache import ImageCache, build_cache, pixel_bytes
-from tood.data.notes import PictureNotes
 from tood.data.reading import ImageReader, SkippedImages
 from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
 from tood.data.samples import EvalImages, ImageInfo, TrainImages
@@ -152,7 +151,8 @@ def train_loader(
     """Shuffled, augmented batches, of several processes those of this one.
 
     Call `loader.batch_sampler.set_epoch(epoch)` (after Accelerate's `prepare`: `loader.set_epoch(epoch)`) before each
-    epoch. What is loaded depends on seed, epoch and image alone, not on the number of workers or processes.
+    epoch, and `dataset.picture_notes.tell()` after it, which says what was found in the pictures. What is loaded
+    depends on seed, epoch and image alone, not on the number of workers or processes.
 
     Args:
         dataset: the training split.
@@ -170,12 +170,13 @@ def train_loader(
             broken, with its file, unless `data.unreadable` is "skip".
     """
     records = _records(dataset, data)
-    largest_scale = partial(augment.largest_scale, limits=(input.short, input.long))
+    largest_scale = partial(augment.largest_scale, input=input)
     notes = dataset.picture_notes
     read = ImageReader(largest_scale if data.scaled_jpeg else None, notes)
     skipped = SkippedImages(records) if data.unreadable == "skip" else None
     kept = _cache(data, records, largest_scale, read, skipped is not None)
-    notes.tell()
+    if processes.main:  # each has met all pictures
+        notes.tell()
     sampler = TrainBatchSampler(
         len(records),
         plan,
@@ -185,7 +186,7 @@ def train_loader(
         process=processes.rank,
     )
     images = TrainImages(records, augment, input, plan.seed, kept, read, skipped)
-    return _loader(images, sampler, data.workers, input, on_gpu, notes)
+    return _loader(images, sampler, data.workers, input, on_gpu)
 
 
 def eval_loader(
@@ -199,6 +200,8 @@ def eval_loader(
     skipped: SkippedImages | None = None,
 ) -> DataLoader[Batch]:
     """Every image once, as the model's input wants it; a batch's images have one padded shape.
+
+    What was found in the pictures says `dataset.picture_notes.tell()` afterwards.
 
     Args:
         dataset: the split; it may lack annotations.
@@ -218,7 +221,7 @@ def eval_loader(
     shapes = np.array([input.padded(*canvas) for canvas in canvases], dtype=np.int64)
     sampler = EvalBatchSampler(shapes, batch_size, processes.count, processes.rank)
     images = EvalImages(dataset.images, input, ImageReader(notes=dataset.picture_notes), skipped)
-    return _loader(images, sampler, workers, input, on_gpu, dataset.picture_notes)
+    return _loader(images, sampler, workers, input, on_gpu)
 
 
 def _records(dataset: DetectionDataset, data: DataConfig) -> list[ImageRecord]:
@@ -266,11 +269,10 @@ def _loader(
     workers: int | None,
     input: InputConfig,
     on_gpu: bool | None,
-    notes: PictureNotes,
 ) -> DataLoader[Batch]:
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     count = default_workers(on_gpu) if workers is None else workers
-    loader = _TellingLoader(
+    return DataLoader(
         images,  # type: ignore[arg-type]  # typed by what collating makes of the items
         batch_sampler=sampler,
         num_workers=count,
@@ -280,32 +282,6 @@ def _loader(
         prefetch_factor=4 if count > 0 else None,
         worker_init_fn=_prepare_worker if count > 0 else None,
     )
-    loader.notes = notes
-    return loader
-
-
-class _TellingLoader(DataLoader[Batch]):
-    """A loader that says at the end of each pass what was found in the pictures."""
-
-    notes: PictureNotes | None = None
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        batches = super().__iter__()
-        return batches if self.notes is None else _Telling(batches, self.notes)
-
-
-class _Telling(Iterator[Batch]):
-    """The batches of a pass."""
-
-    def __init__(self, batches: Iterator[Batch], notes: PictureNotes) -> None:
-        self.batches, self.notes = batches, notes
-
-    def __next__(self) -> Batch:
-        try:
-            return next(self.batches)
-        except StopIteration:
-            self.notes.tell()
-            raise
 
 
 def _prepare_worker(_worker: int) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from tood.data.images import DecodedImage
+from tood.processes import Processes
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +66,17 @@ class PictureNotes:
         """Whether a picture was decoded before, by any process, and nothing of it lacked."""
         return bool(self.whole[self.rows[record.id]])
 
-    def tell(self) -> None:
-        """Says in the log what was found since the last time."""
-        new = self.found & ~self.told
+    def tell(self, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen
+        """Says in the log what was found since the last time.
+
+        Args:
+            processes: that share the pictures; all of them call this, the main one says what all have found.
+        """
+        found = reduce(torch.bitwise_or, processes.gather(self.found.clone()))
+        new = found & ~self.told
         self.told |= new
+        if not processes.main:
+            return
         for value in (_CUT, _SHALLOW, _NARROW):
             rows = torch.nonzero(new & value).ravel().tolist()
             if rows:

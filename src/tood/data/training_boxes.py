@@ -12,7 +12,7 @@ from tood.data.dataset import DetectionDataset
 from tood.data.samples import usual_ratio
 from tood.data.transforms.pipeline import canvas_shape
 from tood.data.transforms.steps import AugmentConfig, FitStep
-from tood.input import InputConfig
+from tood.input import Fit, InputConfig
 
 # A box smaller than a pixel of the input shows nothing to learn.
 _PIXEL = 1.0
@@ -119,7 +119,7 @@ class ObjectSizes:
         """[G] in what share of the draws each object is too small: 1 at every scale; arguments as for `in_training`."""
         limit, mean = smallest_box(augment), np.zeros(len(self.at))
         ranges = list(self._scales(augment, input))
-        needed = limit / self.sides.min(axis=1, initial=np.inf)
+        needed = limit / self.sides
         for smallest, largest in ranges:
             small_at_most = self._small(largest, limit)
             low, high = smallest[self.at], largest[self.at]
@@ -127,7 +127,8 @@ class ObjectSizes:
                 wanted, low, high = np.log(needed), np.log(low), np.log(high)
             else:
                 wanted = needed
-            share = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0, 1)
+            # One draw scales both axes: an object is too small as long as one of them is.
+            share = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0, 1).max(axis=1)
             share = np.where(small_at_most, 1.0, np.where(self._small(smallest, limit), share, 0.0))
             mean += share
         return mean / len(ranges)
@@ -135,22 +136,35 @@ class ObjectSizes:
     def _scales(
         self, augment: AugmentConfig, input: InputConfig
     ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """[I], [I] smallest and largest factor that a picture is scaled by, for each canvas that may be drawn."""
+        """[I, 2] twice: the smallest and the largest factors that a picture's width and height are scaled by, for each
+        canvas that may be drawn.
+        """
         canvas = augment.canvas
         if canvas is None:
             fit = augment.find(FitStep) or FitStep()
             short, long = fit.size or (input.short, input.long)
-            limits = long / self.sizes.max(axis=1, initial=1)
-            sides = self.sizes.min(axis=1, initial=np.inf)
-            yield np.minimum(limits, (fit.shortest or short) / sides), np.minimum(limits, short / sides)
+            yield self._fitted(fit.shortest or short, long, input.fit), self._fitted(short, long, input.fit)
             return
         for side in canvas.sides or (canvas.side,):
             height, width = canvas_shape(side, self.ratio, input.divisor)
-            fitting = (np.array([width, height]) / self.sizes).min(axis=1, initial=np.inf)
+            fitting = _alike((np.array([width, height]) / self.sizes).min(axis=1, initial=np.inf))
             yield fitting * canvas.scale[0], fitting * canvas.scale[1]
+
+    def _fitted(self, short: int, long: int, fit: Fit) -> NDArray[np.float64]:
+        """[I, 2] factors that bring the pictures into these limits."""
+        if fit == "stretch":
+            lying = self.sizes[:, :1] >= self.sizes[:, 1:]
+            return np.asarray(np.where(lying, [long, short], [short, long]) / self.sizes)
+        limits = long / self.sizes.max(axis=1, initial=1)
+        return _alike(np.minimum(limits, short / self.sizes.min(axis=1, initial=np.inf)))
 
     def _small(self, scales: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
         """[G] which objects have a side under the limit in pictures scaled by these factors, to whole pixels."""
-        scaled = np.maximum(np.floor(self.sizes * scales[:, None] + 0.5), 1)
+        scaled = np.maximum(np.floor(self.sizes * scales + 0.5), 1)
         sides = self.sides * (scaled / self.sizes)[self.at]
         return np.asarray((sides < limit).any(axis=1))
+
+
+def _alike(scales: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[I, 2] the same factor for both axes, from [I]."""
+    return np.repeat(scales[:, None], 2, axis=1)

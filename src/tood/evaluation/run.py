@@ -23,6 +23,32 @@ from tood.processes import Processes
 Progress = Callable[[int, int], None]
 
 
+# What to do when one of them is killed.
+FEWER_WORKERS = "load with fewer of them (--workers; in a training run data.workers), or smaller batches"
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a model is run over a dataset.
+
+    Attributes:
+        batch_size: images at once.
+        workers: processes that load images; 0 loads them in this one, None picks what suits the machine.
+        device: where to compute; None is where the model is.
+        precision: what the network computes in: "fp32", "bf16", or "auto" for bf16 on a CPU that has instructions for
+            it. Figures to publish or compare want fp32.
+    """
+
+    batch_size: int = 8
+    workers: int | None = None
+    device: torch.device | str | None = None
+    precision: PredictionPrecision = "fp32"
+
+    def place(self, model: AnyDetector) -> torch.device:
+        """Where the model computes."""
+        return next(model.parameters()).device if self.device is None else torch.device(self.device)
+
+
 def evaluate(
     model: AnyDetector,
     dataset: DetectionDataset,
@@ -39,23 +65,9 @@ def evaluate(
 
     Args and errors: as for `detect`. Of several processes the main one compares, all get the result.
     """
-    processes = processes or Processes()
-    found = detect(
-        model,
-        dataset,
-        class_names,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        progress=progress,
-        processes=processes,
-        precision=precision,
-    )
-    return processes.from_main(lambda: evaluate_detections(found, dataset))
-
-
-# What to do when one of them is killed.
-FEWER_WORKERS = "load with fewer of them (--workers; in a training run data.workers), or smaller batches"
+    work = _Work(EvaluationConfig(batch_size, workers, device, precision), processes or Processes(), progress)
+    found = work.detect(model, dataset, class_names)
+    return work.processes.from_main(lambda: evaluate_detections(found, dataset))
 
 
 def detect(
@@ -73,79 +85,85 @@ def detect(
 ) -> DetectionTable:
     """Every detection of the model in the dataset, under the dataset's own image and category ids.
 
-    The model runs in evaluation mode and is left in the mode it was in.
+    The model runs in evaluation mode and is left in the mode it was in. What is found in the pictures (JPEGs that lack
+    their last bytes, unused bits) is told in the log at the end.
 
     Args:
         model: any network of this package; its configuration says input size and thresholds.
         dataset: images to look at.
         class_names: what the model calls its classes, where they may differ from the dataset's: they are then matched
             by name. None: they are the dataset's, in its order.
-        batch_size: images at once.
-        workers: processes that load images; 0 loads them in this one, None picks what suits the machine.
-        device: where to compute; None is where the model is.
+        batch_size, workers, device, precision: as in `EvaluationConfig`.
         progress: called after each batch.
         processes: those that share the work: each looks at its own images, every image is looked at once, and all
             get all detections. All of them call this, with the same model. None: this one alone.
-        precision: what the network computes in: "fp32", "bf16", or "auto" for bf16 on a CPU that has instructions for
-            it. Figures to publish or compare want fp32.
         skipped: where given, images that cannot be read are counted there, by all processes, and nothing is found in
             them.
 
     Raises:
         ToodError: if the classes cannot be matched, or an image cannot be read (with `skipped`: none can).
     """
-    processes = processes or Processes()
-    with processes.agreed():
-        found = _detect(
-            model, dataset, class_names, batch_size, workers, device, progress, processes, precision, skipped
+    config = EvaluationConfig(batch_size, workers, device, precision)
+    return _Work(config, processes or Processes(), progress, skipped).detect(model, dataset, class_names)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One evaluation: how, by whom, and who hears of it; see `detect`."""
+
+    config: EvaluationConfig
+    processes: Processes
+    progress: Progress | None = None
+    skipped: SkippedImages | None = None
+
+    def detect(
+        self, model: AnyDetector, dataset: DetectionDataset, class_names: Sequence[str] | None
+    ) -> DetectionTable:
+        """What all processes find."""
+        processes, skipped = self.processes, self.skipped
+        with processes.agreed():
+            found = self._detect_share(model, dataset, _match(model.config.classes, class_names, dataset))
+        dataset.picture_notes.tell(processes)
+        if skipped is not None:
+            skipped.flags.copy_(torch.stack(processes.gather(skipped.flags.clone())).amax(dim=0))
+            if skipped.count == len(dataset.images):
+                raise ToodError(f"{dataset.root}, split {dataset.split!r}: no image can be read: is the disk there?")
+        return DetectionTable.join(processes.gather(found)).by_image()
+
+    def _detect_share(self, model: AnyDetector, dataset: DetectionDataset, matching: _Matching) -> DetectionTable:
+        """What this process finds in its share of the images."""
+        input, place = model.config.input, self.config.place(model)
+        loader = eval_loader(
+            dataset,
+            input,
+            self.config.batch_size,
+            self.config.workers,
+            self.processes,
+            on_gpu=place.type == "cuda",
+            skipped=self.skipped,
         )
-    if skipped is not None:
-        skipped.flags.copy_(torch.stack(processes.gather(skipped.flags.clone())).amax(dim=0))
-        if skipped.count == len(dataset.images):
-            raise ToodError(f"{dataset.root}, split {dataset.split!r}: no image can be read: is the disk there?")
-    return DetectionTable.join(processes.gather(found)).by_image()
-
-
-def _detect(
-    model: AnyDetector,
-    dataset: DetectionDataset,
-    class_names: Sequence[str] | None,
-    batch_size: int,
-    workers: int | None,
-    device: torch.device | str | None,
-    progress: Progress | None,
-    processes: Processes,
-    precision: PredictionPrecision,
-    skipped: SkippedImages | None,
-) -> DetectionTable:
-    """What this process finds in its share of the images."""
-    config = model.config
-    matching = _match(config.classes, class_names, dataset)
-    place = torch.device(device) if device is not None else next(model.parameters()).device
-    on_gpu = place.type == "cuda"
-    loader = eval_loader(dataset, config.input, batch_size, workers, processes, on_gpu=on_gpu, skipped=skipped)
-    was_training = model.training
-    model.to(place).eval()
-    network = for_inference(model, choose_precision(precision, place).dtype)
-    predictor = Predictor(network, config.input, config.postprocess, place)
-    tables = []
-    total, done = len(dataset.images), 0
-    try:
-        with WorkerDeaths(FEWER_WORKERS) as deaths:
-            for batch in deaths.batches(loader):
-                if batch.blank:  # none of it can be read
-                    continue
-                results = predictor(batch.images, [info.geometry for info in batch.infos])
-                for info, found in zip(batch.infos, results, strict=True):
-                    if info.blank:  # a blank, for one that cannot be read
+        was_training = model.training
+        model.to(place).eval()
+        network = for_inference(model, choose_precision(self.config.precision, place).dtype)
+        predictor = Predictor(network, input, model.config.postprocess, place)
+        tables = []
+        total, done = len(dataset.images), 0
+        try:
+            with WorkerDeaths(FEWER_WORKERS) as deaths:
+                for batch in deaths.batches(loader):
+                    if batch.blank:  # none of it can be read
                         continue
-                    tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
-                done += len(batch.infos)
-                if progress is not None:
-                    progress(min(done * processes.count, total), total)
-    finally:
-        model.train(was_training)
-    return DetectionTable.join(tables)
+                    results = predictor(batch.images, [info.geometry for info in batch.infos])
+                    for info, found in zip(batch.infos, results, strict=True):
+                        if info.blank:  # a blank, for one that cannot be read
+                            continue
+                        tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
+                    done += len(batch.infos)
+                    if self.progress is not None:
+                        self.progress(min(done * self.processes.count, total), total)
+        finally:
+            model.train(was_training)
+        return DetectionTable.join(tables)
 
 
 @dataclass(frozen=True, eq=False)

@@ -151,10 +151,12 @@ class Detector:
         batch_size: int = 1,
         on_error: Callable[[str, ToodError], None] | None = None,
     ) -> Iterator[Detections]:
-        """The same, one image after the other, holding no more than a batch in memory.
+        """The same, one image after the other, holding no more than two batches of images in memory: the one that is
+        computed, and the next, which is read meanwhile.
 
         Args:
-            sources: as for calling the detector; any iterable will do.
+            sources: as for calling the detector; any iterable will do, also one that gives the same array each time,
+                filled anew: it is copied when it is taken.
             keep_image, batch_size: as for calling the detector.
             on_error: called with the image's name and the error for each image that cannot be read, which is then left
                 out; None raises the error.
@@ -163,11 +165,11 @@ class Detector:
             raise ToodError(f"batch_size is {batch_size}: give at least 1")
         batch: list[_Picture] = []
         notes = SourceNotes()
-        for picture in read_ahead(expand_all(sources), self._read, batch_size):
+        taken = (source.taken(self.sources) for source in expand_all(sources))
+        for picture in read_ahead(taken, self._read, batch_size):
             try:
-                read = picture()
-                notes.add(read.source.name, read.decoded)
-                batch.append(read)
+                batch.append(picture())
+                notes.add(batch[-1].source.name, batch[-1].decoded)
             except _UnreadableError as error:
                 if on_error is None:
                     raise error.reason from None
@@ -175,6 +177,7 @@ class Detector:
             if len(batch) == batch_size:
                 yield from self._detect(batch, keep_image)
                 batch = []
+            del picture  # which holds what it gave
         yield from self._detect(batch, keep_image)
         notes.tell()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TypeAlias, TypeVar
 
 import torch
@@ -21,6 +23,9 @@ Network: TypeAlias = Callable[[Tensor], DensePredictions]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Seconds that a picture which is being decoded gets to end, where nobody wants the others any more.
+_GRACE = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,25 +76,46 @@ def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Genera
     Returns:
         For each item a function that waits for its result and gives it, to be called once.
     """
+    jobs: SimpleQueue[tuple[T, Future[R]] | None] = SimpleQueue()
     waiting: deque[Future[R]] = deque()
     failure: Exception | None = None
     remaining = iter(items)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        try:
-            while True:
-                try:
-                    waiting.append(pool.submit(read, next(remaining)))
-                except StopIteration:
-                    break
-                except Exception as error:
-                    failure = error
-                    break
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result
-            while waiting:
+    # A daemon: a download that nobody waits for any more holds up neither Ctrl-C nor the end of the program, as the
+    # threads of an executor would.
+    thread = threading.Thread(target=_work, args=(jobs, read), name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = next(remaining)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            waiting.append(Future())
+            jobs.put((item, waiting[-1]))
+            del item
+            if len(waiting) > ahead:
                 yield waiting.popleft().result
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result
+    finally:
+        for future in waiting:
+            future.cancel()
+        jobs.put(None)
+        thread.join(_GRACE)
     if failure is not None:
         raise failure
+
+
+def _work(jobs: SimpleQueue[tuple[T, Future[R]] | None], read: Callable[[T], R]) -> None:
+    """Does one job after the other, until there is none."""
+    while (job := jobs.get()) is not None:
+        item, future = job
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(read(item))
+            except BaseException as error:
+                future.set_exception(error)
+        del job, item, future  # whoever takes the result is to be the only one that holds it

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -50,15 +50,28 @@ class ImageSource:
     Attributes:
         name: path, URL, or a word for what has neither; for messages and results.
         content: path, URL, bytes, array or picture.
+        decoded: its pixels, where they were taken already.
     """
 
     name: str
     content: Source
+    decoded: DecodedImage | None = None
 
     @property
     def path(self) -> str | None:
         """Path or URL, None for an image out of memory."""
         return self.name if isinstance(self.content, (str, Path)) else None
+
+    def taken(self, config: SourceConfig) -> ImageSource:
+        """The same image, whatever its owner does with an array or a picture next: fill it anew, or close its file."""
+        if isinstance(self.content, np.ndarray):
+            return replace(self, content=self.content.copy())
+        if isinstance(self.content, Image.Image):
+            try:
+                return replace(self, decoded=self.decode(config))
+            except ToodError:  # raised where it is read
+                return self
+        return self
 
     def read(self, config: SourceConfig) -> NDArray[np.uint8]:
         """[H, W, 3] uint8 RGB; errors as for `decode`."""
@@ -71,6 +84,8 @@ class ImageSource:
             ToodError: if it cannot be fetched, is no image, or an array of another kind.
         """
         content = self.content
+        if self.decoded is not None:
+            return self.decoded
         if isinstance(content, np.ndarray):
             return _from_array(content)
         if isinstance(content, Image.Image):

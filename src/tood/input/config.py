@@ -66,6 +66,13 @@ class InputConfig:
         top, left = ((limit - side) // 2 for limit, side in zip(limits, scaled, strict=True))
         return Geometry((height, width), scaled, (top, left), limits)
 
+    def largest_scale(self, height: int, width: int) -> float:
+        """The factor of the axis that is scaled up most, or down least, of an image of so many pixels."""
+        if self.fit == "stretch":
+            scaled = self.geometry(height, width).scaled
+            return max(scaled[0] / height, scaled[1] / width)
+        return fitting_scale(height, width, self.short, self.long)
+
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """Height and width rounded up to whole divisors."""
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor

@@ -128,7 +128,11 @@ class Trainer:
             # Each process has a clock of its own.
             if at_epoch_end and self.processes.from_main(self._evaluation_due):
                 self._evaluate()
-            if self._ends_early or not self._train_epoch():
+            if self._ends_early:
+                break
+            goes_on = self._train_epoch()
+            self.images.tell(self.processes)
+            if not goes_on:
                 break
             at_epoch_end = True
         self.clock.pause()

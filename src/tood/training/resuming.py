@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from tood.configuration import flat
 from tood.data import Batch
 from tood.errors import ToodError
+from tood.processes import Processes
 from tood.training.config import RunConfig
 
 
@@ -24,12 +25,14 @@ class TrainingImages:
         class_names: saved with the weights.
         digest: SHA-256 of all images and boxes; it tells a run that is resumed whether they are still the same.
         order: digest of what decides, with the seed, which images make a step.
+        tell: says what was found in the pictures; all processes call it at once.
     """
 
     loader: DataLoader[Batch]
     class_names: tuple[str, ...]
     digest: str = ""
     order: str = ""
+    tell: Callable[[Processes], None] = lambda _processes: None
 
 
 def batch_to_go_on_with(

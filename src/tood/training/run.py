@@ -112,7 +112,9 @@ def _train(
         start = (
             "from the checkpoint" if found else initialise_model(model, starting_point(config), training.class_names)
         )
-    images = TrainingImages(loader, training.class_names, training.digest(), order_of(loader))
+    images = TrainingImages(
+        loader, training.class_names, training.digest(), order_of(loader), training.picture_notes.tell
+    )
     trainer = Trainer(config, model, images, measured, accelerator, display)
     say_plan(display, trainer, model, start, precision)
     if found is not None:

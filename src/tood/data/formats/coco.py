@@ -17,7 +17,7 @@ from tood.data.formats.coco_content import holds_boxes, is_annotated
 from tood.data.formats.coco_images import BESIDE_IMAGES, LocatedImages, locate_images
 from tood.data.formats.coco_json import read_coco_json
 from tood.data.formats.folder import SplitInfo, canonical, empty_record
-from tood.data.images import image_size
+from tood.data.images import file_facts
 from tood.errors import ToodError
 
 _USUAL = ("train", "val", "trainval", "test", "test-dev")
@@ -166,11 +166,11 @@ def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, .
     images, problems = [], []
     for number, path in zip(numbers, paths, strict=True):
         try:
-            size = image_size(path)
+            facts = file_facts(path)
         except ToodError as error:
             problems.append(Problem.unreadable(path, error))
             continue
-        images.append(empty_record(number, path, size, path.relative_to(folder).as_posix()))
+        images.append(empty_record(number, path, facts, path.relative_to(folder).as_posix()))
     return tuple(images), tuple(problems)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.dataset import DetectionDataset, ImageRecord
+from tood.data.images import FileFacts
 
 # Rounding in a file (COCO keeps 2 decimals, YOLO usually 6) moves an edge by less than this many pixels.
 ROUNDING = 0.5
@@ -136,13 +137,13 @@ def annotated_areas(told: Iterable[object], of_boxes: NDArray[np.float64]) -> ND
     return np.where(areas > 0, areas, of_boxes)
 
 
-def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: str) -> ImageRecord:
-    """An image without ground truth; `size` is width and height, of the file."""
+def empty_record(image_id: int, path: Path, facts: FileFacts, file_name: str) -> ImageRecord:
+    """An image without ground truth; `facts` are those of its file."""
     return ImageRecord(
         id=image_id,
         path=path,
-        width=size[0],
-        height=size[1],
+        width=facts.size[0],
+        height=facts.size[1],
         boxes=np.zeros((0, 4), np.float32),
         labels=np.zeros(0, np.int64),
         crowd=np.zeros(0, np.bool_),
@@ -150,6 +151,7 @@ def empty_record(image_id: int, path: Path, size: tuple[int, int], file_name: st
         annotation_ids=np.zeros(0, np.int64),
         file_name=file_name,
         size_from_file=True,
+        orientation=facts.orientation,
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from tood.data.dataset import DetectionDataset, ImageRecord, Problem
-from tood.data.files import any_images, find_images, passed_over_line
+from tood.data.files import any_images, may_hold, passed_over_line
 from tood.data.formats.folder import (
     SplitInfo,
     box_areas,
@@ -34,13 +34,27 @@ from tood.data.formats.yolo_paths import ListRemarks, images_of
 from tood.data.formats.yolo_plain import find_plain_layout
 from tood.data.formats.yolo_poses import MOST_LINES, find_poses
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
-from tood.data.images import image_size
+from tood.data.images import FileFacts, file_facts
 from tood.errors import ToodError
-from tood.file_identity import file_identity
+from tood.file_identity import FileIdentity, file_identity
 
 __all__ = ["YoloFolder", "find_yolo", "label_path"]
 
 _MOST_FOLDERS = 1000
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """One image of a split: its name inside it, its file's identity, and the files that may be its labels."""
+
+    name: str
+    identity: FileIdentity
+    labels: tuple[Path, ...]
+
+    @property
+    def label(self) -> Path | None:
+        """The label file; None if there is none."""
+        return self.labels[0] if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -68,21 +82,21 @@ class YoloFolder:
         remarks = ListRemarks()
         listed = self._listed(split, problems, remarks)
         images: list[ImageRecord] = []
-        tables, poses = self._tables(split, list(listed))
+        tables, poses = self._tables(split, {path: own.label for path, own in listed.items()})
         tracks, next_box = 0, 1
-        for number, (path, name) in enumerate(listed.items(), start=1):
+        for number, (path, own) in enumerate(listed.items(), start=1):
             try:
-                size = image_size(path)
+                facts = file_facts(path)
             except ToodError as error:
                 problems.append(Problem.unreadable(path, error))
                 continue
             table, found = tables[path]
             problems.extend(replace(problem, image_id=number) for problem in found)
             tracks += table.tracks
-            record = _record(number, path, name, size, table, str(self._finder.find(path)), next_box, problems)
+            record = _record(number, path, own.name, facts, table, str(own.label), next_box, problems)
             next_box += len(record.boxes)
             images.append(record)
-        labelled = {path: label for path in listed if (label := self._finder.find(path)) is not None}
+        labelled = {path: own.label for path, own in listed.items() if own.label is not None}
         if images and not labelled and canonical(split) != "test":
             message = (
                 f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
@@ -113,15 +127,15 @@ class YoloFolder:
         )
 
     def _tables(
-        self, split: str, images: Sequence[Path]
+        self, split: str, labels: Mapping[Path, Path | None]
     ) -> tuple[dict[Path, tuple[LabelTable, list[Problem]]], list[str]]:
         """The labels of images with what is wrong in them, and what is to be told about poses among them."""
         tables: dict[Path, tuple[LabelTable, list[Problem]]] = {}
         polygons: list[Sequence[float]] = []  # the first of them: a large dataset has millions of points
         counts: dict[Path, int] = {}
         lengths: set[int] = set()
-        for image in images:
-            table, found = self._table(image, self.layout.keypoints)
+        for image, label in labels.items():
+            table, found = self._table(label, self.layout.keypoints)
             if table.polygons:
                 counts[image] = len(table.polygons)
                 lengths.update(map(len, table.polygons))
@@ -132,7 +146,7 @@ class YoloFolder:
             return tables, []
         if not poses.clear:  # other splits may tell more
             others = (image for other in self.layout.places if other != split for image in self._named(other))
-            more = (line for image in others for line in self._table(image, None)[0].polygons)
+            more = (line for image in others for line in self._table(self._finder.find(image), None)[0].polygons)
             poses = find_poses([*islice(more, MOST_LINES), *polygons]) or poses
         shape = f"`kpt_shape: [{poses.keypoints.points}, {poses.keypoints.numbers}]`"
         told = f"{sum(counts.values())} lines of labels have {poses.keypoints.columns} numbers"
@@ -140,15 +154,15 @@ class YoloFolder:
             return tables, [
                 f"{told} and are taken for polygons; if they are boxes with keypoints, add {shape} to the yaml"
             ]
-        again = {image: self._table(image, poses.keypoints) for image in counts}
+        again = {image: self._table(labels[image], poses.keypoints) for image in counts}
         return tables | again, [
             f"{told}, a box with {poses.keypoints.points} keypoints: the box is taken; {shape} in the yaml says so, "
             "`kpt_shape: []` that they are polygons"
         ]
 
-    def _table(self, image: Path, keypoints: Keypoints | None) -> tuple[LabelTable, list[Problem]]:
+    def _table(self, label: Path | None, keypoints: Keypoints | None) -> tuple[LabelTable, list[Problem]]:
         problems: list[Problem] = []
-        return read_labels(self._finder.find(image), 0, len(self.layout.categories), keypoints, problems), problems
+        return read_labels(label, 0, len(self.layout.categories), keypoints, problems), problems
 
     def _named(self, split: str) -> dict[Path, str]:
         """Every path that a split names, with its name inside the split; sorted."""
@@ -158,20 +172,22 @@ class YoloFolder:
                 named.setdefault(path, name)
         return dict(sorted(named.items()))
 
-    def _listed(self, split: str, problems: list[Problem], remarks: ListRemarks) -> dict[Path, str]:
-        """The images of a split with their names inside it, each file once, whatever paths and links lead to it."""
-        groups: dict[tuple[int, int] | str, list[tuple[Path, str]]] = {}
+    def _listed(self, split: str, problems: list[Problem], remarks: ListRemarks) -> dict[Path, _Listed]:
+        """The images of a split, each file once, whatever paths and links lead to it."""
+        groups: dict[FileIdentity, list[tuple[Path, _Listed]]] = {}
         for place in self.layout.places[split]:
             for path, name in images_of(place, self.layout.source, remarks):
-                groups.setdefault(file_identity(path), []).append((path, name))
+                identity = file_identity(path)
+                groups.setdefault(identity, []).append((path, _Listed(name, identity, self._finder.find_all(path))))
         chosen = []
         for group in groups.values():
-            labels = {path: label for path, _ in group if (label := self._finder.find(path)) is not None}
+            if len(group) == 1:
+                chosen.append(group[0])
+                continue
+            labels = {path: own.label for path, own in group if own.label is not None}
             # Of several names the one that has labels, and rather no link.
             best = min(group, key=lambda named: (named[0] not in labels, named[0].is_symlink(), named[0]))
             chosen.append(best)
-            if len(group) == 1:
-                continue
             others = sorted({str(path) for path, _ in group} - {str(best[0])})
             message = "is named twice in its split" + (f", also as {others[0]}" if others else "") + ": taken once"
             problems.append(Problem("duplicate_file", str(best[0]), message, severity="warning"))
@@ -181,17 +197,18 @@ class YoloFolder:
                 problems.append(Problem("labels_differ", str(best[0]), message))
         return dict(sorted(chosen))
 
-    def _in_earlier_split(self, split: str, listed: Mapping[Path, str]) -> list[Problem]:
+    def _in_earlier_split(self, split: str, listed: Mapping[Path, _Listed]) -> list[Problem]:
         """A warning for each image that another split has, too: what is measured on it says nothing."""
         problems = []
-        for other in self.layout.places:
+        identities = {own.identity for own in listed.values()}
+        for other, places in self.layout.places.items():
             if other == split:
                 break
-            if "trainval" in (split, other):
+            if "trainval" in (split, other) or not any(may_hold(place, identities) for place in places):
                 continue
             theirs = {file_identity(path): path for path in self._named(other)}
-            for path in listed:
-                if (same := theirs.get(file_identity(path))) is not None:
+            for path, own in listed.items():
+                if (same := theirs.get(own.identity)) is not None:
                     message = f"is in split {other!r}, too" + (f", as {same}" if same != path else "")
                     problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
         return problems
@@ -213,11 +230,11 @@ class YoloFolder:
                     problems.append(_shared(label, (owners[label], path)))
         return problems
 
-    def _notes(self, split: str, listed: Mapping[Path, str], tracks: int, remarks: ListRemarks) -> tuple[str, ...]:
+    def _notes(self, split: str, listed: Mapping[Path, _Listed], tracks: int, remarks: ListRemarks) -> tuple[str, ...]:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
-        bare = sum(self._finder.find(path) is None for path in listed)
+        bare = sum(own.label is None for own in listed.values())
         if 0 < bare < len(listed):
             notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
         if moved := remarks.moved:
@@ -229,13 +246,9 @@ class YoloFolder:
         if tracks:
             notes.append(f"{tracks} lines of labels end in a whole number, taken for a track id and left out")
         folders = [place for place in self.layout.places[split] if place.is_dir()]
-        passed_over: dict[str, tuple[Path, ...]] = {}
-        for place in folders:
-            for reason, paths in find_images(place).passed_over.items():
-                passed_over[reason] = (*passed_over.get(reason, ()), *paths)
         places = folders or list(dict.fromkeys(path.parent for path in listed))
-        passed_over |= self._finder.unused(listed, places)
-        line = passed_over_line(passed_over)
+        unused = self._finder.unused((own.labels for own in listed.values()), places)
+        line = passed_over_line({**remarks.passed_over, **unused})
         return (*notes, line) if line else tuple(notes)
 
     def _has_labels(self, split: str) -> bool:
@@ -268,14 +281,14 @@ def _record(
     number: int,
     path: Path,
     name: str,
-    size: tuple[int, int],
+    facts: FileFacts,
     table: LabelTable,
     file: str,
     first_id: int,
     problems: list[Problem],
 ) -> ImageRecord:
     """The record of one image; `file` is where its labels are, `first_id` the annotation id of its first box."""
-    values, lines = table.rows, table.lines
+    values, lines, size = table.rows, table.lines, facts.size
     with np.errstate(over="ignore", invalid="ignore"):
         half = values[:, 3:5] / 2
         corners = np.concatenate([values[:, 1:3] - half, values[:, 1:3] + half], axis=1)
@@ -302,6 +315,7 @@ def _record(
         annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
         file_name=name,
         size_from_file=True,
+        orientation=facts.orientation,
     )
 
 

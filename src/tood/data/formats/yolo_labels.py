@@ -66,12 +66,16 @@ class LabelFinder:
 
     def find(self, image: Path) -> Path | None:
         """The label file of an image; None if it has none."""
+        return next(iter(self.find_all(image)), None)
+
+    def find_all(self, image: Path) -> tuple[Path, ...]:
+        """The files that may be an image's labels: the first one is."""
         stem = _key(image.stem)
-        for folder in self.folders(image.parent):
-            name = self._labels_in(folder).get(stem)
-            if name is not None:
-                return folder / name
-        return None
+        return tuple(
+            folder / name
+            for folder in self.folders(image.parent)
+            if (name := self._labels_in(folder).get(stem)) is not None
+        )
 
     def folders(self, parent: Path) -> tuple[Path, ...]:
         """The folders that may hold the labels of the images in `parent`, the likeliest first."""
@@ -80,20 +84,18 @@ class LabelFinder:
             self._folders[parent] = tuple(folder for folder in found if self._labels_in(folder))
         return self._folders[parent]
 
-    def unused(self, images: Iterable[Path], places: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
+    def unused(self, found: Iterable[tuple[Path, ...]], places: Iterable[Path]) -> dict[str, tuple[Path, ...]]:
         """Label files that say something about no picture, by the reason.
 
         Args:
-            images: the pictures of a split.
+            found: of each picture of a split what `find_all` gave.
             places: the folders in which they were looked for, with whatever sub-folders.
         """
         used: set[Path] = set()
         second: list[Path] = []
-        for image in images:
-            stem, folders = _key(image.stem), self.folders(image.parent)
-            found = [folder / name for folder in folders if (name := self._labels_in(folder).get(stem)) is not None]
-            used.update(found)
-            second.extend(found[1:])
+        for labels in found:
+            used.update(labels)
+            second.extend(labels[1:])
         # Of every folder that labels were looked for in, the stems of all pictures there are, other splits' among them.
         stems: dict[Path, set[str]] = {}
         for parent, folders in self._folders.items():

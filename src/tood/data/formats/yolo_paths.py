@@ -100,10 +100,17 @@ def plain_path(text: str) -> str:
 
 @dataclass(frozen=True)
 class ListRemarks:
-    """What is to be told about lists: `moved` are lines that were found by their end, `flagged` those with a number."""
+    """What is to be told about lists and folders of images.
+
+    Attributes:
+        moved: lines of lists that lead nowhere as written and were found by their end.
+        flagged: lines of lists with a number.
+        passed_over: files of folders that are passed over, by the reason.
+    """
 
     moved: list[str] = field(default_factory=list)
     flagged: list[str] = field(default_factory=list)
+    passed_over: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 def images_of(place: Path, source: Path, remarks: ListRemarks | None = None) -> Iterator[tuple[Path, str]]:
@@ -112,10 +119,15 @@ def images_of(place: Path, source: Path, remarks: ListRemarks | None = None) -> 
     Args:
         place: the folder or list.
         source: what names the place.
-        remarks: takes what is to be told about the lines.
+        remarks: takes what is to be told about the lines, or the folder.
     """
     if place.is_dir():
-        yield from ((path, path.relative_to(place).as_posix()) for path in find_images(place).images)
+        found = find_images(place)
+        if remarks is not None:
+            for reason, paths in found.passed_over.items():
+                remarks.passed_over[reason] = (*remarks.passed_over.get(reason, ()), *paths)
+        front = len(place.parts)
+        yield from ((path, "/".join(path.parts[front:])) for path in found.images)
     elif place.suffix.lower() in IMAGE_SUFFIXES:
         yield place, place.name
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,13 @@ class _TextLoader(yaml.BaseLoader):
     """Every scalar as the text it is, lists and dicts; a key that is there twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    told = f"key {key.value!r} is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+                seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -167,8 +171,8 @@ def categories_of(names: Sequence[str], source: Path) -> tuple[tuple[Category, .
     """The classes of these names, and a warning for each name that is there twice."""
     problems = [
         Problem("duplicate_category_name", str(source), f"class name {name!r} is there twice", severity="warning")
-        for name in dict.fromkeys(names)
-        if names.count(name) > 1
+        for name, count in Counter(names).items()
+        if count > 1
     ]
     return tuple(Category(number, name) for number, name in enumerate(names)), problems
 

@@ -2,7 +2,9 @@
 
 from tood.data.images.decoded import DecodedImage
 from tood.data.images.decoding import (
+    FileFacts,
     decode_image,
+    file_facts,
     image_damage,
     image_header,
     image_size,
@@ -19,9 +21,11 @@ __all__ = [
     "MAX_PIXELS",
     "MAX_PIXELS_VARIABLE",
     "DecodedImage",
+    "FileFacts",
     "ImageHeader",
     "decode_image",
     "decode_picture",
+    "file_facts",
     "file_orientation",
     "from_sixteen_bits",
     "image_damage",

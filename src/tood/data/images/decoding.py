@@ -9,9 +9,12 @@ as it goes, if nearly all of its rows are there.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,25 +24,24 @@ from tood.data.images.cut_jpeg import decode_cut_jpeg
 from tood.data.images.decoded import DecodedImage
 from tood.data.images.depth import from_sixteen_bits
 from tood.data.images.foreign import what_it_is
-from tood.data.images.headers import ImageHeader, ends_well, parse_header
+from tood.data.images.headers import ImageHeader, Read, ends_well, file_reader, parse_header, read_header
 from tood.data.images.jpeg_scans import jpeg_scans
 from tood.data.images.limit import pixel_limit, too_large
 from tood.data.images.opencv import REDUCTIONS, TELLS_MISSING, decode_everyday, decode_unended
 from tood.data.images.orientation import (
     is_tiff,
+    opened_orientation,
     orientation,
     turned_size,
     upright,
     without_tiff_orientation,
 )
-from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet
+from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet, stored_size
 from tood.data.images.png import pixel_chunks, significant_bits_told
 from tood.errors import PictureError, ToodError, one_line
 
 ROWS_NEEDED = 0.9
 """Of a JPEG of which a part is gone, the share of its rows that must be there."""
-
-_HEADER_BYTES = 1 << 16
 
 
 def read_image(
@@ -112,21 +114,42 @@ def reduced_shape(height: int, width: int, reduction: int) -> tuple[int, int]:
     return -(-height // reduction), -(-width // reduction)
 
 
+@dataclass(frozen=True)
+class FileFacts:
+    """What the headers of an image file say.
+
+    Attributes:
+        size: (width, height) in pixels as stored.
+        orientation: by its EXIF, 1 (upright) to 8.
+    """
+
+    size: tuple[int, int]
+    orientation: int
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Size and orientation of a file that is opened once, and of which the headers alone are read.
+
+    Raises:
+        ToodError: as for `read_image`.
+    """
+    with _opened(path, str(path)) as file:
+        read = file_reader(file)
+        header = _header_of(file, read, str(path))
+        return FileFacts((header.width, header.height), opened_orientation(file, read))
+
+
 def image_size(source: str | Path | bytes, *, exif: bool = False, name: str | None = None) -> tuple[int, int]:
     """(width, height) in pixels from the file's header, without decoding it; errors as for `read_image`."""
     if isinstance(source, bytes):
-        start, told = source, name or "image"
+        header = _header(source, name or "image", pixel_limit())
+        turn = orientation(source) if exif else 1
     else:
-        told = str(source)
-        start = _read(Path(source), told, _HEADER_BYTES)
-    header = parse_header(start)
-    if header is None or exif:
-        # The header of a rare format, or one behind long metadata.
-        data, told = _bytes_of(source, name)
-        header = _header(data, told, pixel_limit())
-        if exif:
-            return turned_size((header.width, header.height), orientation(data))
-    return header.width, header.height
+        with _opened(Path(source), name or str(source)) as file:
+            read = file_reader(file)
+            header = _header_of(file, read, name or str(source))
+            turn = opened_orientation(file, read) if exif else 1
+    return turned_size((header.width, header.height), turn)
 
 
 def image_header(source: str | Path | bytes, *, name: str | None = None) -> ImageHeader:
@@ -142,8 +165,8 @@ def image_damage(path: Path) -> str | None:
     file; damage in its middle is found by decoding alone (`read_image`).
     """
     try:
-        with path.open("rb") as file:
-            header = parse_header(file.read(_HEADER_BYTES))
+        with path.open("rb", buffering=0) as file:
+            header = read_header(file_reader(file))
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8))
             if header is not None and ends_well(file.read(), header):
                 return None
@@ -159,17 +182,26 @@ def _bytes_of(source: str | Path | bytes, name: str | None) -> tuple[bytes, str]
     """The bytes of an image and what to call it."""
     if isinstance(source, bytes):
         return source, name or "image"
-    return _read(Path(source), name or str(source), None), name or str(source)
+    return _read(Path(source), name or str(source)), name or str(source)
 
 
-def _read(path: Path, told: str, limit: int | None) -> bytes:
+def _read(path: Path, told: str) -> bytes:
+    with _opened(path, told) as file:
+        return file.read()
+
+
+@contextmanager
+def _opened(path: Path, told: str) -> Iterator[BinaryIO]:
+    """The file without a buffer; what goes wrong in reading it is a sentence."""
     try:
-        with path.open("rb") as file:
-            return file.read() if limit is None else file.read(limit)
+        with path.open("rb", buffering=0) as file:
+            yield file
     except FileNotFoundError:
         raise PictureError(told, "no such image file") from None
     except IsADirectoryError:
         raise PictureError(told, "is a folder, not an image") from None
+    except ToodError:
+        raise
     except (OSError, ValueError) as error:
         raise PictureError(told, f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
 
@@ -186,19 +218,36 @@ def _checked_header(data: bytes, told: str, limit: int) -> ImageHeader:
 def _header(data: bytes, told: str, limit: int) -> ImageHeader:
     if not data:
         raise PictureError(told, "is empty (zero bytes)")
-    header = parse_header(data)
+    return parse_header(data) or _rare_header(BytesIO(data), told, limit)
+
+
+def _header_of(file: BinaryIO, read: Read, told: str) -> ImageHeader:
+    """The same of a file that is open."""
+    if not read(0, 1):
+        raise PictureError(told, "is empty (zero bytes)")
+    header = read_header(read)
     if header is not None:
         return header
+    file.seek(0)
+    return _rare_header(file, told, pixel_limit())
+
+
+def _rare_header(file: BinaryIO, told: str, limit: int) -> ImageHeader:
+    """Of any kind of file, by Pillow, which reads the header only."""
     try:
-        # Pillow reads the header only.
-        with pillow_quiet(limit), Image.open(BytesIO(without_tiff_orientation(data))) as image:
-            return ImageHeader("other", image.width, image.height, len(image.getbands()))
+        with pillow_quiet(limit), Image.open(file) as image:
+            return ImageHeader("other", *stored_size(image), len(image.getbands()))
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except UnidentifiedImageError:
-        raise PictureError(told, what_it_is(data)) from None
+        raise PictureError(told, what_it_is(_whole(file))) from None
     except DECODE_ERRORS as error:
         raise PictureError(told, f"is not a readable image ({one_line(error)[:200]})") from None
+
+
+def _whole(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: int, whole: bool) -> DecodedImage:

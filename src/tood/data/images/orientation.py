@@ -18,35 +18,34 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tood.data.images.headers import PNG_SIGNATURE
+from tood.data.images.headers import (
+    JPEG_START,
+    PNG_SIGNATURE,
+    Read,
+    bytes_reader,
+    file_reader,
+    jpeg_segments,
+    part_reader,
+)
 from tood.data.images.png import TEXT_CHUNKS, raw_profile
 
 ORIENTATION_TAG = 0x0112
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF_START = b"Exif\0\0"
-# Of a JPEG in a file, enough for what comes before its pixels in most.
-_FIRST_BYTES = 4096
 # The orientation that undoes one.
 INVERSE = {6: 8, 8: 6}
 
 
 def orientation(data: bytes) -> int:
     """EXIF orientation of an image's bytes: 1 (upright) to 8, 1 where there is none or it makes no sense."""
-    return _orientation(BytesIO(data))
+    return opened_orientation(BytesIO(data), bytes_reader(data))
 
 
 def file_orientation(path: Path) -> int:
     """The EXIF orientation of a file, 1 to 8, read from its headers alone; 1 where it has none or is not readable."""
     try:
         with path.open("rb", buffering=0) as file:
-            start = file.read(_FIRST_BYTES)
-            if start.startswith(b"\xff\xd8"):
-                ended, exif = _jpeg_exif(start)
-                if not ended:  # behind long metadata
-                    exif = _jpeg_exif(start + file.read())[1]
-                return 1 if exif is None else _exif_orientation(exif)
-        with path.open("rb") as buffered:
-            return _orientation(buffered)
+            return opened_orientation(file, file_reader(file))
     except (OSError, ValueError):
         return 1
 
@@ -90,7 +89,7 @@ def turn_boxes(boxes: NDArray[np.float32], size: tuple[int, int], value: int) ->
 
 def without_tiff_orientation(data: bytes) -> bytes:
     """The bytes of a TIFF file that says it is upright, for decoders that turn what says otherwise by themselves."""
-    entry = _tiff_orientation_entry(data)
+    entry = _tiff_orientation_entry(bytes_reader(data))
     if entry is None:
         return data
     at, form = entry
@@ -104,17 +103,18 @@ def is_tiff(data: bytes) -> bool:
     return data.startswith(_TIFF_STARTS)
 
 
-def _orientation(file: BinaryIO) -> int:
+def opened_orientation(file: BinaryIO, read: Read) -> int:
+    """The same of a file that is open, and is read by `read` too."""
     try:
-        start = file.read(16)
-        if start.startswith(b"\xff\xd8"):
-            exif = _jpeg_exif(start + file.read())[1]
-        elif start.startswith(PNG_SIGNATURE):
+        start = read(0, 16)
+        if start.startswith(JPEG_START):
+            return _jpeg_orientation(read)
+        if is_tiff(start):
+            return _tiff_orientation(read)
+        if start.startswith(PNG_SIGNATURE):
             exif = _png_exif(file)
         elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
             exif = _webp_exif(file)
-        elif is_tiff(start):
-            return _tiff_orientation(start + file.read())
         else:
             return 1
         return 1 if exif is None else _exif_orientation(exif)
@@ -124,55 +124,48 @@ def _orientation(file: BinaryIO) -> int:
 
 def _exif_orientation(exif: bytes) -> int:
     """The orientation in a block of EXIF, which is a small TIFF file."""
-    return _tiff_orientation(exif.removeprefix(_EXIF_START))
+    return _tiff_orientation(bytes_reader(exif.removeprefix(_EXIF_START)))
 
 
-def _tiff_orientation(data: bytes) -> int:
-    entry = _tiff_orientation_entry(data)
+def _jpeg_orientation(read: Read) -> int:
+    """That of a JPEG's EXIF, of which the entries alone are read, not a preview behind them."""
+    for marker, start, end in jpeg_segments(read):
+        if marker == 0xE1 and read(start, len(_EXIF_START)) == _EXIF_START:
+            return _tiff_orientation(part_reader(read, start + len(_EXIF_START), end))
+    return 1
+
+
+def _tiff_orientation(read: Read) -> int:
+    entry = _tiff_orientation_entry(read)
     if entry is None:
         return 1
     at, form = entry
-    value: int = struct.unpack_from(form, data, at)[0]
+    value: int = struct.unpack(form, read(at, struct.calcsize(form)))[0]
     return value if 1 <= value <= 8 else 1
 
 
-def _tiff_orientation_entry(data: bytes) -> tuple[int, str] | None:
+def _tiff_orientation_entry(read: Read) -> tuple[int, str] | None:
     """Where a TIFF keeps its orientation and in which form, by the directory of its first picture; None if nowhere."""
-    if not is_tiff(data):
+    start = read(0, 16)
+    if not is_tiff(start):
         return None
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
+    order = "<" if start[:2] == b"II" else ">"
+    big = start[2:4] in (b"+\0", b"\0+")
+    length, value_at, first = (20, 12, 8) if big else (12, 8, 2)
     try:
-        (directory,) = struct.unpack_from(f"{order}Q", data, 8) if big else struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}{'Q' if big else 'H'}", data, directory)
-        entry, value_at, start = (20, 12, 8) if big else (12, 8, 2)
-        for number in range(min(count, 4096)):
-            at = directory + start + number * entry
-            tag, kind = struct.unpack_from(f"{order}HH", data, at)
+        directory: int = (
+            struct.unpack_from(f"{order}Q", start, 8)[0] if big else struct.unpack_from(f"{order}I", start, 4)[0]
+        )
+        (count,) = struct.unpack(f"{order}{'Q' if big else 'H'}", read(directory, first))
+        entries = read(directory + first, min(count, 4096) * length)
+        for at in range(0, len(entries) - value_at - 3, length):
+            tag, kind = struct.unpack_from(f"{order}HH", entries, at)
             if tag == ORIENTATION_TAG:
                 form = {3: f"{order}H", 4: f"{order}I"}.get(kind)
-                return (at + value_at, form) if form and at + value_at + 4 <= len(data) else None
-    except (struct.error, OverflowError):
+                return (directory + first + at + value_at, form) if form else None
+    except (OSError, ValueError, struct.error, OverflowError):
         pass
     return None
-
-
-def _jpeg_exif(data: bytes) -> tuple[bool, bytes | None]:
-    """Whether a JPEG's pixels or its EXIF are reached within these bytes, and the EXIF if there is one before them."""
-    at = 2
-    while at + 4 <= len(data):
-        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at] != 0xFF or marker == 0xDA:
-            return True, None
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:  # markers that stand alone
-            at += 2
-        elif marker == 0xE1 and data.startswith(_EXIF_START, at + 4):
-            return end <= len(data), data[at + 4 : end]
-        else:
-            at = end
-    return False, None
 
 
 def _png_exif(file: BinaryIO) -> bytes | None:

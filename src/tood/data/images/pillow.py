@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -38,36 +38,37 @@ DECODE_ERRORS = (
 )
 
 # TIFF tags.
-_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 256, 257, 258, 281
 
 
 @dataclass
 class _Quiet:
-    """How many threads are inside Pillow, and what was set before the first of them came."""
+    """How many threads are inside Pillow, and its limit before the first of them came."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     inside: int = 0
     limit: int | None = None
-    filters: Any = None
 
 
 _quiet = _Quiet()
+# As `warnings` keeps it: what is said by Pillow's own modules.
+_IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @contextmanager
 def pillow_quiet(limit: int) -> Iterator[None]:
     """Pillow without its warnings, and with this limit of pixels in the place of its own; for any number of threads.
 
-    Both are settings of the whole process, which are as they were when the last thread has left.
+    Both are settings of the whole process. The limit is as it was when the last thread has left; the filter stays, as
+    each change of Python's filters makes it forget which warnings of other modules were shown already.
     """
     # It refuses what is more than twice its limit.
     half = (limit + 1) // 2
     with _quiet.lock:
         if _quiet.inside == 0:
             _quiet.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, half
-            _quiet.filters = warnings.catch_warnings()
-            _quiet.filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            if warnings.filters[:1] != [_IGNORED]:
+                warnings.filterwarnings("ignore", module=_IGNORED[3].pattern)
         else:
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, half)
         _quiet.inside += 1
@@ -77,7 +78,6 @@ def pillow_quiet(limit: int) -> Iterator[None]:
         with _quiet.lock:
             _quiet.inside -= 1
             if _quiet.inside == 0:
-                _quiet.filters.__exit__(None, None, None)
                 Image.MAX_IMAGE_PIXELS = _quiet.limit
 
 
@@ -133,6 +133,12 @@ def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> DecodedI
     if image.mode in ("LA", "La"):
         return DecodedImage(np.repeat(np.asarray(image)[:, :, :1], 3, axis=2))
     return DecodedImage(np.array(image.convert("RGB")))
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of a Pillow picture as its file has it: of a TIFF Pillow tells that of the turned picture."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(_WIDTH, image.width), tags.get(_HEIGHT, image.height)
 
 
 def _bits_told(image: Image.Image) -> int | None:

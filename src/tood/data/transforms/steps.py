@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from tood.errors import SettingError, ToodError
-from tood.input import fitting_scale
+from tood.input import InputConfig
 
 
 def _share(name: str, value: float) -> None:
@@ -179,17 +179,20 @@ class AugmentConfig:
         """Whether images differ in shape, so that batches want grouping by aspect ratio."""
         return self.canvas is None
 
-    def largest_scale(self, height: int, width: int, limits: tuple[int, int]) -> float:
-        """The largest factor by which an image of this size can be scaled.
+    def largest_scale(self, height: int, width: int, input: InputConfig) -> float:
+        """The largest factor by which an axis of an image of this size can be scaled.
 
         Args:
             height, width: of the image in pixels.
-            limits: (short, long) of the model's input.
+            input: of the model.
         """
         canvas, fit = self.canvas, self.find(FitStep)
         if canvas is not None:
             return max((canvas.side, *canvas.sides)) / max(height, width) * canvas.scale[1]
-        return fitting_scale(height, width, *((fit.size if fit else None) or limits))
+        if fit is not None and fit.size is not None:
+            short, long = fit.size
+            input = replace(input, short=min(short, long), long=long)
+        return input.largest_scale(height, width)
 
 
 def _sized(config: AugmentConfig, side: int | None) -> AugmentConfig:
