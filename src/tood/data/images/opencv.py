@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,16 @@ TELLS_MISSING = bool(_RGB)
 _LOOKED_AHEAD = 16
 
 
+class _Room(threading.local):
+    """Memory of each thread that is used again: to get it anew from the system takes longer than the copy."""
+
+    def __init__(self) -> None:
+        self.bytes = np.empty(0, np.uint8)
+
+
+_room = _Room()
+
+
 def decode_everyday(data: bytes, reduction: int = 1) -> NDArray[np.uint8] | None:
     """[H, W, 3] uint8 RGB of a JPEG or a PNG, without alpha; None if OpenCV cannot decode it."""
     return _decode(np.frombuffer(data, np.uint8), reduction)
@@ -28,7 +40,9 @@ def decode_everyday(data: bytes, reduction: int = 1) -> NDArray[np.uint8] | None
 
 def decode_unended(data: bytes, end: int, reduction: int = 1) -> NDArray[np.uint8] | None:
     """The same of a JPEG of one scan, of which the bytes before `end` are taken; None too if they are too few."""
-    there = np.empty(end + _LOOKED_AHEAD, np.uint8)
+    if len(_room.bytes) < end + _LOOKED_AHEAD:
+        _room.bytes = np.empty(end + end // 2 + _LOOKED_AHEAD, np.uint8)
+    there = _room.bytes[: end + _LOOKED_AHEAD]
     there[:end] = np.frombuffer(data, np.uint8, end)
     there[end:] = 0
     return _decode(there, reduction)
