@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,19 @@ def test_locks_of_other_names_do_not_concern_each_other(tmp_path: Path) -> None:
     two.release()
 
 
+def _wait(begun: Event, gate: Event) -> None:
+    begun.set()
+    gate.wait(60)
+
+
 def test_a_forked_process_holds_none_of_its_parent_s_locks(tmp_path: Path) -> None:
     locks = [FolderLock(tmp_path, f".{number}") for number in range(5)]
     assert all(lock.acquire() for lock in locks)
-    gate = FORK.Event()
-    child = FORK.Process(target=gate.wait, args=(60,))
+    begun, gate = FORK.Event(), FORK.Event()
+    child = FORK.Process(target=_wait, args=(begun, gate))
     child.start()
     try:
+        assert begun.wait(60)
         for lock in locks:
             assert lock._descriptor is not None
             os.close(lock._descriptor)  # as the end of the parent would

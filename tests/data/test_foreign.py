@@ -14,7 +14,7 @@ import pytest
 
 from dataset_files import box_row, coco, image_row, usual_coco, voc_xml, write_coco_folder, write_image
 from tood.data import available_splits, check_dataset, load_dataset
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 
 BOX = "0 0.5 0.5 0.25 0.5\n"
 VOC = voc_xml("a", [("cat", (5, 5, 20, 20), 0)])
@@ -209,7 +209,7 @@ def test_of_two_devkits_the_command_names_one(tmp_path: Path) -> None:
     two_devkits(tmp_path)
     text = refused(tmp_path)
     assert "holds several VOC datasets (VOC2007, VOC2012): name one of them" in text
-    assert f"`tood data check {tmp_path / 'VOC2007'}`" in text
+    assert f"`tood data check {quoted(tmp_path / 'VOC2007')}`" in text
     assert load_dataset(tmp_path / "VOC2007").box_count == 1
 
 
@@ -238,7 +238,7 @@ def test_voc_beside_yolo_is_told_with_how_to_choose(tmp_path: Path) -> None:
     assert (dataset.format, dataset.box_count) == ("voc", 1)
     (note,) = dataset.notes
     yaml = tmp_path / "data.yaml"
-    assert note == f"the folder holds YOLO (data.yaml), too: taken is Pascal VOC; to take YOLO, name {yaml}"
+    assert note == f"the folder holds YOLO (data.yaml), too: taken is Pascal VOC; to take YOLO, name {quoted(yaml)}"
     assert load_dataset(yaml, "train").box_count == 2
     assert load_dataset(yaml, "train").notes == ()
 

@@ -59,10 +59,10 @@ def test_predicting_in_a_folder_tells_what_is_passed_over(tmp_path: Path, capsys
     assert [Path(image).name for image in _images([str(tmp_path), str(tmp_path / "1.png")], failures)] == ["1.png"] * 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("3 files passed over: ")
-    assert "2 .heic files, which are not read: save them as JPEG or PNG" in line
+    assert "2 of kinds that are not read: save them as JPEG or PNG" in line
     assert not failures
     (tmp_path / "1.png").unlink()
-    with pytest.raises(ToodError, match=r"no image in the folder .*2 \.heic files, which are not read: save them"):
+    with pytest.raises(ToodError, match=r"no image in the folder .*2 of kinds that are not read: save them"):
         list(expand(tmp_path))
 
 

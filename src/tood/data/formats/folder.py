@@ -132,7 +132,10 @@ def annotated_areas(told: Iterable[object], of_boxes: NDArray[np.float64]) -> ND
         of_boxes: [A] areas of the boxes.
     """
     # True is no area, and a whole number may be more than a double holds.
-    numbers = [area if type(area) in (int, float) and 0 < area < _LARGEST_AREA else np.nan for area in told]  # type: ignore[operator]
+    numbers = [
+        area if isinstance(area, int | float) and area is not True and 0 < area < _LARGEST_AREA else np.nan
+        for area in told
+    ]
     areas = np.array(numbers, np.float64).reshape(-1)
     return np.where(areas > 0, areas, of_boxes)
 
