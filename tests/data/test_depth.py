@@ -131,6 +131,7 @@ def test_it_is_told_in_check_and_once_in_loading(tmp_path: Path, caplog: pytest.
     dataset = load_dataset(tmp_path)
     for _ in range(2):
         batches = list(eval_loader(dataset, (32, 64), 3, workers=0))
+        dataset.picture_notes.tell()
     assert all(len(np.unique(batches[0].images[row].numpy())) == 256 for row in range(3))
     (record,) = caplog.records
     assert "2 pictures, such as" in record.getMessage()
