@@ -171,7 +171,9 @@ def test_few_levels_are_told_with_a_count_and_a_remedy(tmp_path: Path, caplog: p
     assert [(p.image_id, p.severity) for p in warned] == [(1, "warning"), (2, "warning")]
     assert all("save 8-bit pictures with the range in use spread" in p.message for p in warned)
     for _ in range(2):
-        list(eval_loader(load_dataset(tmp_path), (32, 64), 3, workers=0))
+        dataset = load_dataset(tmp_path)
+        list(eval_loader(dataset, (32, 64), 3, workers=0))
+        dataset.picture_notes.tell()
     told = [record.getMessage() for record in caplog.records if "few grey levels" in record.getMessage()]
     assert all(text.startswith("2 pictures, such as") for text in told)
     assert told
