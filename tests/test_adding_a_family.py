@@ -16,7 +16,7 @@ import tood
 
 TESTS = Path(__file__).parent
 LINE = ("from tood.models.toy.family import FAMILY as TOY\n", "    TOY,\n")
-OF_EVERY_FAMILY = ("models/test_every_family.py", "models/test_families.py", "ops/test_substitution.py")
+OF_EVERY_FAMILY = ("models/test_every_family.py", "models/test_family_records.py", "ops/test_substitution.py")
 
 
 def house_with_toy(root: Path) -> Path:

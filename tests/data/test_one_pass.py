@@ -46,7 +46,7 @@ print("\\n".join(path for path in opened if path.startswith(sys.argv[1])))
 """
     root = yolo_folder(tmp_path)
     done = subprocess.run([sys.executable, "-c", code, root, split], capture_output=True, text=True, check=True)
-    counts = Counter(path for path in done.stdout.split() if path.endswith((".jpg", ".txt")))
+    counts = Counter(path for path in done.stdout.splitlines() if path.endswith((".jpg", ".txt")))
     expected = {root / kind / split / f"{n}.{end}" for n in range(PICTURES) for kind, end in KINDS}
     assert {Path(path) for path in counts} == expected
     assert set(counts.values()) == {1}
