@@ -7,15 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
-from tood.models.common.detector import DenseDetector
+from tood.models.common.detector import BackboneNeckHead, DenseDetector
 from tood.ops import CannotFuse, known
-from tood.structures import DensePredictions
 
 
-class InferenceDetector(nn.Module):
+class InferenceDetector(BackboneNeckHead):
     """A network that only predicts; made by `for_inference`.
 
     Attributes:
@@ -23,16 +22,8 @@ class InferenceDetector(nn.Module):
     """
 
     def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
+        super().__init__(backbone, neck, head)
         self.dtype = dtype
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
-
-    def forward(self, images: Tensor) -> DensePredictions:
-        """[B, 3, H, W] normalised images, H and W multiples of the input's divisor -> predictions in their pixels."""
-        predictions: DensePredictions = self.head(self.neck(self.backbone(images)))
-        return predictions
 
 
 def fused_detector(model: DenseDetector[Any], dtype: torch.dtype) -> nn.Module:

@@ -87,16 +87,11 @@ if TYPE_CHECKING:
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 
 
-class DenseDetector(nn.Module, Generic[ConfigT]):
-    """An image's way to dense predictions.
+class BackboneNeckHead(nn.Module):
+    """An image's way to dense predictions."""
 
-    Attributes:
-        config: everything that the three parts were built from.
-    """
-
-    def __init__(self, config: ConfigT, backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.config = config
         self.backbone = backbone
         self.neck = neck
         self.head = head
@@ -105,6 +100,18 @@ class DenseDetector(nn.Module, Generic[ConfigT]):
         """[B, 3, H, W] normalised images, H and W multiples of the input's divisor -> predictions in their pixels."""
         predictions: DensePredictions = self.head(self.neck(self.backbone(images)))
         return predictions
+
+
+class DenseDetector(BackboneNeckHead, Generic[ConfigT]):
+    """A network that can learn, with what it was built from.
+
+    Attributes:
+        config: everything that the three parts were built from.
+    """
+
+    def __init__(self, config: ConfigT, backbone: nn.Module, neck: nn.Module, head: nn.Module) -> None:
+        super().__init__(backbone, neck, head)
+        self.config = config
 
     def stages(self) -> list[list[nn.Module]]:
         """Its parts from the image to the predictions: the backbone's stages, the neck, the head."""
