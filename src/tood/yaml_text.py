@@ -60,24 +60,29 @@ def word(written: str) -> Word:
 
 
 class _Loader(yaml.SafeLoader):
-    r"""Refuses a key that stands twice, of which YAML would silently keep the last, and reads JSON's "\ud83d\udcf7".
+    r"""Refuses a key that stands twice, and reads JSON's "\ud83d\udcf7".
 
     JSON writes letters beyond U+FFFF as two halves, which YAML leaves apart: no file could then have such a name.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"'{key.value}' stands twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
+        if (key := repeated_key(node)) is not None:
+            raise yaml.constructor.ConstructorError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         return joined_halves(super().construct_scalar(node))
+
+
+def repeated_key(mapping: yaml.MappingNode) -> yaml.ScalarNode | None:
+    """The first key of a mapping that is in it before already, of which YAML would silently keep the last value."""
+    seen: set[str] = set()
+    for key, _ in mapping.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in seen:
+                return key
+            seen.add(key.value)
+    return None
 
 
 def joined_halves(text: str) -> str:

@@ -21,7 +21,7 @@ from tood.data.formats.text import other_encoding, read_text
 from tood.data.formats.yolo_labels import Keypoints
 from tood.data.formats.yolo_paths import PathFinder, holds_images, plain_path
 from tood.errors import ToodError, one_line
-from tood.yaml_text import is_bad_escape
+from tood.yaml_text import is_bad_escape, repeated_key
 
 SPLITS = ("train", "val", "trainval", "test")
 # Of two that mean one split, the first counts.
@@ -63,13 +63,9 @@ class _TextLoader(yaml.BaseLoader):
     """Every scalar as the text it is, lists and dicts; a key that is there twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    told = f"key {key.value!r} is there twice"
-                    raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
-                seen.add(key.value)
+        if (key := repeated_key(node)) is not None:
+            told = f"key {key.value!r} is there twice"
+            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
