@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -66,6 +66,7 @@ def test_conv_norm(
     seed: int,
 ) -> None:
     relu, sums, lowered, last = options
+    assume(not (lowered and stride == 2 and shape[2] == 1))  # the plain one is wrong there: see the test below
     torch.manual_seed(seed)
     conv = nn.Conv2d(16, 24, kernel, stride, kernel // 2, groups=groups, bias=False)
     norm = nn.BatchNorm2d(24).eval()
@@ -87,6 +88,25 @@ def test_conv_norm(
         return lambda x, added=None: [function(conv, norm, x, relu, added)]
 
     compare(by(conv_norm), by(plain_conv_norm), tensors, wanted[3 : 4 + sums], lowered, parameters=parameters)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gradients_on_a_map_of_one_column_are_those_of_fp32(kernel: int, groups: int) -> None:
+    # In bf16 with stride 2 oneDNN's own gradient of the weights holds whatever the memory held.
+    torch.manual_seed(0)
+    conv = nn.Conv2d(16, 24, kernel, 2, kernel // 2, groups=groups, bias=False)
+    norm = nn.BatchNorm2d(24).eval()
+    x = torch.randn(2, 16, 5, 1)
+    found = []
+    for lowered in (True, False):
+        used = [torch.full((24 * size,), torch.nan) for size in range(1, 60)]
+        del used
+        with torch.autocast("cpu", torch.bfloat16) if lowered else nullcontext():
+            out = conv_norm(conv, norm, x, relu=False)
+        found.append(torch.autograd.grad(out.float().pow(2).sum(), [conv.weight, norm.weight]))
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).norm()) <= 0.05 * float(other.norm())
 
 
 @settings(max_examples=40)
