@@ -18,7 +18,7 @@ def _examples() -> Mapping[str, TOODConfig]:
     plain = TOODConfig(classes=7, backbone=examples.BACKBONE, neck=examples.NECK, head=head, input=examples.INPUT)
     deformable = replace(
         plain,
-        backbone=replace(plain.backbone, deformable_stages=(1,)),
+        backbone=replace(examples.BACKBONE, deformable_stages=(1,)),
         head=replace(head, deformable_layers=1, deform_groups=2, anchor="based"),
     )
     return {"plain": plain, "deformable": deformable}
