@@ -1,5 +1,6 @@
 """Operators that compute the same numbers sooner, each beside its plain definition; one guard chooses between them."""
 
+from tood.ops.activation import Activation
 from tood.ops.conv_norm import conv_norm
 from tood.ops.deform_conv import deform_conv2d
 from tood.ops.group_norm_relu import group_norm_relu
@@ -11,6 +12,7 @@ from tood.ops.scaled_product import scaled_product, with_mean
 from tood.ops.shared_conv import shared_conv
 
 __all__ = [
+    "Activation",
     "CannotFuse",
     "InferenceConv2d",
     "SameConv2d",

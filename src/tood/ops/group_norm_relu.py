@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.ops.activation import Activation, activated
 from tood.ops.arithmetic import differentiable_once
 from tood.ops.guard import is_awaited, is_followed, may_stand_in
 
@@ -27,10 +27,10 @@ def plain_group_norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
     return relu_of(norm, norm(x))
 
 
-def relu_of(norm: nn.Module, out: Tensor) -> Tensor:
-    """ReLU of what a norm gave: in its memory, unless somebody else may have kept that."""
+def relu_of(norm: nn.Module, out: Tensor, activation: Activation = "relu") -> Tensor:
+    """ReLU, or another activation, of what a norm gave: in its memory, unless somebody else may have kept that."""
     unseen = type(norm) in (nn.BatchNorm2d, nn.GroupNorm) and not is_awaited(norm) and not is_followed()
-    return F.relu(out, inplace=unseen)
+    return activated(out, activation, inplace=unseen)
 
 
 class _GroupNormReLU(torch.autograd.Function):

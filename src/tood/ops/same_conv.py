@@ -24,14 +24,27 @@ class SameConv2d(nn.Conv2d):
 
     def same_padding(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Rows and columns of zeros around a map of this size: left, right, top, bottom, as `F.pad` takes them."""
-        sides = []
-        for axis, size in ((1, width), (0, height)):
-            reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-            stride = self.stride[axis]
-            # TensorFlow's own words for max((ceil(size / stride) - 1) * stride + reach - size, 0); at stride 1 the
-            # size is not asked for, so that an exported program with sizes to choose stays free in it.
-            last = 1 if stride == 1 else size % stride or stride
-            total = max(reach - last, 0)
-            sides += [total // 2, total - total // 2]
-        left, right, top, bottom = sides
+        reach = [(side - 1) * spacing + 1 for side, spacing in zip(self.kernel_size, self.dilation, strict=True)]
+        top, bottom = same_zeros(height, reach[0], self.stride[0])
+        left, right = same_zeros(width, reach[1], self.stride[1])
         return left, right, top, bottom
+
+
+def same_zeros(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Cells of zeros before and after a side of a map.
+
+    Args:
+        size: cells of the side.
+        kernel: cells that the kernel spans.
+        stride: of the convolution.
+    """
+    # This is max((ceil(size / stride) - 1) * stride + kernel - size, 0); at stride 1 the size is not asked for, so that
+    # an exported program stays free in it.
+    last = 1 if stride == 1 else size % stride or stride
+    total = max(kernel - last, 0)
+    return total // 2, total - total // 2
+
+
+def conv_kind(conv: nn.Module) -> type[nn.Conv2d]:
+    """The class of convolution whose forward an operator may compute in this one's place, if it is one."""
+    return SameConv2d if isinstance(conv, SameConv2d) else nn.Conv2d

@@ -192,7 +192,7 @@ def _joined(x: Tensor, downsample: nn.Module | None) -> Tensor:
     if may_stand_in(((downsample, nn.Sequential),), (x,)):
         layers = list(downsample.children())
         if len(layers) == 2:
-            return conv_norm(layers[0], layers[1], x, relu=False)
+            return conv_norm(layers[0], layers[1], x, "none")
     return downsample(x)  # type: ignore[no-any-return]
 
 
