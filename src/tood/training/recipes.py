@@ -79,6 +79,23 @@ def recipe_small(run: RunConfig) -> RunConfig:
     )
 
 
+def recipe_transfer(run: RunConfig) -> RunConfig:
+    """For few pictures and a backbone that knows ImageNet: its first stages rest, what is nearer the head learns more.
+
+    Objects are shown small and large, alone and in mosaics, until the last part of the run.
+    """
+    size = run.model.input
+    canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor
+    return replace(
+        recipe_small(run),
+        recipe="transfer",
+        start_from=None,
+        augment=AugmentConfig((CanvasStep(canvas, scale=(0.6, 1.6)), FlipStep(0.5), PhotometricStep(0.7))),
+        optimizer=AdamWConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=0.8),
+        ema=EMAConfig(enabled=True, decay=0.998),
+    )
+
+
 def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
     """A criterion whose warm-up is a share of the run, whatever its epochs: they are many and short."""
     if isinstance(criterion, TaskAlignedCriterionConfig):
@@ -87,7 +104,7 @@ def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
 
 
 RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
-    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small}
+    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small, "transfer": recipe_transfer}
 )
 
 

@@ -88,7 +88,7 @@ def tood_lite0() -> TOODConfig:
 
 CARDS: tuple[ModelCard, ...] = (
     ModelCard("tood_tiny", tood_tiny, "small"),
-    ModelCard("tood_lite0", tood_lite0, "small"),
+    ModelCard("tood_lite0", tood_lite0, "transfer"),
     ModelCard("tood_r18_fpn", tood_r18_fpn, "1x"),
     ModelCard(
         "tood_r50_fpn_1x",

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
 from tood.models.backbones.staged import StagedBackbone
 from tood.models.common.published import Names, PackagedFile, count, rename
 from tood.ops import conv_norm
+from tood.ops.activation import Activation
 from tood.ops.same_conv import SameConv2d
 
 
@@ -131,13 +131,19 @@ class EfficientNetLiteConfig:
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias and BatchNorm, then ReLU6 where asked.
+    """A convolution without bias and BatchNorm, then ReLU6 or nothing.
 
     Its zeros outside of the map are those of TensorFlow.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu6: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation = "relu6",
     ) -> None:
         super().__init__()
         self.conv: nn.Conv2d
@@ -146,12 +152,11 @@ class ConvNorm(nn.Module):
         else:
             self.conv = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
-        self.relu6 = relu6
+        self.activation: Activation = activation
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)], with `added` of that shape added."""
-        out = conv_norm(self.conv, self.norm, x, relu=False, added=added)
-        return F.relu6(out) if self.relu6 else out
+        return conv_norm(self.conv, self.norm, x, self.activation, added)
 
 
 class MBConv(nn.Module):
@@ -162,7 +167,7 @@ class MBConv(nn.Module):
         middle = inputs * expansion
         self.expand = ConvNorm(inputs, middle, 1) if expansion > 1 else None
         self.depthwise = ConvNorm(middle, middle, kernel, stride, groups=middle)
-        self.project = ConvNorm(middle, outputs, 1, relu6=False)
+        self.project = ConvNorm(middle, outputs, 1, activation="none")
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
