@@ -40,7 +40,7 @@ def convolution_gradients(
     """
     if is_pointwise(conv):
         return _pointwise(conv, x, weight, gradient, to_x, to_weight)
-    if to_weight and x.dtype == torch.bfloat16 and x.shape[3] == 1 and conv.stride[1] > 1:
+    if to_weight and x.dtype == torch.bfloat16 and x.shape[3] < conv.stride[1]:
         # oneDNN multiplies columns that it never wrote by zero here: where memory held a NaN, so does the gradient.
         found_x, _ = convolution_gradients(conv, x, weight, gradient, to_x=to_x, to_weight=False)
         in_fp32 = [tensor.float() for tensor in (x, weight, gradient)]
