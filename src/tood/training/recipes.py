@@ -120,7 +120,7 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
     Args:
         model: a name of `named_models()`.
         size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
-        recipe: "1x", "2x" or "small" instead of the model's own.
+        recipe: "1x", "2x", "small" or "transfer" instead of the model's own.
 
     Raises:
         ToodError: if there is no such model or recipe, or the size is not positive.

