@@ -1,6 +1,13 @@
 """What the paper is about: the alignment metric, who answers for which ground truth, and what is minimised."""
 
-from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
+from tood.alignment.assigners import (
+    AnchorScoringAssigner,
+    Assignment,
+    ATSSAssigner,
+    MaxIoUAssigner,
+    MixtureFit,
+    TaskAlignedAssigner,
+)
 from tood.alignment.criteria import (
     ATSSCriterion,
     ATSSCriterionConfig,
@@ -18,10 +25,13 @@ __all__ = [
     "ATSSAssigner",
     "ATSSCriterion",
     "ATSSCriterionConfig",
+    "AnchorScoringAssigner",
     "Assignment",
     "Criterion",
     "CriterionConfig",
     "Losses",
+    "MaxIoUAssigner",
+    "MixtureFit",
     "Progress",
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",

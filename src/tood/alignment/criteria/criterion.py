@@ -122,6 +122,16 @@ def counted_priors(assignment: Assignment, valid: Tensor | None) -> Tensor | Non
     return ~assignment.ignored if valid is None else valid & ~assignment.ignored
 
 
+def real_images(assignment: Assignment, valid: Tensor | None) -> Tensor:
+    """[B] bool: False on a blank, which only fills up the batches of several processes: it has no valid prior."""
+    return (torch.ones_like(assignment.positive) if valid is None else valid).any(dim=1)
+
+
+def positives_of_images(assignment: Assignment, valid: Tensor | None) -> Tensor:
+    """[B] int64 number of positives, an image without any counting as one; a blank is no image and counts as none."""
+    return assignment.positive.sum(dim=1).maximum(real_images(assignment, valid).long())
+
+
 def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor:
     """[B, N] the GIoU losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
     # Choosing the positive rows would make the host wait for the device: negatives all become one constant pair of
@@ -182,11 +192,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a scalar over all training processes, their sum taken to be at least 1, as one process would."""
+def mean_over_processes(value: Tensor, least: float = 1.0) -> Tensor:
+    """The mean of a scalar over all training processes, their sum taken to be at least `least`, as one would."""
     value, processes = value.detach().float(), 1
     if dist.is_available() and dist.is_initialized():
         value = value.clone()
         dist.all_reduce(value)
         processes = dist.get_world_size()
-    return value.clamp(min=1) / processes
+    return value.clamp(min=least) / processes

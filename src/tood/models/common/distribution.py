@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 
 
-def side_distributions(maps: Tensor) -> Tensor:
-    """A map [B, 4 * R, h, w] as logits [B, h * w, 4, R] of the bins 0 .. R - 1 of the left, top, right, bottom side."""
-    return maps.flatten(2).transpose(1, 2).unflatten(2, (4, -1))
+def side_distributions(regression: Tensor) -> Tensor:
+    """[B, N, 4 * R] channels of a head -> logits [B, N, 4, R] of the bins 0 .. R - 1 of each side, a view.
+
+    The sides are left, top, right, bottom.
+    """
+    return regression.view(*regression.shape[:2], 4, -1)
 
 
 def expected_bins(distributions: Tensor) -> Tensor:
     """The mean of each distribution, in bins (equation 3): logits [..., R] -> [...] in 0..R - 1."""
     bins = torch.arange(distributions.shape[-1], device=distributions.device, dtype=distributions.dtype)
-    return distributions.softmax(dim=-1) @ bins
+    # No matrix product, which autocast would compute in few bits.
+    return (distributions.softmax(dim=-1) * bins).sum(dim=-1)
