@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
 
 from golden_values import golden, targets_of
-from tood.errors import ToodError
 from tood.inference import postprocess
 from tood.input import padded_sizes
 from tood.models import for_inference
 from tood.models.backbones import ResNetConfig
-from tood.models.common.published import Hints
 from tood.models.gfl import GFL, GFLConfig, GFLCriterion, GFLHeadConfig
-from tood.models.gfl.weights import from_published, infer_config, matches, to_published
+from tood.models.gfl.weights import from_published, to_published
 from tood.models.necks import FPNConfig
 from tood.structures import DensePredictions
 

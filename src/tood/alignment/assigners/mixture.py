@@ -37,14 +37,15 @@ class Components(NamedTuple):
     """The two components of M mixtures, [M, 2, 1] float64 each."""
 
     means: Tensor
-    variances: Tensor
+    mean_squares: Tensor
+    roots: Tensor  # of the precisions: 1 over the standard deviations
     weights: Tensor
 
     def log_densities(self, values: Tensor, squares: Tensor) -> Tensor:
         """[M, 2, K] logarithms of each component's share of the density at the values [M, 1, K]."""
-        precisions = self.variances.reciprocal()
-        distance = self.means.square() * precisions - 2 * values * (self.means * precisions) + squares * precisions
-        return self.weights.log() - 0.5 * (_LOG_TWO_PI + distance + self.variances.log())
+        precisions = self.roots.square()
+        distance = self.mean_squares * precisions - 2 * (values * (self.means * precisions)) + squares * precisions
+        return -0.5 * (_LOG_TWO_PI + distance) + self.roots.log() + self.weights.log()
 
 
 @torch.no_grad()
@@ -71,7 +72,8 @@ def log_densities_of_two(values: Tensor, present: Tensor, fit: MixtureFit = Mixt
     low = torch.where(inside, values, math.inf).amin(dim=2, keepdim=True)
     high = torch.where(inside, values, -math.inf).amax(dim=2, keepdim=True)
     means = torch.where(inside.any(dim=2, keepdim=True), torch.cat([low, high], dim=1), 0.0)
-    found = Components(means, torch.ones_like(means), torch.full_like(means, 0.5))
+    # They are of the numbers themselves, so that their squares are in fp32, too.
+    found = Components(means, means.float().square().double(), torch.ones_like(means), torch.full_like(means, 0.5))
     likelihood = torch.full_like(low, -math.inf)
     ended = torch.zeros_like(low, dtype=torch.bool)
     for _ in range(fit.max_iterations):
@@ -92,7 +94,8 @@ def _most_likely(belongs: Tensor, values: Tensor, squares: Tensor, regularisatio
     """The components of largest likelihood, where the values belong to them by [M, 2, K]."""
     mass = belongs.sum(dim=2, keepdim=True) + _NO_MASS
     means = (belongs * values).sum(dim=2, keepdim=True) / mass
-    variances = (belongs * squares).sum(dim=2, keepdim=True) / mass - means.square() + regularisation
+    mean_squares = means.square()
+    variances = (belongs * squares).sum(dim=2, keepdim=True) / mass - mean_squares + regularisation
     # Rounding of large numbers may outweigh the variance of equal ones; the reference gives up there.
     variances = variances.clamp(min=1e-3 * regularisation)
-    return Components(means, variances, mass / mass.sum(dim=1, keepdim=True))
+    return Components(means, mean_squares, variances.sqrt().reciprocal(), mass / mass.sum(dim=1, keepdim=True))
