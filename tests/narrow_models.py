@@ -12,6 +12,8 @@ from golden_values import NARROW
 from tood.models import FAMILIES, AnyDetector, AnyModelConfig
 from tood.models.atss import ATSSConfig, ATSSHeadConfig
 from tood.models.backbones import ResNetConfig
+from tood.models.gfl import GFLConfig, GFLHeadConfig
+from tood.models.paa import PAAConfig, PAAHeadConfig
 
 # One block a stage: a stage's first block has its stride, its shortcut and, where it is deformable, its offsets.
 SHORT = ResNetConfig(width=8, stem_width=8, blocks=(1, 1, 1, 1))
@@ -26,6 +28,8 @@ DEFORMABLE = replace(
 )
 RESNEXT_DEFORMABLE = replace(DEFORMABLE, backbone=RESNEXT)
 NARROW_ATSS = ATSSConfig(classes=7, backbone=SHORT, neck=NARROW.neck, head=ATSSHeadConfig(width=32, norm_groups=8))
+NARROW_GFL = GFLConfig(classes=7, backbone=SHORT, neck=NARROW.neck, head=GFLHeadConfig(width=32, norm_groups=8))
+NARROW_PAA = PAAConfig(classes=7, backbone=SHORT, neck=NARROW.neck, head=PAAHeadConfig(width=32, norm_groups=8))
 
 # What every family gives as its examples: tests of what holds for all families run over these.
 EXAMPLES: dict[str, AnyModelConfig] = {

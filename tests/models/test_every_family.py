@@ -114,8 +114,11 @@ def test_weights_out_and_in(name: str, tmp_path: Path) -> None:
         again, _ = load_weights(tmp_path / "again.safetensors")
         for part in (again, loaded):
             assert all(torch.equal(tensor, part.state_dict()[key]) for key, tensor in model.state_dict().items())
-    # Without what the file says of itself the tensors show the shape.
-    torch.save(torch.load(tmp_path / "published.pth", weights_only=True)["state_dict"], tmp_path / "plain.pth")
+    published = torch.load(tmp_path / "published.pth", weights_only=True)["state_dict"]
+    if not RECORDS[model.config.family].weights.matches(published):
+        return  # They are called as another family's, and what the file says of itself decides.
+    # Without that the tensors show the shape.
+    torch.save(published, tmp_path / "plain.pth")
     shown = load_detector_file(tmp_path / "plain.pth")[0].config
     assert (type(shown), shown.classes, shown.neck) == (type(model.config), 7, model.config.neck)
     assert shown.backbone.channels == model.config.backbone.channels

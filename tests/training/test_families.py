@@ -32,15 +32,19 @@ HEADS: dict[str, dict[str, Any]] = {
     # Anchors of 32 pixels, about the objects' size: no anchor of 64 would be anyone's by ATSS's own threshold.
     "tood": {"width": 16, "interactive_layers": 2, "norm_groups": 4, "anchor_scale": 4.0},
     "atss": {"width": 16, "tower_layers": 2, "norm_groups": 4, "anchor_scale": 4.0},
+    "gfl": {"width": 16, "tower_layers": 2, "norm_groups": 4, "anchor_scale": 4.0, "bins": 9},
+    "paa": {"width": 16, "tower_layers": 2, "norm_groups": 4, "anchor_scale": 4.0},
 }
+# What judges the boxes apart from their class, and what it is called where it learns.
+JUDGES = {"atss": "centerness", "paa": "iou"}
 
 
 def crossed(out: Path, family: str, criterion: str) -> RunConfig:
     """The tiny run with another head and criterion, as a YAML file would say it."""
     raw = configuration.to_dict(tiny_run(out))
     head = dict(HEADS[family])
-    if family == "atss" and criterion == "task_aligned":
-        head["centerness"] = False
+    if family in JUDGES and criterion not in JUDGES:
+        head[JUDGES[family]] = False
     del raw["model"]["postprocess"]  # the family's own
     raw["model"] |= {"family": family, "head": head}
     raw["criterion"] = {"kind": criterion}
@@ -49,8 +53,8 @@ def crossed(out: Path, family: str, criterion: str) -> RunConfig:
     return configuration.from_dict(RunConfig, raw)
 
 
-@pytest.mark.parametrize("criterion", ["task_aligned", "atss"])
-@pytest.mark.parametrize("family", ["tood", "atss"])
+@pytest.mark.parametrize("criterion", ["task_aligned", "atss", "gfl", "paa"])
+@pytest.mark.parametrize("family", HEADS)
 def test_every_head_learns_two_pictures_by_heart_under_every_criterion(
     tmp_path: Path, family: str, criterion: str
 ) -> None:
@@ -72,7 +76,8 @@ def test_every_head_learns_two_pictures_by_heart_under_every_criterion(
         optimizer.step()
         history.append({name: value.item() for name, value in losses.terms.items()})
     first, last = history[0], history[-1]
-    assert list(first) == ["cls", "box", *(["centerness"] if family == criterion == "atss" else [])]
+    judged = [JUDGES[criterion]] if family in JUDGES and criterion in JUDGES else []
+    assert list(first) == ["cls", "box", *judged, *(["dfl"] if family == criterion == "gfl" else [])]
     assert last["cls"] < 0.25 * first["cls"]
     assert last["box"] < 0.25 * first["box"]
     # A soft target's cross entropy ends at its own entropy.

@@ -187,7 +187,10 @@ def test_recipes_follow_the_model_and_its_size() -> None:
         run_config("tood_tiny", size=0)
 
 
-@pytest.mark.parametrize(("recipe", "epochs", "drops"), [("1x", 12, (8, 11)), ("2x", 24, (16, 22))])
+@pytest.mark.parametrize(
+    ("recipe", "epochs", "drops"),
+    [("1x", 12, (8, 11)), ("1.5x", 18, (12, 16)), ("2x", 24, (16, 22)), ("3x", 36, (28, 34))],
+)
 def test_the_published_recipes_number_for_number(recipe: str, epochs: int, drops: tuple[int, int]) -> None:
     run = run_config("tood_r50_fpn_1x", recipe=recipe)
     model, steps = build_model(run.model), 1000
@@ -209,7 +212,8 @@ def test_the_published_recipes_number_for_number(recipe: str, epochs: int, drops
     assert (run.clip_gradient, run.ema.enabled) == (None, False)
     assert (run.data.keep_empty, run.data.smallest_side) == (False, 32)
     augment = run.augment
-    sizes = FitStep() if recipe == "1x" else FitStep(shortest=480)
+    shortest = {"2x": 480, "3x": 640}.get(recipe)
+    sizes = FitStep() if shortest is None else FitStep(shortest=shortest)
     assert augment.steps == (sizes, FlipStep(0.5))
     shapes = set()
     sample = Sample(np.zeros((480, 640, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
@@ -218,7 +222,7 @@ def test_the_published_recipes_number_for_number(recipe: str, epochs: int, drops
         shapes.add(image.shape[:2])
         assert image.shape[1] == pytest.approx(image.shape[0] * 4 / 3, abs=1)
     short = {shape[0] for shape in shapes}
-    assert short == {800} if recipe == "1x" else min(short) >= 480 and max(short) <= 800 and len(short) > 20
+    assert short == {800} if shortest is None else min(short) >= shortest and max(short) <= 800 and len(short) > 20
     wide = replace(sample, image=np.zeros((100, 400, 3), np.uint8))
     assert all(
         build_transforms(augment, Circumstances(run.model.input))(wide, np.random.default_rng(seed)).image.shape[1]

@@ -26,12 +26,12 @@ from weights.published_files import CONFIG, write_checkpoint
 
 CLASSES = [f"class {i}" for i in range(7)]
 # As a family would be whose head differs from ATSS's in nothing that a name shows.
-PAA = replace(
+TWIN = replace(
     ATSS,
-    config=make_dataclass("PAAConfig", [("family", str, "paa")]),
+    config=make_dataclass("TwinConfig", [("family", str, "twin")]),
     weights=SimpleNamespace(
         **{name: value for name, value in vars(atss_weights).items() if not name.startswith("__")}
-        | {"FRAMEWORK_TYPES": ("PAAHead", "PAA")}
+        | {"FRAMEWORK_TYPES": ("TwinHead", "Twin")}
     ),
 )
 
@@ -61,10 +61,10 @@ def test_a_file_of_one_family(tmp_path: Path, config: str) -> None:
     assert family_of(read_weights_file(atss_file(tmp_path / "a.pth", config))) is ATSS
 
 
-@pytest.mark.parametrize("kind", ["dict(type='PAA', bbox_head=dict(type='PAAHead'))", "dict(type='mmdet.PAA')"])
+@pytest.mark.parametrize("kind", ["dict(type='Twin', bbox_head=dict(type='TwinHead'))", "dict(type='mmdet.Twin')"])
 def test_a_head_of_another_family_is_not_taken_for_the_one_whose_names_it_has(tmp_path: Path, kind: str) -> None:
-    path = atss_file(tmp_path / "paa.pth", f"model = {kind}")
-    with pytest.raises(ToodError, match=r"paa\.pth is no detector of a known family: its configuration says PAA"):
+    path = atss_file(tmp_path / "twin.pth", f"model = {kind}")
+    with pytest.raises(ToodError, match=r"twin\.pth is no detector of a known family: its configuration says Twin"):
         load_detector_file(path)
     assert "backbone from" in initialise_model(build_model(NARROW_ATSS), str(path))
 
@@ -72,13 +72,13 @@ def test_a_head_of_another_family_is_not_taken_for_the_one_whose_names_it_has(tm
 def test_the_configuration_tells_families_of_the_same_names_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tood.weights.families.FAMILIES", (*FAMILIES, PAA))
-    for kind, family in (("PAA", PAA), ("ATSS", ATSS)):
+    monkeypatch.setattr("tood.weights.families.FAMILIES", (*FAMILIES, TWIN))
+    for kind, family in (("Twin", TWIN), ("ATSS", ATSS)):
         text = f"model = dict(type='{kind}', bbox_head=dict(type='{kind}Head'))"
         assert family_of(read_weights_file(atss_file(tmp_path / "a.pth", text))) is family
     plain = write_checkpoint(tmp_path / "plain.pth", "plain", atss_state(), CLASSES)
     for use in (load_detector_file, lambda path: initialise_model(build_model(NARROW_ATSS), str(path))):
-        with pytest.raises(ToodError, match=r"plain\.pth could be of the families atss and paa .* configuration"):
+        with pytest.raises(ToodError, match=r"plain\.pth could be of the families atss and twin .* configuration"):
             use(plain)
 
 
@@ -93,7 +93,7 @@ def test_our_own_metadata_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "a.safetensors"
     save_weights(path, build_model(NARROW), CLASSES)
     checkpoint = read_weights_file(path)
-    framework = {"framework_config": "model = dict(bbox_head=dict(type='PAAHead'))"}
+    framework = {"framework_config": "model = dict(bbox_head=dict(type='TwinHead'))"}
     assert family_of(replace(checkpoint, metadata={**checkpoint.metadata, **framework})) is TOOD
     # Though two families have such names.
     twin = make_dataclass("TwinConfig", [("family", str, "twin")])
@@ -102,8 +102,8 @@ def test_our_own_metadata_comes_first(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_family_of_a_later_version_is_named(tmp_path: Path) -> None:
-    metadata = {"format": "tood", "config": json.dumps({"family": "paa"})}
-    with pytest.raises(ToodError, match=r"a\.safetensors is of a family that this version .*'paa'.*tood, atss"):
+    metadata = {"format": "tood", "config": json.dumps({"family": "twin"})}
+    with pytest.raises(ToodError, match=r"a\.safetensors is of a family that this version .*'twin'.*tood, atss"):
         family_of(Checkpoint(atss_state(), None, metadata, tmp_path / "a.safetensors"))
 
 

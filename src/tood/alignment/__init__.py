@@ -1,6 +1,13 @@
 """What the paper is about: the alignment metric, who answers for which ground truth, and what is minimised."""
 
-from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
+from tood.alignment.assigners import (
+    AnchorScoringAssigner,
+    Assignment,
+    ATSSAssigner,
+    MaxIoUAssigner,
+    MixtureFit,
+    TaskAlignedAssigner,
+)
 from tood.alignment.criteria import (
     ATSSCriterion,
     ATSSCriterionConfig,
@@ -11,22 +18,26 @@ from tood.alignment.criteria import (
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
 )
-from tood.alignment.losses import focal_loss, giou_loss, quality_focal_loss
+from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss
 from tood.alignment.metric import alignment_metric
 
 __all__ = [
     "ATSSAssigner",
     "ATSSCriterion",
     "ATSSCriterionConfig",
+    "AnchorScoringAssigner",
     "Assignment",
     "Criterion",
     "CriterionConfig",
     "Losses",
+    "MaxIoUAssigner",
+    "MixtureFit",
     "Progress",
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
     "alignment_metric",
+    "distribution_focal_loss",
     "focal_loss",
     "giou_loss",
     "quality_focal_loss",

@@ -66,6 +66,7 @@ def _facts(card: ModelCard) -> dict[str, object]:
         "ap_test_dev": card.published_ap_test_dev,
         "weights": weights.hosted.url if weights and weights.hosted else None,
         "authors_weights": weights.authors_url if weights else None,
+        "licence": weights.licence if weights else None,
     }
 
 

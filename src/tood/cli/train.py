@@ -82,7 +82,7 @@ def train(
     recipe: Annotated[
         str | None,
         optional(
-            "1x or 2x (the paper's), small (small models from scratch) or transfer (few pictures, and a backbone that "
+            "1x, 1.5x, 2x or 3x (the papers'), small (small models from scratch) or transfer (few pictures, and a backbone that "
             "knows ImageNet). Left out, the model's own.",
             RECIPE,
         ),

@@ -39,7 +39,8 @@ def postprocess(
 
     (Prior, class) pairs are ranked, not priors; boxes without area or with a coordinate that is no number are dropped.
     Threshold and best of each level are taken by the class scores alone; where the predictions carry a quality,
-    everything after goes by `config.ranking`, which is what detections are given as their score.
+    everything after goes by `config.ranking`, which is what detections are given as their score. A `ScoreVotingConfig`
+    goes by that from the beginning, and takes the best priors of each level with all their pairs above the threshold.
 
     Args:
         predictions: a batch of B images; a configuration without NMS takes their `one_to_one` where there is one.
@@ -74,6 +75,8 @@ def postprocess(
 
 def _selected(predictions: DensePredictions, image: int, config: AnyPostprocessConfig) -> tuple[Tensor, Tensor]:
     """The best pairs of image number `image`, as [K] prior * C + class, and the [K] values that they are ranked by."""
+    if isinstance(config, ScoreVotingConfig):
+        return _selected_by_rank(predictions, image, config)
     scores = predictions.scores[image]  # [N, C]
     # Logits are compared as logits: a sigmoid over all N x C of them would cost more than the rest.
     threshold = _logit(config.score_threshold) if predictions.logits else config.score_threshold
@@ -85,6 +88,33 @@ def _selected(predictions: DensePredictions, image: int, config: AnyPostprocessC
         places = torch.div(pairs, scores.shape[1], rounding_mode="floor")
         values = _ranked(values, predictions.quality[image, places].float().sigmoid(), config.ranking)
     return pairs, values
+
+
+def _selected_by_rank(predictions: DensePredictions, image: int, config: ScoreVotingConfig) -> tuple[Tensor, Tensor]:
+    """As `_selected`, of the best priors of each level, by what their pairs are ranked by."""
+    scores = predictions.scores[image].float()  # [N, C]
+    if scores.isnan().any():
+        scores = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+    quality = None if predictions.quality is None else predictions.quality[image].float().sigmoid()  # [N]
+
+    def values_of(chosen: Tensor, judged: Tensor | None) -> Tensor:
+        values = chosen.sigmoid() if predictions.logits else chosen
+        return values if judged is None else _ranked(values, judged, config.ranking)
+
+    # What ranks a prior's pairs rises with the score: its best class has its best value.
+    peaks = values_of(scores.amax(dim=1), quality)  # [N]
+    places = []
+    start = 0
+    for size in predictions.priors.level_sizes:
+        hopeful = (peaks[start : start + size] > config.score_threshold).nonzero().squeeze(1) + start
+        if len(hopeful) > config.per_level:
+            hopeful = hopeful[peaks[hopeful].topk(config.per_level).indices.sort().values]
+        places.append(hopeful)
+        start += size
+    place = torch.cat(places)
+    values = values_of(scores[place], None if quality is None else quality[place, None])  # [m, C]
+    row, label = (values > config.score_threshold).nonzero(as_tuple=True)
+    return place[row] * scores.shape[1] + label, values[row, label]
 
 
 def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], config: AnyPostprocessConfig) -> Tensor:
@@ -101,7 +131,7 @@ def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], co
 
 
 def _ranked(scores: Tensor, quality: Tensor, ranking: Ranking) -> Tensor:
-    """[K] of the scores and qualities of K pairs, probabilities."""
+    """Of the scores and qualities of pairs, probabilities of shapes that broadcast."""
     if ranking == "score":
         return scores
     return scores * quality if ranking == "product" else (scores * quality).sqrt()

@@ -10,12 +10,16 @@ from tood.alignment import CriterionConfig
 from tood.models.atss.family import FAMILY as ATSS
 from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.family import Family
+from tood.models.gfl.family import FAMILY as GFL
+from tood.models.paa.family import FAMILY as PAA
 from tood.models.tood.family import FAMILY as TOOD
 
 # A new family's record joins here; everything else asks the records.
 FAMILIES: tuple[Family[Any], ...] = (
     TOOD,
     ATSS,
+    GFL,
+    PAA,
 )
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -15,6 +15,7 @@ from tood.data import DataConfig
 from tood.data.transforms import AugmentConfig
 from tood.errors import SettingError
 from tood.models import AnyCriterionConfig, AnyModelConfig
+from tood.models.families import family_of
 from tood.models.tood import TOODConfig
 from tood.training.ema import EMAConfig
 from tood.training.guard import NotFinite
@@ -149,10 +150,13 @@ class RunConfig:
             ToodError: if the head judges its boxes apart from their class and the criterion trains no such judgement.
         """
         if self.model.predicts_quality and not self.criterion.trains_quality:
+            branch = _quality_setting(self.model)
+            leave_out = "" if branch is None else f"set model.head.{branch}=false, or "
+            usual = family_of(self.model).criteria[0]().kind
             raise SettingError(
                 "criterion.kind",
-                f"is '{self.criterion.kind}', which would leave the head's centerness untrained: set "
-                "model.head.centerness=false, or criterion.kind=atss",
+                f"is '{self.criterion.kind}', which would leave untrained what judges the boxes in the head: "
+                f"{leave_out}criterion.kind={usual}",
             )
 
     @property
@@ -161,6 +165,16 @@ class RunConfig:
         if self.minutes is not None:
             return f"{self.minutes:g} minutes"
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+
+
+def _quality_setting(model: AnyModelConfig) -> str | None:
+    """The switch of the head without which it does not judge its boxes, None if there is none."""
+    for switch in fields(model.head):
+        if getattr(model.head, switch.name) is True:
+            without = replace(model, head=replace(model.head, **{switch.name: False}))
+            if not without.predicts_quality:
+                return switch.name
+    return None
 
 
 def _warm_up(name: str) -> Callable[[RunConfig, Any], RunConfig]:

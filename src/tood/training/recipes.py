@@ -16,7 +16,7 @@ from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
-from tood.zoo import named_model
+from tood.zoo import Recipe, named_model
 
 ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 
@@ -42,16 +42,34 @@ def recipe_1x(run: RunConfig) -> RunConfig:
     )
 
 
+def recipe_1_5x(run: RunConfig) -> RunConfig:
+    """PAA's "1.5x": as "1x", but 18 epochs, the rate divided by 10 after epochs 12 and 16."""
+    return _lengthened(run, "1.5x", 18, (12, 16))
+
+
 def recipe_2x(run: RunConfig) -> RunConfig:
     """The paper's "2x": 24 epochs, steps after 16 and 22, the short side drawn from 480..800 (in that proportion)."""
-    size = run.model.input
+    return replace(_lengthened(run, "2x", 24, (16, 22)), augment=_at_scales(run, 0.6))
+
+
+def recipe_3x(run: RunConfig) -> RunConfig:
+    """MMDetection's "3x" of PAA: 36 epochs, steps after 28 and 34, the short side drawn from 640..800."""
+    return replace(_lengthened(run, "3x", 36, (28, 34)), augment=_at_scales(run, 0.8))
+
+
+def _lengthened(run: RunConfig, recipe: Recipe, epochs: int, milestones: tuple[int, ...]) -> RunConfig:
+    """The "1x" recipe of another length."""
     return replace(
         recipe_1x(run),
-        recipe="2x",
-        augment=AugmentConfig((FitStep(shortest=max(round(size.short * 0.6), 1)), FlipStep(0.5))),
-        schedule=StepScheduleConfig(milestones=(16, 22), of_epochs=24, warm_up_steps=500, warm_up_ratio=0.001),
-        epochs=24,
+        recipe=recipe,
+        schedule=StepScheduleConfig(milestones=milestones, of_epochs=epochs, warm_up_steps=500, warm_up_ratio=0.001),
+        epochs=epochs,
     )
+
+
+def _at_scales(run: RunConfig, least: float) -> AugmentConfig:
+    """Short sides from this share of the model's own up, and flips."""
+    return AugmentConfig((FitStep(shortest=max(round(run.model.input.short * least), 1)), FlipStep(0.5)))
 
 
 def recipe_small(run: RunConfig) -> RunConfig:
@@ -104,7 +122,14 @@ def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
 
 
 RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
-    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small, "transfer": recipe_transfer}
+    {
+        "1x": recipe_1x,
+        "1.5x": recipe_1_5x,
+        "2x": recipe_2x,
+        "3x": recipe_3x,
+        "small": recipe_small,
+        "transfer": recipe_transfer,
+    }
 )
 
 
@@ -120,7 +145,7 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
     Args:
         model: a name of `named_models()`.
         size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
-        recipe: "1x", "2x", "small" or "transfer" instead of the model's own.
+        recipe: a name of `RECIPES` instead of the model's own.
 
     Raises:
         ToodError: if there is no such model or recipe, or the size is not positive.

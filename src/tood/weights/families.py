@@ -12,12 +12,17 @@ from tood.weights.framework_config import model_section
 from tood.weights.safetensors_file import CONFIG, FORMAT, OURS
 
 
-def family_of(checkpoint: Checkpoint) -> Family[Any] | None:
+def family_of(checkpoint: Checkpoint, likely: Family[Any] | None = None) -> Family[Any] | None:
     """The one family that claims a file; None if it is of none.
 
     Our own metadata decides, else the head that the training framework's configuration in the file names, else the
     tensors' names. What says more comes first, as heads may differ in nothing that a name shows: a PAA's tensors are
     called as an ATSS's.
+
+    Args:
+        checkpoint: the file.
+        likely: the family that whoever names the file expects, which it is of if it says nothing itself and its tensors
+            are called as that family's; None: nobody knows.
 
     Raises:
         ToodError: if several families claim it, or it says itself that it is of one that is not known here.
@@ -29,8 +34,18 @@ def family_of(checkpoint: Checkpoint) -> Family[Any] | None:
     if head is not None:
         claims = [family for family in FAMILIES if head in family.weights.FRAMEWORK_TYPES]
         return _only(claims, checkpoint, f"its configuration says {head}") if claims else None
+    if likely is not None and _are_called_as(likely, checkpoint):
+        return likely
     claims = [family for family in FAMILIES if family.weights.matches(checkpoint.tensors.keys())]
     return _only(claims, checkpoint, "so are its tensors called") if claims else None
+
+
+def _are_called_as(family: Family[Any], checkpoint: Checkpoint) -> bool:
+    """Whether the tensors' names become the family's own where they are read as it is published."""
+    try:
+        return family.weights.matches(family.weights.from_published(checkpoint.tensors).keys())
+    except ToodError:
+        return False
 
 
 def framework_head(checkpoint: Checkpoint) -> str | None:

@@ -13,6 +13,7 @@ from tood.configuration import apply_overrides
 from tood.errors import ToodError
 from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.models.common.published import FamilyWeights, Hints
+from tood.models.families import family_of as family_of_config
 from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_weights_file
 from tood.weights.class_names import ClassMatch, match_classes
 from tood.weights.families import family_of, framework_head
@@ -54,7 +55,7 @@ def _detector_of(
 ) -> tuple[AnyDetector, tuple[str, ...]]:
     """The detector of a file that was read; see `load_detector_file`."""
     path = checkpoint.path
-    family, tensors = _ours(checkpoint)
+    family, tensors = _ours(checkpoint, config)
     config = config or described(checkpoint.metadata, path)[0] or _inferred(family, tensors, checkpoint)
     config = apply_overrides(config, settings)
     names = checkpoint.class_names or _usual_names(config.classes)
@@ -208,9 +209,11 @@ def _placeholders(classes: int) -> tuple[str, ...]:
     return tuple(f"class {i}" for i in range(classes))
 
 
-def _ours(checkpoint: Checkpoint) -> tuple[FamilyWeights[AnyModelConfig], dict[str, Tensor]]:
-    """The family of a file and its tensors under our names."""
-    family = family_of(checkpoint)
+def _ours(
+    checkpoint: Checkpoint, config: AnyModelConfig | None = None
+) -> tuple[FamilyWeights[AnyModelConfig], dict[str, Tensor]]:
+    """The family of a file and its tensors under our names; `config` is the network that it is expected to be of."""
+    family = family_of(checkpoint, None if config is None else family_of_config(config))
     if family is None:
         head = framework_head(checkpoint)
         names = f"its tensors have names like {', '.join(list(checkpoint.tensors)[:3])}"

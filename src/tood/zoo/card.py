@@ -10,8 +10,8 @@ from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
-Recipe: TypeAlias = Literal["1x", "2x", "small", "transfer"]
-"""Name of a training recipe (`tood.training.recipes`): the paper's two, and the one for small models from scratch."""
+Recipe: TypeAlias = Literal["1x", "1.5x", "2x", "3x", "small", "transfer"]
+"""Name of a training recipe (`tood.training.recipes`): the papers', and those for small models."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,12 @@ class PublishedWeights:
     Attributes:
         hosted: the file that is fetched by the model's name, None where nobody hosts one for programs.
         authors_drive_id: the original authors' file on Google Drive, which only a person can download.
+        licence: under which they are published, by its SPDX identifier.
     """
 
     hosted: PublishedFile | None
     authors_drive_id: str | None = None
+    licence: str = "Apache-2.0"
 
     @property
     def authors_url(self) -> str | None:
@@ -43,7 +45,7 @@ class ModelCard:
         config: returns its configuration.
         recipe: what it is meant to be trained by.
         published_ap: AP on COCO minival in percent, None where nothing was published. The paper's, where it has the
-            model; the weights that are hosted for it were trained again and differ by 0.1 at most.
+            model and the weights that are hosted for it differ by 0.2 at most (they were trained again), else theirs.
         published_ap_test_dev: AP on COCO test-dev in percent, None where nothing was published.
         criterion: returns the configuration of its losses and assigners.
         weights: where they are, None where none were published.

@@ -10,9 +10,7 @@ from tood.models.necks import FPNConfig
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
 from tood.zoo.card import ModelCard, PublishedWeights, on_mmdetection
-
-RESNET_101 = ResNetConfig(blocks=(3, 4, 23, 3))
-RESNEXT_101 = replace(RESNET_101, groups=64, width_per_group=4)
+from tood.zoo.parts import RESNET_101, RESNEXT_101, TINY_BACKBONE, TINY_INPUT, TINY_NECK
 
 
 def tood_r50_fpn_1x() -> TOODConfig:
@@ -61,18 +59,10 @@ def tood_r18_fpn() -> TOODConfig:
 def tood_tiny() -> TOODConfig:
     """Sized for a laptop's CPU and for training from scratch: nothing is frozen, three levels, 448 pixels."""
     return TOODConfig(
-        backbone=ResNetConfig(
-            block="basic",
-            blocks=(1, 1, 1, 1),
-            width=32,
-            stem_width=16,
-            frozen_stages=-1,
-            zero_init_residual=False,
-            norm_eval=False,
-        ),
-        neck=FPNConfig(width=64, levels=3),
+        backbone=TINY_BACKBONE,
+        neck=TINY_NECK,
         head=THeadConfig(width=64, interactive_layers=3, norm_groups=8),
-        input=InputConfig(short=448, long=448),
+        input=TINY_INPUT,
     )
 
 

@@ -19,6 +19,7 @@ from tood.alignment.criteria.criterion import (
     class_targets,
     counted_priors,
     mean_over_processes,
+    positives_of_images,
     valid_priors,
     without_autocast,
 )
@@ -98,9 +99,7 @@ class ATSSCriterion:
             assignment = config.assigner(priors, targets, valid)
             positive = assignment.positive
             centred = centerness(priors.centres, assignment.boxes) * positive  # [B, N]
-            # A blank, which only fills up the batches of several processes, is no image and counts as none.
-            real = torch.ones_like(positive) if valid is None else valid
-            number = positive.sum(dim=1).maximum(real.any(dim=1).long()).sum()
+            number = positives_of_images(assignment, valid).sum()
             own = {"cls": number, "box": centred.sum(), "centerness": number}
             averages = {name: mean_over_processes(value) for name, value in (weight_sums or own).items()}
             classification = focal_loss(

@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tood.alignment.assigners import Assignment
-from tood.alignment.losses import giou_loss
+from tood.alignment.losses import distribution_focal_loss, giou_loss
+from tood.boxes import encode_distances
 from tood.structures import DensePredictions, Priors, Targets
 
 
@@ -121,6 +122,16 @@ def counted_priors(assignment: Assignment, valid: Tensor | None) -> Tensor | Non
     return ~assignment.ignored if valid is None else valid & ~assignment.ignored
 
 
+def real_images(assignment: Assignment, valid: Tensor | None) -> Tensor:
+    """[B] bool: False on a blank, which only fills up the batches of several processes: it has no valid prior."""
+    return (torch.ones_like(assignment.positive) if valid is None else valid).any(dim=1)
+
+
+def positives_of_images(assignment: Assignment, valid: Tensor | None) -> Tensor:
+    """[B] int64 number of positives, an image without any counting as one; a blank is no image and counts as none."""
+    return assignment.positive.sum(dim=1).maximum(real_images(assignment, valid).long())
+
+
 def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor:
     """[B, N] the GIoU losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
     # Choosing the positive rows would make the host wait for the device: negatives all become one constant pair of
@@ -128,6 +139,27 @@ def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor
     positive = assignment.positive[..., None]
     unit = torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., 2:])], dim=-1)
     return giou_loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
+
+
+def distribution_losses(
+    distributions: Tensor, priors: Priors, assignment: Assignment, weights: Tensor, margin: float
+) -> Tensor:
+    """[B, N] the distribution focal losses of the positives, the mean of four sides, times `weights`, 0 elsewhere.
+
+    Args:
+        distributions: [B, N, 4, R] logits of each side's distance in strides, left, top, right, bottom.
+        priors: the N places.
+        assignment: the ground truths that they answer for.
+        weights: [B, N].
+        margin: targets end so many bins before the last one; those of places outside their box are 0.
+    """
+    bins = distributions.shape[-1]
+    distances = encode_distances(priors.centres, assignment.boxes) / priors.strides[:, None]  # [B, N, 4]
+    positive = assignment.positive[..., None]
+    # As in `box_losses`: negatives become constants, so that what they hold sends no gradient back.
+    logits = torch.where(positive[..., None], distributions, 0.0)
+    targets = torch.where(positive, distances.clamp(0, bins - 1 - margin), 0.0)
+    return distribution_focal_loss(logits, targets).mean(dim=-1) * (weights * assignment.positive)
 
 
 def class_targets(assignment: Assignment, classes: int) -> Tensor:
@@ -160,11 +192,11 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False)
 
 
-def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a scalar over all training processes, their sum taken to be at least 1, as one process would."""
+def mean_over_processes(value: Tensor, least: float = 1.0) -> Tensor:
+    """The mean of a scalar over all training processes, their sum taken to be at least `least`, as one would."""
     value, processes = value.detach().float(), 1
     if dist.is_available() and dist.is_initialized():
         value = value.clone()
         dist.all_reduce(value)
         processes = dist.get_world_size()
-    return value.clamp(min=1) / processes
+    return value.clamp(min=least) / processes

@@ -9,28 +9,34 @@ from torch import Tensor
 from tood.models.atss.config import ATSSConfig
 from tood.models.atss.head import ATSSHeadConfig
 from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
-from tood.models.common.published import Hints, Names, count, rename, shape
+from tood.models.common.parallel_weights import A_TOWER, CLASSIFIER, TOWER_NAMES, infer_towers
+from tood.models.common.published import Hints, Names, rename, shape
 from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+
+__all__ = [
+    "CLASSIFIER",
+    "FRAMEWORK_TYPES",
+    "LAYOUTS",
+    "from_published",
+    "infer_config",
+    "matches",
+    "to_published",
+]
 
 LAYOUTS = ("mmdet",)
 FRAMEWORK_TYPES = ("ATSSHead", "ATSS")
-CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 _HEAD: tuple[tuple[str, str], ...] = (
-    ("bbox_head.cls_convs.#.conv.", "head.classification_tower.#.conv."),
-    ("bbox_head.cls_convs.#.gn.", "head.classification_tower.#.norm."),
-    ("bbox_head.reg_convs.#.conv.", "head.regression_tower.#.conv."),
-    ("bbox_head.reg_convs.#.gn.", "head.regression_tower.#.norm."),
+    *TOWER_NAMES,
     ("bbox_head.atss_cls.", "head.classifier."),
     ("bbox_head.atss_reg.", "head.regressor."),
     ("bbox_head.atss_centerness.", "head.centerness."),
-    ("bbox_head.scales.#.scale", "head.scales.#"),
 )
 
 
 def matches(names: Collection[str]) -> bool:
     """Whether these are an ATSS's names, published or ours."""
-    return "bbox_head.atss_cls.weight" in names or "head.classification_tower.0.conv.weight" in names
+    return "bbox_head.atss_cls.weight" in names or (A_TOWER in names and "head.regressor.weight" in names)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -54,19 +60,12 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> ATSSCon
         ToodError: if a tensor is missing that tells the shape.
     """
     neck, map_channels = infer_fpn(state)
-    width = shape(state, "head.classification_tower.0.conv.weight", 4)[0]
-    head = ATSSHeadConfig(
-        width=width,
-        tower_layers=count(state, "head.classification_tower.#."),
-        norm_groups=hints.norm_groups(width),
-        anchor_scale=hints.anchor_scale(ATSSHeadConfig.anchor_scale),
-        centerness="head.centerness.weight" in state,
-    )
+    towers = infer_towers(state, hints, ATSSHeadConfig.anchor_scale)
     return ATSSConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],
         backbone=infer_backbone(state, map_channels),
         neck=neck,
-        head=head,
+        head=ATSSHeadConfig(**towers._asdict(), centerness="head.centerness.weight" in state),
     )
 
 

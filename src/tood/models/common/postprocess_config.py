@@ -43,7 +43,9 @@ class ScoreVotingConfig:
     """Class-wise NMS, then every box left becomes the mean of those that it overlaps (PAA, Kim and Lee 2020, 3.4).
 
     Attributes:
-        score_threshold, per_level, iou_threshold, max_detections, clip, ranking: as in `PostprocessConfig`.
+        score_threshold: (prior, class) pairs are kept that are ranked by more than this.
+        per_level: at most so many of the best priors on each level, each with all of its pairs.
+        iou_threshold, max_detections, clip, ranking: as in `PostprocessConfig`.
         voting_sigma: a box of the same class weighs score * exp(-(1 - IoU)^2 / `voting_sigma`) in that mean.
         voting_iou: only boxes of larger overlap than this take part.
     """

@@ -1,0 +1,21 @@
+"""Box sides as distributions over whole strides (GFL, Li et al. 2020, section 3.2): what a head's logits mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def side_distributions(regression: Tensor) -> Tensor:
+    """[B, N, 4 * R] channels of a head -> logits [B, N, 4, R] of the bins 0 .. R - 1 of each side, a view.
+
+    The sides are left, top, right, bottom.
+    """
+    return regression.view(*regression.shape[:2], 4, -1)
+
+
+def expected_bins(distributions: Tensor) -> Tensor:
+    """The mean of each distribution, in bins (equation 3): logits [..., R] -> [...] in 0..R - 1."""
+    bins = torch.arange(distributions.shape[-1], device=distributions.device, dtype=distributions.dtype)
+    # No matrix product, which autocast would compute in few bits.
+    return (distributions.softmax(dim=-1) * bins).sum(dim=-1)

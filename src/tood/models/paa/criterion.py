@@ -1,0 +1,141 @@
+"""What PAA minimises (Kim and Lee 2020): focal loss, GIoU weighted by IoU, and the IoU itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tood.alignment import AnchorScoringAssigner, Assignment, Losses, Progress, focal_loss
+from tood.alignment.criteria.criterion import (
+    box_losses,
+    class_losses,
+    class_targets,
+    counted_priors,
+    mean_over_processes,
+    real_images,
+    valid_priors,
+    without_autocast,
+)
+from tood.boxes import iou_pairs
+from tood.structures import DensePredictions, Targets
+
+# What the reference adds to a sum of weights, or takes a weight to be at least.
+_SMALLEST_SUM = torch.finfo(torch.float32).eps
+_SMALLEST_WEIGHT = 1e-12
+
+
+@dataclass(frozen=True)
+class PAACriterionConfig:
+    """Assigner and loss weights; the defaults are the published ones.
+
+    Attributes:
+        assigner: gives the positives, by the losses themselves.
+        classification_weight, box_weight, iou_weight: factors of the three losses.
+        focal_alpha, focal_gamma: of the focal loss.
+        trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything.
+    """
+
+    trains_quality: ClassVar[bool] = True
+
+    kind: Literal["paa"] = "paa"
+    assigner: AnchorScoringAssigner = field(default_factory=AnchorScoringAssigner)
+    classification_weight: float = 1.0
+    box_weight: float = 1.3
+    iou_weight: float = 0.5
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+
+    def build(self) -> PAACriterion:
+        """The criterion."""
+        return PAACriterion(self)
+
+
+class PAACriterion:
+    """Scores anchors by the losses that they would have, assigns by these, and weighs boxes by their IoU.
+
+    It never asks which network made the predictions. Usable in any training loop::
+
+        losses = PAACriterion()(predictions, targets, padded_sizes)
+        losses.total.backward()
+    """
+
+    terms = ("cls", "box", "iou")
+
+    def __init__(self, config: PAACriterionConfig | None = None) -> None:
+        self.config = config or PAACriterionConfig()
+
+    def __call__(
+        self,
+        predictions: DensePredictions,
+        targets: Sequence[Targets],
+        padded_sizes: Tensor | None = None,
+        progress: Progress | None = None,
+        weight_sums: Mapping[str, Tensor] | None = None,
+    ) -> Losses:
+        """Losses of a batch.
+
+        Args:
+            predictions: the network's, scores as probabilities or logits, boxes in input pixels; where they carry a
+                `quality`, it learns the IoU of its box with the ground truth.
+            targets: B ground truths in input pixels.
+            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
+                beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
+            progress: changes nothing: anchors are scored from the first epoch to the last.
+            weight_sums: see `Criterion`.
+
+        Returns:
+            Class losses divided by the number of positives, at least the number of images; IoU losses by the number of
+            positives; box losses, which the IoU weighs, by the sum of that. Of several processes each is the sum over
+            all of them, the numbers at least 1, divided by their number.
+        """
+        config, priors = self.config, predictions.priors
+        with without_autocast(predictions.scores.device):
+            scores, boxes = predictions.scores.float(), predictions.boxes.float()
+            valid = valid_priors(priors, padded_sizes)
+            assignment = config.assigner(
+                priors,
+                targets,
+                lambda candidates: self._costs(scores.detach(), boxes.detach(), candidates, predictions.logits),
+                valid,
+            )
+            positive = assignment.positive
+            overlap = iou_pairs(boxes.detach(), assignment.boxes) * positive  # [B, N]
+            number = positive.sum()
+            own = {
+                "cls": torch.maximum(number, real_images(assignment, valid).sum()),
+                "box": overlap.sum(),
+                "iou": number,
+            }
+            sums = own if weight_sums is None else weight_sums
+            averages = {
+                name: mean_over_processes(value, _SMALLEST_SUM if name == "box" else 1.0)
+                for name, value in sums.items()
+            }
+            classification = self._focal(scores, assignment, predictions.logits)
+            counted = counted_priors(assignment, valid)
+            weights = overlap.clamp(min=_SMALLEST_WEIGHT)
+            per_prior = {
+                "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
+                "box": box_losses(boxes, assignment, weights) * (config.box_weight / averages["box"]),
+            }
+            if predictions.quality is not None:
+                entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), overlap, reduction="none")
+                per_prior["iou"] = torch.where(positive, entropy, 0) * (config.iou_weight / averages["iou"])
+            return Losses(per_prior, assignment, own)
+
+    def _costs(self, scores: Tensor, boxes: Tensor, candidates: Assignment, logits: bool) -> Tensor:
+        """[B, N] what the candidates would cost as positives (equation 5), without the IoU branch."""
+        classification = self._focal(scores, candidates, logits).sum(dim=2)
+        sides = box_losses(boxes, candidates, candidates.target_scores)
+        return self.config.classification_weight * classification + self.config.box_weight * sides
+
+    def _focal(self, scores: Tensor, assignment: Assignment, logits: bool) -> Tensor:
+        """[B, N, C] the class losses under an assignment."""
+        config = self.config
+        wanted = class_targets(assignment, scores.shape[2])
+        return focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma, logits=logits)

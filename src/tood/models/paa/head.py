@@ -1,0 +1,49 @@
+"""PAA's head: ATSS's parallel one, whose boxes are judged by the IoU that they are expected to have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tood.models.common.parallel_head import (
+    InferenceParallelHead,
+    ParallelHead,
+    RegressionBranches,
+    boxes_from_deltas,
+)
+
+
+@dataclass(frozen=True)
+class PAAHeadConfig:
+    """Shape of the head; the defaults are the published ones.
+
+    Attributes:
+        width: channels of every tower layer.
+        tower_layers: 3x3 convolutions of each of the two towers.
+        norm_groups: groups of every GroupNorm.
+        anchor_scale: side of the square anchors, in strides.
+        iou: whether the regression tower also predicts the IoU of its box with the object.
+    """
+
+    width: int = 256
+    tower_layers: int = 4
+    norm_groups: int = 32
+    anchor_scale: float = 8.0
+    iou: bool = True
+
+
+class PAAHead(ParallelHead):
+    """Deltas of square anchors; the quality of a box is its IoU with the object."""
+
+    def __init__(self, config: PAAHeadConfig, classes: int, inputs: int, strides: Sequence[int]) -> None:
+        quality = "iou" if config.iou else None
+        branches = RegressionBranches("deltas", 4, boxes_from_deltas, quality)
+        super().__init__(config, classes, inputs, strides, branches)
+        self.config = config
+
+    def fuse(self, dtype: torch.dtype) -> nn.Module:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
+        return InferenceParallelHead(self, dtype)

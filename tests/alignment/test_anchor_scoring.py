@@ -1,0 +1,155 @@
+"""PAA's assignment against a plain formulation with loops: candidates, mixtures, the split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from alignment.slow_paa import nested, slow_candidates, slow_densities, slow_paa, slow_split
+from tood.alignment import AnchorScoringAssigner, Assignment, MaxIoUAssigner, MixtureFit
+from tood.alignment.assigners import max_iou
+from tood.alignment.assigners.mixture import log_densities_of_two
+from tood.models.common.priors import grid_priors
+from tood.structures import Targets
+
+PRIORS = grid_priors([torch.zeros(1, 1, 8, 10), torch.zeros(1, 1, 4, 5), torch.zeros(1, 1, 2, 3)], (8, 16, 32), 4.0)
+COUNT = len(PRIORS.centres)
+
+
+def truth_of(kind: str, seed: int) -> Targets:
+    generator = torch.Generator().manual_seed(seed)
+    number = {"empty": 0, "one": 1, "few": 4, "crowded": 40, "nested": 6}[kind]
+    corner = torch.rand(number, 2, generator=generator) * torch.tensor([60.0, 44.0])
+    boxes = torch.cat([corner, corner + torch.rand(number, 2, generator=generator) * 40 + 3], 1)
+    if kind == "nested":
+        boxes = nested(number)
+    crowd = torch.rand(number, generator=generator) < (0.2 if kind == "crowded" else 0.0)
+    return Targets(boxes, torch.randint(0, 5, (number,), generator=generator), crowd)
+
+
+def costs_of(batch: int, seed: int) -> Tensor:
+    """[B, N] losses of two kinds of anchors."""
+    generator = torch.Generator().manual_seed(seed)
+    good = torch.rand(batch, COUNT, generator=generator) < 0.3
+    spread = torch.randn(batch, COUNT, generator=generator)
+    return torch.where(good, 0.8 + 0.2 * spread, 3.0 + 0.7 * spread).abs()
+
+
+def owners_of(assignment: Assignment, image: int) -> dict[int, int]:
+    owners = assignment.gt_index[image].tolist()
+    return {n: g for n, g in enumerate(owners) if g >= 0}
+
+
+@pytest.mark.parametrize("block", [1 << 21, 1])
+@pytest.mark.parametrize("kind", ["empty", "one", "few", "crowded", "nested"])
+def test_candidates_and_split_are_those_of_the_loops(kind: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tood.alignment.assigners.assignment.BLOCK", block)
+    targets = [truth_of(kind, 0), truth_of("few", 1), truth_of("empty", 2)]
+    valid = torch.rand(3, COUNT, generator=torch.Generator().manual_seed(5)) > 0.2
+    costs = costs_of(3, 7)
+    candidates = MaxIoUAssigner()(PRIORS, targets, valid)
+    for beyond in ("negative", "ignored"):
+        assigner = AnchorScoringAssigner(beyond_peak=beyond)  # type: ignore[arg-type]
+        assignment = assigner(PRIORS, targets, lambda _: costs, valid)
+        for image, truth in enumerate(targets):
+            there = valid[image].tolist()
+            assert owners_of(candidates, image) == slow_candidates(PRIORS, truth, there)
+            positives, uncertain = slow_paa(PRIORS, truth, costs[image], there)
+            assert owners_of(assignment, image) == positives
+            if beyond == "ignored":
+                assert assignment.ignored is not None
+                assert set(assignment.ignored[image].nonzero().flatten().tolist()) == uncertain
+            single = truth.boxes[~truth.crowd]
+            for n, g in positives.items():
+                assert torch.equal(assignment.boxes[image, n], single[g])
+                assert assignment.labels[image, n] == truth.labels[~truth.crowd][g]
+        assert (beyond == "ignored") == (assignment.ignored is not None)
+    positive = assignment.positive
+    assert torch.equal(assignment.target_scores, positive.float())
+    assert not assignment.boxes[~positive].any()
+    assert (assignment.labels[~positive] == -1).all()
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 12))
+def test_any_scene_is_split_as_the_loops_do(seed: int, topk: int, number: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(number, 2, generator=generator) * 70 - 5
+    boxes = torch.cat([corner, corner + torch.rand(number, 2, generator=generator).square() * 60], 1)
+    truth = Targets(boxes, torch.zeros(number, dtype=torch.long), torch.zeros(number, dtype=torch.bool))
+    costs = costs_of(1, seed)
+    assignment = replace(AnchorScoringAssigner(), topk=topk)(PRIORS, [truth], lambda _: costs)
+    assert owners_of(assignment, 0) == slow_paa(PRIORS, truth, costs[0], [True] * COUNT, topk)[0]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.lists(st.integers(0, 1 << 16), min_size=0, max_size=45, unique=True), min_size=1, max_size=6))
+def test_mixtures_of_many_sets_at_once_are_those_of_each_alone(sets: list[list[int]]) -> None:
+    rows = [sorted(value / 9973 for value in one) for one in sets]
+    values, present = torch.full((len(rows), 45), torch.nan), torch.zeros(len(rows), 45, dtype=torch.bool)
+    for row, numbers in enumerate(rows):
+        values[row, : len(numbers)] = torch.tensor(numbers)
+        present[row, : len(numbers)] = True
+    found = log_densities_of_two(values, present)
+    for row, numbers in enumerate(rows):
+        if len(numbers) > 1:
+            wanted = torch.tensor(slow_densities(values[row, : len(numbers)].tolist()), dtype=torch.float64)
+            torch.testing.assert_close(found[row, :, : len(numbers)].T, wanted, rtol=1e-6, atol=1e-4)
+
+
+# Of scikit-learn 1.9.1, `GaussianMixture(2, covariance_type="diag")` from the same starting values: places of positives
+# by MMDetection's rule among the rising losses.
+REFERENCE: list[tuple[list[float], int]] = []
+
+
+@pytest.mark.parametrize(("losses", "positives"), REFERENCE)
+def test_positives_are_those_that_scikit_learn_s_mixture_gives(losses: list[float], positives: int) -> None:
+    assert slow_split(torch.tensor(losses).tolist())[0] == list(range(positives))
+
+
+def test_a_single_candidate_is_no_positive_and_two_are_one_or_more() -> None:
+    truth = Targets(torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([2]), torch.zeros(1, dtype=torch.bool))
+    costs = costs_of(1, 0)
+    valid = torch.zeros(1, COUNT, dtype=torch.bool)
+    candidates = MaxIoUAssigner()(PRIORS, [truth]).positive[0].nonzero().flatten()
+    for number in (1, 2):
+        valid[0, candidates[:number]] = True
+        found = AnchorScoringAssigner()(PRIORS, [truth], lambda _: costs, valid)
+        assert int(found.positive.sum()) == number - 1
+
+
+def test_equal_losses_and_no_numbers_split_without_an_error() -> None:
+    truth = truth_of("few", 3)
+    for value in (0.0, 2.0, 1e4, torch.nan, torch.inf):
+        found = AnchorScoringAssigner()(PRIORS, [truth], lambda _, value=value: torch.full((1, COUNT), value))
+        assert owners_of(found, 0).items() <= owners_of(MaxIoUAssigner()(PRIORS, [truth]), 0).items()
+        assert torch.isfinite(found.boxes).all()
+
+
+def test_a_ground_truth_that_overlaps_no_anchor_has_none() -> None:
+    boxes = torch.tensor([[500.0, 500, 520, 520], [20, 20, 20, 40], [10, 10, 40, 40]])
+    truth = Targets(boxes, torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool))
+    assert set(owners_of(MaxIoUAssigner()(PRIORS, [truth]), 0).values()) == {2}
+
+
+def test_iterations_end_where_they_are_told_to() -> None:
+    values = torch.linspace(0, 4, 20)[None]
+    present = torch.ones_like(values, dtype=torch.bool)
+    none = log_densities_of_two(values, present, MixtureFit(max_iterations=0))
+    torch.testing.assert_close(
+        none[0, 0].exp(),
+        0.5 * torch.distributions.Normal(0.0, 1.0).log_prob(values[0]).exp().double(),
+        rtol=1e-5,
+        atol=0,
+    )
+    few, many = (log_densities_of_two(values, present, MixtureFit(steps, tolerance=0)) for steps in (2, 50))
+    assert torch.logaddexp(*many[0]).mean() > torch.logaddexp(*few[0]).mean()
+
+
+def test_memory_does_not_grow_with_objects_times_priors() -> None:
+    assert max_iou.block_size(4, 20_000) * 4 * 20_000 <= 1 << 21
