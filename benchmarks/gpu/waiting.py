@@ -1,0 +1,114 @@
+"""Whether the host waits for the GPU within a step: what PyTorch says of itself, and what the profiler saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.work import (
+    ALIGNED,
+    MAIN,
+    WARM_UP,
+    Pipelined,
+    batch_of,
+    example_run,
+    learning,
+    named_run,
+    small_models,
+)
+from tood.models import FAMILIES
+from tood.training import RunConfig
+
+# Calls of the CUDA runtime and driver that come back when the device has got somewhere.
+WAITS = frozenset(
+    f"{prefix}{call}"
+    for prefix, calls in (
+        ("cuda", ("StreamSynchronize", "DeviceSynchronize", "EventSynchronize", "Memcpy", "Memcpy2D", "Memset")),
+        ("cu", ("StreamSynchronize", "CtxSynchronize", "EventSynchronize")),
+    )
+    for call in calls
+)
+LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
+TO_HOST, TO_DEVICE = "Memcpy DtoH", "Memcpy HtoD"
+STEPS = 4
+LAUNCH = "a step is launched"
+
+
+def run(bench: Bench) -> None:
+    """Named models and every family's examples, in all precisions and both phases."""
+    size = bench.pick((320, 416), (64, 64))
+    runs: dict[str, RunConfig] = {}
+    for name in bench.pick((MAIN, *(card.name for card in small_models())), ("tood_tiny",)):
+        runs[name] = named_run(name, bench.device, size)
+    for family in FAMILIES:
+        for name, model in list(family.examples().items())[: bench.pick(None, 1)]:
+            runs[f"{family.name}-{name}"] = example_run(model, family.criteria[0](), bench.device)
+    for name, config in runs.items():
+        for precision in bench.pick(("bf16", "fp16", "fp32"), ("fp32",)):
+            with bench.trying(f"{name} in {precision}"):
+                _steps(bench, f"{name} in {precision}", replace(config, precision=precision, clip_gradient=10.0))
+
+
+def _steps(bench: Bench, name: str, config: RunConfig) -> None:
+    with learning(config) as learner:
+        counts = bench.pick((40, 0, 7, 3), (2, 0))
+        batch = batch_of(config.model.input, counts, config.model.classes, bench.device, crowds=2)
+        for phase, progress in (("TAL", ALIGNED), ("warm-up", WARM_UP)):
+            step = Pipelined(learner, batch, progress)
+            for _ in range(bench.pick(3, 1)):
+                step()
+            with _no_waiting() if bench.on_gpu else nullcontext():
+                step.launch()
+            _profiled(bench, f"{name}, {phase}", step)
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """PyTorch raises an error where it would wait for the device by itself."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _profiled(bench: Bench, name: str, step: Pipelined) -> None:
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if bench.on_gpu else [])]
+    if bench.on_gpu:
+        torch.cuda.synchronize()
+    with profile(activities=activities) as seen:
+        for _ in range(STEPS):
+            with record_function(LAUNCH):
+                launched = step.launch()
+            if step.before is not None:
+                step.before.losses()
+            step.before = launched
+        if bench.on_gpu:
+            torch.cuda.synchronize()
+    events = list(seen.events() or ())
+    on_host = [event for event in events if event.device_type == torch.autograd.DeviceType.CPU]
+    launches = [event.time_range for event in on_host if event.name == LAUNCH]
+    if not bench.on_gpu:
+        bench.check(f"{name}: the profiler sees every step", len(launches) == STEPS)
+        return
+    if not any(event.name.startswith(LAUNCHES) for event in on_host):
+        bench.note(f"{name}: the profiler sees no call of CUDA here; PyTorch itself says that it waits for nothing")
+        return
+    waits = sorted(
+        {
+            event.name
+            for event in on_host
+            if event.name in WAITS and any(r.start <= event.time_range.start <= r.end for r in launches)
+        }
+    )
+    bench.check(f"{name}: nothing waits", not waits, ", ".join(waits))
+    copies = [event.name for event in events if event.name.startswith((TO_HOST, TO_DEVICE))]
+    to_host = sum(copy.startswith(TO_HOST) for copy in copies)
+    told = f"{to_host} to the host, {len(copies) - to_host} to the device in {STEPS} steps"
+    bench.check(f"{name}: copies of the logged losses alone", to_host <= STEPS and to_host == len(copies), told)
