@@ -44,8 +44,8 @@ def main() -> int:
             return _refuse(f"{out} holds results of a GPU, which a dry run would replace: give another --out")
     elif not _has_gpu():
         return _refuse("PyTorch sees no GPU here: --dry-run tries every part on the CPU")
-    settings = asked.dry_run, str(asked.golden.absolute()), str(asked.peers.absolute())
-    runner = Runner(out.absolute(), settings, asked.began + asked.minutes * 60, asked.again)
+    folders = asked.golden.absolute(), asked.peers.absolute()
+    runner = Runner(out.absolute(), asked.dry_run, *folders, asked.began + asked.minutes * 60, asked.again)
     good = True
     for part in PARTS:
         if part.name in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections.abc import Iterator
@@ -115,6 +116,7 @@ class Bench:
                 told = str(error).strip().splitlines() or [""]
                 self.check(name, False, f"{type(error).__name__}: {told[0]}")
         finally:
+            gc.collect()
             if self.on_gpu:
                 torch.cuda.empty_cache()
 

@@ -58,7 +58,7 @@ def _section(part: Part, result: Result) -> list[str]:
     met = [check for check in result.checks if check.met]
     lines += ["", *(f"- **Missed**: {check.name}: {check.told}" for check in missed)] if missed else []
     lines += ["", *(f"- {check.name}{f': {check.told}' if check.told else ''}" for check in met)] if met else []
-    lines += ["", *result.notes] if result.notes else []
+    lines += ["", " ".join(result.notes)] if result.notes else []
     return ["", f"## {part.title}", *lines] if lines else []
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu.child import PRELOADED, work
+from benchmarks.gpu.child import PRELOADED, Order, work
 from benchmarks.gpu.parts import Part
 from benchmarks.gpu.result import Result, load
 
@@ -27,13 +27,15 @@ class Runner:
 
     Attributes:
         out: folder; `parts/NAME.json`, `logs/NAME.txt`.
-        settings: fields of `Settings`.
+        dry_run, golden, peers: see `Order`.
         deadline: as `time.time()` counts; no part is begun or goes on after it.
         again: whether parts that have results are done once more.
     """
 
     out: Path
-    settings: tuple[bool, str, str]
+    dry_run: bool
+    golden: Path
+    peers: Path
     deadline: float
     again: bool = False
 
@@ -49,14 +51,14 @@ class Runner:
 
     def _settled(self, part: Part) -> Result | None:
         found = None if self.again else load(self.path(part))
-        if found is None or not found.settled or found.dry_run != self.settings[0]:
+        if found is None or not found.settled or found.dry_run != self.dry_run:
             return None
         _say(part, found, "as before")
         return found
 
     def _run(self, part: Part, context: multiprocessing.context.BaseContext) -> Result:
         path, log = self.path(part), self.out / "logs" / f"{part.name}.txt"
-        result = Result(part.name, self.settings[0])
+        result = Result(part.name, self.dry_run)
         left = self.deadline - time.time()
         if left < LEAST_SECONDS:
             result.status, result.why = "not started", "the time was up: run it again to go on"
@@ -77,9 +79,9 @@ class Runner:
     ) -> str:
         """Waits for a part's process; how it ended, empty if it did not."""
         folder = self.out / "work" / part.name
-        process = context.Process(  # type: ignore[attr-defined]
-            target=work, args=(part.does, part.name, self.settings, path, log, folder, limit)
-        )
+        places = [str(place) for place in (self.golden, self.peers, path, log, folder)]
+        order = Order(part.does, part.name, self.dry_run, *places, limit)
+        process = context.Process(target=work, args=(order,))  # type: ignore[attr-defined]
         process.start()
         try:
             process.join(limit)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.clock import bf16_peak, peak_mib, seconds_a_call
@@ -14,6 +14,7 @@ from benchmarks.gpu.work import (
     Pipelined,
     batch_of,
     captured,
+    example_runs,
     learning,
     named_run,
     small_models,
@@ -27,40 +28,44 @@ from tood.training import RunConfig
 OBJECTS = 10
 # A part's last figures are left out rather than half of one taken.
 LEAST_SECONDS = 8.0
-# What `tood train` does; the same in other precisions and layouts; and a step of forward, losses, backward and the
-# optimiser alone, launched one by one, as one graph, or compiled first.
+# What `tood train` does; the same in other layouts and precisions; and a step of forward, losses, backward and the
+# optimiser alone, then all that it gives the device as one graph; the same with the network compiled first.
 TRAINS, CONTIGUOUS, FP32, FP16 = "tood train, bf16", "contiguous", "fp32 (TF32 convolutions)", "fp16"
-ALONE, GRAPH, COMPILED, COMPILED_GRAPH = "step alone", "CUDA graph", "compiled", "compiled, CUDA graph"
+ALONE, COMPILED = "step alone", "compiled"
+GRAPH = {ALONE: "CUDA graph", COMPILED: "compiled, CUDA graph"}
 
 
 def main_model(bench: Bench) -> None:
     """TOOD R50 at 800 x 1333."""
     batches = bench.pick((16, 8, 2), (1,))
-    config = named_run(MAIN, bench.device, bench.pick(None, (64, 96)))
+    config = named_run(bench.pick(MAIN, "tood_tiny"), bench.device, bench.pick(None, (64, 96)))
     peak = _told_peak(bench)
     for count in batches:
         _variants(bench, config, count, (TRAINS,), peak)
-    _variants(bench, config, batches[0], bench.pick((ALONE, GRAPH, CONTIGUOUS, FP16, FP32), (ALONE, CONTIGUOUS)), peak)
-    _variants(bench, config, batches[-1], (ALONE, GRAPH), peak)
+    _variants(bench, config, batches[0], bench.pick((CONTIGUOUS, FP16, FP32, ALONE), (CONTIGUOUS, ALONE)), peak)
+    _variants(bench, config, batches[-1], bench.pick((ALONE,), ()), peak)
 
 
 def small(bench: Bench) -> None:
     """The small named models at their own size."""
     peak = _told_peak(bench)
-    configs = [named_run(card.name, bench.device, bench.pick(None, (64, 64))) for card in small_models()]
-    for variants in ((TRAINS, GRAPH), (ALONE, CONTIGUOUS), (FP32,)):
+    cards = small_models(bench.pick(None, 1))
+    configs = [named_run(card.name, bench.device, bench.pick(None, (64, 64))) for card in cards]
+    for variant in (TRAINS, ALONE, CONTIGUOUS, FP32):
         for count in bench.pick((64, 16, 128, 32), (2,)):
             for config in configs:
-                _variants(bench, config, count, variants, peak)
+                _variants(bench, config, count, (variant,), peak)
 
 
 def compiled(bench: Bench) -> None:
     """`torch.compile` of the network, which takes long to begin."""
     peak = _told_peak(bench)
-    size = bench.pick(None, (64, 64))
-    cards = [card.name for card in small_models()][: bench.pick(None, 1)]
-    for name, count in (*((card, bench.pick(64, 1)) for card in cards), *bench.pick(((MAIN, 8),), ())):
-        _variants(bench, named_run(name, bench.device, size), count, (ALONE, COMPILED, COMPILED_GRAPH), peak)
+    runs = [(named_run(card.name, bench.device), 64) for card in small_models(bench.pick(1, 0))]
+    runs += [(named_run(MAIN, bench.device), 8)] if not bench.dry else []
+    runs += [(named_run(card.name, bench.device), 64) for card in small_models(bench.pick(None, 0))[1:]]
+    runs += [(run, 1) for run in islice(example_runs(bench.device).values(), bench.pick(0, 1))]
+    for run, count in runs:
+        _variants(bench, run, count, (ALONE, COMPILED), peak)
 
 
 def _told_peak(bench: Bench) -> float:
@@ -70,22 +75,19 @@ def _told_peak(bench: Bench) -> float:
 
 def _variants(bench: Bench, config: RunConfig, count: int, variants: Iterable[str], peak: float) -> None:
     for variant in variants:
-        if variant in (GRAPH, COMPILED_GRAPH) and not bench.on_gpu:
-            continue
         row = f"{config.name}, {count} image{'s' if count > 1 else ''}"
         if bench.left < LEAST_SECONDS and not bench.dry:
             bench.note(f"{row}, {variant}: left out, the part's time was up")
             continue
         with bench.trying(f"{row}, {variant}"):
             _variant(bench, config, count, variant, row, peak)
-        gc.collect()
 
 
 def _variant(bench: Bench, config: RunConfig, count: int, variant: str, row: str, peak: float) -> None:
     batch = batch_of(config.model.input, (OBJECTS,) * count, config.model.classes, bench.device)
     precision = {FP32: "fp32", FP16: "fp16"}.get(variant, "bf16")
     config = replace(config, precision=precision, batch_size=count, channels_last=variant != CONTIGUOUS)
-    if variant in (TRAINS, CONTIGUOUS, FP32, FP16):
+    if variant not in GRAPH:
         with learning(config) as learner:
             _measured(bench, config, Pipelined(learner, batch), count, variant, row, peak)
         return
@@ -93,16 +95,18 @@ def _variant(bench: Bench, config: RunConfig, count: int, variant: str, row: str
     for group in step.optimizer.param_groups:
         if "capturable" in group:  # its count of steps is then the device's
             group["capturable"] = True
-    if variant in (COMPILED, COMPILED_GRAPH):
-        # A dry run only traces: a CPU's compiler would take most of its time.
-        step.model.compile(backend=bench.pick("inductor", "eager"), dynamic=False)
 
     def alone() -> None:
         step(normalise(batch.images, batch.sizes, config.model.input), batch.targets, True)
 
-    alone()  # the compiler's time, and the optimiser's memory
-    call: Callable[[], object] = captured(alone) if variant in (GRAPH, COMPILED_GRAPH) else alone
-    _measured(bench, config, call, count, variant, row, peak)
+    if variant == COMPILED:
+        # A dry run only traces, and a part alone: all of it would take most of the dry run's time.
+        bench.pick(step.model, step.model.backbone).compile(backend=bench.pick("inductor", "eager"), dynamic=False)
+        seconds = seconds_a_call(alone, bench.device, 0.0, 0)
+        bench.cell("seconds until the first step is done", row, variant, seconds, "s")
+    _measured(bench, config, alone, count, variant, row, peak)
+    if bench.on_gpu:
+        _measured(bench, config, captured(alone), count, GRAPH[variant], row, peak)
 
 
 def _measured(

@@ -16,12 +16,11 @@ from benchmarks.gpu.work import (
     WARM_UP,
     Pipelined,
     batch_of,
-    example_run,
+    example_runs,
     learning,
     named_run,
     small_models,
 )
-from tood.models import FAMILIES
 from tood.training import RunConfig
 
 # Calls of the CUDA runtime and driver that come back when the device has got somewhere.
@@ -35,19 +34,16 @@ WAITS = frozenset(
 )
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 TO_HOST, TO_DEVICE = "Memcpy DtoH", "Memcpy HtoD"
-STEPS = 4
 LAUNCH = "a step is launched"
 
 
 def run(bench: Bench) -> None:
     """Named models and every family's examples, in all precisions and both phases."""
-    size = bench.pick((320, 416), (64, 64))
     runs: dict[str, RunConfig] = {}
-    for name in bench.pick((MAIN, *(card.name for card in small_models())), ("tood_tiny",)):
-        runs[name] = named_run(name, bench.device, size)
-    for family in FAMILIES:
-        for name, model in list(family.examples().items())[: bench.pick(None, 1)]:
-            runs[f"{family.name}-{name}"] = example_run(model, family.criteria[0](), bench.device)
+    if not bench.dry:
+        for name in (MAIN, *(card.name for card in small_models())):
+            runs[name] = named_run(name, bench.device, (320, 416))
+    runs |= example_runs(bench.device, bench.pick(None, 1))
     for name, config in runs.items():
         for precision in bench.pick(("bf16", "fp16", "fp32"), ("fp32",)):
             with bench.trying(f"{name} in {precision}"):
@@ -58,7 +54,7 @@ def _steps(bench: Bench, name: str, config: RunConfig) -> None:
     with learning(config) as learner:
         counts = bench.pick((40, 0, 7, 3), (2, 0))
         batch = batch_of(config.model.input, counts, config.model.classes, bench.device, crowds=2)
-        for phase, progress in (("TAL", ALIGNED), ("warm-up", WARM_UP)):
+        for phase, progress in (("aligned", ALIGNED), ("warm-up", WARM_UP)):
             step = Pipelined(learner, batch, progress)
             for _ in range(bench.pick(3, 1)):
                 step()
@@ -79,11 +75,12 @@ def _no_waiting() -> Iterator[None]:
 
 
 def _profiled(bench: Bench, name: str, step: Pipelined) -> None:
+    steps = bench.pick(4, 1)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if bench.on_gpu else [])]
     if bench.on_gpu:
         torch.cuda.synchronize()
     with profile(activities=activities) as seen:
-        for _ in range(STEPS):
+        for _ in range(steps):
             with record_function(LAUNCH):
                 launched = step.launch()
             if step.before is not None:
@@ -95,7 +92,7 @@ def _profiled(bench: Bench, name: str, step: Pipelined) -> None:
     on_host = [event for event in events if event.device_type == torch.autograd.DeviceType.CPU]
     launches = [event.time_range for event in on_host if event.name == LAUNCH]
     if not bench.on_gpu:
-        bench.check(f"{name}: the profiler sees every step", len(launches) == STEPS)
+        bench.check(f"{name}: the profiler sees every step", len(launches) == steps)
         return
     if not any(event.name.startswith(LAUNCHES) for event in on_host):
         bench.note(f"{name}: the profiler sees no call of CUDA here; PyTorch itself says that it waits for nothing")
@@ -110,5 +107,5 @@ def _profiled(bench: Bench, name: str, step: Pipelined) -> None:
     bench.check(f"{name}: nothing waits", not waits, ", ".join(waits))
     copies = [event.name for event in events if event.name.startswith((TO_HOST, TO_DEVICE))]
     to_host = sum(copy.startswith(TO_HOST) for copy in copies)
-    told = f"{to_host} to the host, {len(copies) - to_host} to the device in {STEPS} steps"
-    bench.check(f"{name}: copies of the logged losses alone", to_host <= STEPS and to_host == len(copies), told)
+    told = f"{to_host} to the host, {len(copies) - to_host} to the device in {steps} steps"
+    bench.check(f"{name}: copies of the logged losses alone", to_host <= steps and to_host == len(copies), told)

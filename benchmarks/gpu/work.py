@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tood.alignment import Progress
 from tood.data import Batch, ImageInfo
 from tood.input import InputConfig
-from tood.models import AnyModelConfig, build_model
+from tood.models import FAMILIES, AnyCriterionConfig, AnyModelConfig, build_model
 from tood.models.measure import measure
 from tood.structures import Targets
 from tood.training import EMAConfig, RunConfig, SGDConfig, run_config
@@ -27,9 +28,9 @@ SMALL = 10_000_000
 RATE, ALIGNED, WARM_UP = 1e-5, Progress(epoch=9, share=0.9), Progress()
 
 
-def small_models() -> list[ModelCard]:
-    """The named models of less than ten million parameters."""
-    return [card for card in named_models().values() if _parameters(card.config()) < SMALL]
+def small_models(most: int | None = None) -> list[ModelCard]:
+    """The first so many of the named models that have less than ten million parameters; None for all."""
+    return list(islice((card for card in named_models().values() if _parameters(card.config()) < SMALL), most))
 
 
 @cache
@@ -49,8 +50,17 @@ def named_run(name: str, device: torch.device, size: tuple[int, int] | None = No
     return replace(run, model=sized(run.model, size), device=device.type, precision="bf16", accumulation=1)
 
 
-def example_run(model: AnyModelConfig, criterion: object, device: torch.device) -> RunConfig:
-    """A run of a small configuration in fp32."""
+def example_runs(device: torch.device, most: int | None = None) -> dict[str, RunConfig]:
+    """Runs in fp32 of every family's first so many examples, under each of its criteria; None for all."""
+    return {
+        f"{family.name}-{name} by {criterion().kind}": _example_run(model, criterion(), device)
+        for family in FAMILIES
+        for name, model in islice(family.examples().items(), most)
+        for criterion in family.criteria
+    }
+
+
+def _example_run(model: AnyModelConfig, criterion: AnyCriterionConfig, device: torch.device) -> RunConfig:
     return RunConfig(
         name="example",
         model=model,
