@@ -96,7 +96,7 @@ def test_what_a_part_found_before_its_end_is_kept(tmp_path: Path, monkeypatch: p
         Check("a figure", False, "ValueError: cannot be taken"),
         Check("another figure", True, ""),
     ]
-    assert found[2].notes == ["a large figure: the GPU's memory does not hold it"]
+    assert found[2].notes == ["a large figure: the GPU's memory does not hold it."]
     assert not found[2].good
     (late,) = Runner(tmp_path, *SETTINGS, time.time() + 5, again=True).run(parts[2:])
     assert late.status == "not started"

@@ -74,6 +74,13 @@ class Bench:
         """Seconds until the part is ended."""
         return self._limit - (time.monotonic() - self._began)
 
+    def in_time(self, what: str, seconds: float) -> bool:
+        """Whether there is time left for something that takes so long; if not, it is told that it was left out."""
+        if self.dry or self.left >= seconds:
+            return True
+        self.note(f"{what}: left out, the part's time was up.")
+        return False
+
     def pick(self, full: T, tiny: T) -> T:
         """The first on a GPU, the second in a dry run."""
         return tiny if self.dry else full
@@ -111,7 +118,7 @@ class Bench:
         except Exception as error:
             traceback.print_exc()
             if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__cause__, torch.OutOfMemoryError):
-                self.note(f"{name}: the GPU's memory does not hold it")
+                self.note(f"{name}: the GPU's memory does not hold it.")
             else:
                 told = str(error).strip().splitlines() or [""]
                 self.check(name, False, f"{type(error).__name__}: {told[0]}")

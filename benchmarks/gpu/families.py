@@ -17,7 +17,7 @@ from tood.input import normalise
 from tood.models import AnyModelConfig, build_model, for_inference
 from tood.training import RunConfig
 
-STEPS = 3
+STEPS, LEAST_SECONDS = 3, 6.0
 # Parts by which losses may differ from those of the CPU in fp32; and the rate, under which fp16 may drop steps, as its
 # scaler does at first, and still come to the same losses.
 NEAR = {"fp32": (5e-3, 0.01), "bf16": (5e-2, RATE), "fp16": (2e-2, RATE)}
@@ -26,6 +26,8 @@ NEAR = {"fp32": (5e-3, 0.01), "bf16": (5e-2, RATE), "fp16": (2e-2, RATE)}
 def run(bench: Bench) -> None:
     """All families that there are."""
     for name, config in example_runs(bench.device, bench.pick(None, 1)).items():
+        if not bench.in_time(name, LEAST_SECONDS):
+            continue
         with bench.trying(name), tf32(False):
             _steps(bench, name, config)
             _assignments(bench, name, config)

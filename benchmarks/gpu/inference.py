@@ -15,7 +15,7 @@ from tood.models import AnyModelConfig, build_model, for_inference
 from tood.structures import DensePredictions
 from tood.zoo import named_model
 
-LEAST_SECONDS = 6.0
+LEAST_SECONDS = 4.0
 PRECISIONS = {"fp32 (TF32 convolutions)": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -35,11 +35,9 @@ def _model(bench: Bench, name: str, config: AnyModelConfig) -> None:
         for precision, copied in copies.items():
             for count in bench.pick((1, 8, 32), (1, 2)):
                 row = f"{name}, {count} image{'s' if count > 1 else ''}"
-                if bench.left < LEAST_SECONDS and not bench.dry:
-                    bench.note(f"{row}, {precision}: left out, the part's time was up")
-                    continue
-                with bench.trying(f"{row}, {precision}"):
-                    _network(bench, config, copied, count, row, precision, graph)
+                if bench.in_time(f"{row}, {precision}", LEAST_SECONDS):
+                    with bench.trying(f"{row}, {precision}"):
+                        _network(bench, config, copied, count, row, precision, graph)
         if not graph:
             with bench.trying(f"post-processing of {name}"):
                 _postprocessing(bench, config, name, network)
