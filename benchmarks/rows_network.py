@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from tood.models.measure import measure
 from tood.ops.allocator import keep_freed_memory, return_freed_memory
 from tood.structures import DensePredictions, Targets
 from tood.zoo import named_model
+
+if TYPE_CHECKING:
+    from tood.training import RunConfig
 
 MODEL = "tood_r50_fpn_1x"
 HEIGHT, WIDTH = 800, 1344
@@ -42,22 +46,33 @@ def inference() -> None:
 
 
 class TrainingStep:
-    """Forward, assignment, losses, backward and the optimiser's step, as `tood train` has them."""
+    """Forward, assignment, losses, backward and the optimiser's step, as `tood train` has them.
 
-    def __init__(self) -> None:
+    Args:
+        run: whose model, criterion and optimiser; None takes the main model's.
+        device: where it computes.
+        memory_format: of the weights.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig | None = None,
+        device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
         from tood.training import run_config  # not in the memory of inference
         from tood.training.optim import build_optimizer
 
         keep_freed_memory()  # as training does
-        run = run_config(MODEL)
-        self.classes = run.model.classes
-        self.model = build_model(run.model).train().to(memory_format=torch.channels_last)
+        run = run or run_config(MODEL)
+        self.classes, self.device = run.model.classes, torch.device(device)
+        self.model = build_model(run.model).train().to(device, memory_format=memory_format)
         self.criterion = run.criterion.build()
         self.optimizer = build_optimizer(run.optimizer, self.model, 1e-5)
 
     def __call__(self, images: Tensor, targets: Sequence[Targets], half: bool) -> None:
         """Normalised images [B, 3, H, W]; in bf16 with `half`."""
-        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+        with torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext():
             losses = self.criterion(self.model(images), targets)
         self.optimizer.zero_grad()
         losses.total.backward()

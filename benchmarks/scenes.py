@@ -40,9 +40,20 @@ class Scene:
     truth_labels: Tensor
 
 
-def scene(height: int, width: int, strides: tuple[int, ...], truths: int, *, half_cell: bool = False) -> Scene:
-    """A scene of an image; `half_cell` puts priors into the middle of their cells, as some peers have them."""
-    generator = torch.Generator().manual_seed(truths)
+def scene(
+    height: int,
+    width: int,
+    strides: tuple[int, ...],
+    truths: int,
+    *,
+    half_cell: bool = False,
+    seed: int | None = None,
+) -> Scene:
+    """A scene of an image; `half_cell` puts priors into the middle of their cells, as some peers have them.
+
+    Of each number of ground truths there is one scene without a seed, and another one for each.
+    """
+    generator = torch.Generator().manual_seed(truths if seed is None else seed)
     shapes = tuple((math.ceil(height / stride), math.ceil(width / stride)) for stride in strides)
     centres = []
     for (rows, columns), stride in zip(shapes, strides, strict=True):

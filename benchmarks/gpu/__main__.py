@@ -1,0 +1,80 @@
+"""Runs the parts and makes the page: `python -m benchmarks.gpu`, in the environment that `start.py` makes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.gpu.parts import PARTS
+from benchmarks.gpu.report import PAGE, page
+from benchmarks.gpu.result import Result, load
+from benchmarks.gpu.runner import Runner
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    """The exit code: 0 if all parts did what they could and everything held."""
+    names = ", ".join(part.name for part in PARTS)
+    parser = argparse.ArgumentParser(prog="bench-gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results/gpu)")
+    parser.add_argument("--parts", default="", help=f"separated by commas, all if left out: {names}")
+    parser.add_argument("--minutes", type=float, default=7.5, help="that everything may take, the environment included")
+    parser.add_argument("--again", action="store_true", help="also what has its results")
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU: whether every part works")
+    parser.add_argument("--together", type=Path, help="file that gets all results, written anew after each part")
+    parser.add_argument("--golden", type=Path, default=ROOT / "tests" / "golden", help="folder of the golden values")
+    parser.add_argument("--peers", type=Path, default=ROOT / ".peers", help="folder that `make bench-peers` made")
+    parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    wanted = [name for name in asked.parts.split(",") if name] or [part.name for part in PARTS]
+    unknown = set(wanted) - {part.name for part in PARTS}
+    if unknown:
+        return _refuse(f"there is no part {', '.join(sorted(unknown))}: there are {names}")
+    out = asked.out or ROOT / "benchmarks" / "results" / ("gpu-dry-run" if asked.dry_run else "gpu")
+    # The parts' processes are started by name.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    if asked.dry_run:
+        if any(not result.dry_run for result in _found(out)):
+            return _refuse(f"{out} holds results of a GPU, which a dry run would replace: give another --out")
+    elif not _has_gpu():
+        return _refuse("PyTorch sees no GPU here: --dry-run tries every part on the CPU")
+    folders = asked.golden.absolute(), asked.peers.absolute()
+    runner = Runner(out.absolute(), asked.dry_run, *folders, asked.began + asked.minutes * 60, asked.again)
+    good = True
+    for part in PARTS:
+        if part.name in wanted:
+            good = runner.run([part])[0].good and good
+            if asked.together is not None:
+                asked.together.write_text(json.dumps([asdict(result) for result in _found(out)]), encoding="utf-8")
+    results = _found(out)
+    (out / "report.md").write_text(page(results), encoding="utf-8")
+    print(f"{out / 'report.md'}", file=sys.stderr)
+    if not asked.dry_run:
+        PAGE.write_text(page(results), encoding="utf-8")
+        print(f"{PAGE}", file=sys.stderr)
+    return 0 if good else 1
+
+
+def _found(out: Path) -> list[Result]:
+    return [result for part in PARTS if (result := load(out / "parts" / f"{part.name}.json")) is not None]
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _refuse(sentence: str) -> int:
+    print(f"bench-gpu: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

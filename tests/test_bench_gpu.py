@@ -1,0 +1,152 @@
+"""`make bench-gpu` on the CPU: that every part can be done, and that no part's end is another's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.machine import DATA_SHEET, bf16_data_sheet
+from benchmarks.gpu.parts import PARTS, Part
+from benchmarks.gpu.report import DRY, page
+from benchmarks.gpu.result import Check, Result, load
+from benchmarks.gpu.runner import Runner
+from benchmarks.gpu.start import environment, requirements
+from benchmarks.gpu.work import training_flops
+
+import tood
+from narrow_models import FREE
+from tood.models.measure import measure
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = True, Path("golden"), Path("peers")
+
+
+def dry_run(out: Path, *options: str, module: str = "benchmarks.gpu") -> subprocess.CompletedProcess[str]:
+    path = f"{Path(tood.__file__).parents[1]}{os.pathsep}{ROOT}"
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", module, *([] if module.endswith("report") else ["--dry-run", "--out"]), str(out)]
+    return subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_every_part_works_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
+    out, together = tmp_path / "out", tmp_path / "all.json"
+    done = dry_run(out, "--golden", str(tmp_path / "nowhere"), "--together", str(together))
+    found = {part.name: load(out / "parts" / f"{part.name}.json") for part in PARTS}
+    told = done.stderr + "".join(log.read_text() for log in (out / "logs").glob("*.txt"))
+    assert done.returncode == 1, told
+    golden = found.pop("golden")
+    assert golden is not None
+    assert golden.status == "failed"
+    assert "No such file" in golden.why
+    for name, result in found.items():
+        assert result is not None, name
+        assert result.good, f"{name}: {result}\n{told}"
+        assert result.dry_run
+        assert result.tables or result.checks or result.status == "skipped", name
+    assert [name for name, result in found.items() if result and result.status == "skipped"] == ["mmdetection"]
+    assert DRY in (out / "report.md").read_text()
+    assert together.read_text().count('"part"') == len(PARTS)
+
+    again = dry_run(out)  # what has its results is not done again
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("(as before)") == len(PARTS) - 1
+    written = dry_run(out, module="benchmarks.gpu.report")
+    assert written.returncode == 1
+    assert "no results of a GPU" in written.stderr
+    assert (
+        not (ROOT / "docs" / "benchmarks-gpu.md").exists()
+        or DRY not in (ROOT / "docs" / "benchmarks-gpu.md").read_text()
+    )
+
+
+def ends_badly(bench: Bench) -> None:
+    bench.cell("a table", "a row", "a column", 1.0, "")
+    os._exit(3)
+
+
+def never_ends(bench: Bench) -> None:
+    bench.cell("a table", "a row", "a column", 1.0, "")
+    subprocess.run(["sleep", "600"], check=False)
+
+
+def goes_on(bench: Bench) -> None:
+    with bench.trying("a figure"):
+        raise ValueError("cannot be taken")
+    with bench.trying("a large figure"):
+        raise torch.OutOfMemoryError("40 GiB")
+    bench.check("another figure", True)
+
+
+def test_what_a_part_found_before_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT), str(ROOT / "tests")]))
+    parts = [Part(f.__name__, f"test_bench_gpu:{f.__name__}", 60, "") for f in (ends_badly, never_ends, goes_on)]
+    parts[1] = replace(parts[1], seconds=4)
+    found = Runner(tmp_path, *SETTINGS, time.time() + 600).run(parts)
+    assert [result.status for result in found] == ["failed", "timed out", "done"]
+    assert "code 3" in found[0].why
+    assert all(result.tables == {"a table": {"a row": {"a column": [1.0, ""]}}} for result in found[:2])
+    assert found[2].checks == [
+        Check("a figure", False, "ValueError: cannot be taken"),
+        Check("another figure", True, ""),
+    ]
+    assert found[2].notes == ["a large figure: the GPU's memory does not hold it."]
+    assert not found[2].good
+    (late,) = Runner(tmp_path, *SETTINGS, time.time() + 5, again=True).run(parts[2:])
+    assert late.status == "not started"
+
+
+def test_the_page_shows_figures_and_what_was_missed() -> None:
+    machine = Result("machine", False, "done", facts={"GPU": "NVIDIA H100"})
+    golden = Result("golden", False, "timed out", "after 60 s", 60.0)
+    rows = {"fp32": {"scores": (0.00012, ""), "boxes": (12.3, "MiB")}, "bf16": {"boxes": (1.0, "")}}
+    golden.tables = {"distance": rows}
+    golden.checks = [Check("a thing", False, "3 differ"), Check("another", True, "")]
+    text = page([golden, machine])
+    assert "GPU NVIDIA H100." in text
+    assert DRY not in text
+    assert "| Golden values on the device | **timed out**: after 60 s | 60 | 1 of 2 |" in text
+    assert "| fp32 | 1.2e-04 | 12.3 MiB |\n| bf16 |  | 1.00 |" in text
+    assert "- **Missed**: a thing: 3 differ" in text
+
+
+def test_operations_are_counted_as_the_cost_of_a_network_is() -> None:
+    learns = replace(FREE, backbone=replace(FREE.backbone, frozen_stages=-1))
+    forward = 2 * measure(learns).multiply_adds
+    # Two products back for each forward, but for the gradient of the image.
+    assert 2.9 * forward < training_flops(learns) < 3 * forward
+    assert training_flops(FREE) < training_flops(learns)
+
+
+def test_a_card_is_found_by_the_longest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, wanted in (
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756.0),
+        ("NVIDIA A100-SXM4-80GB", 312.0),
+        ("NVIDIA L40S", 362.0),
+        ("NVIDIA L40", None),
+        ("NVIDIA A10G", None),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert bf16_data_sheet(torch.device("cuda")) == wanted, name
+    assert bf16_data_sheet(torch.device("cpu")) is None
+    assert DATA_SHEET
+
+
+def test_an_environment_sees_the_packages_of_the_python_that_makes_it(tmp_path: Path) -> None:
+    assert "torch>=2.6" in requirements()
+    assert not any(line.startswith("torch") for line in requirements(without=("torch",)))
+    (tmp_path / "wheels").mkdir()
+    python = environment(tmp_path / "made", shared=True, wheels=tmp_path / "wheels")  # nothing is missing
+    script = "import sys, torch; print(sys.prefix, torch.__version__)"
+    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(tmp_path / "made"), torch.__version__]
+    before = (tmp_path / "made" / ".installed").stat().st_mtime_ns
+    environment(tmp_path / "made", shared=True, wheels=tmp_path / "wheels")
+    assert (tmp_path / "made" / ".installed").stat().st_mtime_ns == before
