@@ -18,6 +18,7 @@ import torch
 
 from tood.models import build_model
 from tood.ops import plain
+from tood.ops.conv_geometry import Geometry, library_gradients
 from tood.ops.conv_norm import plain_conv_norm
 from tood.ops.shared_conv import plain_shared_conv
 from tood.zoo import named_model
@@ -32,11 +33,7 @@ def _never(*_: object) -> bool:
 def _library_gradients(
     conv: Any, x: torch.Tensor, weight: torch.Tensor, gradient: torch.Tensor, *, to_x: bool, to_weight: bool
 ) -> tuple[Any, Any]:
-    geometry = (conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups)
-    found: tuple[Any, ...] = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, *geometry, [to_x, to_weight, False]
-    )
-    return found[:2]
+    return library_gradients(Geometry.of(conv, x), x, weight, gradient, to_x=to_x, to_weight=to_weight)
 
 
 # Each is named where it is used.

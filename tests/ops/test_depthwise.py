@@ -138,6 +138,30 @@ def test_the_library_is_asked_for_what_it_has_code_for(
     assert any(to_weight for *_, to_weight in library.asked)
 
 
+@pytest.mark.parametrize("lowered", [True, False])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_before_a_norm_that_learns_its_statistics(stride: int, lowered: bool) -> None:
+    results = []
+    for function in (conv_norm, plain_conv_norm):
+        conv, norm = layer(5, stride, same=True, channels=32), nn.BatchNorm2d(32)
+        torch.manual_seed(1)
+        x = cells(conv, (2, 12, 9)).requires_grad_()
+        added = torch.randn_like(conv(x)) if stride == 1 else None
+        with LibraryGradients() as library, torch.autocast("cpu", torch.bfloat16, enabled=lowered):
+            out = function(conv, norm, x, "relu6", added)
+            (out.float() * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        assert any(to_weight and columns > COLUMNS for columns, _, to_weight in library.asked) == (
+            function is plain_conv_norm
+        )
+        learnt = [x.grad, *(parameter.grad for parameter in (conv.weight, norm.weight, norm.bias))]
+        results.append([out.detach(), norm.running_mean, norm.running_var, *learnt])
+    for one, other in zip(*results, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.dtype == other.dtype
+        assert float((one - other).float().norm()) <= (5e-2 if lowered else 1e-5) * float(other.float().norm())
+
+
 def test_what_is_taken_for_depthwise() -> None:
     assert is_depthwise(nn.Conv2d(4, 4, 3, groups=4))
     assert is_depthwise(SameConv2d(4, 4, (3, 2), 2, groups=4))

@@ -1,4 +1,4 @@
-"""A convolution and the BatchNorm after it; where the norm keeps its statistics, as one step that learns.
+"""A convolution with its BatchNorm and activation; where the norm keeps its statistics, as one step that learns.
 
 A norm in evaluation mode is a scale and a shift of each channel. Taken into the convolution's weights they cost
 nothing that grows with the image: no pass over the maps for the norm, the sum and the ReLU, neither forwards nor
@@ -18,6 +18,7 @@ from tood.ops.activation import FUSED, Activation, activated, activation_of, bef
 from tood.ops.arithmetic import arithmetic, differentiable_once, fuses_convolutions
 from tood.ops.conv_geometry import Geometry
 from tood.ops.conv_gradients import convolution_gradients
+from tood.ops.depthwise import is_depthwise
 from tood.ops.group_norm_relu import relu_of
 from tood.ops.guard import may_stand_in
 from tood.ops.same_conv import conv_kind
@@ -44,16 +45,19 @@ def conv_norm(
         added: [B, O, h, w], or None.
 
     Returns:
-        [B, O, h, w]; of a norm in evaluation mode on a CPU equal but for rounding to computing one after the other, and
-        differentiable once.
+        [B, O, h, w]; on a CPU, where the norm is in evaluation mode or the convolution depthwise, equal but for rounding
+        to computing one after the other, and differentiable once.
     """
     activation = activation_of(activation)
     if not may_stand_in(((conv, conv_kind(conv)), (norm, nn.BatchNorm2d)), (x, added)):
         return plain_conv_norm(conv, norm, x, activation, added)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
-    if not _folds(conv, norm, x):
+    if not _is_computed_here(conv, x):
         return plain_conv_norm(conv, norm, x, activation, added)
+    if not _keeps_statistics(norm):
+        convolved = _DepthwiseConv.apply(x, conv.weight, conv) if is_depthwise(conv) else conv(x)  # type: ignore[no-untyped-call]
+        return _followed(norm, convolved, activation, added)
     algorithm = _ByWinograd() if pays_in_training(conv, [x]) else _Direct(conv)
     of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, activation, algorithm)  # type: ignore[no-untyped-call]
@@ -69,13 +73,17 @@ def plain_conv_norm(
 ) -> Tensor:
     """The definition of `conv_norm` in ordinary PyTorch."""
     activation = activation_of(activation)
-    out: Tensor = norm(conv(x))
+    return _followed(norm, conv(x), activation, added)
+
+
+def _followed(norm: nn.Module, convolved: Tensor, activation: Activation, added: Tensor | None) -> Tensor:
+    out: Tensor = norm(convolved)
     if added is not None:
         return activated(out + added, activation, inplace=True)
     return relu_of(norm, out, activation)
 
 
-def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
+def _is_computed_here(conv: nn.Conv2d, x: Tensor) -> bool:
     # In fp32 without gradients the digits stay those of the plain network, which golden values are compared with; where
     # speed counts, `tood.models.for_inference` does more. In bf16 both are one, as exact accumulation needs it.
     return (
@@ -85,12 +93,34 @@ def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
         and (conv.dilation == (1, 1) or Geometry.of(conv, x).is_symmetric)
-        and not norm.training
-        and norm.affine
-        and norm.running_var is not None
-        and conv.weight.dtype == norm.weight.dtype == torch.float32
+        and conv.weight.dtype == torch.float32
         and fuses_convolutions(arithmetic(x))
     )
+
+
+def _keeps_statistics(norm: nn.BatchNorm2d) -> bool:
+    evaluates = not norm.training and norm.running_var is not None
+    return evaluates and norm.affine and norm.weight.dtype == torch.float32
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """A depthwise convolution alone, before a norm that learns its statistics."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, conv: nn.Conv2d) -> Tensor:
+        dtype = arithmetic(x)
+        x, kernels = x.to(dtype, memory_format=torch.channels_last), weight.to(dtype)
+        ctx.save_for_backward(x, kernels)
+        ctx.conv = conv
+        out, _ = _Direct(conv).outputs(x, kernels, None, None, "none")
+        return out
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, kernels = ctx.saved_tensors
+        to_x, to_weight = ctx.needs_input_grad[:2]
+        return *convolution_gradients(ctx.conv, x, kernels, gradient, to_x=to_x, to_weight=to_weight), None
 
 
 @dataclass(frozen=True)
@@ -104,7 +134,7 @@ class _Direct:
     conv: nn.Conv2d
 
     def outputs(
-        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, activation: Activation
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, added: Tensor | None, activation: Activation
     ) -> tuple[Tensor, Tensor]:
         """The convolution with all that follows it, [B, O, h, w], and the form of the weights for its gradients."""
         geometry = Geometry.of(self.conv, x)

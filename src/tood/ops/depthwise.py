@@ -19,8 +19,8 @@ from tood.ops.conv_geometry import Geometry, library_gradients
 
 # Columns of the kernels that oneDNN has code for.
 COLUMNS = 3
-# Numbers of a map that are copied and read again at a time: 8 MiB in bf16.
-AT_ONCE = 1 << 22
+# Numbers of a map that are copied and read again at a time: 2 MiB in bf16, which a core's cache keeps.
+AT_ONCE = 1 << 20
 
 
 def is_depthwise(conv: nn.Conv2d) -> bool:
@@ -107,29 +107,30 @@ class _Phase:
 def _weight_gradient(geometry: Geometry, x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
     """[C, 1, k, k], at least in fp32: three of the kernel's columns at a time, some images at a time."""
     found = torch.zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
-    images = max(AT_ONCE // x[0].numel(), 1)
-    for start in range(0, len(x), images):
-        some, towards = x[start : start + images], gradient[start : start + images]
-        for columns, seen in _seen_by_columns(geometry, some, weight, towards):
-            dense = replace(geometry, stride=(geometry.stride[0], 1), before=(0, 0), after=(0, 0))
-            part = library_gradients(dense, seen, weight[..., columns], towards, to_x=False, to_weight=True)[1]
+    images = -(-len(x) // -(-x.numel() // AT_ONCE))
+    (down, across), (top, left) = geometry.stride, geometry.before
+    (*_, tall, wide), (*_, height, width) = weight.shape, gradient.shape
+    dense = replace(geometry, stride=(down, 1), before=(0, 0), after=(0, 0))
+    for columns in _columns(wide, across):
+        # What they saw from cell to cell, zeros outside of x included.
+        size = (images, x.shape[1], (height - 1) * down + tall, width - 1 + len(range(wide)[columns]))
+        seen = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last).zero_()
+        zeros = max(-((columns.start - left) // across), 0)
+        inside = seen[:, :, top:, zeros:]
+        source = x[:, :, : inside.shape[2], columns.start - left + zeros * across :: across][..., : inside.shape[3]]
+        inside = inside[:, :, : source.shape[2], : source.shape[3]]
+        for start in range(0, len(x), images):
+            some, towards = source[start : start + images], gradient[start : start + images]
+            inside[: len(some)] = some
+            kernels = weight[..., columns]
+            part = library_gradients(dense, seen[: len(some)], kernels, towards, to_x=False, to_weight=True)[1]
             assert part is not None
             found[..., columns] += part
     return found
 
 
-def _seen_by_columns(geometry: Geometry, x: Tensor, weight: Tensor, gradient: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some of the kernel's columns, and of x what they saw from cell to cell: [B, C, rows, columns], zeros included."""
-    (down, across), (top, left) = geometry.stride, geometry.before
-    (*_, tall, wide), (*_, height, width) = weight.shape, gradient.shape
+def _columns(wide: int, across: int) -> Iterator[slice]:
+    """A kernel's columns: those together, `COLUMNS` at most, that saw the same columns of x, one cell apart."""
     for phase in range(across):
-        # Columns a stride apart saw the same columns of x, one cell apart.
         for first in range(phase, wide, COLUMNS * across):
-            columns = slice(first, min(first + COLUMNS * across, wide), across)
-            size = (len(x), x.shape[1], (height - 1) * down + tall, width - 1 + len(range(wide)[columns]))
-            seen = torch.empty(size, dtype=x.dtype, memory_format=torch.channels_last).zero_()
-            zeros = max(-((first - left) // across), 0)
-            inside = seen[:, :, top:, zeros:]
-            source = x[:, :, : inside.shape[2], first - left + zeros * across :: across][..., : inside.shape[3]]
-            inside[:, :, : source.shape[2], : source.shape[3]] = source
-            yield columns, seen
+            yield slice(first, min(first + COLUMNS * across, wide), across)
