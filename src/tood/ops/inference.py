@@ -21,9 +21,9 @@ TYPICAL_SIDE = 64
 
 
 class InferenceConv2d(nn.Module):
-    """A convolution, its bias, whatever is added to its output, and ReLU.
+    """A convolution, its bias, whatever is added to its output, and ReLU or SiLU.
 
-    On a CPU with oneDNN bias, sum and ReLU are written with the output, and the weights of kernels beyond 1x1 are
+    On a CPU with oneDNN bias, sum and activation are written with the output, and the weights of kernels beyond 1x1 are
     reordered once rather than at every call. 3x3 convolutions of many channels in fp32 take Winograd's way.
 
     Args:
@@ -33,6 +33,7 @@ class InferenceConv2d(nn.Module):
         relu: whether ReLU follows.
         dtype: what is computed in, torch.float32 or torch.bfloat16.
         sees_all_levels: whether it works on the whole pyramid: its time is then worth more than its memory.
+        silu: whether SiLU follows instead of ReLU; nothing can be added then.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class InferenceConv2d(nn.Module):
         relu: bool,
         dtype: torch.dtype,
         sees_all_levels: bool = False,
+        silu: bool = False,
     ) -> None:
         super().__init__()
-        self.stride, self.padding, self.groups, self.relu = stride, padding, groups, relu
+        assert not (relu and silu)
+        self.stride, self.padding, self.groups, self.relu, self.silu = stride, padding, groups, relu, silu
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self.weight: Tensor | None = None
         self.packed: Tensor | None = None
@@ -74,12 +77,13 @@ class InferenceConv2d(nn.Module):
 
         `added`, of the output's shape, is overwritten; `reused`, too, may be, and given back.
         """
+        assert added is None or not self.silu
         if self.packed is None:
             return self._unpacked(x, added, reused)
         geometry = ((self.padding,) * 2, (self.stride,) * 2, (1, 1), self.groups)
         operators = torch.ops.mkldnn
         if added is None:
-            activation = "relu" if self.relu else "none"
+            activation = "relu" if self.relu else "swish" if self.silu else "none"
             out: Tensor = operators._convolution_pointwise(x, self.packed, self.bias, *geometry, activation, [], None)
         else:
             out = operators._convolution_pointwise_.binary(
@@ -92,12 +96,14 @@ class InferenceConv2d(nn.Module):
             relu = self.relu and added is None
             (out,) = self.winograd([x], self.bias, relu=relu, reused=[reused])
             if added is None:
-                return out
+                return F.silu(out, inplace=True) if self.silu else out
         else:
             assert self.weight is not None
             out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
         if added is not None:
             out = added.add_(out)
+        if self.silu:
+            return F.silu(out, inplace=True)
         return out.relu_() if self.relu else out
 
 
@@ -117,7 +123,12 @@ def known(module: object, kind: type[ModuleT]) -> ModuleT:
 
 
 def fused_conv(
-    conv: nn.Conv2d, norm: nn.Module | None, relu: bool, dtype: torch.dtype, sees_all_levels: bool = False
+    conv: nn.Conv2d,
+    norm: nn.Module | None,
+    relu: bool,
+    dtype: torch.dtype,
+    sees_all_levels: bool = False,
+    silu: bool = False,
 ) -> InferenceConv2d:
     """A convolution with the BatchNorm that follows it, in evaluation mode, as one; None: no such norm.
 
@@ -134,7 +145,7 @@ def fused_conv(
     if not usual or isinstance(padding, str) or conv.padding_mode != "zeros":
         raise CannotFuse("a convolution of unusual geometry")
     weight = conv.weight if scale is None else conv.weight.double() * scale.double()[:, None, None, None]
-    return InferenceConv2d(weight.float(), bias, stride, padding, conv.groups, relu, dtype, sees_all_levels)
+    return InferenceConv2d(weight.float(), bias, stride, padding, conv.groups, relu, dtype, sees_all_levels, silu)
 
 
 def scale_and_shift(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
@@ -143,9 +154,20 @@ def scale_and_shift(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     Raises:
         CannotFuse: if it is none, or has no statistics.
     """
+    if conv.bias is not None:
+        raise CannotFuse("a convolution with a bias before a norm")
+    return norm_scale_and_shift(norm)
+
+
+def norm_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm in evaluation mode does to each channel: its factor and its summand, [C] each.
+
+    Raises:
+        CannotFuse: if it is none, or has no statistics.
+    """
     evaluated = getattr(norm, "as_evaluated", None)  # a norm that trains in another way than it predicts
     norm = known(norm if evaluated is None else evaluated(), nn.BatchNorm2d)
-    if norm.running_mean is None or norm.running_var is None or not norm.affine or conv.bias is not None:
-        raise CannotFuse("a norm without statistics or weights, or a bias before it")
+    if norm.running_mean is None or norm.running_var is None or not norm.affine:
+        raise CannotFuse("a norm without statistics or weights")
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale.float(), (norm.bias.double() - norm.running_mean.double() * scale).float()
