@@ -47,12 +47,26 @@ def iou_pairs(a: Tensor, b: Tensor) -> Tensor:
 
 def giou_pairs(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of boxes at the same place, in -1..1 (Rezatofighi et al. 2019): [..., 4], [..., 4] -> [...]."""
+    overlap, union, hull = _overlap_union_hull(a, b)
+    return overlap / union - (hull - union) / hull
+
+
+def common_share_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """IoU less the share of the hull that boxes at the same place do not have in common: [..., 4], [..., 4] -> [...].
+
+    Generalised IoU with the intersection in place of the union, in -1..1.
+    """
+    overlap, union, hull = _overlap_union_hull(a, b)
+    return overlap / union - (hull - overlap) / hull
+
+
+def _overlap_union_hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Areas of boxes at the same place in common, together, and of the smallest box around both: [...] each."""
     overlap = _intersection(a.unbind(dim=-1), b.unbind(dim=-1))
     union = (area(a) + area(b) - overlap).clamp(min=EPSILON)
     width = torch.maximum(a[..., 2], b[..., 2]) - torch.minimum(a[..., 0], b[..., 0])
     height = torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
-    hull = (width.clamp(min=0) * height.clamp(min=0)).clamp(min=EPSILON)
-    return overlap / union - (hull - union) / hull
+    return overlap, union, (width.clamp(min=0) * height.clamp(min=0)).clamp(min=EPSILON)
 
 
 def _intersection(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -91,6 +105,22 @@ def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, float, flo
     size = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * size
     half = size * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def decode_cells(points: Tensor, strides: Tensor, predicted: Tensor) -> Tensor:
+    """Boxes from places, and their centres and logarithmic sizes in strides (YOLOX's coding).
+
+    Args:
+        points: [N, 2] what the centres are counted from.
+        strides: [N].
+        predicted: [..., N, 4] distance of the centre to the point (x, y), logarithm of the size (width, height).
+
+    Returns:
+        [..., N, 4] in the unit of the points.
+    """
+    centre = points + predicted[..., :2] * strides[:, None]
+    half = predicted[..., 2:].exp() * strides[:, None] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 

@@ -1,6 +1,6 @@
 """What the paper is about: the alignment metric, who answers for which ground truth, and what is minimised."""
 
-from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
+from tood.alignment.assigners import Assignment, ATSSAssigner, SimOTAAssigner, TaskAlignedAssigner
 from tood.alignment.criteria import (
     ATSSCriterion,
     ATSSCriterionConfig,
@@ -8,6 +8,8 @@ from tood.alignment.criteria import (
     CriterionConfig,
     Losses,
     Progress,
+    SimOTACriterion,
+    SimOTACriterionConfig,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
 )
@@ -23,6 +25,9 @@ __all__ = [
     "CriterionConfig",
     "Losses",
     "Progress",
+    "SimOTAAssigner",
+    "SimOTACriterion",
+    "SimOTACriterionConfig",
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",

@@ -11,11 +11,13 @@ from tood.models.atss.family import FAMILY as ATSS
 from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.family import Family
 from tood.models.tood.family import FAMILY as TOOD
+from tood.models.yolox.family import FAMILY as YOLOX
 
 # A new family's record joins here; everything else asks the records.
 FAMILIES: tuple[Family[Any], ...] = (
     TOOD,
     ATSS,
+    YOLOX,
 )
 
 if TYPE_CHECKING:

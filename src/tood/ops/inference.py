@@ -151,12 +151,13 @@ def fused_conv(
 def scale_and_shift(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """What a BatchNorm in evaluation mode does to each channel of a convolution: its factor and its summand, [C] each.
 
+    The summand holds the convolution's own bias, if it has one.
+
     Raises:
         CannotFuse: if it is none, or has no statistics.
     """
-    if conv.bias is not None:
-        raise CannotFuse("a convolution with a bias before a norm")
-    return norm_scale_and_shift(norm)
+    scale, shift = norm_scale_and_shift(norm)
+    return scale, shift if conv.bias is None else shift + scale * conv.bias.float()
 
 
 def norm_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

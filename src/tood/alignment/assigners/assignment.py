@@ -106,17 +106,18 @@ class Assignment:
         return self.gt_index >= 0
 
 
-def first_largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest along the last dimension of [.., .., n] and their places; on a CPU of equal ones above 0 the first.
+def first_largest(values: Tensor, k: int, above: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The k largest along the last dimension of [.., .., n] and their places; on a CPU of equal ones the first.
 
-    A GPU takes any of equal ones: it would have to wait to find out whether there are some.
+    That is so of values beyond `above`, as others mean nothing. A GPU takes any of equal ones: it would have to wait to
+    find out whether there are some.
     """
     if values.device.type != "cpu" or k == values.shape[2]:
         largest, place = values.topk(k, dim=2)
         return largest, place
     largest, place = values.topk(k + 1, dim=2)
     # More of them than fit reach the least: they are sorted.
-    ambiguous = ((largest[..., k - 1] == largest[..., k]) & (largest[..., k] > 0)).nonzero(as_tuple=True)
+    ambiguous = ((largest[..., k - 1] == largest[..., k]) & (largest[..., k] > above)).nonzero(as_tuple=True)
     largest, place = largest[..., :k], place[..., :k]
     if len(ambiguous[0]):
         ordered, where = values[ambiguous].sort(dim=1, descending=True, stable=True)

@@ -2,6 +2,7 @@
 
 from tood.alignment.criteria.atss import ATSSCriterion, ATSSCriterionConfig
 from tood.alignment.criteria.criterion import Criterion, CriterionConfig, Losses, Progress
+from tood.alignment.criteria.simota import SimOTACriterion, SimOTACriterionConfig
 from tood.alignment.criteria.task_aligned import TaskAlignedCriterion, TaskAlignedCriterionConfig
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "CriterionConfig",
     "Losses",
     "Progress",
+    "SimOTACriterion",
+    "SimOTACriterionConfig",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,9 @@ from torch import Tensor
 from tood.alignment.assigners import Assignment
 from tood.alignment.losses import giou_loss
 from tood.structures import DensePredictions, Priors, Targets
+
+BoxLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of boxes at the same place, [..., 4], [..., 4] in one unit -> [...]; 0 where they are equal."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,13 @@ def counted_priors(assignment: Assignment, valid: Tensor | None) -> Tensor | Non
     return ~assignment.ignored if valid is None else valid & ~assignment.ignored
 
 
-def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor:
-    """[B, N] the GIoU losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
+def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor, loss: BoxLoss = giou_loss) -> Tensor:
+    """[B, N] the losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
     # Choosing the positive rows would make the host wait for the device: negatives all become one constant pair of
     # equal boxes instead, which has no loss and sends no gradient back.
     positive = assignment.positive[..., None]
     unit = torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., 2:])], dim=-1)
-    return giou_loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
+    return loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
 
 
 def class_targets(assignment: Assignment, classes: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Networks that turn an image into feature maps."""
 
+from tood.models.backbones.csp_darknet import CSPDarknet, CSPDarknetConfig
+from tood.models.backbones.repvgg import RepVGG, RepVGGConfig
 from tood.models.backbones.resnet import ResNet, ResNetConfig
 
-__all__ = ["ResNet", "ResNetConfig"]
+__all__ = ["CSPDarknet", "CSPDarknetConfig", "RepVGG", "RepVGGConfig", "ResNet", "ResNetConfig"]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import Activation, ConvNormAct, NormMaker, activated
+from tood.models.common.conv_block import Activation, ConvNormAct, NormMaker, activated, known_conv
 from tood.ops import InferenceConv2d, known
 from tood.ops.inference import norm_scale_and_shift, scale_and_shift
 
@@ -72,7 +72,7 @@ class RepBlock(nn.Module):
             weight[channel, channel % weight.shape[1], 1, 1] += scale.double()
             bias = bias + shift
         of = self.dense.conv
-        conv = nn.Conv2d(of.in_channels, of.out_channels, 3, of.stride, 1, groups=of.groups, device=weight.device)
+        conv = nn.Conv2d(of.in_channels, of.out_channels, 3, of.stride[0], 1, groups=of.groups, device=weight.device)
         conv.weight.copy_(weight)
         assert conv.bias is not None
         conv.bias.copy_(bias)
@@ -96,6 +96,6 @@ class RepBlock(nn.Module):
 def _folded(branch: nn.Module) -> tuple[Tensor, Tensor]:
     """Weights and bias of a branch's convolution with its norm folded in, in double precision."""
     branch = known(branch, ConvNormAct)
-    conv = known(branch.conv, nn.Conv2d)
+    conv = known_conv(branch.conv)
     scale, shift = scale_and_shift(branch.norm, conv)
     return conv.weight.double() * scale.double()[:, None, None, None], shift.double()

@@ -1,5 +1,6 @@
 """Networks that exchange information between feature maps of different strides."""
 
+from tood.models.necks.csp_pafpn import CSPPAFPN, CSPPAFPNConfig
 from tood.models.necks.fpn import FPN, FPNConfig
 
-__all__ = ["FPN", "FPNConfig"]
+__all__ = ["CSPPAFPN", "FPN", "CSPPAFPNConfig", "FPNConfig"]
