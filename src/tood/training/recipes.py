@@ -9,7 +9,15 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from tood.alignment import TaskAlignedCriterionConfig
-from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
+from tood.data.transforms import (
+    AugmentConfig,
+    CanvasStep,
+    FitStep,
+    FlipStep,
+    MixUpStep,
+    MosaicStep,
+    PhotometricStep,
+)
 from tood.errors import ToodError
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.training.config import PUBLISHED_BATCH, RunConfig
@@ -22,6 +30,8 @@ ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 
 # Side of the small recipe's canvas over that of the model's input.
 CANVAS_SHARE = 6 / 7
+# Longest side of the input from which on YOLOX trains with its full augmentation.
+LIGHT_SIDE = 512
 
 
 def recipe_1x(run: RunConfig) -> RunConfig:
@@ -79,6 +89,44 @@ def recipe_small(run: RunConfig) -> RunConfig:
     )
 
 
+def recipe_yolox(run: RunConfig) -> RunConfig:
+    """YOLOX's: 300 epochs of SGD, 64 images a step, mosaics and blended pairs of images until 15 epochs before the end.
+
+    Canvases of several sizes, one for each batch. Networks for small pictures (Nano, Tiny) see milder scales, more
+    sizes and no blended pairs.
+    """
+    size = run.model.input
+    light = size.long < LIGHT_SIDE
+    unit, until = size.divisor, 1 - 15 / 300
+    smallest, largest = (0.75, 1.55) if light else (0.75, 1.25)
+    sides = tuple(unit * i for i in range(round(size.long * smallest / unit), round(size.long * largest / unit) + 1))
+    mosaic = MosaicStep(until=until)
+    canvas = CanvasStep(size.long, sides, scale=(0.5, 1.5) if light else (0.1, 2.0), min_visible=0.0, until=until)
+    steps = (mosaic, canvas, *(() if light else (MixUpStep(until=until),)), FlipStep(0.5), PhotometricStep(0.5))
+    return replace(
+        run,
+        recipe="yolox",
+        start_from="scratch",
+        augment=AugmentConfig(steps),
+        optimizer=SGDConfig(
+            lr=0.01, lr_batch=64, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False
+        ),
+        # Five epochs of warm-up, whatever their steps.
+        schedule=CosineScheduleConfig(
+            final_ratio=0.05,
+            warm_up_steps=1_000_000,
+            warm_up_ratio=0.0,
+            warm_up_share=5 / 300,
+            final_share=15 / 300,
+            warm_up_power=2.0,
+        ),
+        ema=EMAConfig(enabled=True, decay=0.9998),
+        epochs=300,
+        batch_size=None,
+        clip_gradient=None,
+    )
+
+
 def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
     """A criterion whose warm-up is a share of the run, whatever its epochs: they are many and short."""
     if isinstance(criterion, TaskAlignedCriterionConfig):
@@ -87,7 +135,7 @@ def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
 
 
 RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
-    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small}
+    {"1x": recipe_1x, "2x": recipe_2x, "yolox": recipe_yolox, "small": recipe_small}
 )
 
 
@@ -103,7 +151,7 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
     Args:
         model: a name of `named_models()`.
         size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
-        recipe: "1x", "2x" or "small" instead of the model's own.
+        recipe: "1x", "2x", "yolox" or "small" instead of the model's own.
 
     Raises:
         ToodError: if there is no such model or recipe, or the size is not positive.

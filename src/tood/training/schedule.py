@@ -52,7 +52,9 @@ class CosineScheduleConfig:
 
     Attributes:
         final_ratio: share of the peak rate left at the end.
+        final_share: the rate has fallen to it so much of the run before the end (YOLOX: the last 15 of 300 epochs).
         warm_up_steps, warm_up_ratio, warm_up_share: as in `StepScheduleConfig`.
+        warm_up_power: growth goes by this power of its completed part, 1 being a straight line (YOLOX: 2).
     """
 
     kind: Literal["cosine"] = "cosine"
@@ -60,11 +62,19 @@ class CosineScheduleConfig:
     warm_up_steps: int = 100
     warm_up_ratio: float = 0.001
     warm_up_share: float = 0.1
+    final_share: float = 0.0
+    warm_up_power: float = 1.0
 
     def __post_init__(self) -> None:
         _check_warm_up(self)
         if not 0 <= self.final_ratio <= 1:
             raise SettingError("schedule.final_ratio", f"is {self.final_ratio}: expected a number from 0 to 1")
+        if not 0 <= self.final_share < 1:
+            raise SettingError(
+                "schedule.final_share", f"is {self.final_share}: expected a number from 0 up to, but not, 1"
+            )
+        if not self.warm_up_power > 0:
+            raise SettingError("schedule.warm_up_power", f"is {self.warm_up_power}: expected a number above 0")
 
 
 def _check_warm_up(config: StepScheduleConfig | CosineScheduleConfig) -> None:
@@ -88,7 +98,7 @@ def rate_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, pr
         epoch = progress * config.of_epochs + 1e-6
         decay = config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
     else:
-        cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+        cosine = (1 + math.cos(math.pi * min(progress / (1 - config.final_share), 1.0))) / 2
         decay = config.final_ratio + (1 - config.final_ratio) * cosine
     return decay * _warm_up_factor(config, step, progress)
 
@@ -97,6 +107,8 @@ def _warm_up_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int
     if config.warm_up_steps == 0 or config.warm_up_share == 0:
         return 1.0
     grown = min(max(step / config.warm_up_steps, progress / config.warm_up_share), 1.0)
+    if isinstance(config, CosineScheduleConfig):
+        grown **= config.warm_up_power
     return config.warm_up_ratio + (1 - config.warm_up_ratio) * grown
 
 

@@ -10,11 +10,12 @@ from tood.errors import ToodError
 from tood.zoo.atss import CARDS as ATSS
 from tood.zoo.card import ModelCard, PublishedWeights, Recipe
 from tood.zoo.tood import CARDS as TOOD
+from tood.zoo.yolox import CARDS as YOLOX
 
 __all__ = ["ModelCard", "PublishedWeights", "Recipe", "named_model", "named_models"]
 
 # Family by family, the smaller models first; the cards of a new one join here.
-_CARDS: tuple[ModelCard, ...] = (*TOOD, *ATSS)
+_CARDS: tuple[ModelCard, ...] = (*TOOD, *ATSS, *YOLOX)
 _NAMED: Mapping[str, ModelCard] = MappingProxyType({card.name: card for card in _CARDS})
 
 

@@ -1,4 +1,4 @@
-"""SimOTA (YOLOX, Ge et al. 2021, section 2.1): positives are the cheapest priors, as many as the boxes' overlap says."""
+"""SimOTA (YOLOX, Ge et al. 2021, section 2.1): positives are the cheapest priors, as many as the overlaps say."""
 
 from __future__ import annotations
 

@@ -11,15 +11,16 @@ from tood.data.transforms.geometry import (
     place,
     resize,
 )
-from tood.data.transforms.mosaic import Mosaic
+from tood.data.transforms.mosaic import MixUp, Mosaic
 from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
-from tood.data.transforms.sample import Compose, OneOf, Sample, Transform
+from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
 from tood.data.transforms.steps import (
     AugmentConfig,
     AugmentStep,
     CanvasStep,
     FitStep,
     FlipStep,
+    MixUpStep,
     MosaicStep,
     PhotometricStep,
 )
@@ -32,6 +33,8 @@ __all__ = [
     "Compose",
     "FitStep",
     "FlipStep",
+    "MixUp",
+    "MixUpStep",
     "Mosaic",
     "MosaicStep",
     "MultiScaleResize",
@@ -42,6 +45,7 @@ __all__ = [
     "Resize",
     "Sample",
     "ScaleJitter",
+    "Sometimes",
     "Transform",
     "build_transforms",
     "canvas_shape",

@@ -48,6 +48,7 @@ class CanvasStep:
         scale: smallest and largest random scale, 1 fits.
         min_visible: a box goes when less than this fraction of it is left.
         min_side: a box goes when less than this many pixels of a side are left.
+        until: share of the run after which images just fit the canvas.
     """
 
     side: int
@@ -55,10 +56,12 @@ class CanvasStep:
     scale: tuple[float, float] = (1.0, 1.0)
     min_visible: float = 0.3
     min_side: float = 2.0
+    until: float = 1.0
     kind: Literal["canvas"] = "canvas"
 
     def __post_init__(self) -> None:
         _share("canvas.min_visible", self.min_visible)
+        _share("canvas.until", self.until)
         if self.side < 1:
             raise SettingError("canvas.side", f"is {self.side}: give pixels, at least 1")
         if self.sides and min(self.sides) < 1:
@@ -83,6 +86,28 @@ class MosaicStep:
     def __post_init__(self) -> None:
         _share("mosaic.probability", self.probability)
         _share("mosaic.until", self.until)
+
+
+@dataclass(frozen=True)
+class MixUpStep:
+    """Blends what lies on the canvas with another image, half and half; the objects of both are sought (YOLOX).
+
+    Attributes:
+        probability: of a second image.
+        scale: smallest and largest random scale of that image, 1 fits the canvas.
+        until: share of the run after which there is none.
+    """
+
+    probability: float = 1.0
+    scale: tuple[float, float] = (0.8, 1.6)
+    until: float = 1.0
+    kind: Literal["mixup"] = "mixup"
+
+    def __post_init__(self) -> None:
+        _share("mixup.probability", self.probability)
+        _share("mixup.until", self.until)
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise SettingError("mixup.scale", f"is {self.scale}: give (smallest, largest), both above 0")
 
 
 @dataclass(frozen=True)
@@ -124,13 +149,13 @@ class PhotometricStep:
             raise SettingError("photometric.strength", f"is {self.strength}: give 0 for none, 1 for the usual")
 
 
-AugmentStep: TypeAlias = FitStep | CanvasStep | MosaicStep | FlipStep | PhotometricStep
+AugmentStep: TypeAlias = FitStep | CanvasStep | MosaicStep | MixUpStep | FlipStep | PhotometricStep
 """What `augment.steps` is made of."""
 
-StepT = TypeVar("StepT", FitStep, CanvasStep, MosaicStep, FlipStep, PhotometricStep)
+StepT = TypeVar("StepT", FitStep, CanvasStep, MosaicStep, MixUpStep, FlipStep, PhotometricStep)
 
 # Where a step comes to stand that a setting adds.
-_ORDER = (MosaicStep, FitStep, CanvasStep, FlipStep, PhotometricStep)
+_ORDER = (MosaicStep, FitStep, CanvasStep, MixUpStep, FlipStep, PhotometricStep)
 
 
 @dataclass(frozen=True)
@@ -151,8 +176,12 @@ class AugmentConfig:
         sizes = [step.kind for step in self.steps if isinstance(step, FitStep | CanvasStep)]
         if len(sizes) > 1:
             raise SettingError("augment.steps", f"has {' and '.join(sizes)}: one step decides the size of the images")
-        if self.find(MosaicStep) and not self.find(CanvasStep):
-            raise SettingError("augment.steps", "has a mosaic, which needs a canvas: add a step of that kind")
+        for step in self.steps:
+            if isinstance(step, MosaicStep | MixUpStep) and not self.find(CanvasStep):
+                raise SettingError("augment.steps", f"has a {step.kind}, which needs a canvas: add a step of that kind")
+        kinds = [type(step) for step in self.steps]
+        if MixUpStep in kinds and kinds.index(MixUpStep) < kinds.index(CanvasStep):
+            raise SettingError("augment.steps", "has a mixup before the canvas that it needs: put it behind")
 
     def find(self, kind: type[StepT]) -> StepT | None:
         """The first step of a kind, if there is one."""
@@ -188,7 +217,9 @@ class AugmentConfig:
         """
         canvas, fit = self.canvas, self.find(FitStep)
         if canvas is not None:
-            return max((canvas.side, *canvas.sides)) / max(height, width) * canvas.scale[1]
+            mixup = self.find(MixUpStep)
+            scale = max(canvas.scale[1], 0.0 if mixup is None else mixup.scale[1])
+            return max((canvas.side, *canvas.sides)) / max(height, width) * scale
         if fit is not None and fit.size is not None:
             short, long = fit.size
             input = replace(input, short=min(short, long), long=long)
@@ -197,7 +228,7 @@ class AugmentConfig:
 
 def _sized(config: AugmentConfig, side: int | None) -> AugmentConfig:
     if side is None:
-        return config.without(CanvasStep, MosaicStep)
+        return config.without(CanvasStep, MosaicStep, MixUpStep)
     old = config.canvas
     return config.without(FitStep).with_step(CanvasStep(side) if old is None else replace(old, side=side))
 

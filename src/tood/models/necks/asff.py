@@ -42,7 +42,7 @@ class ASFF(nn.Module):
         self.expansion = yolo_conv(width, width, 3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps [B, C, h, w], fine to coarse, each half as large as the one before it -> [B, width, h, w] of the level."""
+        """Maps [B, C, h, w], fine to coarse, each half as large as the last -> [B, width, h, w] of the level."""
         levels = [self._resized(features, source) for source, features in reversed(list(enumerate(maps)))]
         hidden = [layer(features) for layer, features in zip(self.weighting, levels, strict=True)]
         weights = self.joining(torch.cat(hidden, dim=1)).softmax(dim=1)  # [B, 3, h, w]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -47,7 +48,7 @@ class CSPPAFPN(nn.Module):
 
     def __init__(self, config: CSPPAFPNConfig, channels: Sequence[int]) -> None:
         super().__init__()
-        doubled = all(coarse == 2 * fine for fine, coarse in zip(channels, channels[1:], strict=False))
+        doubled = all(coarse == 2 * fine for fine, coarse in pairwise(channels))
         if config.fusion != "none" and (len(channels) != LEVELS or not doubled):
             raise ToodError(
                 f"model.neck.fusion is '{config.fusion}', which joins three maps, each of twice the channels of the "

@@ -16,32 +16,27 @@ from tood.models.yolox.head import YOLOXHeadConfig
 
 
 def _examples() -> Mapping[str, YOLOXConfig]:
-    darknet = CSPDarknetConfig(width=8, blocks=(1, 1, 1, 1))
+    darknet = CSPDarknetConfig(width=8, blocks=(1, 1, 1), outputs=(0, 1, 2))
     plain = YOLOXConfig(
         classes=7,
         backbone=darknet,
         neck=CSPPAFPNConfig(blocks=1),
-        head=YOLOXHeadConfig(width=16),
+        head=YOLOXHeadConfig(width=16, tower_layers=1),
         input=replace(INPUT, short=examples.INPUT.short, long=examples.INPUT.long),
     )
     depthwise = replace(
         plain,
         backbone=replace(darknet, depthwise=True),
-        neck=CSPPAFPNConfig(blocks=1, depthwise=True),
-        head=YOLOXHeadConfig(width=16, tower_block="depthwise"),
+        neck=CSPPAFPNConfig(blocks=1, depthwise=True, gsconv="part", fusion="asff_sim"),
+        head=replace(plain.head, tower_block="depthwise"),
     )
     pai = replace(
         plain,
-        backbone=RepVGGConfig(widths=(8, 8, 16, 32, 64), blocks=(2, 2, 2, 2)),
-        neck=CSPPAFPNConfig(blocks=1, gsconv="part", fusion="asff"),
-        head=YOLOXHeadConfig(width=16, interactive_layers=2, norm_groups=4, attention_reduction=8),
+        backbone=RepVGGConfig(widths=(8, 8, 16, 32), blocks=(1, 2, 1), outputs=(0, 1, 2)),
+        neck=CSPPAFPNConfig(blocks=1, gsconv="all", fusion="asff"),
+        head=replace(plain.head, tower_block="rep", interactive_layers=2, norm_groups=4, attention_reduction=8),
     )
-    light = replace(
-        plain,
-        neck=CSPPAFPNConfig(blocks=1, gsconv="all", fusion="asff_sim"),
-        head=YOLOXHeadConfig(width=16, tower_block="rep"),
-    )
-    return {"plain": plain, "depthwise": depthwise, "pai": pai, "light": light}
+    return {"plain": plain, "depthwise": depthwise, "pai": pai}
 
 
 FAMILY = Family(YOLOXConfig, YOLOX, weights, criteria=(SimOTACriterionConfig,), examples=_examples)

@@ -135,7 +135,7 @@ def _infer_neck(state: Mapping[str, Tensor]) -> CSPPAFPNConfig:
     fused = weighting in state
     return CSPPAFPNConfig(
         blocks=count(state, "neck.top_down_blocks.0.blocks.#."),
-        depthwise="neck.downsamples.0.depthwise_conv.conv.weight" in state,
+        depthwise="neck.top_down_blocks.0.blocks.0.conv2.depthwise_conv.conv.weight" in state,
         gsconv=gsconv,
         fusion="none" if not fused else "asff" if count(state, "neck.fusions.0.resizing.#.") else "asff_sim",
         fusion_channels=shape(state, weighting, 4)[0] if fused else CSPPAFPNConfig.fusion_channels,
