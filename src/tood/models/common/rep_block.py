@@ -72,7 +72,7 @@ class RepBlock(nn.Module):
             weight[channel, channel % weight.shape[1], 1, 1] += scale.double()
             bias = bias + shift
         of = self.dense.conv
-        conv = nn.Conv2d(of.in_channels, of.out_channels, 3, of.stride, 1, groups=of.groups, device=weight.device)
+        conv = nn.Conv2d(of.in_channels, of.out_channels, 3, of.stride[0], 1, groups=of.groups, device=weight.device)
         conv.weight.copy_(weight)
         assert conv.bias is not None
         conv.bias.copy_(bias)
