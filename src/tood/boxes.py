@@ -85,6 +85,11 @@ def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 
+def encode_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances of points [..., 2] to the left, top, right, bottom sides of boxes [..., 4] -> [..., 4]."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
 def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, float, float, float]) -> Tensor:
     """Boxes from anchors [..., 4] and normalised deltas (dx, dy, dw, dh) [..., 4] -> [..., 4] (Faster R-CNN coding)."""
     deltas = deltas * constants(stds, deltas)

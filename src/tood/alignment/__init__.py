@@ -11,7 +11,7 @@ from tood.alignment.criteria import (
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
 )
-from tood.alignment.losses import focal_loss, giou_loss, quality_focal_loss
+from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss
 from tood.alignment.metric import alignment_metric
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
     "alignment_metric",
+    "distribution_focal_loss",
     "focal_loss",
     "giou_loss",
     "quality_focal_loss",
