@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tood.ops.arithmetic import constants
+
+Overlap: TypeAlias = Literal["iou", "ciou"]
+"""How much two boxes have in common: their IoU, or their complete IoU, 0 where that is negative."""
 
 # Same guard as the reference: two empty boxes overlap by 0, not by NaN.
 EPSILON = 1e-6
@@ -53,6 +57,34 @@ def giou_pairs(a: Tensor, b: Tensor) -> Tensor:
     height = torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
     hull = (width.clamp(min=0) * height.clamp(min=0)).clamp(min=EPSILON)
     return overlap / union - (hull - union) / hull
+
+
+def ciou_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU of boxes at the same place, at most 1 (Zheng et al. 2020): [..., 4], [..., 4] -> [...].
+
+    IoU, less the squared distance of the centres over the squared diagonal of the hull, less a term for unlike ratios
+    of the sides, whose factor is a constant to the gradient, as in the paper.
+    """
+    overlap = _intersection(a.unbind(dim=-1), b.unbind(dim=-1))
+    iou = overlap / (area(a) + area(b) - overlap).clamp(min=EPSILON)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    between = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    apart = between.square().sum(dim=-1) / hull.square().sum(dim=-1).clamp(min=EPSILON)
+    turn_a, turn_b = (torch.atan2(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1]) for box in (a, b))
+    unlike = (turn_a - turn_b).square() * (4 / math.pi**2)
+    with torch.no_grad():
+        factor = unlike / (1 - iou + unlike).clamp(min=EPSILON)
+    return iou - apart - factor * unlike
+
+
+def overlap_pairs(kind: Overlap, a: Tensor, b: Tensor) -> Tensor:
+    """Overlap of boxes at the same place (broadcasting), from 0: [..., 4], [..., 4] -> [...]."""
+    return iou_pairs(a, b) if kind == "iou" else ciou_pairs(a, b).clamp(min=0)
+
+
+def overlap_matrix(kind: Overlap, a: Tensor, b: Tensor) -> Tensor:
+    """Overlap of every box of `a` with every box of `b`, from 0: [..., G, 4], [..., N, 4] -> [..., G, N]."""
+    return iou_matrix(a, b) if kind == "iou" else ciou_pairs(a[..., None, :], b[..., None, :, :]).clamp(min=0)
 
 
 def _intersection(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

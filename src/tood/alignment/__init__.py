@@ -10,8 +10,10 @@ from tood.alignment.criteria import (
     Progress,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
+    VarifocalCriterion,
+    VarifocalCriterionConfig,
 )
-from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss
+from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, varifocal_loss
 from tood.alignment.metric import alignment_metric
 
 __all__ = [
@@ -26,9 +28,12 @@ __all__ = [
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
+    "VarifocalCriterion",
+    "VarifocalCriterionConfig",
     "alignment_metric",
     "distribution_focal_loss",
     "focal_loss",
     "giou_loss",
     "quality_focal_loss",
+    "varifocal_loss",
 ]

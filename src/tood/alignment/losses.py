@@ -30,6 +30,26 @@ def quality_focal_loss(scores: Tensor, targets: Tensor, beta: float = 2.0, *, lo
     return distance * _cross_entropy(scores, targets, logits)
 
 
+def varifocal_loss(
+    scores: Tensor, targets: Tensor, labels: Tensor, alpha: float = 0.75, gamma: float = 2.0, *, logits: bool = False
+) -> Tensor:
+    """Varifocal loss (VarifocalNet, Zhang et al. 2021, equation 2) of probabilities or logits [...] -> [...].
+
+    The cross entropy with the target, which weighs as much as that on the label, and alpha * p^gamma elsewhere; the
+    gradient flows through that weight too, as PaddleDetection has it.
+
+    Args:
+        scores: [...].
+        targets: [...] soft, 0 where there is no object of the class.
+        labels: [...] 0 or 1: whether there is one.
+        alpha, gamma: see above.
+        logits: whether the scores are.
+    """
+    probabilities = scores.sigmoid() if logits else scores
+    weight = torch.where(labels > 0, targets, alpha * probabilities.pow(gamma))
+    return weight * _cross_entropy(scores, targets, logits)
+
+
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """1 - GIoU of boxes at the same place: [..., 4], [..., 4] in one unit -> [...] in 0..2."""
     return 1 - giou_pairs(boxes, targets)

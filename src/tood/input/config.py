@@ -14,6 +14,10 @@ of a canvas of just that size; or each side scaled to its limit.
 """
 
 
+Interpolation = Literal["linear", "cubic"]
+"""How pixels between pixels are computed when an image is scaled: from the 4 or the 16 nearest."""
+
+
 @dataclass(frozen=True)
 class InputConfig:
     """Size and colours of the input.
@@ -24,6 +28,7 @@ class InputConfig:
         mean, std: of the R, G, B channels, on 0..255; the ImageNet weights want these. Means of 0 and deviations of 255
             scale to 0..1.
         fit: see `Fit`.
+        interpolation: see `Interpolation`.
         pad: R, G, B on 0..255 of all padding and of the canvases of training; null is the mean, 0 to the network.
     """
 
@@ -34,6 +39,7 @@ class InputConfig:
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     fit: Fit = "keep_ratio"
     pad: tuple[int, int, int] | None = None
+    interpolation: Interpolation = "linear"
 
     def __post_init__(self) -> None:
         if not 1 <= self.short <= self.long:

@@ -10,12 +10,14 @@ from tood.alignment import CriterionConfig
 from tood.models.atss.family import FAMILY as ATSS
 from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.family import Family
+from tood.models.ppyoloe.family import FAMILY as PPYOLOE
 from tood.models.tood.family import FAMILY as TOOD
 
 # A new family's record joins here; everything else asks the records.
 FAMILIES: tuple[Family[Any], ...] = (
     TOOD,
     ATSS,
+    PPYOLOE,
 )
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from tood.alignment.criteria.atss import ATSSCriterion, ATSSCriterionConfig
 from tood.alignment.criteria.criterion import Criterion, CriterionConfig, Losses, Progress
 from tood.alignment.criteria.task_aligned import TaskAlignedCriterion, TaskAlignedCriterionConfig
+from tood.alignment.criteria.varifocal import VarifocalCriterion, VarifocalCriterionConfig
 
 __all__ = [
     "ATSSCriterion",
@@ -13,4 +14,6 @@ __all__ = [
     "Progress",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
+    "VarifocalCriterion",
+    "VarifocalCriterionConfig",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from tood.alignment.assigners import Assignment
 from tood.alignment.losses import distribution_focal_loss, giou_loss
 from tood.boxes import encode_distances
+from tood.errors import SettingError
 from tood.structures import DensePredictions, Priors, Targets
 
 
@@ -55,6 +56,17 @@ class Progress:
 
     epoch: int = 0
     share: float = 0.0
+
+
+def within_first(progress: Progress, epochs: int | None, share: float) -> bool:
+    """Whether a run is within its first epochs, which end at the latest after a share of it; None: only then."""
+    return (epochs is None or progress.epoch < epochs) and progress.share < share - 1e-9
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises a ToodError where a setting is no share of a whole."""
+    if not 0 <= value <= 1:
+        raise SettingError(name, f"is {value}: expected a number from 0 to 1")
 
 
 class Criterion(Protocol):

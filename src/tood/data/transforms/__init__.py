@@ -14,14 +14,19 @@ from tood.data.transforms.geometry import (
 from tood.data.transforms.mosaic import Mosaic
 from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
 from tood.data.transforms.sample import Compose, OneOf, Sample, Transform
+from tood.data.transforms.ssd import Distort, Expand, SampledCrop, Stretch
 from tood.data.transforms.steps import (
     AugmentConfig,
     AugmentStep,
     CanvasStep,
+    CropStep,
+    DistortStep,
+    ExpandStep,
     FitStep,
     FlipStep,
     MosaicStep,
     PhotometricStep,
+    StretchStep,
 )
 
 __all__ = [
@@ -30,6 +35,11 @@ __all__ = [
     "CanvasStep",
     "Circumstances",
     "Compose",
+    "CropStep",
+    "Distort",
+    "DistortStep",
+    "Expand",
+    "ExpandStep",
     "FitStep",
     "FlipStep",
     "Mosaic",
@@ -41,7 +51,10 @@ __all__ = [
     "RandomFlip",
     "Resize",
     "Sample",
+    "SampledCrop",
     "ScaleJitter",
+    "Stretch",
+    "StretchStep",
     "Transform",
     "build_transforms",
     "canvas_shape",

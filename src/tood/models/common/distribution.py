@@ -8,7 +8,7 @@ from torch import Tensor
 
 def side_distributions(maps: Tensor) -> Tensor:
     """A map [B, 4 * R, h, w] as logits [B, h * w, 4, R] of the bins 0 .. R - 1 of the left, top, right, bottom side."""
-    return maps.flatten(2).transpose(1, 2).unflatten(2, (4, -1))
+    return torch.unflatten(maps.flatten(2).transpose(1, 2), 2, (4, -1))
 
 
 def expected_bins(distributions: Tensor) -> Tensor:

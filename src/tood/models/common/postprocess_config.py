@@ -23,6 +23,8 @@ class PostprocessConfig:
         clip: whether boxes end at the image's border; otherwise they may cross it by a few pixels.
         ranking: see `Ranking`.
         class_agnostic: whether boxes of other classes suppress, too.
+        per_class: instead of `per_level`, at most so many of the best pairs of each class over all levels together, as
+            PaddleDetection does; null for no such limit.
     """
 
     # Files from before there was a choice name no kind.
@@ -35,6 +37,7 @@ class PostprocessConfig:
     clip: bool = False
     ranking: Ranking = "product"
     class_agnostic: bool = False
+    per_class: int | None = None
     kind: Literal["nms"] = "nms"
 
 

@@ -51,7 +51,7 @@ class PublishedFile:
 
     Attributes:
         url: its address.
-        sha256_prefix: first hexadecimal digits of its SHA-256.
+        sha256_prefix: first hexadecimal digits of its SHA-256; empty where it is not known, and nothing is checked.
     """
 
     url: str

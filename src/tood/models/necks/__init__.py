@@ -1,5 +1,6 @@
 """Networks that exchange information between feature maps of different strides."""
 
+from tood.models.necks.csp_pan import CSPPAN, CSPPANConfig
 from tood.models.necks.fpn import FPN, FPNConfig
 
-__all__ = ["FPN", "FPNConfig"]
+__all__ = ["CSPPAN", "FPN", "CSPPANConfig", "FPNConfig"]
