@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tood.ops.arithmetic import constants
+
+Overlap: TypeAlias = Literal["iou", "ciou"]
+"""How much two boxes have in common: their IoU, or their complete IoU, 0 where that is negative."""
 
 # Same guard as the reference: two empty boxes overlap by 0, not by NaN.
 EPSILON = 1e-6
@@ -69,6 +73,34 @@ def _overlap_union_hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return overlap, union, (width.clamp(min=0) * height.clamp(min=0)).clamp(min=EPSILON)
 
 
+def ciou_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU of boxes at the same place, at most 1 (Zheng et al. 2020): [..., 4], [..., 4] -> [...].
+
+    IoU, less the squared distance of the centres over the squared diagonal of the hull, less a term for unlike ratios
+    of the sides, whose factor is a constant to the gradient, as in the paper.
+    """
+    overlap = _intersection(a.unbind(dim=-1), b.unbind(dim=-1))
+    iou = overlap / (area(a) + area(b) - overlap).clamp(min=EPSILON)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    between = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    apart = between.square().sum(dim=-1) / hull.square().sum(dim=-1).clamp(min=EPSILON)
+    turn_a, turn_b = (torch.atan2(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1]) for box in (a, b))
+    unlike = (turn_a - turn_b).square() * (4 / math.pi**2)
+    with torch.no_grad():
+        factor = unlike / (1 - iou + unlike).clamp(min=EPSILON)
+    return iou - apart - factor * unlike
+
+
+def overlap_pairs(kind: Overlap, a: Tensor, b: Tensor) -> Tensor:
+    """Overlap of boxes at the same place (broadcasting), from 0: [..., 4], [..., 4] -> [...]."""
+    return iou_pairs(a, b) if kind == "iou" else ciou_pairs(a, b).clamp(min=0)
+
+
+def overlap_matrix(kind: Overlap, a: Tensor, b: Tensor) -> Tensor:
+    """Overlap of every box of `a` with every box of `b`, from 0: [..., G, 4], [..., N, 4] -> [..., G, N]."""
+    return iou_matrix(a, b) if kind == "iou" else ciou_pairs(a[..., None, :], b[..., None, :, :]).clamp(min=0)
+
+
 def _intersection(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Of boxes given by their sides x1, y1, x2, y2, which broadcast."""
     # In place: of large matrices the memory that is asked for costs as much as the arithmetic.
@@ -97,6 +129,11 @@ def centerness(points: Tensor, boxes: Tensor) -> Tensor:
 def decode_distances(points: Tensor, distances: Tensor) -> Tensor:
     """Boxes from points [..., 2] and their distances to the left, top, right, bottom sides [..., 4] -> [..., 4]."""
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def encode_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Distances of points [..., 2] to the left, top, right, bottom sides of boxes [..., 4] -> [..., 4]."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
 def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, float, float, float]) -> Tensor:

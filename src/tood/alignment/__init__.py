@@ -12,8 +12,10 @@ from tood.alignment.criteria import (
     SimOTACriterionConfig,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
+    VarifocalCriterion,
+    VarifocalCriterionConfig,
 )
-from tood.alignment.losses import focal_loss, giou_loss, quality_focal_loss
+from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, varifocal_loss
 from tood.alignment.metric import alignment_metric
 
 __all__ = [
@@ -31,8 +33,12 @@ __all__ = [
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
+    "VarifocalCriterion",
+    "VarifocalCriterionConfig",
     "alignment_metric",
+    "distribution_focal_loss",
     "focal_loss",
     "giou_loss",
     "quality_focal_loss",
+    "varifocal_loss",
 ]

@@ -102,6 +102,8 @@ def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], co
     """The best pairs of the scores [N, C]: of each level or, without NMS, of all levels together."""
     if isinstance(config, TopKConfig):
         return _best_pairs(scores, threshold, config.max_detections)
+    if isinstance(config, PostprocessConfig) and config.per_class is not None:
+        return _best_of_classes(scores, threshold, config.per_class)
     candidates = []
     start = 0
     for size in level_sizes:
@@ -109,6 +111,17 @@ def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], co
         candidates.append(pairs + start * scores.shape[1])
         start += size
     return torch.cat(candidates)
+
+
+def _best_of_classes(scores: Tensor, threshold: float, limit: int) -> Tensor:
+    """The `limit` largest of each class of the scores [N, C] above the threshold, of equal ones the first."""
+    row, label = (scores > threshold).nonzero(as_tuple=True)
+    values = scores[row, label]
+    order = values.argsort(descending=True, stable=True)
+    order = order[label[order].argsort(stable=True)]  # class by class, in each the best first
+    counts = label.bincount(minlength=scores.shape[1])
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[label[order]]
+    return (row * scores.shape[1] + label)[order[rank < limit]]
 
 
 def _ranked(scores: Tensor, quality: Tensor, ranking: Ranking) -> Tensor:

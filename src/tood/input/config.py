@@ -14,6 +14,10 @@ a canvas of just that size; or each side scaled to its limit.
 """
 
 
+Interpolation = Literal["linear", "cubic"]
+"""How pixels between pixels are computed when an image is scaled: from the 4 or the 16 nearest."""
+
+
 @dataclass(frozen=True)
 class InputConfig:
     """Size and colours of the input.
@@ -26,6 +30,7 @@ class InputConfig:
         channels: order in which the network sees them; mean, std and pad are told as R, G, B all the same.
         fit: see `Fit`.
         letterbox: where a letterbox lays its image: in the "middle", or at the top left "corner".
+        interpolation: see `Interpolation`.
         pad: R, G, B on 0..255 of all padding and of the canvases of training; null is the mean, 0 to the network.
     """
 
@@ -38,6 +43,7 @@ class InputConfig:
     fit: Fit = "keep_ratio"
     letterbox: Literal["middle", "corner"] = "middle"
     pad: tuple[int, int, int] | None = None
+    interpolation: Interpolation = "linear"
 
     def __post_init__(self) -> None:
         if not 1 <= self.short <= self.long:

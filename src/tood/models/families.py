@@ -10,6 +10,7 @@ from tood.alignment import CriterionConfig
 from tood.models.atss.family import FAMILY as ATSS
 from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.family import Family
+from tood.models.ppyoloe.family import FAMILY as PPYOLOE
 from tood.models.tood.family import FAMILY as TOOD
 from tood.models.yolox.family import FAMILY as YOLOX
 
@@ -17,6 +18,7 @@ from tood.models.yolox.family import FAMILY as YOLOX
 FAMILIES: tuple[Family[Any], ...] = (
     TOOD,
     ATSS,
+    PPYOLOE,
     YOLOX,
 )
 

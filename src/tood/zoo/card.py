@@ -10,8 +10,10 @@ from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
-Recipe: TypeAlias = Literal["1x", "2x", "yolox", "small"]
-"""Name of a training recipe (`tood.training.recipes`): the paper's two, and the one for small models from scratch."""
+Recipe: TypeAlias = Literal["1x", "2x", "small", "yolox", "ppyoloe", "ppyoloe_plus"]
+"""Name of a training recipe (`tood.training.recipes`): the paper's two, the one for small models from scratch, and those
+of other families.
+"""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tood.boxes import iou_pairs
 from tood.structures import Targets
 
 # Ground truths are taken in blocks of so many (image, ground truth, prior) triples: 2 Mi, 8 MiB each temporary.
@@ -104,6 +105,11 @@ class Assignment:
     def positive(self) -> Tensor:
         """[B, N] bool."""
         return self.gt_index >= 0
+
+    @torch.no_grad()
+    def with_overlap_of(self, boxes: Tensor) -> Assignment:
+        """The same with the IoU of predicted boxes [B, N, 4] and their ground truths as target scores."""
+        return replace(self, target_scores=iou_pairs(boxes.float(), self.boxes) * self.positive)
 
 
 def first_largest(values: Tensor, k: int, above: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from tood.alignment.criteria.atss import ATSSCriterion, ATSSCriterionConfig
 from tood.alignment.criteria.criterion import Criterion, CriterionConfig, Losses, Progress
 from tood.alignment.criteria.simota import SimOTACriterion, SimOTACriterionConfig
 from tood.alignment.criteria.task_aligned import TaskAlignedCriterion, TaskAlignedCriterionConfig
+from tood.alignment.criteria.varifocal import VarifocalCriterion, VarifocalCriterionConfig
 
 __all__ = [
     "ATSSCriterion",
@@ -16,4 +17,6 @@ __all__ = [
     "SimOTACriterionConfig",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
+    "VarifocalCriterion",
+    "VarifocalCriterionConfig",
 ]

@@ -13,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tood.alignment.assigners import Assignment
-from tood.alignment.losses import giou_loss
+from tood.alignment.losses import distribution_focal_loss, giou_loss
+from tood.boxes import encode_distances
+from tood.errors import SettingError
 from tood.structures import DensePredictions, Priors, Targets
 
 BoxLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -57,6 +59,17 @@ class Progress:
 
     epoch: int = 0
     share: float = 0.0
+
+
+def within_first(progress: Progress, epochs: int | None, share: float) -> bool:
+    """Whether a run is within its first epochs, which end at the latest after a share of it; None: only then."""
+    return (epochs is None or progress.epoch < epochs) and progress.share < share - 1e-9
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises a ToodError where a setting is no share of a whole."""
+    if not 0 <= value <= 1:
+        raise SettingError(name, f"is {value}: expected a number from 0 to 1")
 
 
 class Criterion(Protocol):
@@ -131,6 +144,27 @@ def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor, loss: Box
     positive = assignment.positive[..., None]
     unit = torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., 2:])], dim=-1)
     return loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
+
+
+def distribution_losses(
+    distributions: Tensor, priors: Priors, assignment: Assignment, weights: Tensor, margin: float
+) -> Tensor:
+    """[B, N] the distribution focal losses of the positives, the mean of four sides, times `weights`, 0 elsewhere.
+
+    Args:
+        distributions: [B, N, 4, R] logits of each side's distance in strides, left, top, right, bottom.
+        priors: the N places.
+        assignment: the ground truths that they answer for.
+        weights: [B, N].
+        margin: targets end so many bins before the last one; those of places outside their box are 0.
+    """
+    bins = distributions.shape[-1]
+    distances = encode_distances(priors.centres, assignment.boxes) / priors.strides[:, None]  # [B, N, 4]
+    positive = assignment.positive[..., None]
+    # As in `box_losses`: negatives become constants, so that what they hold sends no gradient back.
+    logits = torch.where(positive[..., None], distributions, 0.0)
+    targets = torch.where(positive, distances.clamp(0, bins - 1 - margin), 0.0)
+    return distribution_focal_loss(logits, targets).mean(dim=-1) * (weights * assignment.positive)
 
 
 def class_targets(assignment: Assignment, classes: int) -> Tensor:

@@ -14,15 +14,20 @@ from tood.data.transforms.geometry import (
 from tood.data.transforms.mosaic import MixUp, Mosaic
 from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
 from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
+from tood.data.transforms.ssd import Distort, Expand, SampledCrop, Stretch
 from tood.data.transforms.steps import (
     AugmentConfig,
     AugmentStep,
     CanvasStep,
+    CropStep,
+    DistortStep,
+    ExpandStep,
     FitStep,
     FlipStep,
     MixUpStep,
     MosaicStep,
     PhotometricStep,
+    StretchStep,
 )
 
 __all__ = [
@@ -31,6 +36,11 @@ __all__ = [
     "CanvasStep",
     "Circumstances",
     "Compose",
+    "CropStep",
+    "Distort",
+    "DistortStep",
+    "Expand",
+    "ExpandStep",
     "FitStep",
     "FlipStep",
     "MixUp",
@@ -44,8 +54,11 @@ __all__ = [
     "RandomFlip",
     "Resize",
     "Sample",
+    "SampledCrop",
     "ScaleJitter",
     "Sometimes",
+    "Stretch",
+    "StretchStep",
     "Transform",
     "build_transforms",
     "canvas_shape",

@@ -12,15 +12,20 @@ from tood.data.transforms.colour import PhotometricJitter
 from tood.data.transforms.geometry import MultiScaleResize, RandomFlip, Resize, ScaleJitter
 from tood.data.transforms.mosaic import MixUp, Mosaic
 from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
+from tood.data.transforms.ssd import INTERPOLATIONS, Distort, Expand, SampledCrop, Stretch
 from tood.data.transforms.steps import (
     AugmentConfig,
     AugmentStep,
     CanvasStep,
+    CropStep,
+    DistortStep,
+    ExpandStep,
     FitStep,
     FlipStep,
     MixUpStep,
     MosaicStep,
     PhotometricStep,
+    StretchStep,
 )
 from tood.input import InputConfig
 
@@ -49,12 +54,14 @@ class Circumstances:
         canvas: (height, width) in pixels of this batch's canvas; None takes a square of the configured side.
         fetch: needed by a mosaic and by mixup alone.
         share: completed part of the run, 0 to 1.
+        common: a number that all images of the batch have in common, by which they are treated alike.
     """
 
     input: InputConfig
     canvas: tuple[int, int] | None = None
     fetch: Fetch | None = None
     share: float = 0.0
+    common: int = 0
 
 
 def build_transforms(config: AugmentConfig, given: Circumstances) -> Compose:
@@ -64,7 +71,7 @@ def build_transforms(config: AugmentConfig, given: Circumstances) -> Compose:
         ValueError: if a mosaic or mixup is configured and `fetch` is missing.
     """
     transforms: list[Transform] = []
-    if config.find(FitStep) is None and config.canvas is None:
+    if config.keeps_ratio and config.find(FitStep) is None:
         transforms.append(_fit(FitStep(), given))
     mosaic = config.find(MosaicStep)
     for step in config.steps:
@@ -80,6 +87,8 @@ def _of_step(
         return [_fit(step, given)]
     if isinstance(step, CanvasStep):
         return [_on_canvas(step, mosaic, given)]
+    if isinstance(step, StretchStep):
+        return [_stretched(step, given)]
     if _over(step, given):
         return []
     if isinstance(step, MixUpStep) and step.probability > 0:
@@ -89,6 +98,12 @@ def _of_step(
         return [RandomFlip(step.horizontal, step.vertical)]
     if isinstance(step, PhotometricStep) and step.strength > 0:
         return [PhotometricJitter.of_strength(step.strength)]
+    if isinstance(step, DistortStep):
+        return [Distort(step.brightness, step.contrast, step.saturation, step.hue)]
+    if isinstance(step, ExpandStep) and step.probability > 0:
+        return [Expand(step.ratio, step.probability, step.fill)]
+    if isinstance(step, CropStep):
+        return [SampledCrop(step.thresholds, step.scale, step.aspect)]
     return []
 
 
@@ -96,8 +111,14 @@ def _fit(step: FitStep, given: Circumstances) -> Transform:
     short, long = step.size or (given.input.short, given.input.long)
     fit, colour = given.input.fit, given.input.canvas_colour
     if step.shortest is None:
-        return Resize(short, long, fit, colour)
-    return MultiScaleResize(step.shortest, short, long, fit, colour)
+        return Resize(short, long, fit, colour, given.input.interpolation)
+    return MultiScaleResize(step.shortest, short, long, fit, colour, given.input.interpolation)
+
+
+def _stretched(step: StretchStep, given: Circumstances) -> Transform:
+    side = step.side if given.canvas is None else max(given.canvas)
+    drawn = INTERPOLATIONS[given.common % len(INTERPOLATIONS)]
+    return Stretch(side, drawn if step.vary_interpolation else given.input.interpolation)
 
 
 def _on_canvas(step: CanvasStep, mosaic: MosaicStep | None, given: Circumstances) -> Transform:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import with_fused_parts
 from tood.models.common.published import PublishedFile
 from tood.models.common.staged import StagedBackbone
 from tood.models.common.yolo_blocks import (
     CSPLayer,
-    PyramidPooling,
+    PoolingBottleneck,
     conv3x3,
     init_convolutions,
     space_to_depth,
@@ -75,13 +73,11 @@ class SpaceToDepthStem(nn.Module):
         """[B, 3, H, W], even sides -> [B, outputs, H / 2, W / 2]."""
         return self.conv(space_to_depth(images))  # type: ignore[no-any-return]
 
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, SpaceToDepthStem, dtype)
-
 
 class CSPDarknet(StagedBackbone):
     """Feature maps of an image at strides 4, 8, 16, 32."""
+
+    KINDS = (*StagedBackbone.KINDS, SpaceToDepthStem)
 
     def __init__(self, config: CSPDarknetConfig) -> None:
         stages: list[nn.Module] = []
@@ -90,7 +86,7 @@ class CSPDarknet(StagedBackbone):
             width = 2 * inputs
             layers: list[nn.Module] = [conv3x3(inputs, width, 2, depthwise=config.depthwise)]
             if last:
-                layers.append(PyramidPooling(width, width))
+                layers.append(PoolingBottleneck(width, width))
             layers.append(CSPLayer(width, width, blocks, add=not last, depthwise=config.depthwise))
             stages.append(nn.Sequential(*layers))
         super().__init__(SpaceToDepthStem(config.width), stages, config.outputs)

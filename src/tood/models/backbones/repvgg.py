@@ -10,7 +10,7 @@ from torch import nn
 from tood.models.common.published import PublishedFile
 from tood.models.common.rep_block import RepBlock
 from tood.models.common.staged import StagedBackbone
-from tood.models.common.yolo_blocks import PyramidPooling, init_convolutions, yolo_norm
+from tood.models.common.yolo_blocks import PoolingBottleneck, init_convolutions, yolo_norm
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RepVGG(StagedBackbone):
             layers: list[nn.Module] = [RepBlock(inputs, width, 2, norm=yolo_norm)]
             layers += [RepBlock(width, width, identity=True, norm=yolo_norm) for _ in range(blocks - 1)]
             if stage == len(config.blocks) - 1:
-                layers.append(PyramidPooling(width, width, "relu"))
+                layers.append(PoolingBottleneck(width, width, "relu"))
             stages.append(nn.Sequential(*layers))
         super().__init__(RepBlock(3, config.widths[0], 2, norm=yolo_norm), stages, config.outputs)
         self.config = config

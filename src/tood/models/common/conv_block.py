@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.ops import CannotFuse, InferenceConv2d, fused_conv, known
+from tood.ops import InferenceConv2d, fused_conv, known
 
 Activation: TypeAlias = Literal["none", "relu", "silu"]
 """What follows a norm."""
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 NormMaker: TypeAlias = Callable[[int], nn.BatchNorm2d]
 """Makes the BatchNorm of so many channels, with a family's own epsilon and momentum."""
@@ -84,44 +81,3 @@ def activated(x: Tensor, activation: Activation) -> Tensor:
 def known_conv(conv: nn.Module) -> nn.Conv2d:
     """A convolution as a `ConvNormAct` was built of; raises `CannotFuse` where it is none."""
     return known(conv, NarrowProjection if isinstance(conv, NarrowProjection) else nn.Conv2d)
-
-
-def fuse_part(part: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """What a part says of itself; of a sequence or list what each of its layers says; of a convolution it alone.
-
-    Raises:
-        CannotFuse: if it says nothing, or holds a part of another kind.
-    """
-    if isinstance(part, nn.Sequential):
-        return nn.Sequential(*(fuse_part(layer, dtype) for layer in known(part, nn.Sequential)))
-    if isinstance(part, nn.ModuleList):
-        return nn.ModuleList(fuse_part(layer, dtype) for layer in part)
-    if isinstance(part, nn.Identity):
-        return known(part, nn.Identity)
-    if isinstance(part, nn.Conv2d):
-        return fused_conv(known(part, nn.Conv2d), None, False, dtype)
-    fuse: Callable[[torch.dtype], nn.Module] | None = getattr(part, "fuse", None)
-    if fuse is None:
-        raise CannotFuse(f"a {type(part).__name__}")
-    return fuse(dtype)
-
-
-def with_fused_parts(module: ModuleT, kind: type[nn.Module], dtype: torch.dtype) -> ModuleT:
-    """A copy of a module that has no weights of its own, with the same forward over parts that only predict.
-
-    Args:
-        module: of the class `kind`.
-        kind: whose forward goes over the parts.
-        dtype: what convolutions compute in.
-
-    Raises:
-        CannotFuse: if it, or one of its parts, is of another kind.
-    """
-    known(module, kind)
-    copied = copy.copy(module)
-    for name, value in vars(module).items():
-        if isinstance(value, dict):  # of parts and hooks: a change of the network's is not to reach its copy
-            vars(copied)[name] = value.copy()
-    for name, part in module.named_children():
-        copied._modules[name] = fuse_part(part, dtype)
-    return copied

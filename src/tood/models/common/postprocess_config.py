@@ -26,6 +26,8 @@ class PostprocessConfig:
         clip: whether boxes end at the image's border; otherwise they may cross it by a few pixels.
         ranking: see `Ranking`.
         class_agnostic: whether boxes of other classes suppress, too.
+        per_class: instead of `per_level`, at most so many of the best pairs of each class over all levels together, as
+            PaddleDetection does; null for no such limit.
     """
 
     # Files from before there was a choice name no kind.
@@ -38,6 +40,7 @@ class PostprocessConfig:
     clip: bool = False
     ranking: Ranking = "product"
     class_agnostic: bool = False
+    per_class: int | None = None
     threshold_on: Literal["score", "ranked"] = "score"
     best_class: bool = False
     kind: Literal["nms"] = "nms"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import with_fused_parts
+from tood.models.common.fused_parts import InferenceBackbone, with_fused_parts
+from tood.models.common.yolo_blocks import YOLO_KINDS
 
 
 class StagedBackbone(nn.Module):
@@ -18,6 +19,9 @@ class StagedBackbone(nn.Module):
         stages: each from what is before it.
         outputs: numbers of the stages whose maps are given, the first stage being 0.
     """
+
+    # Classes of its parts that have no weights of their own (`with_fused_parts`).
+    KINDS = YOLO_KINDS
 
     def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], outputs: Sequence[int]) -> None:
         super().__init__()
@@ -43,17 +47,4 @@ class StagedBackbone(nn.Module):
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return InferenceStagedBackbone(with_fused_parts(self, StagedBackbone, dtype), dtype)
-
-
-class InferenceStagedBackbone(nn.Module):
-    """A backbone whose parts only predict, in their arithmetic and memory layout."""
-
-    def __init__(self, backbone: StagedBackbone, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.backbone, self.dtype = backbone, dtype
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """[B, 3, H, W] normalised -> the chosen stages' maps [B, C, H / stride, W / stride]."""
-        maps: list[Tensor] = self.backbone(images.to(self.dtype, memory_format=torch.channels_last))
-        return maps
+        return InferenceBackbone(with_fused_parts(self, (StagedBackbone, *self.KINDS), dtype), dtype)

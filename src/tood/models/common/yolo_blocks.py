@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import Activation, ConvNormAct, with_fused_parts
+from tood.models.common.conv_block import Activation, ConvNormAct
 
 
 def yolo_norm(width: int) -> nn.BatchNorm2d:
@@ -41,10 +41,6 @@ class DepthwiseSeparable(nn.Module):
         """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
         return self.pointwise_conv(self.depthwise_conv(x))  # type: ignore[no-any-return]
 
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, DepthwiseSeparable, dtype)
-
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, *, depthwise: bool) -> ConvNormAct | DepthwiseSeparable:
     """A 3x3 convolution, BatchNorm and SiLU, or their depthwise separable form."""
@@ -64,10 +60,6 @@ class Bottleneck(nn.Module):
         """[B, width, H, W] -> the same shape."""
         out: Tensor = self.conv2(self.conv1(x))
         return out + x if self.add else out
-
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, Bottleneck, dtype)
 
 
 class CSPLayer(nn.Module):
@@ -93,12 +85,8 @@ class CSPLayer(nn.Module):
         halves = torch.cat([self.blocks(self.main_conv(x)), self.short_conv(x)], dim=1)
         return self.final_conv(halves)  # type: ignore[no-any-return]
 
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, CSPLayer, dtype)
 
-
-class PyramidPooling(nn.Module):
+class PoolingBottleneck(nn.Module):
     """A map beside its largest values within 5x5, 9x9 and 13x13 cells, between two 1x1 convolutions.
 
     The larger windows are the 5x5 one twice and three times over, which gives the same values.
@@ -116,10 +104,6 @@ class PyramidPooling(nn.Module):
             maps.append(F.max_pool2d(maps[-1], 5, stride=1, padding=2))
         return self.conv2(torch.cat(maps, dim=1))  # type: ignore[no-any-return]
 
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, PyramidPooling, dtype)
-
 
 def space_to_depth(maps: Tensor) -> Tensor:
     """Of each 2x2 cells the left ones, then the right ones, from top to bottom, as channels of one.
@@ -127,6 +111,10 @@ def space_to_depth(maps: Tensor) -> Tensor:
     [B, C, H, W], even sides -> [B, 4 * C, H / 2, W / 2].
     """
     return torch.cat([maps[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], dim=1)
+
+
+YOLO_KINDS: tuple[type[nn.Module], ...] = (DepthwiseSeparable, Bottleneck, CSPLayer, PoolingBottleneck)
+"""For `with_fused_parts`."""
 
 
 def init_convolutions(module: nn.Module) -> None:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import with_fused_parts
 from tood.models.common.yolo_blocks import space_to_depth, yolo_conv
 
 LEVELS = 3
@@ -50,10 +49,6 @@ class ASFF(nn.Module):
         for number in range(1, LEVELS):
             mean = mean + levels[number] * weights[:, number : number + 1]
         return self.expansion(mean)  # type: ignore[no-any-return]
-
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, ASFF, dtype)
 
     def _resized(self, features: Tensor, source: int) -> Tensor:
         """A map in the level's size and channels."""

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.errors import ToodError
-from tood.models.common.conv_block import with_fused_parts
-from tood.models.common.yolo_blocks import CSPLayer, conv3x3, init_convolutions, yolo_conv
+from tood.models.common.fused_parts import with_fused_parts
+from tood.models.common.yolo_blocks import YOLO_KINDS, CSPLayer, conv3x3, init_convolutions, yolo_conv
 from tood.models.necks.asff import ASFF, LEVELS
 from tood.models.necks.gsconv import GSConv, GSLayer
 
@@ -86,7 +86,7 @@ class CSPPAFPN(nn.Module):
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, CSPPAFPN, dtype)
+        return with_fused_parts(self, (CSPPAFPN, ASFF, GSConv, GSLayer, *YOLO_KINDS), dtype)
 
 
 def _projection(config: CSPPAFPNConfig, inputs: int, outputs: int) -> nn.Module:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import with_fused_parts
 from tood.models.common.yolo_blocks import yolo_conv
 
 
@@ -27,10 +26,6 @@ class GSConv(nn.Module):
         first = self.conv1(x)
         both = torch.cat([first, self.conv2(first)], dim=1)
         return torch.cat([both[:, ::2], both[:, 1::2]], dim=1)
-
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, GSConv, dtype)
 
 
 class GSLayer(nn.Module):
@@ -54,7 +49,3 @@ class GSLayer(nn.Module):
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
         half = self.main_conv(x)
         return self.final_conv(torch.cat([self.blocks(half), half], dim=1))  # type: ignore[no-any-return]
-
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""
-        return with_fused_parts(self, GSLayer, dtype)

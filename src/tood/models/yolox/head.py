@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from tood.boxes import decode_cells
-from tood.models.common.conv_block import with_fused_parts
+from tood.models.common.fused_parts import with_fused_parts
 from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
 from tood.models.common.priors import grid_priors
 from tood.models.common.rep_block import RepBlock
 from tood.models.common.task_decomposition import TaskDecomposition, trunks
-from tood.models.common.yolo_blocks import conv3x3, init_convolutions, yolo_conv, yolo_norm
+from tood.models.common.yolo_blocks import YOLO_KINDS, conv3x3, init_convolutions, yolo_conv, yolo_norm
 from tood.structures import DensePredictions
 
 TowerBlock: TypeAlias = Literal["plain", "depthwise", "rep"]
@@ -100,7 +100,7 @@ class YOLOXHead(nn.Module):
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return with_fused_parts(self, YOLOXHead, dtype)
+        return with_fused_parts(self, (YOLOXHead, *YOLO_KINDS), dtype)
 
     def _initialise(self) -> None:
         init_convolutions(self)
