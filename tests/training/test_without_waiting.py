@@ -20,8 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from narrow_models import BASED, DEFORMABLE, FREE, NARROW_ATSS, RESNEXT_DEFORMABLE
-from tood.alignment import ATSSCriterionConfig, Progress, TaskAlignedCriterionConfig
+from narrow_models import BASED, DEFORMABLE, EXAMPLES, FREE, NARROW_ATSS, RESNEXT_DEFORMABLE
+from tood.alignment import ATSSCriterionConfig, Progress, TaskAlignedCriterionConfig, VarifocalCriterionConfig
 from tood.data import Batch, ImageInfo
 from tood.input import InputConfig, normalise
 from tood.models import AnyModelConfig, build_model
@@ -44,9 +44,14 @@ MODELS: dict[str, AnyModelConfig] = {
     ),
     "tood, coloured padding": replace(FREE, input=replace(FREE.input, pad=(114, 114, 114))),
     "atss": NARROW_ATSS,
+    "ppyoloe": EXAMPLES["ppyoloe-plain"],
     "atss without centerness": replace(NARROW_ATSS, head=replace(NARROW_ATSS.head, centerness=False)),
 }
-CRITERIA = {"task_aligned": TaskAlignedCriterionConfig(), "atss": ATSSCriterionConfig()}
+CRITERIA = {
+    "task_aligned": TaskAlignedCriterionConfig(),
+    "atss": ATSSCriterionConfig(),
+    "varifocal": VarifocalCriterionConfig(),
+}
 TRAINED = [
     pytest.param(model, criterion, id=f"{name} by {by}")
     for (name, model), (by, criterion) in itertools.product(MODELS.items(), CRITERIA.items())

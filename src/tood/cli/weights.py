@@ -33,7 +33,8 @@ class Anchor(str, Enum):
 
 
 Source = Annotated[
-    Path, typer.Argument(help="A .pth, .pt, .pdparams or .safetensors of any layout; it is never executed.", metavar="FILE")
+    Path,
+    typer.Argument(help="A .pth, .pt, .pdparams or .safetensors of any layout; it is never executed.", metavar="FILE"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
 
@@ -59,8 +60,8 @@ def import_file(
 ) -> None:
     """Write a detector's weights of any layout as ours.
 
-    The original TOOD repository's, MMDetection 2.x and 3.x, PaddleDetection's, plain state dicts: the architecture is read from the
-    tensors, the class names from the file.
+    The original TOOD repository's, MMDetection 2.x and 3.x, PaddleDetection's, plain state dicts: the architecture is
+    read from the tensors, the class names from the file.
 
     Example: tood weights import tood_r50_fpn_1x_coco.pth tood_r50.safetensors
     """
@@ -75,7 +76,9 @@ def import_file(
 @app.command(name="export")
 def export_file(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="The .pth file to write, or .pdparams of Paddle's layout.", metavar="OUT")],
+    out: Annotated[
+        Path, typer.Argument(help="The .pth file to write, or .pdparams of Paddle's layout.", metavar="OUT")
+    ],
     layout: Annotated[
         Layout | None,
         optional("Whose tensor names. Left out: the family's original repository's."),

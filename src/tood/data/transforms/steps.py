@@ -223,15 +223,7 @@ class StretchStep:
 
 
 AugmentStep: TypeAlias = (
-    FitStep
-    | CanvasStep
-    | StretchStep
-    | MosaicStep
-    | FlipStep
-    | PhotometricStep
-    | DistortStep
-    | ExpandStep
-    | CropStep
+    FitStep | CanvasStep | StretchStep | MosaicStep | FlipStep | PhotometricStep | DistortStep | ExpandStep | CropStep
 )
 """What `augment.steps` is made of."""
 
