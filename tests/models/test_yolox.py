@@ -186,8 +186,7 @@ def test_images_without_objects(case: str) -> None:
 
 
 def published(name: str) -> dict[str, tuple[tuple[int, ...], bool]]:
-    folder = "yolox_pai" if "pai" in name else "yolox"
-    lines = gzip.decompress((FOLDER / f"names/{folder}/{name}.tsv.gz").read_bytes()).decode().splitlines()
+    lines = gzip.decompress((FOLDER / f"state_dict_names/{name}.tsv.gz").read_bytes()).decode().splitlines()
     split = [line.split("\t") for line in lines]
     return {key: (tuple(map(int, re.findall(r"\d+", shape))), trained == "1") for key, shape, trained in split}
 

@@ -21,7 +21,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from narrow_models import BASED, DEFORMABLE, EXAMPLES, FREE, NARROW_ATSS, RESNEXT_DEFORMABLE
-from tood.alignment import ATSSCriterionConfig, Progress, SimOTACriterionConfig, TaskAlignedCriterionConfig
+from tood.alignment import (
+    ATSSCriterionConfig,
+    Progress,
+    SimOTACriterionConfig,
+    TaskAlignedCriterionConfig,
+    VarifocalCriterionConfig,
+)
 from tood.data import Batch, ImageInfo
 from tood.input import InputConfig, normalise
 from tood.models import AnyModelConfig, build_model
@@ -44,6 +50,7 @@ MODELS: dict[str, AnyModelConfig] = {
     ),
     "tood, coloured padding": replace(FREE, input=replace(FREE.input, pad=(114, 114, 114))),
     "atss": NARROW_ATSS,
+    "ppyoloe": EXAMPLES["ppyoloe-plain"],
     "atss without centerness": replace(NARROW_ATSS, head=replace(NARROW_ATSS.head, centerness=False)),
     "yolox": EXAMPLES["yolox-plain"],
     "yolox-pai": EXAMPLES["yolox-pai"],
@@ -51,6 +58,7 @@ MODELS: dict[str, AnyModelConfig] = {
 CRITERIA = {
     "task_aligned": TaskAlignedCriterionConfig(),
     "atss": ATSSCriterionConfig(),
+    "varifocal": VarifocalCriterionConfig(),
     "simota": SimOTACriterionConfig(),
 }
 TRAINED = [

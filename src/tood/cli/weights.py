@@ -60,8 +60,8 @@ def import_file(
 ) -> None:
     """Write a detector's weights of any layout as ours.
 
-    The original TOOD repository's, MMDetection 2.x and 3.x, PaddleDetection's, plain state dicts: the architecture is read from the
-    tensors, the class names from the file.
+    The original TOOD repository's, MMDetection 2.x and 3.x, PaddleDetection's, plain state dicts: the architecture is
+    read from the tensors, the class names from the file.
 
     Example: tood weights import tood_r50_fpn_1x_coco.pth tood_r50.safetensors
     """

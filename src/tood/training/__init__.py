@@ -35,6 +35,7 @@ __all__ = [
     "RunFolder",
     "SGDConfig",
     "StepScheduleConfig",
+    "StretchedCosineScheduleConfig",
     "TrainResult",
     "box_report",
     "claimed_folder",

@@ -3,7 +3,8 @@
 A pickle is a program: its opcodes may name any importable function and have it called. This reader is a stack machine
 of its own that neither imports nor calls anything, whatever the file says. Text, numbers and containers come out as
 they are, tensors as records of where their values lie, numpy's arrays as records of their bytes, and every other object
-as the `Inert` name of its class, whose construction and filling do nothing. Python's own `pickletools` splits the program into opcodes and describes them.
+as the `Inert` name of its class, whose construction and filling do nothing. Python's own `pickletools` splits the
+program into opcodes and describes them.
 """
 
 from __future__ import annotations

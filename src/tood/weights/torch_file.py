@@ -1,7 +1,8 @@
 """The two containers that torch.save writes, and the one of paddle.save, read without running anything.
 
 Since PyTorch 1.6 it is a zip archive of a pickle and one record a storage, all uncompressed; before that, five pickles
-one after the other and then the storages. paddle.save writes one pickle that holds all. Values stay in the mapped file until somebody copies them.
+one after the other and then the storages. paddle.save writes one pickle that holds all. Values of torch.save stay in
+the mapped file until somebody copies them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
 Recipe: TypeAlias = Literal["1x", "2x", "small", "yolox", "ppyoloe", "ppyoloe_plus"]
-"""Name of a training recipe (`tood.training.recipes`): the paper's two, the one for small models from scratch, and those
+"""Name of a training recipe (`tood.training.recipes`): the paper's two, the one for small models from scratch, those
 of other families.
 """
 
