@@ -32,7 +32,7 @@ from tood.weights import load_detector_file
 from tood.zoo import named_model, named_models
 
 PAI = ("yolox_pai_thead", "yolox_pai_gsconv")
-EASYCV = SimOTACriterionConfig(SimOTAAssigner(epsilon=1e-8), box_loss="hull")
+EASYCV = SimOTACriterionConfig(assigner=SimOTAAssigner(epsilon=1e-8), box_loss="hull")
 # Parameters, and thousand millions of multiply-adds, as MMDetection and EasyCV have them with 80 classes.
 SIZES = {
     "yolox_nano": (912_159, 0.523),
@@ -225,10 +225,19 @@ def test_merged_networks_are_as_small_as_published() -> None:
     assert 17_089_727 - saved == 15_905_343
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.startswith("yolox")])
+SHOWN = {name: config for name, config in EXAMPLES.items() if name.startswith("yolox")} | {
+    # As Nano is.
+    "depthwise neck": replace(EXAMPLES["yolox-depthwise"], neck=CSPPAFPNConfig(2, depthwise=True)),  # type: ignore[type-var]
+    "light neck": replace(
+        EXAMPLES["yolox-pai"], neck=CSPPAFPNConfig(2, gsconv="all", fusion="asff_sim", fusion_channels=3)
+    ),  # type: ignore[type-var]
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
 @pytest.mark.parametrize("layout", ["mmdet", "easycv"])
 def test_the_network_shows_in_its_tensors(name: str, layout: str) -> None:
-    config = EXAMPLES[name]
+    config = SHOWN[name]
     state = build_model(config).state_dict()
     names = to_published(state, layout)
     assert len(names) == len(state)

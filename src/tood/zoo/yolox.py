@@ -123,7 +123,7 @@ def _with_trunk(config: YOLOXConfig, layers: int) -> YOLOXConfig:
 
 def easycv_criterion() -> SimOTACriterionConfig:
     """What EasyCV's networks are trained by."""
-    return SimOTACriterionConfig(SimOTAAssigner(epsilon=1e-8), box_loss="hull")
+    return SimOTACriterionConfig(assigner=SimOTAAssigner(epsilon=1e-8), box_loss="hull")
 
 
 def _of_the_authors(name: str) -> PublishedWeights:

@@ -115,10 +115,10 @@ class SimOTAAssigner:
     def _places(self, centres: Tensor, strides: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor]:
         """[B, g, N] bool each: whether a place lies in the ground truths [B, g, 4], and whether near their centres."""
         inside = inside_distance(centres, gt_boxes[:, :, None]) > 0
-        middle = (gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2  # [B, g, 2]
-        reach = (self.radius * strides)[:, None]  # [N, 1]
-        around = torch.cat([middle[:, :, None] - reach, middle[:, :, None] + reach], dim=-1)  # [B, g, N, 4]
-        return inside, inside_distance(centres, around) > 0
+        x, y = ((gt_boxes[..., :2] + gt_boxes[..., 2:]) / 2).unbind(dim=-1)  # [B, g] each
+        reach = self.radius * strides  # [N]
+        near = (centres[:, 0] - x[..., None]).abs() < reach
+        return inside, near & ((centres[:, 1] - y[..., None]).abs() < reach)
 
     def _costs(
         self, scores: Tensor, boxes: Tensor, centres: Tensor, strides: Tensor, truth: PaddedTargets

@@ -67,5 +67,5 @@ class MixUp:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         other = self.lay(self.fetch(rng), rng)
-        blended: NDArray[np.uint8] = cv2.addWeighted(sample.image, 0.5, other.image, 0.5, 0)  # type: ignore[assignment]
+        blended: NDArray[np.uint8] = cv2.addWeighted(sample.image, 0.5, other.image, 0.5, 0)
         return join(blended, [sample, other])

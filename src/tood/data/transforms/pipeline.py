@@ -89,7 +89,7 @@ def _of_step(
         return [_on_canvas(step, mosaic, given)]
     if isinstance(step, StretchStep):
         return [_stretched(step, given)]
-    if _over(step, given):
+    if _over(step.until, given):
         return []
     if isinstance(step, MixUpStep) and step.probability > 0:
         assert canvas is not None, "the configuration has seen to it"
@@ -123,9 +123,9 @@ def _stretched(step: StretchStep, given: Circumstances) -> Transform:
 
 def _on_canvas(step: CanvasStep, mosaic: MosaicStep | None, given: Circumstances) -> Transform:
     shape, colour = given.canvas or (step.side, step.side), given.input.canvas_colour
-    scale = (1.0, 1.0) if _over(step, given) else step.scale
+    scale = (1.0, 1.0) if _over(step.until, given) else step.scale
     jitter = ScaleJitter(*shape, scale, colour, step.min_visible, step.min_side)
-    if mosaic is None or mosaic.probability == 0 or _over(mosaic, given):
+    if mosaic is None or mosaic.probability == 0 or _over(mosaic.until, given):
         return jitter
     four = Mosaic(*shape, _others(given), scale, colour, step.min_visible, step.min_side)
     return OneOf(mosaic.probability, four, jitter)
@@ -137,8 +137,9 @@ def _mixed(step: MixUpStep, canvas: CanvasStep, given: Circumstances) -> Transfo
     return Sometimes(step.probability, MixUp(_others(given), other))
 
 
-def _over(step: CanvasStep | MosaicStep | MixUpStep | FlipStep | PhotometricStep, given: Circumstances) -> bool:
-    return given.share >= step.until and step.until < 1
+def _over(until: float, given: Circumstances) -> bool:
+    """Whether a step that lasts until that share of the run is over; 1 is never over."""
+    return given.share >= until and until < 1
 
 
 def _others(given: Circumstances) -> Fetch:
