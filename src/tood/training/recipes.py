@@ -170,6 +170,23 @@ def _ppyoloe(run: RunConfig, name: str, epochs: int, static_epochs: int, rate: f
     )
 
 
+def recipe_transfer(run: RunConfig) -> RunConfig:
+    """For few pictures and a backbone that knows ImageNet: its first stages rest, what is nearer the head learns more.
+
+    Objects are shown small and large, alone and in mosaics, until the last part of the run.
+    """
+    size = run.model.input
+    canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor
+    return replace(
+        recipe_small(run),
+        recipe="transfer",
+        start_from=None,
+        augment=AugmentConfig((CanvasStep(canvas, scale=(0.6, 1.6)), FlipStep(0.5), PhotometricStep(0.7))),
+        optimizer=AdamWConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=0.8),
+        ema=EMAConfig(enabled=True, decay=0.998),
+    )
+
+
 def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
     """A criterion whose warm-up is a share of the run, whatever its epochs: they are many and short."""
     if isinstance(criterion, TaskAlignedCriterionConfig | VarifocalCriterionConfig):
@@ -183,6 +200,7 @@ RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
         "2x": recipe_2x,
         "yolox": recipe_yolox,
         "small": recipe_small,
+        "transfer": recipe_transfer,
         "ppyoloe": recipe_ppyoloe,
         "ppyoloe_plus": recipe_ppyoloe_plus,
     }

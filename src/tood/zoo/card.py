@@ -10,9 +10,9 @@ from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
-Recipe: TypeAlias = Literal["1x", "2x", "small", "yolox", "ppyoloe", "ppyoloe_plus"]
-"""Name of a training recipe (`tood.training.recipes`): the paper's two, the one for small models from scratch, those
-of other families.
+Recipe: TypeAlias = Literal["1x", "2x", "small", "transfer", "yolox", "ppyoloe", "ppyoloe_plus"]
+"""Name of a training recipe (`tood.training.recipes`): the paper's two, those for small models and few pictures, and
+those of other families.
 """
 
 

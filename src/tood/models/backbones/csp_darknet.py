@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tood.models.backbones.in_stages import BackboneInStages
 from tood.models.common.published import PublishedFile
-from tood.models.common.staged import StagedBackbone
 from tood.models.common.yolo_blocks import (
     CSPLayer,
     PoolingBottleneck,
@@ -61,6 +61,10 @@ class CSPDarknetConfig:
         """The same: all of it learns anyway."""
         return self
 
+    def build(self) -> CSPDarknet:
+        """The backbone, with freshly initialised weights."""
+        return CSPDarknet(self)
+
 
 class SpaceToDepthStem(nn.Module):
     """Each pixel beside three of its neighbours, as 12 channels at half the size, then a 3x3 convolution."""
@@ -74,10 +78,10 @@ class SpaceToDepthStem(nn.Module):
         return self.conv(space_to_depth(images))  # type: ignore[no-any-return]
 
 
-class CSPDarknet(StagedBackbone):
+class CSPDarknet(BackboneInStages):
     """Feature maps of an image at strides 4, 8, 16, 32."""
 
-    KINDS = (*StagedBackbone.KINDS, SpaceToDepthStem)
+    KINDS = (*BackboneInStages.KINDS, SpaceToDepthStem)
 
     def __init__(self, config: CSPDarknetConfig) -> None:
         stages: list[nn.Module] = []

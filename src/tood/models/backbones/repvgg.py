@@ -7,9 +7,9 @@ from typing import Literal
 
 from torch import nn
 
+from tood.models.backbones.in_stages import BackboneInStages
 from tood.models.common.published import PublishedFile
 from tood.models.common.rep_block import RepBlock
-from tood.models.common.staged import StagedBackbone
 from tood.models.common.yolo_blocks import PoolingBottleneck, init_convolutions, yolo_norm
 
 
@@ -52,8 +52,12 @@ class RepVGGConfig:
         """The same: all of it learns anyway."""
         return self
 
+    def build(self) -> RepVGG:
+        """The backbone, with freshly initialised weights."""
+        return RepVGG(self)
 
-class RepVGG(StagedBackbone):
+
+class RepVGG(BackboneInStages):
     """Feature maps of an image at strides 4, 8, 16, 32; the last stage ends in pooling over several windows."""
 
     def __init__(self, config: RepVGGConfig) -> None:

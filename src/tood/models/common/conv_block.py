@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.ops import InferenceConv2d, fused_conv, known
-
-Activation: TypeAlias = Literal["none", "relu", "silu"]
-"""What follows a norm."""
+from tood.ops import Activation, InferenceConv2d, fused_conv, known
+from tood.ops.activation import activated
 
 NormMaker: TypeAlias = Callable[[int], nn.BatchNorm2d]
 """Makes the BatchNorm of so many channels, with a family's own epsilon and momentum."""
@@ -67,15 +65,7 @@ class ConvNormAct(nn.Module):
     def fuse(self, dtype: torch.dtype) -> InferenceConv2d:
         """The same as one operation, to predict with; raises `CannotFuse` where a layer is of another kind."""
         known(self, ConvNormAct)
-        conv, activation = known_conv(self.conv), self.activation
-        return fused_conv(conv, self.norm, activation == "relu", dtype, silu=activation == "silu")
-
-
-def activated(x: Tensor, activation: Activation) -> Tensor:
-    """[...] through the activation."""
-    if activation == "relu":
-        return x.relu()
-    return F.silu(x) if activation == "silu" else x
+        return fused_conv(known_conv(self.conv), self.norm, self.activation, dtype)
 
 
 def known_conv(conv: nn.Module) -> nn.Conv2d:

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import Activation, ConvNormAct, NormMaker, activated, known_conv
-from tood.ops import InferenceConv2d, known
+from tood.models.common.conv_block import ConvNormAct, NormMaker, known_conv
+from tood.ops import Activation, InferenceConv2d, known
+from tood.ops.activation import activated
 from tood.ops.inference import norm_scale_and_shift, scale_and_shift
 
 
@@ -81,16 +82,7 @@ class RepBlock(nn.Module):
     def fuse(self, dtype: torch.dtype) -> InferenceConv2d:
         """The same as one operation, to predict with; raises `CannotFuse` where a branch is of another kind."""
         conv = self.merged()
-        return InferenceConv2d(
-            conv.weight,
-            conv.bias,
-            conv.stride[0],
-            1,
-            conv.groups,
-            self.activation == "relu",
-            dtype,
-            silu=self.activation == "silu",
-        )
+        return InferenceConv2d(conv.weight, conv.bias, conv.stride[0], 1, conv.groups, self.activation, dtype)
 
 
 def _folded(branch: nn.Module) -> tuple[Tensor, Tensor]:

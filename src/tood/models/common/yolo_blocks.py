@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.common.conv_block import Activation, ConvNormAct
+from tood.models.common.conv_block import ConvNormAct
+from tood.ops import Activation
 
 
 def yolo_norm(width: int) -> nn.BatchNorm2d:

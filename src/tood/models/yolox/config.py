@@ -7,7 +7,7 @@ from typing import Literal
 
 from tood.errors import ToodError
 from tood.input import InputConfig
-from tood.models.backbones import CSPDarknet, CSPDarknetConfig, RepVGG, RepVGGConfig
+from tood.models.backbones import CSPDarknetConfig, RepVGGConfig
 from tood.models.common.detector import DenseDetector, check_head
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.necks import CSPPAFPN, CSPPAFPNConfig
@@ -69,10 +69,7 @@ class YOLOX(DenseDetector[YOLOXConfig]):
                 f"model.head.attention_reduction is {head.attention_reduction}, which leaves nothing of "
                 f"model.head.width {head.width}: choose a smaller one"
             )
-        backbone = _backbone(config.backbone)
         neck = CSPPAFPN(config.neck, channels)
-        super().__init__(config, backbone, neck, YOLOXHead(head, config.classes, channels, config.strides))
-
-
-def _backbone(config: CSPDarknetConfig | RepVGGConfig) -> CSPDarknet | RepVGG:
-    return RepVGG(config) if isinstance(config, RepVGGConfig) else CSPDarknet(config)
+        super().__init__(
+            config, config.backbone.build(), neck, YOLOXHead(head, config.classes, channels, config.strides)
+        )

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tood.models.backbones.staged import StagedBackbone
 from tood.models.common.fused_parts import InferenceBackbone, with_fused_parts
 from tood.models.common.yolo_blocks import YOLO_KINDS
 
 
-class StagedBackbone(nn.Module):
+class BackboneInStages(StagedBackbone):
     """A stem and stages `stage1`, `stage2`, ... in a row.
 
     Args:
@@ -24,7 +25,7 @@ class StagedBackbone(nn.Module):
     KINDS = YOLO_KINDS
 
     def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], outputs: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(frozen_stages=-1, norm_eval=False)
         self.stem = stem
         self.stage_names = [f"stage{number}" for number in range(1, len(stages) + 1)]
         self.outputs = tuple(outputs)
@@ -47,4 +48,4 @@ class StagedBackbone(nn.Module):
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return InferenceBackbone(with_fused_parts(self, (StagedBackbone, *self.KINDS), dtype), dtype)
+        return InferenceBackbone(with_fused_parts(self, (BackboneInStages, *self.KINDS), dtype), dtype)
