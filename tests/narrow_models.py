@@ -47,14 +47,25 @@ def lively(model: ModelT) -> ModelT:
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5, generator=generator)
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.3, generator=generator)
-        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, std=0.2, generator=generator)
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            nn.init.normal_(module.running_mean, std=0.2, generator=generator)
-            nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)
+        _lively_norm(module, generator)
     for level, scale in enumerate(getattr(model.head, "scales", ())):
         nn.init.constant_(scale, 0.8 + level / 10)
     return model.eval()
+
+
+def lively_norms(module: nn.Module) -> None:
+    """Puts a module into evaluation mode, with norms whose weights and statistics are far from where they start."""
+    generator = torch.Generator().manual_seed(0)
+    for part in module.eval().modules():
+        _lively_norm(part, generator)
+
+
+def _lively_norm(module: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+        nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+        nn.init.normal_(module.bias, std=0.2, generator=generator)
+    if isinstance(module, nn.BatchNorm2d):
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        nn.init.normal_(module.running_mean, std=0.2, generator=generator)
+        nn.init.uniform_(module.running_var, 0.5, 1.5, generator=generator)

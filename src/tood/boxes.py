@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tood.ops.arithmetic import constants
+
+Overlap: TypeAlias = Literal["iou", "ciou"]
+"""How much two boxes have in common: their IoU, or their complete IoU, 0 where that is negative."""
 
 # Same guard as the reference: two empty boxes overlap by 0, not by NaN.
 EPSILON = 1e-6
@@ -47,12 +51,54 @@ def iou_pairs(a: Tensor, b: Tensor) -> Tensor:
 
 def giou_pairs(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of boxes at the same place, in -1..1 (Rezatofighi et al. 2019): [..., 4], [..., 4] -> [...]."""
+    overlap, union, hull = _overlap_union_hull(a, b)
+    return overlap / union - (hull - union) / hull
+
+
+def common_share_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """IoU less the share of the hull that boxes at the same place do not have in common: [..., 4], [..., 4] -> [...].
+
+    Generalised IoU with the intersection in place of the union, in -1..1.
+    """
+    overlap, union, hull = _overlap_union_hull(a, b)
+    return overlap / union - (hull - overlap) / hull
+
+
+def _overlap_union_hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Areas of boxes at the same place in common, together, and of the smallest box around both: [...] each."""
     overlap = _intersection(a.unbind(dim=-1), b.unbind(dim=-1))
     union = (area(a) + area(b) - overlap).clamp(min=EPSILON)
     width = torch.maximum(a[..., 2], b[..., 2]) - torch.minimum(a[..., 0], b[..., 0])
     height = torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
-    hull = (width.clamp(min=0) * height.clamp(min=0)).clamp(min=EPSILON)
-    return overlap / union - (hull - union) / hull
+    return overlap, union, (width.clamp(min=0) * height.clamp(min=0)).clamp(min=EPSILON)
+
+
+def ciou_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Complete IoU of boxes at the same place, at most 1 (Zheng et al. 2020): [..., 4], [..., 4] -> [...].
+
+    IoU, less the squared distance of the centres over the squared diagonal of the hull, less a term for unlike ratios
+    of the sides, whose factor is a constant to the gradient, as in the paper.
+    """
+    overlap = _intersection(a.unbind(dim=-1), b.unbind(dim=-1))
+    iou = overlap / (area(a) + area(b) - overlap).clamp(min=EPSILON)
+    hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    between = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    apart = between.square().sum(dim=-1) / hull.square().sum(dim=-1).clamp(min=EPSILON)
+    turn_a, turn_b = (torch.atan2(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1]) for box in (a, b))
+    unlike = (turn_a - turn_b).square() * (4 / math.pi**2)
+    with torch.no_grad():
+        factor = unlike / (1 - iou + unlike).clamp(min=EPSILON)
+    return iou - apart - factor * unlike
+
+
+def overlap_pairs(kind: Overlap, a: Tensor, b: Tensor) -> Tensor:
+    """Overlap of boxes at the same place (broadcasting), from 0: [..., 4], [..., 4] -> [...]."""
+    return iou_pairs(a, b) if kind == "iou" else ciou_pairs(a, b).clamp(min=0)
+
+
+def overlap_matrix(kind: Overlap, a: Tensor, b: Tensor) -> Tensor:
+    """Overlap of every box of `a` with every box of `b`, from 0: [..., G, 4], [..., N, 4] -> [..., G, N]."""
+    return iou_matrix(a, b) if kind == "iou" else ciou_pairs(a[..., None, :], b[..., None, :, :]).clamp(min=0)
 
 
 def _intersection(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -96,6 +142,22 @@ def decode_deltas(anchors: Tensor, deltas: Tensor, stds: tuple[float, float, flo
     size = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) / 2 + deltas[..., :2] * size
     half = size * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def decode_cells(points: Tensor, strides: Tensor, predicted: Tensor) -> Tensor:
+    """Boxes from places, and their centres and logarithmic sizes in strides (YOLOX's coding).
+
+    Args:
+        points: [N, 2] what the centres are counted from.
+        strides: [N].
+        predicted: [..., N, 4] distance of the centre to the point (x, y), logarithm of the size (width, height).
+
+    Returns:
+        [..., N, 4] in the unit of the points.
+    """
+    centre = points + predicted[..., :2] * strides[:, None]
+    half = predicted[..., 2:].exp() * strides[:, None] / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 

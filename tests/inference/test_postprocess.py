@@ -289,3 +289,30 @@ def usable_predictions(seed: int) -> DensePredictions:
     predictions = random_predictions(seed)
     corners = predictions.boxes[..., :2]
     return replace(predictions, boxes=torch.cat([corners, corners + 2 + corners.flip(1)], 2))
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_a_place_gives_its_best_class_by_what_it_is_ranked_by(logits: bool) -> None:
+    """As YOLOX does: the product of class score and objectness passes the threshold, and nothing is limited."""
+    rng = torch.Generator().manual_seed(4)
+    priors = Priors(torch.zeros(30, 2), torch.ones(30), torch.ones(30), ((4, 5), (2, 5)))
+    scores, quality = torch.rand(1, 30, 4, generator=rng), torch.randn(1, 30, generator=rng)
+    corner = torch.rand(1, 30, 2, generator=rng) * 90
+    boxes = torch.cat([corner, corner + 5 + torch.rand(1, 30, 2, generator=rng) * 20], dim=2)
+    given = DensePredictions(scores.logit() if logits else scores, boxes, priors, logits, quality)
+    config = PostprocessConfig(0.3, None, 1.0, None, threshold_on="ranked", best_class=True)
+    (found,) = postprocess(given, None, config)
+    best, label = scores[0].max(dim=1)
+    ranked = best * quality[0].sigmoid()
+    order = [i for i in ranked.argsort(descending=True).tolist() if ranked[i] > 0.3]
+    assert 3 < len(order) < 30
+    torch.testing.assert_close(found.scores, ranked[order])
+    assert torch.equal(found.labels, label[order])
+    torch.testing.assert_close(found.boxes, boxes[0, order])
+    # By the class score alone more pass, and their order stays that of the product.
+    (more,) = postprocess(given, None, replace(config, threshold_on="score"))
+    assert len(more.scores) == int((best > 0.3).sum()) > len(order)
+    torch.testing.assert_close(more.scores[: len(order)], found.scores)
+    (few,) = postprocess(given, None, replace(config, per_level=2, max_detections=3))
+    wanted = sorted([*sorted(ranked[:20].tolist())[-2:], *sorted(ranked[20:].tolist())[-2:]], reverse=True)
+    assert few.scores.tolist() == pytest.approx([value for value in wanted if value > 0.3][:3])

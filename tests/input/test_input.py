@@ -55,6 +55,25 @@ def test_a_letterbox_is_centred() -> None:
     assert (geometry.scaled, geometry.offset, geometry.canvas) == ((32, 64), (16, 0), (64, 64))
 
 
+def test_a_letterbox_at_the_corner() -> None:
+    config = replace(SMALL, short=64, fit="letterbox", letterbox="corner")
+    geometry = config.geometry(100, 200)
+    assert (geometry.scaled, geometry.offset, geometry.canvas) == ((32, 64), (0, 0), (64, 64))
+    pixels, _ = prepare(np.full((100, 200, 3), 255, np.uint8), config)
+    assert (pixels[:32] == 255).all()
+    assert (pixels[32:] == config.pad).all()
+
+
+@pytest.mark.parametrize("pad", [None, (114, 7, 200)])
+def test_a_network_may_see_blue_first(pad: tuple[int, int, int] | None) -> None:
+    config = replace(SMALL, pad=pad, mean=(1.0, 2, 3), std=(4.0, 5, 6))
+    images = torch.randint(256, (2, 3, 32, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[32, 48], [20, 31]])
+    seen, usual = (normalise(images, sizes, replace(config, channels=channels)) for channels in ("bgr", "rgb"))
+    assert torch.equal(seen, usual.flip(1))
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("pad", [None, (114, 7, 200)])
 def test_padding_has_its_colour_on_every_device(pad: tuple[int, int, int] | None) -> None:
     config = replace(SMALL, pad=pad)

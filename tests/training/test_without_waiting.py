@@ -20,8 +20,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from narrow_models import BASED, DEFORMABLE, FREE, NARROW_ATSS, NARROW_GFL, NARROW_PAA, RESNEXT_DEFORMABLE
-from tood.alignment import ATSSCriterionConfig, Progress, TaskAlignedCriterionConfig
+from narrow_models import BASED, DEFORMABLE, EXAMPLES, FREE, NARROW_ATSS, NARROW_GFL, NARROW_PAA, RESNEXT_DEFORMABLE
+from tood.alignment import (
+    ATSSCriterionConfig,
+    Progress,
+    SimOTACriterionConfig,
+    TaskAlignedCriterionConfig,
+    VarifocalCriterionConfig,
+)
 from tood.data import Batch, ImageInfo
 from tood.input import InputConfig, normalise
 from tood.models import AnyModelConfig, build_model
@@ -46,15 +52,20 @@ MODELS: dict[str, AnyModelConfig] = {
     ),
     "tood, coloured padding": replace(FREE, input=replace(FREE.input, pad=(114, 114, 114))),
     "atss": NARROW_ATSS,
+    "ppyoloe": EXAMPLES["ppyoloe-plain"],
     "atss without centerness": replace(NARROW_ATSS, head=replace(NARROW_ATSS.head, centerness=False)),
     "gfl": NARROW_GFL,
     "paa": NARROW_PAA,
+    "yolox": EXAMPLES["yolox-plain"],
+    "yolox-pai": EXAMPLES["yolox-pai"],
 }
 CRITERIA = {
     "task_aligned": TaskAlignedCriterionConfig(),
     "atss": ATSSCriterionConfig(),
     "gfl": GFLCriterionConfig(),
     "paa": PAACriterionConfig(),
+    "varifocal": VarifocalCriterionConfig(),
+    "simota": SimOTACriterionConfig(),
 }
 TRAINED = [
     pytest.param(model, criterion, id=f"{name} by {by}")

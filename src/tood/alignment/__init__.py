@@ -6,6 +6,7 @@ from tood.alignment.assigners import (
     ATSSAssigner,
     MaxIoUAssigner,
     MixtureFit,
+    SimOTAAssigner,
     TaskAlignedAssigner,
 )
 from tood.alignment.criteria import (
@@ -15,10 +16,14 @@ from tood.alignment.criteria import (
     CriterionConfig,
     Losses,
     Progress,
+    SimOTACriterion,
+    SimOTACriterionConfig,
     TaskAlignedCriterion,
     TaskAlignedCriterionConfig,
+    VarifocalCriterion,
+    VarifocalCriterionConfig,
 )
-from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss
+from tood.alignment.losses import distribution_focal_loss, focal_loss, giou_loss, quality_focal_loss, varifocal_loss
 from tood.alignment.metric import alignment_metric
 
 __all__ = [
@@ -33,12 +38,18 @@ __all__ = [
     "MaxIoUAssigner",
     "MixtureFit",
     "Progress",
+    "SimOTAAssigner",
+    "SimOTACriterion",
+    "SimOTACriterionConfig",
     "TaskAlignedAssigner",
     "TaskAlignedCriterion",
     "TaskAlignedCriterionConfig",
+    "VarifocalCriterion",
+    "VarifocalCriterionConfig",
     "alignment_metric",
     "distribution_focal_loss",
     "focal_loss",
     "giou_loss",
     "quality_focal_loss",
+    "varifocal_loss",
 ]

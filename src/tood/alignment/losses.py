@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tood.boxes import giou_pairs
+from tood.boxes import common_share_pairs, giou_pairs, iou_pairs
 
 
 def focal_loss(
@@ -20,14 +20,34 @@ def focal_loss(
     probabilities = scores.sigmoid() if logits else scores
     missing = targets * (1 - probabilities) + (1 - targets) * probabilities
     balance = targets * alpha + (1 - targets) * (1 - alpha)
-    return balance * missing.pow(gamma) * _cross_entropy(scores, targets, logits)
+    return balance * missing.pow(gamma) * binary_cross_entropy(scores, targets, logits=logits)
 
 
 def quality_focal_loss(scores: Tensor, targets: Tensor, beta: float = 2.0, *, logits: bool = False) -> Tensor:
     """|target - p|^beta * BCE(p, target) (TOOD, equation 6) of probabilities or logits against soft targets: [...]."""
     probabilities = scores.sigmoid() if logits else scores
     distance = (targets - probabilities).abs().pow(beta)
-    return distance * _cross_entropy(scores, targets, logits)
+    return distance * binary_cross_entropy(scores, targets, logits=logits)
+
+
+def varifocal_loss(
+    scores: Tensor, targets: Tensor, labels: Tensor, alpha: float = 0.75, gamma: float = 2.0, *, logits: bool = False
+) -> Tensor:
+    """Varifocal loss (VarifocalNet, Zhang et al. 2021, equation 2) of probabilities or logits [...] -> [...].
+
+    The cross entropy with the target, which weighs as much as that on the label, and alpha * p^gamma elsewhere; the
+    gradient flows through that weight too, as PaddleDetection has it.
+
+    Args:
+        scores: [...].
+        targets: [...] soft, 0 where there is no object of the class.
+        labels: [...] 0 or 1: whether there is one.
+        alpha, gamma: see above.
+        logits: whether the scores are.
+    """
+    probabilities = scores.sigmoid() if logits else scores
+    weight = torch.where(labels > 0, targets, alpha * probabilities.pow(gamma))
+    return weight * binary_cross_entropy(scores, targets, logits=logits)
 
 
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
@@ -55,7 +75,21 @@ def distribution_focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.logsumexp(dim=-1) - (logits.gather(-1, bins) * weights).sum(dim=-1)
 
 
-def _cross_entropy(scores: Tensor, targets: Tensor, logits: bool) -> Tensor:
+def squared_iou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """1 - IoU^2 of boxes at the same place (YOLOX): [..., 4], [..., 4] in one unit -> [...] in 0..1."""
+    return 1 - iou_pairs(boxes, targets).square()
+
+
+def hull_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """1 - IoU and the share of the hull that boxes at the same place do not have in common (YOLOX-PAI's "GIoU").
+
+    [..., 4], [..., 4] in one unit -> [...] in 0..2; equal boxes have 0.
+    """
+    return 1 - common_share_pairs(boxes, targets).clamp(-1, 1)
+
+
+def binary_cross_entropy(scores: Tensor, targets: Tensor, *, logits: bool = False) -> Tensor:
+    """-(target log p + (1 - target) log(1 - p)) of probabilities or logits [...] against targets [...] -> [...]."""
     if logits:
         return F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
     return F.binary_cross_entropy(scores, targets, reduction="none")

@@ -22,6 +22,7 @@ class Layout(str, Enum):
 
     ORIGINAL = "original"
     MMDET = "mmdet"
+    PADDLE = "paddle"
 
 
 class Anchor(str, Enum):
@@ -32,7 +33,8 @@ class Anchor(str, Enum):
 
 
 Source = Annotated[
-    Path, typer.Argument(help="A .pth, .pt or .safetensors of any layout; it is never executed.", metavar="FILE")
+    Path,
+    typer.Argument(help="A .pth, .pt, .pdparams or .safetensors of any layout; it is never executed.", metavar="FILE"),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite OUT.")]
 
@@ -58,8 +60,8 @@ def import_file(
 ) -> None:
     """Write a detector's weights of any layout as ours.
 
-    The original TOOD repository's, MMDetection 2.x and 3.x, plain state dicts: the architecture is read from the
-    tensors, the class names from the file.
+    The original TOOD repository's, MMDetection 2.x and 3.x, PaddleDetection's, plain state dicts: the architecture is
+    read from the tensors, the class names from the file.
 
     Example: tood weights import tood_r50_fpn_1x_coco.pth tood_r50.safetensors
     """
@@ -74,7 +76,9 @@ def import_file(
 @app.command(name="export")
 def export_file(
     source: Source,
-    out: Annotated[Path, typer.Argument(help="The .pth file to write.", metavar="OUT")],
+    out: Annotated[
+        Path, typer.Argument(help="The .pth file to write, or .pdparams of Paddle's layout.", metavar="OUT")
+    ],
     layout: Annotated[
         Layout | None,
         optional("Whose tensor names. Left out: the family's original repository's."),
@@ -89,7 +93,7 @@ def export_file(
     """
     from tood.weights import export_weights
 
-    _check_out(out, (".pth", ".pt"), force)
+    _check_out(out, (".pth", ".pt", ".pdparams"), force)
     done = export_weights(source, out, layout.value if layout else None)
     typer.echo(f"wrote {out}: {done}")
 

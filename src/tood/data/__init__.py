@@ -16,7 +16,16 @@ from tood.data.samples import ImageInfo
 from tood.data.split import SplitReport, split_dataset
 from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits
 from tood.data.stats import DatasetStats, dataset_stats
-from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, MosaicStep, PhotometricStep, Sample
+from tood.data.transforms import (
+    AugmentConfig,
+    CanvasStep,
+    FitStep,
+    FlipStep,
+    MixUpStep,
+    MosaicStep,
+    PhotometricStep,
+    Sample,
+)
 from tood.data.worker_deaths import WorkerDeaths, WorkerDiedError
 
 __all__ = [
@@ -38,6 +47,7 @@ __all__ = [
     "ImageRecord",
     "ImageTransfer",
     "LoadingBench",
+    "MixUpStep",
     "MosaicStep",
     "PhotometricStep",
     "PickedSplits",

@@ -181,7 +181,7 @@ def train_loader(
         len(records),
         plan,
         landscape=_landscape(records) if augment.keeps_ratio else None,
-        canvases=augment.canvas.sides if augment.canvas else (),
+        canvases=augment.sides,
         processes=processes.count,
         process=processes.rank,
     )

@@ -25,12 +25,14 @@ class SampleKey(NamedTuple):
         image: its index in the dataset, or `BLANK`.
         canvas: longer side in pixels of this batch's canvas, where the batch draws one.
         share: part of the run that was completed when the epoch began, 0 to 1: some augmentations end early.
+        common: a number that all images of a step have in common, where batches draw their canvas.
     """
 
     epoch: int
     image: int
     canvas: int | None = None
     share: float = 0.0
+    common: int = 0
 
 
 class TrainBatchSampler(Sampler[list[SampleKey]]):
@@ -96,12 +98,13 @@ class TrainBatchSampler(Sampler[list[SampleKey]]):
     def __iter__(self) -> Iterator[list[SampleKey]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         for number, images in enumerate(self._steps(rng.permutation(self.count), rng)):
-            canvas = None
+            canvas, common = None, 0
             if self.canvases:
                 draw = np.random.default_rng((self.seed, self.epoch, number, 1))
                 canvas = self.canvases[int(draw.integers(len(self.canvases)))]
+                common = int(draw.integers(1 << 31))
             for batch in self._own(images):
-                yield [SampleKey(self.epoch, index, canvas, self.share) for index in batch]
+                yield [SampleKey(self.epoch, index, canvas, self.share, common) for index in batch]
 
     def _batches_of(self, images: int) -> int:
         """Batches that each process makes of a step's images."""

@@ -18,7 +18,7 @@ from tood.data.sampler import BLANK, SampleKey
 from tood.data.transforms.geometry import scale_boxes, with_area
 from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
 from tood.data.transforms.sample import Compose, Sample
-from tood.data.transforms.steps import AugmentConfig
+from tood.data.transforms.steps import AugmentConfig, StretchStep
 from tood.input import Geometry, InputConfig, prepare
 
 # So many images that cannot be read, drawn one after the other, are no accident.
@@ -90,9 +90,13 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
 
     def transforms(self, key: SampleKey) -> Compose:
         """What becomes of a key's image."""
-        step = self.augment.canvas
-        canvas = None if step is None else canvas_shape(key.canvas or step.side, self.ratio, self.input.divisor)
-        return build_transforms(self.augment, Circumstances(self.input, canvas, self._fetch, key.share))
+        step, stretch = self.augment.canvas, self.augment.find(StretchStep)
+        canvas = None
+        if step is not None:
+            canvas = canvas_shape(key.canvas or step.side, self.ratio, self.input.divisor)
+        elif stretch is not None:
+            canvas = (key.canvas or stretch.side,) * 2
+        return build_transforms(self.augment, Circumstances(self.input, canvas, self._fetch, key.share, key.common))
 
     def _fetch(self, rng: np.random.Generator) -> Sample:
         return self._readable(int(rng.integers(len(self.records))), rng)[1]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tood.data.dataset import DetectionDataset
 from tood.data.samples import usual_ratio
 from tood.data.transforms.pipeline import canvas_shape
-from tood.data.transforms.steps import AugmentConfig, FitStep
+from tood.data.transforms.steps import AugmentConfig, FitStep, StretchStep
 from tood.input import Fit, InputConfig
 
 # A box smaller than a pixel of the input shows nothing to learn.
@@ -139,7 +139,11 @@ class ObjectSizes:
         """[I, 2] twice: the smallest and the largest factors that a picture's width and height are scaled by, for each
         canvas that may be drawn.
         """
-        canvas = augment.canvas
+        canvas, stretch = augment.canvas, augment.find(StretchStep)
+        if stretch is not None:  # whatever is cut out or expanded before
+            for side in stretch.sides or (stretch.side,):
+                yield side / self.sizes, side / self.sizes
+            return
         if canvas is None:
             fit = augment.find(FitStep) or FitStep()
             short, long = fit.size or (input.short, input.long)

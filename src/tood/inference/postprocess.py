@@ -38,9 +38,10 @@ def postprocess(
     """Each image's detections, with the reference's own steps and order.
 
     (Prior, class) pairs are ranked, not priors; boxes without area or with a coordinate that is no number are dropped.
-    Threshold and best of each level are taken by the class scores alone; where the predictions carry a quality,
-    everything after goes by `config.ranking`, which is what detections are given as their score. A `ScoreVotingConfig`
-    goes by that from the beginning, and takes the best priors of each level with all their pairs above the threshold.
+    Threshold and best of each level are taken by the class scores alone, unless `config.threshold_on` says otherwise;
+    where the predictions carry a quality, everything after goes by `config.ranking`, which is what detections are given
+    as their score. A `ScoreVotingConfig` goes by that from the beginning, and takes the best priors of each level with
+    all their pairs above the threshold.
 
     Args:
         predictions: a batch of B images; a configuration without NMS takes their `one_to_one` where there is one.
@@ -77,16 +78,26 @@ def _selected(predictions: DensePredictions, image: int, config: AnyPostprocessC
     """The best pairs of image number `image`, as [K] prior * C + class, and the [K] values that they are ranked by."""
     if isinstance(config, ScoreVotingConfig):
         return _selected_by_rank(predictions, image, config)
-    scores = predictions.scores[image]  # [N, C]
+    scores, logits = predictions.scores[image], predictions.logits  # [N, C]
+    quality = None if predictions.quality is None else predictions.quality[image].float()  # [N]
+    labels = None
+    if isinstance(config, PostprocessConfig) and config.best_class:
+        scores, labels = scores.max(dim=1, keepdim=True)  # [N, 1]
+    if quality is not None and isinstance(config, PostprocessConfig) and config.threshold_on == "ranked":
+        probabilities = scores.float().sigmoid() if logits else scores.float()
+        scores, logits = _ranked(probabilities, quality.sigmoid()[:, None], config.ranking), False
+        quality = None
     # Logits are compared as logits: a sigmoid over all N x C of them would cost more than the rest.
-    threshold = _logit(config.score_threshold) if predictions.logits else config.score_threshold
+    threshold = _logit(config.score_threshold) if logits else config.score_threshold
     pairs = _best_of_levels(scores, threshold, predictions.priors.level_sizes, config)
     values = scores.reshape(-1)[pairs].float()
-    if predictions.logits:
+    if logits:
         values = values.sigmoid()
-    if predictions.quality is not None:
+    if quality is not None:
         places = torch.div(pairs, scores.shape[1], rounding_mode="floor")
-        values = _ranked(values, predictions.quality[image, places].float().sigmoid(), config.ranking)
+        values = _ranked(values, quality[places].sigmoid(), config.ranking)
+    if labels is not None:
+        pairs = pairs * predictions.scores.shape[2] + labels[pairs, 0]
     return pairs, values
 
 
@@ -121,6 +132,8 @@ def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], co
     """The best pairs of the scores [N, C]: of each level or, without NMS, of all levels together."""
     if isinstance(config, TopKConfig):
         return _best_pairs(scores, threshold, config.max_detections)
+    if isinstance(config, PostprocessConfig) and config.per_class is not None:
+        return _best_of_classes(scores, threshold, config.per_class)
     candidates = []
     start = 0
     for size in level_sizes:
@@ -128,6 +141,17 @@ def _best_of_levels(scores: Tensor, threshold: float, level_sizes: list[int], co
         candidates.append(pairs + start * scores.shape[1])
         start += size
     return torch.cat(candidates)
+
+
+def _best_of_classes(scores: Tensor, threshold: float, limit: int) -> Tensor:
+    """The `limit` largest of each class of the scores [N, C] above the threshold, of equal ones the first."""
+    row, label = (scores > threshold).nonzero(as_tuple=True)
+    values = scores[row, label]
+    order = values.argsort(descending=True, stable=True)
+    order = order[label[order].argsort(stable=True)]  # class by class, in each the best first
+    counts = label.bincount(minlength=scores.shape[1])
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[label[order]]
+    return (row * scores.shape[1] + label)[order[rank < limit]]
 
 
 def _ranked(scores: Tensor, quality: Tensor, ranking: Ranking) -> Tensor:
@@ -160,11 +184,13 @@ def _voted(found: Found, candidates: Found, config: ScoreVotingConfig) -> Found:
     return found._replace(boxes=boxes)
 
 
-def _best_pairs(scores: Tensor, threshold: float, limit: int) -> Tensor:
+def _best_pairs(scores: Tensor, threshold: float, limit: int | None) -> Tensor:
     """The `limit` largest of the scores [n, C] above the threshold, as indices prior * C + class in rising order.
 
-    Of equal ones the first are taken.
+    Of equal ones the first are taken; of no limit all.
     """
+    if limit is None:
+        limit = scores.numel()
     peaks = scores.amax(dim=1)  # [n]
     if peaks.isnan().any():
         scores = scores.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)

@@ -9,9 +9,13 @@ from tood.errors import SettingError
 from tood.input.geometry import Geometry
 
 Fit = Literal["keep_ratio", "letterbox", "stretch"]
-"""How an image comes into the limits of `InputConfig`: scaled to fit them, its ratio kept; that, and laid in the middle
-of a canvas of just that size; or each side scaled to its limit.
+"""How an image comes into the limits of `InputConfig`: scaled to fit them, its ratio kept; that, and laid on
+a canvas of just that size; or each side scaled to its limit.
 """
+
+
+Interpolation = Literal["linear", "cubic"]
+"""How pixels between pixels are computed when an image is scaled: from the 4 or the 16 nearest."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,10 @@ class InputConfig:
         divisor: what the network sees is padded right and bottom to a multiple of this.
         mean, std: of the R, G, B channels, on 0..255; the ImageNet weights want these. Means of 0 and deviations of 255
             scale to 0..1.
+        channels: order in which the network sees them; mean, std and pad are told as R, G, B all the same.
         fit: see `Fit`.
+        letterbox: where a letterbox lays its image: in the "middle", or at the top left "corner".
+        interpolation: see `Interpolation`.
         pad: R, G, B on 0..255 of all padding and of the canvases of training; null is the mean, 0 to the network.
     """
 
@@ -32,8 +39,11 @@ class InputConfig:
     divisor: int = 32
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    channels: Literal["rgb", "bgr"] = "rgb"
     fit: Fit = "keep_ratio"
+    letterbox: Literal["middle", "corner"] = "middle"
     pad: tuple[int, int, int] | None = None
+    interpolation: Interpolation = "linear"
 
     def __post_init__(self) -> None:
         if not 1 <= self.short <= self.long:
@@ -63,6 +73,8 @@ class InputConfig:
         scaled = scaled_size(height, width, fitting_scale(height, width, self.short, self.long))
         if self.fit == "keep_ratio":
             return Geometry((height, width), scaled, canvas=scaled)
+        if self.letterbox == "corner":
+            return Geometry((height, width), scaled, canvas=limits)
         top, left = ((limit - side) // 2 for limit, side in zip(limits, scaled, strict=True))
         return Geometry((height, width), scaled, (top, left), limits)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import torch
 from torch import Tensor
@@ -16,11 +18,15 @@ def normalise(images: Tensor, sizes: Tensor, config: InputConfig) -> Tensor:
     Args:
         images: [B, 3, H, W] uint8 RGB, padded right and bottom.
         sizes: [B, 2] height, width of each image inside the padding.
-        config: mean, std and the colour of padding.
+        config: mean, std, the order of channels and the colour of padding.
 
     Returns:
         [B, 3, H, W] float32 in channels-last memory, (pixel - mean) / std, on the padding that of its colour.
     """
+    if config.channels == "bgr":
+        images = images.flip(1)
+        pad = None if config.pad is None else config.pad[::-1]
+        config = replace(config, channels="rgb", mean=config.mean[::-1], std=config.std[::-1], pad=pad)
     return _from_table(images, sizes, config) if images.device.type == "cpu" else _computed(images, sizes, config)
 
 

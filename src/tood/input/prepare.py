@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.input.config import InputConfig
+from tood.input.config import InputConfig, Interpolation
 from tood.input.geometry import Geometry
+
+_CODES: Mapping[Interpolation, int] = MappingProxyType({"linear": cv2.INTER_LINEAR, "cubic": cv2.INTER_CUBIC})
 
 
 def prepare(image: NDArray[np.uint8], config: InputConfig) -> tuple[NDArray[np.uint8], Geometry]:
-    """An image [H, W, 3] scaled (bilinear) and laid on its canvas [h, w, 3], and where it lies there."""
+    """An image [H, W, 3] scaled and laid on its canvas [h, w, 3], and where it lies there."""
     geometry = config.geometry(*image.shape[:2])
-    return laid_out(image, geometry, config.canvas_colour), geometry
+    return laid_out(image, geometry, config.canvas_colour, config.interpolation), geometry
 
 
-def laid_out(image: NDArray[np.uint8], geometry: Geometry, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+def laid_out(
+    image: NDArray[np.uint8],
+    geometry: Geometry,
+    colour: tuple[int, int, int],
+    interpolation: Interpolation = "linear",
+) -> NDArray[np.uint8]:
     """An image [H, W, 3] where `geometry` says, the rest of its canvas [h, w, 3] in a colour."""
     (height, width), (top, left) = geometry.scaled, geometry.offset
     if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(image, (width, height), interpolation=_CODES[interpolation])
     if geometry.canvas == geometry.scaled:
         return image
     canvas: NDArray[np.uint8] = np.empty((*geometry.canvas, 3), np.uint8)

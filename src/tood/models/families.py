@@ -12,7 +12,9 @@ from tood.models.common.detector import DenseDetector, ModelConfig
 from tood.models.family import Family
 from tood.models.gfl.family import FAMILY as GFL
 from tood.models.paa.family import FAMILY as PAA
+from tood.models.ppyoloe.family import FAMILY as PPYOLOE
 from tood.models.tood.family import FAMILY as TOOD
+from tood.models.yolox.family import FAMILY as YOLOX
 
 # A new family's record joins here; everything else asks the records.
 FAMILIES: tuple[Family[Any], ...] = (
@@ -20,6 +22,8 @@ FAMILIES: tuple[Family[Any], ...] = (
     ATSS,
     GFL,
     PAA,
+    PPYOLOE,
+    YOLOX,
 )
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What follows a norm: nothing, ReLU, or ReLU6."""
+"""What follows a norm: nothing, ReLU, ReLU6 or SiLU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Activation: TypeAlias = Literal["none", "relu", "relu6"]
+Activation: TypeAlias = Literal["none", "relu", "relu6", "silu"]
 
 # As oneDNN's convolutions take them: a name and its numbers.
 FUSED: dict[Activation, tuple[str, list[float]]] = {
     "none": ("none", []),
     "relu": ("relu", []),
     "relu6": ("hardtanh", [0.0, 6.0]),
+    "silu": ("swish", []),
 }
 
 
@@ -29,11 +30,17 @@ def activated(x: Tensor, activation: Activation, inplace: bool = False) -> Tenso
     """[...] through the activation, where asked in its own memory."""
     if activation == "relu":
         return F.relu(x, inplace=inplace)
+    if activation == "silu":
+        return F.silu(x, inplace=inplace)
     return F.relu6(x, inplace=inplace) if activation == "relu6" else x
 
 
 def before_activation(gradient: Tensor, out: Tensor, activation: Activation) -> Tensor:
-    """The gradient towards what came into an activation, from that of what it gave, `out`; both [...]."""
+    """The gradient towards what came into an activation, from that of what it gave, `out`; both [...].
+
+    Of SiLU, which gives some values twice, `out` does not tell it.
+    """
+    assert activation != "silu"
     if activation == "relu":
         return torch.ops.aten.threshold_backward(gradient, out, 0)  # type: ignore[no-any-return]
     if activation == "relu6":

@@ -49,6 +49,8 @@ def conv_norm(
         rounding to computing one after the other, and differentiable once.
     """
     activation = activation_of(activation)
+    if activation == "silu":  # its gradient needs what came in
+        return activated(conv_norm(conv, norm, x, "none", added), activation)
     if not may_stand_in(((conv, conv_kind(conv)), (norm, nn.BatchNorm2d)), (x, added)):
         return plain_conv_norm(conv, norm, x, activation, added)
     assert isinstance(conv, nn.Conv2d)

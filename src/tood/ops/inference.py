@@ -179,12 +179,24 @@ def _square(conv: nn.Conv2d) -> tuple[int | None, int]:
 def scale_and_shift(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """What a BatchNorm in evaluation mode does to each channel of a convolution: its factor and its summand, [C] each.
 
+    The summand holds the convolution's own bias, if it has one.
+
+    Raises:
+        CannotFuse: if it is none, or has no statistics.
+    """
+    scale, shift = norm_scale_and_shift(norm)
+    return scale, shift if conv.bias is None else shift + scale * conv.bias.float()
+
+
+def norm_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm in evaluation mode does to each channel: its factor and its summand, [C] each.
+
     Raises:
         CannotFuse: if it is none, or has no statistics.
     """
     evaluated = getattr(norm, "as_evaluated", None)  # a norm that trains in another way than it predicts
     norm = known(norm if evaluated is None else evaluated(), nn.BatchNorm2d)
-    if norm.running_mean is None or norm.running_var is None or not norm.affine or conv.bias is not None:
-        raise CannotFuse("a norm without statistics or weights, or a bias before it")
+    if norm.running_mean is None or norm.running_var is None or not norm.affine:
+        raise CannotFuse("a norm without statistics or weights")
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale.float(), (norm.bias.double() - norm.running_mean.double() * scale).float()

@@ -18,7 +18,7 @@ from tood.training.input_size import BoxReport, box_report
 from tood.training.optim import AdamWConfig, SGDConfig
 from tood.training.recipes import RECIPES, run_config
 from tood.training.run import train
-from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, rate_factor
+from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, StretchedCosineScheduleConfig, rate_factor
 from tood.training.state import TrainResult
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "RunFolder",
     "SGDConfig",
     "StepScheduleConfig",
+    "StretchedCosineScheduleConfig",
     "TrainResult",
     "box_report",
     "claimed_folder",

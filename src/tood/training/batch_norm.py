@@ -8,15 +8,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tood.models.common.norms import BiasedBatchNorm2d
+
 
 class SharedBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` over the batches of all processes, on any device (`nn.SyncBatchNorm` wants a GPU).
 
     Attributes:
         counts: whether this process's batch does; a blank one does not.
+        biased: whether the running variance follows the batches' own, as in `BiasedBatchNorm2d`.
     """
 
     counts = True
+    biased = False
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""
@@ -35,7 +39,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked += 1
             newness = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean[:, 0, 0], newness)
-            self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)), newness)
+            seen = variance if self.biased else variance * (count / (count - 1).clamp(min=1))
+            self.running_var.lerp_(seen, newness)
         scale = (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             scale = scale * self.weight[:, None, None]
@@ -57,7 +62,7 @@ def share_batch_statistics(model: nn.Module) -> list[SharedBatchNorm]:
     model.train()
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d and child.training and child.track_running_stats:
+            if type(child) in (nn.BatchNorm2d, BiasedBatchNorm2d) and child.training and child.track_running_stats:
                 made.append(_shared(child))
                 setattr(parent, name, made[-1])
     model.train(was_training)
@@ -70,6 +75,7 @@ def _shared(norm: nn.BatchNorm2d) -> SharedBatchNorm:
         shared.weight, shared.bias = norm.weight, norm.bias
     shared.running_mean, shared.running_var = norm.running_mean, norm.running_var
     shared.num_batches_tracked = norm.num_batches_tracked
+    shared.biased = isinstance(norm, BiasedBatchNorm2d)
     return shared.train(norm.training)
 
 

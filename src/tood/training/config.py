@@ -20,7 +20,7 @@ from tood.models.tood import TOODConfig
 from tood.training.ema import EMAConfig
 from tood.training.guard import NotFinite
 from tood.training.optim import AdamWConfig, SGDConfig
-from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+from tood.training.schedule import AnyScheduleConfig, StepScheduleConfig
 from tood.training.trackers import Tracker
 
 # Images a step of the published recipes.
@@ -83,7 +83,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: SGDConfig | AdamWConfig = field(default_factory=SGDConfig)
-    schedule: StepScheduleConfig | CosineScheduleConfig = field(default_factory=StepScheduleConfig)
+    schedule: AnyScheduleConfig = field(default_factory=StepScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     epochs: int = 12
     minutes: float | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tood.data import DetectionDataset
 from tood.data.training_boxes import ObjectSizes, TrainingBoxes
-from tood.data.transforms import AugmentConfig, CanvasStep, FitStep
+from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, StretchStep
 from tood.errors import ToodError
 from tood.input import InputConfig
 from tood.training.config import RunConfig
@@ -126,6 +126,12 @@ def _sized(run: RunConfig) -> tuple[Callable[[int], tuple[AugmentConfig, InputCo
             lambda side: (augment.with_step(replace(canvas, side=side, sides=())), input),
             lambda side: f"--set augment.canvas={side}{also}",
         )
+    stretch = augment.find(StretchStep)
+    if stretch is not None:
+        return (
+            lambda side: (augment.with_step(replace(stretch, side=side, sides=())), input),
+            lambda side: f"an augment step of kind stretch with side {side} alone",
+        )
     short, long = (augment.find(FitStep) or FitStep()).size or (input.short, input.long)
     return (
         lambda side: (augment.with_step(FitStep((side, round(side * long / short)))), input),
@@ -133,8 +139,8 @@ def _sized(run: RunConfig) -> tuple[Callable[[int], tuple[AugmentConfig, InputCo
     )
 
 
-def _sizing(augment: AugmentConfig) -> FitStep | CanvasStep | None:
-    return augment.canvas or augment.find(FitStep)
+def _sizing(augment: AugmentConfig) -> FitStep | CanvasStep | StretchStep | None:
+    return augment.canvas or augment.find(StretchStep) or augment.find(FitStep)
 
 
 def _smallest(keeps: Callable[[int], bool], divisor: int) -> int | None:

@@ -75,7 +75,7 @@ class Learner:
     @property
     def averaged(self) -> AnyDetector:
         """The network that is evaluated (in fp32) and saved: the average, if there is one."""
-        return self.plain if self.ema is None else self.ema.module
+        return self.plain if self.ema is None else self.ema.averaged()
 
     def train_mode(self) -> None:
         """Makes it ready for steps, after an evaluation too."""

@@ -26,6 +26,7 @@ class SGDConfig:
         momentum, nesterov: as in PyTorch.
         weight_decay: on everything that learns, or not on norms and biases.
         decay_norm_and_bias: whether norms' weights and all biases decay too, as published.
+        decay_norm: whether norms' weights and biases are among them, or only other biases (PP-YOLOE).
         layer_decay: factor of the rate from each stage to the one before it: the head learns at the full rate, the
             neck at `layer_decay` times it, the backbone's last stage at its square, and so on down to the stem.
     """
@@ -39,6 +40,7 @@ class SGDConfig:
     weight_decay: float = 1e-4
     decay_norm_and_bias: bool = True
     layer_decay: float = 1.0
+    decay_norm: bool = True
 
     def __post_init__(self) -> None:
         _check(self)
@@ -51,7 +53,7 @@ class AdamWConfig:
     """Adam with decoupled weight decay.
 
     Attributes:
-        lr, lr_batch, scale_lr, weight_decay, decay_norm_and_bias, layer_decay: as in `SGDConfig`.
+        lr, lr_batch, scale_lr, weight_decay, decay_norm_and_bias, layer_decay, decay_norm: as in `SGDConfig`.
         betas: decay of the first and second moment.
     """
 
@@ -63,6 +65,7 @@ class AdamWConfig:
     weight_decay: float = 0.05
     decay_norm_and_bias: bool = False
     layer_decay: float = 1.0
+    decay_norm: bool = True
 
     def __post_init__(self) -> None:
         _check(self)
@@ -90,7 +93,9 @@ def scaled_rate(config: SGDConfig | AdamWConfig, images_per_step: int) -> float:
 
 def build_optimizer(config: SGDConfig | AdamWConfig, model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """The optimiser over the parameters that learn, at the peak rate."""
-    groups = parameter_groups(model, config.weight_decay, config.decay_norm_and_bias, config.layer_decay)
+    groups = parameter_groups(
+        model, config.weight_decay, config.decay_norm_and_bias, config.layer_decay, config.decay_norm
+    )
     # One pass over weights, gradients and momenta instead of one for each operation; and a device leaves it out by
     # itself where `found_inf` says so.
     fused = not any(parameter.is_meta for group in groups for parameter in group["params"])
@@ -145,17 +150,24 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, decay_norm_and_bias: bool, layer_decay: float = 1.0
+    model: nn.Module,
+    weight_decay: float,
+    decay_norm_and_bias: bool,
+    layer_decay: float = 1.0,
+    decay_norm: bool = True,
 ) -> list[dict[str, Any]]:
     """Parameters that learn, in groups of one weight decay and one `rate_share` each.
 
-    Vectors and scalars (norms' weights, biases, box scales) are what `decay_norm_and_bias` speaks of.
+    Vectors and scalars (norms' weights, biases, box scales) are what `decay_norm_and_bias` speaks of; those of
+    BatchNorms and GroupNorms what `decay_norm` takes away.
     """
+    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d | nn.GroupNorm))
+    spared = set() if decay_norm else {parameter for norm in norms for parameter in norm.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     steps = {} if layer_decay == 1 else _steps_from_head(model)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            decays = decay_norm_and_bias or parameter.ndim > 1
+            decays = (decay_norm_and_bias or parameter.ndim > 1) and parameter not in spared
             share = 1.0 if layer_decay == 1 else layer_decay ** steps[parameter]
             groups.setdefault((weight_decay if decays else 0.0, share), []).append(parameter)
     return [

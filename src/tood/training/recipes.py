@@ -8,20 +8,34 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TypeVar
 
-from tood.alignment import TaskAlignedCriterionConfig
-from tood.data.transforms import AugmentConfig, CanvasStep, FitStep, FlipStep, PhotometricStep
+from tood.alignment import TaskAlignedCriterionConfig, VarifocalCriterionConfig
+from tood.data.transforms import (
+    AugmentConfig,
+    CanvasStep,
+    CropStep,
+    DistortStep,
+    ExpandStep,
+    FitStep,
+    FlipStep,
+    MixUpStep,
+    MosaicStep,
+    PhotometricStep,
+    StretchStep,
+)
 from tood.errors import ToodError
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
 from tood.training.optim import AdamWConfig, SGDConfig
-from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig
+from tood.training.schedule import CosineScheduleConfig, StepScheduleConfig, StretchedCosineScheduleConfig
 from tood.zoo import Recipe, named_model
 
 ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 
 # Side of the small recipe's canvas over that of the model's input.
 CANVAS_SHARE = 6 / 7
+# Longest side of the input from which on YOLOX trains with its full augmentation.
+LIGHT_SIDE = 512
 
 
 def recipe_1x(run: RunConfig) -> RunConfig:
@@ -97,6 +111,83 @@ def recipe_small(run: RunConfig) -> RunConfig:
     )
 
 
+def recipe_yolox(run: RunConfig) -> RunConfig:
+    """YOLOX's: 300 epochs of SGD, 64 images a step, mosaics and blended pairs of images until 15 epochs before the end.
+
+    Canvases of several sizes, one for each batch. Networks for small pictures (Nano, Tiny) see milder scales, more
+    sizes and no blended pairs.
+    """
+    size = run.model.input
+    light = size.long < LIGHT_SIDE
+    unit, until = size.divisor, 1 - 15 / 300
+    smallest, largest = (0.75, 1.55) if light else (0.75, 1.25)
+    sides = tuple(unit * i for i in range(round(size.long * smallest / unit), round(size.long * largest / unit) + 1))
+    mosaic = MosaicStep(until=until)
+    canvas = CanvasStep(size.long, sides, scale=(0.5, 1.5) if light else (0.1, 2.0), min_visible=0.0, until=until)
+    steps = (mosaic, canvas, *(() if light else (MixUpStep(until=until),)), FlipStep(0.5), PhotometricStep(0.5))
+    return replace(
+        run,
+        recipe="yolox",
+        start_from="scratch",
+        augment=AugmentConfig(steps),
+        optimizer=SGDConfig(
+            lr=0.01, lr_batch=64, momentum=0.9, nesterov=True, weight_decay=5e-4, decay_norm_and_bias=False
+        ),
+        # Five epochs of warm-up, whatever their steps.
+        schedule=CosineScheduleConfig(
+            final_ratio=0.05,
+            warm_up_steps=1_000_000,
+            warm_up_ratio=0.0,
+            warm_up_share=5 / 300,
+            final_share=15 / 300,
+            warm_up_power=2.0,
+        ),
+        ema=EMAConfig(enabled=True, decay=0.9998),
+        epochs=300,
+        batch_size=None,
+        clip_gradient=None,
+    )
+
+
+def recipe_ppyoloe(run: RunConfig) -> RunConfig:
+    """PP-YOLOE's 300 epochs of SGD, the first 100 assigned by ATSS, images of many sizes, weights averaged from zero.
+
+    Published runs take 256 (s) to 128 (x) images a step and a rate in proportion; here a step takes 64.
+    """
+    return _ppyoloe(run, "ppyoloe", epochs=300, static_epochs=100, rate=0.01)
+
+
+def recipe_ppyoloe_plus(run: RunConfig) -> RunConfig:
+    """PP-YOLOE+'s 80 epochs, the first 30 assigned by ATSS, meant for weights that have learned Objects365."""
+    return _ppyoloe(run, "ppyoloe_plus", epochs=80, static_epochs=30, rate=0.001)
+
+
+def _ppyoloe(run: RunConfig, name: str, epochs: int, static_epochs: int, rate: float) -> RunConfig:
+    size = run.model.input
+    # 320 to 768 pixels by 32 of the published 640.
+    smallest, largest = (max(round(size.long * share / size.divisor), 1) for share in (0.5, 1.2))
+    sides = tuple(side * size.divisor for side in range(smallest, largest + 1))
+    criterion = run.criterion
+    if isinstance(criterion, VarifocalCriterionConfig):
+        criterion = replace(criterion, warm_up_epochs=static_epochs, warm_up_share=static_epochs / epochs)
+    return replace(
+        run,
+        recipe=name,
+        start_from=None,
+        augment=AugmentConfig(
+            (DistortStep(), ExpandStep(), CropStep(), FlipStep(0.5), StretchStep(size.long, sides=sides))
+        ),
+        optimizer=SGDConfig(lr=rate, lr_batch=64, momentum=0.9, weight_decay=5e-4, decay_norm=False),
+        schedule=StretchedCosineScheduleConfig(warm_up_share=5 / epochs, span=1.2),
+        ema=EMAConfig(enabled=True, decay=0.9998, ramp=10, from_zero=True),
+        data=replace(run.data, keep_empty=False),
+        criterion=criterion,
+        epochs=epochs,
+        batch_size=None,
+        clip_gradient=None,
+    )
+
+
 def recipe_transfer(run: RunConfig) -> RunConfig:
     """For few pictures and a backbone that knows ImageNet: its first stages rest, what is nearer the head learns more.
 
@@ -116,7 +207,7 @@ def recipe_transfer(run: RunConfig) -> RunConfig:
 
 def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
     """A criterion whose warm-up is a share of the run, whatever its epochs: they are many and short."""
-    if isinstance(criterion, TaskAlignedCriterionConfig):
+    if isinstance(criterion, TaskAlignedCriterionConfig | VarifocalCriterionConfig):
         return replace(criterion, warm_up_epochs=None, warm_up_share=1 / 3)
     return criterion
 
@@ -129,6 +220,9 @@ RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
         "3x": recipe_3x,
         "small": recipe_small,
         "transfer": recipe_transfer,
+        "yolox": recipe_yolox,
+        "ppyoloe": recipe_ppyoloe,
+        "ppyoloe_plus": recipe_ppyoloe_plus,
     }
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tood.errors import SettingError
 
@@ -52,7 +52,9 @@ class CosineScheduleConfig:
 
     Attributes:
         final_ratio: share of the peak rate left at the end.
+        final_share: the rate has fallen to it so much of the run before the end (YOLOX: the last 15 of 300 epochs).
         warm_up_steps, warm_up_ratio, warm_up_share: as in `StepScheduleConfig`.
+        warm_up_power: growth goes by this power of its completed part, 1 being a straight line (YOLOX: 2).
     """
 
     kind: Literal["cosine"] = "cosine"
@@ -60,11 +62,45 @@ class CosineScheduleConfig:
     warm_up_steps: int = 100
     warm_up_ratio: float = 0.001
     warm_up_share: float = 0.1
+    final_share: float = 0.0
+    warm_up_power: float = 1.0
 
     def __post_init__(self) -> None:
         _check_warm_up(self)
         if not 0 <= self.final_ratio <= 1:
             raise SettingError("schedule.final_ratio", f"is {self.final_ratio}: expected a number from 0 to 1")
+        if not 0 <= self.final_share < 1:
+            raise SettingError(
+                "schedule.final_share", f"is {self.final_share}: expected a number from 0 up to, but not, 1"
+            )
+        if not self.warm_up_power > 0:
+            raise SettingError("schedule.warm_up_power", f"is {self.warm_up_power}: expected a number above 0")
+
+
+@dataclass(frozen=True)
+class StretchedCosineScheduleConfig:
+    """The rate grows from 0 in a straight line, then falls along half a cosine that the run may end before (PP-YOLOE).
+
+    Attributes:
+        warm_up_share: share of the run in which it grows.
+        span: length of the run up to where half the cosine would end; the published 1.2 leaves 7 % of the peak rate.
+    """
+
+    kind: Literal["stretched_cosine"] = "stretched_cosine"
+    warm_up_share: float = 5 / 80
+    span: float = 1.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warm_up_share < 1:
+            raise SettingError(
+                "schedule.warm_up_share", f"is {self.warm_up_share}: expected a number from 0 up to, but not, 1"
+            )
+        if not 1 <= self.span < math.inf:
+            raise SettingError("schedule.span", f"is {self.span}: expected 1 or more runs")
+
+
+AnyScheduleConfig: TypeAlias = StepScheduleConfig | CosineScheduleConfig | StretchedCosineScheduleConfig
+"""What a run chooses from by `schedule.kind`."""
 
 
 def _check_warm_up(config: StepScheduleConfig | CosineScheduleConfig) -> None:
@@ -75,7 +111,7 @@ def _check_warm_up(config: StepScheduleConfig | CosineScheduleConfig) -> None:
             raise SettingError(f"schedule.{name}", f"is {getattr(config, name)}: expected a number from 0 to 1")
 
 
-def rate_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, progress: float) -> float:
+def rate_factor(config: AnyScheduleConfig, step: int, progress: float) -> float:
     """What the peak rate is multiplied by.
 
     Args:
@@ -83,20 +119,31 @@ def rate_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, pr
         step: completed steps.
         progress: completed share of the run, 0..1.
     """
+    if isinstance(config, StretchedCosineScheduleConfig):
+        return _stretched_factor(config, progress)
     if isinstance(config, StepScheduleConfig):
         # The small number keeps a milestone on its step despite the division's rounding.
         epoch = progress * config.of_epochs + 1e-6
         decay = config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
     else:
-        cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+        cosine = (1 + math.cos(math.pi * min(progress / (1 - config.final_share), 1.0))) / 2
         decay = config.final_ratio + (1 - config.final_ratio) * cosine
     return decay * _warm_up_factor(config, step, progress)
+
+
+def _stretched_factor(config: StretchedCosineScheduleConfig, progress: float) -> float:
+    start = config.warm_up_share
+    if progress < start - 1e-9:
+        return progress / start
+    return (1 + math.cos(math.pi * min((progress - start) / (config.span - start), 1.0))) / 2
 
 
 def _warm_up_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int, progress: float) -> float:
     if config.warm_up_steps == 0 or config.warm_up_share == 0:
         return 1.0
     grown = min(max(step / config.warm_up_steps, progress / config.warm_up_share), 1.0)
+    if isinstance(config, CosineScheduleConfig):
+        grown **= config.warm_up_power
     return config.warm_up_ratio + (1 - config.warm_up_ratio) * grown
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tood.errors import ToodError
-from tood.weights.inert_pickle import DamagedError, HostileError, Inert, StoredTensor
+from tood.weights.inert_pickle import DamagedError, HostileError, Inert, StoredArray, StoredTensor
 from tood.weights.safetensors_file import described, read_safetensors
 from tood.weights.torch_file import TorchFile, read_torch_file
 
@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 def read_weights_file(path: Path | str) -> Checkpoint:
-    """Tensors, class names and metadata of a file of torch.save (of any age) or of safetensors.
+    """Tensors, class names and metadata of a file of torch.save (of any age), of paddle.save or of safetensors.
 
     Objects of a training framework in it become inert; a state dict is found on its own, or under `state_dict`, `model`
     or `ema`.
@@ -91,7 +91,7 @@ def _state_dict(data: Any, path: Path) -> Mapping[str, Any]:
         raise ToodError(f"{path} holds {_kind(data)}, not a state dict: save the model's state_dict() instead")
     held = next((key for key in _STATE_DICTS if key in data), None)
     if held is None:
-        if any(isinstance(value, StoredTensor) for value in data.values()):
+        if any(isinstance(value, StoredTensor | StoredArray) for value in data.values()):
             return data
         raise ToodError(f"{path} holds no tensors: its keys are {', '.join(list(data)[:5]) or 'none'}")
     inner = data[held]
@@ -105,7 +105,7 @@ def _state_dict(data: Any, path: Path) -> Mapping[str, Any]:
 def _read(state: Mapping[str, Any], saved: TorchFile, path: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
-        if not isinstance(value, StoredTensor):
+        if not isinstance(value, StoredTensor | StoredArray):
             raise ToodError(f"{path} is no file of weights: '{name}' in it is {_kind(value)}, not a plain tensor")
         tensors[name] = saved.read(value)
     return tensors
@@ -158,6 +158,6 @@ def _dict(holder: Any, key: str) -> dict[str, Any]:
 def _kind(value: Any) -> str:
     if isinstance(value, Inert):
         return f"an object of {value.name}"
-    if isinstance(value, StoredTensor):
+    if isinstance(value, StoredTensor | StoredArray):
         return "a single tensor"
     return f"a value of type {type(value).__name__}"

@@ -18,6 +18,7 @@ from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read
 from tood.weights.class_names import ClassMatch, match_classes
 from tood.weights.families import family_of, framework_head
 from tood.weights.framework_config import model_section
+from tood.weights.paddle_file import write_pdparams
 from tood.weights.published import COCO_CLASSES
 from tood.weights.safetensors_file import COUNTERS, SOURCE, describe, described, load_tensors, save_weights
 from tood.whole_file import whole_file
@@ -87,12 +88,13 @@ def import_weights(source: Path, out: Path, settings: Sequence[str] = ()) -> str
 
 
 def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
-    """Writes a detector file of any layout as a .pth that the published code reads, and `import_weights` without loss.
+    """Writes a detector file of any layout as one that the published code reads, and `import_weights` without loss.
 
     Args:
         source: the file.
-        out: the file to write, whole or not at all.
-        layout: "original" or "mmdet"; None takes the family's usual one.
+        out: the file to write, whole or not at all: a .pth of torch.save or, by that name and in the layout "paddle", a
+            .pdparams, which holds tensors alone: its reader has to be told the classes.
+        layout: one of the family's, such as "original", "mmdet" or "paddle"; None takes its usual one.
 
     Returns:
         What was written, for a person.
@@ -107,9 +109,16 @@ def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
     if layout not in family.LAYOUTS:
         raise ToodError(f"there is no layout '{layout}' of {model.config.family}: choose {' or '.join(family.LAYOUTS)}")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    published = family.to_published(tensors, layout)
+    if out.suffix == ".pdparams":
+        if layout != "paddle":
+            raise ToodError(f"{out} would be a file of Paddle's, which has no layout '{layout}': name a .pth")
+        with whole_file(out) as temporary:
+            write_pdparams(temporary, published)
+        return f"{describe_architecture(model.config)}, {len(tensors)} tensors in the layout '{layout}'"
     ours = describe(model, class_names) | {SOURCE: checkpoint.metadata.get(SOURCE) or Path(source).name}
     saved = {
-        "state_dict": family.to_published(tensors, layout),
+        "state_dict": published,
         "meta": {"CLASSES": tuple(class_names), OUR_META: ours},
     }
     with whole_file(out) as temporary:

@@ -1,7 +1,8 @@
-"""The two containers that torch.save writes, read without torch.load and without running anything.
+"""The two containers that torch.save writes, and the one of paddle.save, read without running anything.
 
 Since PyTorch 1.6 it is a zip archive of a pickle and one record a storage, all uncompressed; before that, five pickles
-one after the other and then the storages. Values stay in the mapped file until somebody copies them.
+one after the other and then the storages. paddle.save writes one pickle that holds all. Values of torch.save stay in
+the mapped file until somebody copies them.
 """
 
 from __future__ import annotations
@@ -19,31 +20,32 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from tood.weights.inert_pickle import DamagedError, Storage, StoredTensor, read_pickle
+from tood.weights.inert_pickle import DamagedError, Storage, StoredArray, StoredTensor, read_pickle
+from tood.weights.paddle_file import ArrayValues, arrays_in
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 
 @dataclass(frozen=True)
 class TorchFile:
-    """A file of torch.save.
+    """A file of torch.save or paddle.save.
 
     Attributes:
-        data: what was saved, with `StoredTensor` for tensors and `Inert` for objects.
-        read: the values of a stored tensor, shared with the file's pages until they are written to; it raises
-            DamagedError where these are not all there.
+        data: what was saved, with `StoredTensor` and `StoredArray` for tensors and `Inert` for objects.
+        read: the values of one of these, shared with the file's pages until they are written to; it raises
+            DamagedError where they are not all there.
     """
 
     data: Any
-    read: Callable[[StoredTensor], Tensor]
+    read: Callable[[StoredTensor | StoredArray], Tensor]
 
 
 def read_torch_file(path: Path) -> TorchFile:
-    """What torch.save wrote to that file, which is not empty.
+    """What torch.save or paddle.save wrote to that file, which is not empty.
 
     Raises:
         HostileError: if its pickle asks to run something.
-        DamagedError: if it is cut off, damaged, or not of torch.save.
+        DamagedError: if it is cut off, damaged, or of neither.
         OSError: if it cannot be read.
     """
     with path.open("rb") as file:
@@ -93,8 +95,12 @@ def _record(pages: mmap.mmap, record: zipfile.ZipInfo) -> memoryview:
 
 def _read_legacy(pages: mmap.mmap) -> TorchFile:
     stream = cast(IO[bytes], pages)  # it reads, seeks and tells like a file
-    if read_pickle(stream).data != _LEGACY_MAGIC:
-        raise DamagedError("it is a pickle that torch.save did not write")
+    first = read_pickle(stream).data
+    arrays = arrays_in(first)
+    if arrays is not None:
+        return TorchFile(arrays, _Values(_nowhere).read)
+    if not isinstance(first, int) or first != _LEGACY_MAGIC:
+        raise DamagedError("it is a pickle that neither torch.save nor paddle.save wrote")
     read_pickle(stream)  # the protocol's version
     system = read_pickle(stream).data
     if not isinstance(system, dict) or system.get("little_endian") is not True:
@@ -115,6 +121,10 @@ def _read_legacy(pages: mmap.mmap) -> TorchFile:
     return TorchFile(pickled.data, _Values(lambda storage: _region(regions, storage)).read)
 
 
+def _nowhere(storage: Storage) -> memoryview:
+    raise DamagedError(f"its storage {storage.key} is missing")
+
+
 def _region(regions: Mapping[str, memoryview], storage: Storage) -> memoryview:
     if storage.key not in regions:
         raise DamagedError(f"its storage {storage.key} is missing")
@@ -122,13 +132,16 @@ def _region(regions: Mapping[str, memoryview], storage: Storage) -> memoryview:
 
 
 class _Values:
-    """Tensors on the file's pages; those that shared a storage share it again."""
+    """Tensors on the file's pages; those that shared a storage share it again. Arrays bring their own bytes."""
 
     def __init__(self, find: Callable[[Storage], memoryview]) -> None:
         self.find = find
         self.found: dict[str, Tensor] = {}
+        self.arrays = ArrayValues()
 
-    def read(self, tensor: StoredTensor) -> Tensor:
+    def read(self, tensor: StoredTensor | StoredArray) -> Tensor:
+        if isinstance(tensor, StoredArray):
+            return self.arrays.read(tensor)
         key = tensor.storage.key
         if key not in self.found:
             self.found[key] = _bytes(self.find(tensor.storage))

@@ -11,12 +11,14 @@ from tood.zoo.atss import CARDS as ATSS
 from tood.zoo.card import ModelCard, PublishedWeights, Recipe
 from tood.zoo.gfl import CARDS as GFL
 from tood.zoo.paa import CARDS as PAA
+from tood.zoo.ppyoloe import CARDS as PPYOLOE
 from tood.zoo.tood import CARDS as TOOD
+from tood.zoo.yolox import CARDS as YOLOX
 
 __all__ = ["ModelCard", "PublishedWeights", "Recipe", "named_model", "named_models"]
 
 # Family by family, the smaller models first; the cards of a new one join here.
-_CARDS: tuple[ModelCard, ...] = (*TOOD, *ATSS, *GFL, *PAA)
+_CARDS: tuple[ModelCard, ...] = (*TOOD, *ATSS, *GFL, *PAA, *PPYOLOE, *YOLOX)
 _NAMED: Mapping[str, ModelCard] = MappingProxyType({card.name: card for card in _CARDS})
 
 

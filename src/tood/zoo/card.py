@@ -10,8 +10,10 @@ from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
-Recipe: TypeAlias = Literal["1x", "1.5x", "2x", "3x", "small", "transfer"]
-"""Name of a training recipe (`tood.training.recipes`): the papers', and those for small models."""
+Recipe: TypeAlias = Literal["1x", "1.5x", "2x", "3x", "small", "transfer", "yolox", "ppyoloe", "ppyoloe_plus"]
+"""Name of a training recipe (`tood.training.recipes`): the papers', those for small models and few pictures, and those
+of other families.
+"""
 
 
 @dataclass(frozen=True)

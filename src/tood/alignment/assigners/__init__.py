@@ -5,6 +5,7 @@ from tood.alignment.assigners.assignment import Assignment, PaddedTargets
 from tood.alignment.assigners.atss import ATSSAssigner
 from tood.alignment.assigners.max_iou import MaxIoUAssigner
 from tood.alignment.assigners.mixture import MixtureFit
+from tood.alignment.assigners.simota import SimOTAAssigner
 from tood.alignment.assigners.task_aligned import TaskAlignedAssigner
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "MaxIoUAssigner",
     "MixtureFit",
     "PaddedTargets",
+    "SimOTAAssigner",
     "TaskAlignedAssigner",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from tood.boxes import iou_pairs
 from tood.structures import Targets
 
 # Ground truths are taken in blocks of so many (image, ground truth, prior) triples: 2 Mi, 8 MiB each temporary.
@@ -105,18 +106,24 @@ class Assignment:
         """[B, N] bool."""
         return self.gt_index >= 0
 
+    @torch.no_grad()
+    def with_overlap_of(self, boxes: Tensor) -> Assignment:
+        """The same with the IoU of predicted boxes [B, N, 4] and their ground truths as target scores."""
+        return replace(self, target_scores=iou_pairs(boxes.float(), self.boxes) * self.positive)
 
-def first_largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest along the last dimension of [.., .., n] and their places; on a CPU of equal ones above 0 the first.
 
-    A GPU takes any of equal ones: it would have to wait to find out whether there are some.
+def first_largest(values: Tensor, k: int, above: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The k largest along the last dimension of [.., .., n] and their places; on a CPU of equal ones the first.
+
+    That is so of values beyond `above`, as others mean nothing. A GPU takes any of equal ones: it would have to wait to
+    find out whether there are some.
     """
     if values.device.type != "cpu" or k == values.shape[2]:
         largest, place = values.topk(k, dim=2)
         return largest, place
     largest, place = values.topk(k + 1, dim=2)
     # More of them than fit reach the least: they are sorted.
-    ambiguous = ((largest[..., k - 1] == largest[..., k]) & (largest[..., k] > 0)).nonzero(as_tuple=True)
+    ambiguous = ((largest[..., k - 1] == largest[..., k]) & (largest[..., k] > above)).nonzero(as_tuple=True)
     largest, place = largest[..., :k], place[..., :k]
     if len(ambiguous[0]):
         ordered, where = values[ambiguous].sort(dim=1, descending=True, stable=True)

@@ -16,6 +16,7 @@ from tood.alignment.assigners.assignment import (
     empty_assignment,
     settle_conflicts,
 )
+from tood.alignment.assigners.contested import Rivals, settle_among
 from tood.alignment.assigners.nearest import nearest
 from tood.boxes import inside_distance, iou_pairs
 from tood.structures import Priors, Targets
@@ -29,10 +30,14 @@ class ATSSAssigner:
     Attributes:
         topk: candidates for each ground truth and level.
         margin: an anchor is inside where its centre is farther than this from every side, in input pixels.
+        above: whether the IoU must exceed the threshold, instead of reaching it.
+        rivals: which ground truths an anchor that several have chosen may go to (see `Rivals`).
     """
 
     topk: int = 9
     margin: float = 0.01
+    above: bool = False
+    rivals: Rivals = "chosen"
 
     @torch.no_grad()
     def __call__(self, priors: Priors, targets: Sequence[Targets], valid: Tensor | None = None) -> Assignment:
@@ -58,8 +63,12 @@ class ATSSAssigner:
         mean = torch.where(near, iou, 0).sum(dim=2, keepdim=True) / number.clamp(min=1)
         variance = torch.where(near, iou - mean, 0).square().sum(dim=2, keepdim=True) / (number - 1).clamp(min=1)
         inside = inside_distance(priors.centres[index], truth.boxes[:, :, None]) > self.margin
-        eligible = near & (iou >= mean + variance.sqrt()) & inside & truth.present[..., None]
-        candidates = Candidates(index, iou, iou, eligible)
+        threshold = mean + variance.sqrt()
+        enough = iou > threshold if self.above else iou >= threshold
+        candidates = Candidates(index, iou, iou, near & enough & inside & truth.present[..., None])
+        if self.rivals != "chosen":
+            owner = settle_among(self.rivals, candidates, truth, priors.boxes, priors.centres, self.margin)
+            return _of_owners(owner, priors, truth)
         gt_index, won = settle_conflicts(candidates, count)
         return build_assignment(truth, gt_index, won, candidates, torch.ones_like(iou))
 
@@ -81,3 +90,18 @@ class ATSSAssigner:
             indices.append(index + start)
             start += size
         return torch.cat(indices, dim=2), torch.cat(distances, dim=2) < torch.inf
+
+
+def _of_owners(owner: Tensor, priors: Priors, truth: PaddedTargets) -> Assignment:
+    """The assignment of priors [B, N] to ground truths, whoever chose them."""
+    positive, gt = owner >= 0, owner.clamp(min=0)
+    gt_boxes = truth.boxes.gather(1, gt[..., None].expand(-1, -1, 4))
+    iou = torch.where(positive, iou_pairs(priors.boxes, gt_boxes), 0)
+    return Assignment(
+        gt_index=owner,
+        labels=torch.where(positive, truth.labels.gather(1, gt), -1),
+        boxes=torch.where(positive[..., None], gt_boxes, 0),
+        iou=iou,
+        metric=iou,
+        target_scores=positive.to(iou.dtype),
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tood.alignment.assigners.assignment import Candidates, first_largest
 from tood.alignment.assigners.touching import Search, touching
-from tood.boxes import EPSILON, iou_matrix
+from tood.boxes import EPSILON, overlap_matrix
 
 # Ground truths of a group: more of them share the search for boxes, fewer of them lie closer together.
 GROUP = 16
@@ -37,7 +37,7 @@ def best_in_groups(search: Search, found: Candidates) -> None:
     for which, near in touching(rectangles, search.sides(), priors, PAIRS // GROUP):
         members = groups[which]
         gt = search.gt_boxes[members]  # [m, g, 4]
-        u = iou_matrix(gt, padded[near])  # [m, g, n]
+        u = overlap_matrix(search.overlap, gt, padded[near])  # [m, g, n]
         prior = near.clamp(max=priors - 1)
         s = flat[(prior * search.scores.shape[1])[:, None] + search.gt_labels[members][..., None]]
         points = None if search.centres is None else search.centres[prior][:, None]

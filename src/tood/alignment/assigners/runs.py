@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tood.alignment.assigners.assignment import Candidates, first_largest
 from tood.alignment.assigners.touching import Search, nowhere, touching
-from tood.boxes import iou_matrix
+from tood.boxes import overlap_matrix
 
 # Priors of a run: more of them leave fewer rectangles to compare with, fewer of them lie closer together.
 RUN = 8
@@ -36,7 +36,7 @@ def best_in_runs(search: Search, found: Candidates) -> None:
         boxes = sides.new_empty(4, near.numel(), width)
         for side, selected in zip(sides, boxes, strict=True):
             torch.index_select(side, 0, near.flatten(), out=selected)
-        u = iou_matrix(gt, boxes.view(4, len(members), -1).movedim(0, -1))[:, 0]  # [m, n * width]
+        u = overlap_matrix(search.overlap, gt, boxes.view(4, len(members), -1).movedim(0, -1))[:, 0]  # [m, n * width]
         s = score_runs[search.gt_labels[members, None], start].flatten(1)
         # [m, n * width, 2]
         points = None if centre_runs is None else centre_runs[start].transpose(2, 3).flatten(1, 2)

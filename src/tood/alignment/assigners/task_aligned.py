@@ -19,11 +19,12 @@ from tood.alignment.assigners.assignment import (
     first_largest,
     settle_conflicts,
 )
+from tood.alignment.assigners.contested import Rivals, settle_among
 from tood.alignment.assigners.groups import best_in_groups
 from tood.alignment.assigners.runs import best_in_runs
 from tood.alignment.assigners.touching import Search
 from tood.alignment.metric import alignment_metric
-from tood.boxes import inside_distance, iou_matrix
+from tood.boxes import Overlap, inside_distance, overlap_matrix, overlap_pairs
 from tood.errors import SettingError
 from tood.structures import Targets
 
@@ -51,6 +52,8 @@ class TaskAlignedAssigner:
             it (TOOD).
         margin: a prior is inside where its centre is farther than this from every side, in input pixels.
         epsilon: added to the largest t of a ground truth when its own are normalised.
+        rivals: which ground truths a prior that several have chosen may go to (see `Rivals`).
+        overlap: what stands for the IoU everywhere, in t, among rivals and in the target scores.
 
     Raises:
         ToodError: if `beta` is not above 0.
@@ -62,6 +65,8 @@ class TaskAlignedAssigner:
     inside: Literal["before", "after"] = "after"
     margin: float = 0.01
     epsilon: float = 1e-7
+    rivals: Rivals = "chosen"
+    overlap: Overlap = "iou"
 
     def __post_init__(self) -> None:
         # At 0 a box that overlaps nothing would be aligned, too.
@@ -88,20 +93,46 @@ class TaskAlignedAssigner:
 
         Returns:
             The assignment. Of priors with equal t the first are taken (on a GPU any). A prior that several ground
-            truths claim goes to the one of highest IoU, among equals to the first. `target_scores` is t / (max t +
-            epsilon) * max IoU, the maxima over the ground truth's positives. Extra memory: O(B * G * topk + B * N),
-            plus blocks of 8 MiB.
+            truths claim goes to the one of highest IoU among `rivals`, of equals to the first. `target_scores` is
+            t / (max t + epsilon) * max IoU, the maxima over the ground truth's positives. Extra memory: O(B * G * topk
+            + B * N), plus blocks of 8 MiB.
         """
         truth = PaddedTargets.of(targets)
         batch, priors, _ = scores.shape
         if truth.boxes.shape[1] == 0:
             return empty_assignment(batch, priors, scores.device)
-        candidates = self._candidates(scores.float(), boxes.float(), centres, truth, valid)
+        scores, boxes = scores.float(), boxes.float()
+        candidates = self._candidates(scores, boxes, centres, truth, valid)
+        if self.rivals != "chosen":
+            owner = settle_among(self.rivals, candidates, truth, boxes, centres, self.margin, self.overlap)
+            return self._of_owners(owner, scores, boxes, truth)
         gt_index, won = settle_conflicts(candidates, priors)
         largest_metric = torch.where(won, candidates.metric, 0).amax(dim=2, keepdim=True)  # [B, G, 1]
         largest_iou = torch.where(won, candidates.iou, 0).amax(dim=2, keepdim=True)
         normalised = candidates.metric / (largest_metric + self.epsilon) * largest_iou
         return build_assignment(truth, gt_index, won, candidates, normalised)
+
+    def _of_owners(self, owner: Tensor, scores: Tensor, boxes: Tensor, truth: PaddedTargets) -> Assignment:
+        """The assignment of priors [B, N] to ground truths, whoever chose them."""
+        positive, gt = owner >= 0, owner.clamp(min=0)
+        labels = truth.labels.gather(1, gt)
+        gt_boxes = truth.boxes.gather(1, gt[..., None].expand(-1, -1, 4))
+        iou = torch.where(positive, overlap_pairs(self.overlap, gt_boxes, boxes), 0)
+        score = scores.gather(2, labels[..., None]).squeeze(2)
+        metric = torch.where(positive, alignment_metric(score, iou, self.alpha, self.beta), 0)
+        # [B, G] the largest of each ground truth, on each of its priors.
+        largest_metric, largest_iou = (
+            values.new_zeros(truth.labels.shape).scatter_reduce(1, gt, values, "amax").gather(1, gt)
+            for values in (metric, iou)
+        )
+        return Assignment(
+            gt_index=owner,
+            labels=torch.where(positive, labels, -1),
+            boxes=torch.where(positive[..., None], gt_boxes, 0),
+            iou=iou,
+            metric=metric,
+            target_scores=metric / (largest_metric + self.epsilon) * largest_iou,
+        )
 
     def _candidates(
         self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None
@@ -138,6 +169,7 @@ class TaskAlignedAssigner:
                     self.alpha,
                     self.beta,
                     self.margin,
+                    self.overlap,
                 )
                 best = best_in_runs if count < CROWDED else best_in_groups
                 best(search, found.of_image(image, count))
@@ -155,7 +187,7 @@ class TaskAlignedAssigner:
             part = slice(start, start + block)
             gt_boxes = truth.boxes[:, part]  # [B, g, 4]
             score = by_class[image, truth.labels[:, part]]  # [B, g, N]
-            iou = iou_matrix(gt_boxes, boxes)  # [B, g, N]
+            iou = overlap_matrix(self.overlap, gt_boxes, boxes)  # [B, g, N]
             metric = alignment_metric(score, iou, self.alpha, self.beta)
             if valid is not None:
                 metric = metric.masked_fill(~valid[:, None], 0)

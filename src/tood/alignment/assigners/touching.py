@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tood.alignment.metric import alignment_metric
-from tood.boxes import inside_distance
+from tood.boxes import Overlap, inside_distance
 
 # Pairs of rectangles that are compared at once: 1 MiB of truth values.
 COMPARISONS = 1 << 20
@@ -27,7 +27,7 @@ class Search:
             None ranks all.
         gt_boxes: [G, 4] in input pixels; gt_labels: [G].
         valid: [N] bool, False on priors that may not be assigned; None for all valid.
-        topk, alpha, beta, margin: as in `TaskAlignedAssigner`.
+        topk, alpha, beta, margin, overlap: as in `TaskAlignedAssigner`.
     """
 
     scores: Tensor
@@ -40,6 +40,7 @@ class Search:
     alpha: float
     beta: float
     margin: float
+    overlap: Overlap
 
     def sides(self) -> Tensor:
         """[4, N] x1, y1, x2, y2 of the boxes; those that overlap nothing or may not be assigned touch nothing."""

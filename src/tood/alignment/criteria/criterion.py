@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -15,7 +15,11 @@ from torch import Tensor
 from tood.alignment.assigners import Assignment
 from tood.alignment.losses import distribution_focal_loss, giou_loss
 from tood.boxes import encode_distances
+from tood.errors import SettingError
 from tood.structures import DensePredictions, Priors, Targets
+
+BoxLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Of boxes at the same place, [..., 4], [..., 4] in one unit -> [...]; 0 where they are equal."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,17 @@ class Progress:
 
     epoch: int = 0
     share: float = 0.0
+
+
+def within_first(progress: Progress, epochs: int | None, share: float) -> bool:
+    """Whether a run is within its first epochs, which end at the latest after a share of it; None: only then."""
+    return (epochs is None or progress.epoch < epochs) and progress.share < share - 1e-9
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises a ToodError where a setting is no share of a whole."""
+    if not 0 <= value <= 1:
+        raise SettingError(name, f"is {value}: expected a number from 0 to 1")
 
 
 class Criterion(Protocol):
@@ -132,13 +147,13 @@ def positives_of_images(assignment: Assignment, valid: Tensor | None) -> Tensor:
     return assignment.positive.sum(dim=1).maximum(real_images(assignment, valid).long())
 
 
-def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor) -> Tensor:
-    """[B, N] the GIoU losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
+def box_losses(boxes: Tensor, assignment: Assignment, weights: Tensor, loss: BoxLoss = giou_loss) -> Tensor:
+    """[B, N] the losses of the positives' boxes [B, N, 4] in input pixels, times `weights` [B, N], 0 elsewhere."""
     # Choosing the positive rows would make the host wait for the device: negatives all become one constant pair of
     # equal boxes instead, which has no loss and sends no gradient back.
     positive = assignment.positive[..., None]
     unit = torch.cat([torch.zeros_like(boxes[..., :2]), torch.ones_like(boxes[..., 2:])], dim=-1)
-    return giou_loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
+    return loss(torch.where(positive, boxes, unit), torch.where(positive, assignment.boxes, unit)) * weights
 
 
 def distribution_losses(

@@ -13,16 +13,17 @@ from tood.alignment.criteria.criterion import (
     Losses,
     Progress,
     box_losses,
+    check_share,
     class_losses,
     class_targets,
     counted_priors,
     mean_over_processes,
     valid_priors,
+    within_first,
     without_autocast,
 )
 from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
-from tood.errors import SettingError
 from tood.structures import DensePredictions, Targets
 
 
@@ -56,13 +57,11 @@ class TaskAlignedCriterionConfig:
     quality_beta: float = 2.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warm_up_share <= 1:
-            raise SettingError("warm_up_share", f"is {self.warm_up_share}: expected a number from 0 to 1")
+        check_share("warm_up_share", self.warm_up_share)
 
     def in_warm_up(self, progress: Progress) -> bool:
         """Whether the geometric assigner is in force."""
-        within_epochs = self.warm_up_epochs is None or progress.epoch < self.warm_up_epochs
-        return within_epochs and progress.share < self.warm_up_share - 1e-9
+        return within_first(progress, self.warm_up_epochs, self.warm_up_share)
 
     def build(self) -> TaskAlignedCriterion:
         """The criterion."""

@@ -11,17 +11,23 @@ from tood.data.transforms.geometry import (
     place,
     resize,
 )
-from tood.data.transforms.mosaic import Mosaic
+from tood.data.transforms.mosaic import MixUp, Mosaic
 from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
-from tood.data.transforms.sample import Compose, OneOf, Sample, Transform
+from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
+from tood.data.transforms.ssd import Distort, Expand, SampledCrop, Stretch
 from tood.data.transforms.steps import (
     AugmentConfig,
     AugmentStep,
     CanvasStep,
+    CropStep,
+    DistortStep,
+    ExpandStep,
     FitStep,
     FlipStep,
+    MixUpStep,
     MosaicStep,
     PhotometricStep,
+    StretchStep,
 )
 
 __all__ = [
@@ -30,8 +36,15 @@ __all__ = [
     "CanvasStep",
     "Circumstances",
     "Compose",
+    "CropStep",
+    "Distort",
+    "DistortStep",
+    "Expand",
+    "ExpandStep",
     "FitStep",
     "FlipStep",
+    "MixUp",
+    "MixUpStep",
     "Mosaic",
     "MosaicStep",
     "MultiScaleResize",
@@ -41,7 +54,11 @@ __all__ = [
     "RandomFlip",
     "Resize",
     "Sample",
+    "SampledCrop",
     "ScaleJitter",
+    "Sometimes",
+    "Stretch",
+    "StretchStep",
     "Transform",
     "build_transforms",
     "canvas_shape",

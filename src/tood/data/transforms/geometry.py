@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.data.transforms.sample import Sample
-from tood.input import Fit, InputConfig, laid_out, scaled_size
+from tood.input import Fit, InputConfig, Interpolation, laid_out, scaled_size
 
 # The ImageNet mean: zero once normalised, as the padding of a batch is.
 MEAN_COLOUR = (124, 116, 104)
@@ -99,19 +99,21 @@ class Resize:
         short, long: limits in pixels.
         fit: as in `InputConfig`, by default keeping the ratio.
         fill: RGB colour of what a letterbox leaves free.
+        interpolation: as in `InputConfig`.
     """
 
     short: int
     long: int
     fit: Fit = "keep_ratio"
     fill: tuple[int, int, int] = MEAN_COLOUR
+    interpolation: Interpolation = "linear"
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         limits = InputConfig(short=min(self.short, self.long), long=self.long, fit=self.fit)
         geometry = limits.geometry(sample.height, sample.width)
         if geometry.canvas == sample.image.shape[:2]:
             return sample
-        image = laid_out(sample.image, geometry, self.fill)
+        image = laid_out(sample.image, geometry, self.fill, self.interpolation)
         return with_area(replace(sample, image=image, boxes=geometry.to_input(sample.boxes)))
 
 
@@ -124,10 +126,11 @@ class MultiScaleResize:
     long: int
     fit: Fit = "keep_ratio"
     fill: tuple[int, int, int] = MEAN_COLOUR
+    interpolation: Interpolation = "linear"
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         short = int(rng.integers(self.shortest, self.short, endpoint=True))
-        return Resize(short, self.long, self.fit, self.fill)(sample, rng)
+        return Resize(short, self.long, self.fit, self.fill, self.interpolation)(sample, rng)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,16 @@
-"""Four images in one."""
+"""Several images in one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from tood.data.transforms.geometry import MEAN_COLOUR, place, random_offset, resize, with_area
-from tood.data.transforms.sample import Sample, join
+from tood.data.transforms.sample import Sample, Transform, join
 from tood.input import scaled_size
 
 
@@ -49,3 +51,21 @@ class Mosaic:
         sample = resize(sample, *scaled_size(sample.height, sample.width, fit * factor))
         top, left = random_offset(rng, sample.height, height), random_offset(rng, sample.width, width)
         return place(sample, height, width, top, left, self.fill, self.min_visible, self.min_side)
+
+
+@dataclass(frozen=True)
+class MixUp:
+    """Blend an image with another one, half and half, and keep the objects of both (Zhang et al. 2018, as in YOLOX).
+
+    Attributes:
+        fetch: gives another sample of the dataset, drawn with the generator it is passed.
+        lay: makes that sample one of this one's size.
+    """
+
+    fetch: Callable[[np.random.Generator], Sample]
+    lay: Transform
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        other = self.lay(self.fetch(rng), rng)
+        blended: NDArray[np.uint8] = cv2.addWeighted(sample.image, 0.5, other.image, 0.5, 0)
+        return join(blended, [sample, other])

@@ -65,6 +65,17 @@ class OneOf:
         return (self.first if rng.random() < self.probability else self.second)(sample, rng)
 
 
+@dataclass(frozen=True)
+class Sometimes:
+    """A transform with the given probability, else nothing."""
+
+    probability: float
+    transform: Transform
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return self.transform(sample, rng) if rng.random() < self.probability else sample
+
+
 def join(image: NDArray[np.uint8], parts: Sequence[Sample]) -> Sample:
     """One sample from the ground truth of several whose boxes are in pixels of `image` already."""
     return Sample(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from tood.data.transforms.ssd import largest_enlargement
 from tood.errors import SettingError, ToodError
 from tood.input import InputConfig
 
@@ -48,6 +49,7 @@ class CanvasStep:
         scale: smallest and largest random scale, 1 fits.
         min_visible: a box goes when less than this fraction of it is left.
         min_side: a box goes when less than this many pixels of a side are left.
+        until: share of the run after which images just fit the canvas.
     """
 
     side: int
@@ -55,10 +57,12 @@ class CanvasStep:
     scale: tuple[float, float] = (1.0, 1.0)
     min_visible: float = 0.3
     min_side: float = 2.0
+    until: float = 1.0
     kind: Literal["canvas"] = "canvas"
 
     def __post_init__(self) -> None:
         _share("canvas.min_visible", self.min_visible)
+        _share("canvas.until", self.until)
         if self.side < 1:
             raise SettingError("canvas.side", f"is {self.side}: give pixels, at least 1")
         if self.sides and min(self.sides) < 1:
@@ -83,6 +87,28 @@ class MosaicStep:
     def __post_init__(self) -> None:
         _share("mosaic.probability", self.probability)
         _share("mosaic.until", self.until)
+
+
+@dataclass(frozen=True)
+class MixUpStep:
+    """Blends what lies on the canvas with another image, half and half; the objects of both are sought (YOLOX).
+
+    Attributes:
+        probability: of a second image.
+        scale: smallest and largest random scale of that image, 1 fits the canvas.
+        until: share of the run after which there is none.
+    """
+
+    probability: float = 1.0
+    scale: tuple[float, float] = (0.8, 1.6)
+    until: float = 1.0
+    kind: Literal["mixup"] = "mixup"
+
+    def __post_init__(self) -> None:
+        _share("mixup.probability", self.probability)
+        _share("mixup.until", self.until)
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise SettingError("mixup.scale", f"is {self.scale}: give (smallest, largest), both above 0")
 
 
 @dataclass(frozen=True)
@@ -124,13 +150,144 @@ class PhotometricStep:
             raise SettingError("photometric.strength", f"is {self.strength}: give 0 for none, 1 for the usual")
 
 
-AugmentStep: TypeAlias = FitStep | CanvasStep | MosaicStep | FlipStep | PhotometricStep
+@dataclass(frozen=True)
+class DistortStep:
+    """Varies brightness, contrast, saturation and hue, each with a probability of one half, in random order.
+
+    Attributes:
+        brightness, contrast, saturation: factors are drawn from 1 -/+ these.
+        hue: largest turn, degrees.
+        until: share of the run after which there is none.
+    """
+
+    brightness: float = 0.5
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 18.0
+    until: float = 1.0
+    kind: Literal["distort"] = "distort"
+
+    def __post_init__(self) -> None:
+        for name in ("brightness", "contrast", "saturation", "until"):
+            _share(f"distort.{name}", getattr(self, name))
+        if self.hue < 0:
+            raise SettingError("distort.hue", f"is {self.hue}: give degrees, 0 for none")
+
+
+@dataclass(frozen=True)
+class ExpandStep:
+    """Lays an image on a larger canvas at a random place: its objects become smaller.
+
+    Attributes:
+        ratio: largest side of the canvas over the image's.
+        probability: of doing so.
+        fill: R, G, B on 0..255 of the canvas; the published one is the ImageNet mean without its fraction.
+        until: share of the run after which it is not done.
+    """
+
+    ratio: float = 4.0
+    probability: float = 0.5
+    fill: tuple[int, int, int] = (123, 116, 103)
+    until: float = 1.0
+    kind: Literal["expand"] = "expand"
+
+    def __post_init__(self) -> None:
+        _share("expand.probability", self.probability)
+        _share("expand.until", self.until)
+        if not 1 <= self.ratio < float("inf"):
+            raise SettingError("expand.ratio", f"is {self.ratio}: give a number of at least 1")
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise SettingError("expand.fill", f"is {self.fill}: give three whole numbers from 0 to 255")
+
+
+@dataclass(frozen=True)
+class CropStep:
+    """Cuts out a part that an object overlaps by at least a drawn IoU; objects whose centre is outside go.
+
+    Attributes:
+        thresholds: IoUs of which one is drawn, or none and nothing is cut.
+        scale: smallest and largest side of a part over the image's, before the aspect.
+        aspect: smallest and largest change of the image's aspect.
+        until: share of the run after which nothing is cut.
+    """
+
+    thresholds: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+    scale: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (0.5, 2.0)
+    until: float = 1.0
+    kind: Literal["crop"] = "crop"
+
+    def __post_init__(self) -> None:
+        _share("crop.until", self.until)
+        for threshold in self.thresholds:
+            _share("crop.thresholds", threshold)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise SettingError("crop.scale", f"is {self.scale}: give (smallest, largest), above 0, at most 1")
+        if not 0 < self.aspect[0] <= 1 <= self.aspect[1]:
+            raise SettingError("crop.aspect", f"is {self.aspect}: give (smallest, largest), around 1")
+
+
+@dataclass(frozen=True)
+class StretchStep:
+    """Scales every image to a square, each axis for itself.
+
+    Attributes:
+        side: of the square in pixels; a multiple of the model's divisor wastes nothing.
+        sides: where given, one of these is drawn for each batch instead.
+        vary_interpolation: whether a batch's interpolation is drawn from five kinds; else it is the model's own.
+    """
+
+    side: int
+    sides: tuple[int, ...] = ()
+    vary_interpolation: bool = True
+    kind: Literal["stretch"] = "stretch"
+
+    def __post_init__(self) -> None:
+        if min((self.side, *self.sides)) < 1:
+            raise SettingError("stretch.side", f"and sides are {self.side}, {self.sides}: give pixels, each at least 1")
+
+
+AugmentStep: TypeAlias = (
+    FitStep
+    | CanvasStep
+    | StretchStep
+    | MosaicStep
+    | MixUpStep
+    | FlipStep
+    | PhotometricStep
+    | DistortStep
+    | ExpandStep
+    | CropStep
+)
 """What `augment.steps` is made of."""
 
-StepT = TypeVar("StepT", FitStep, CanvasStep, MosaicStep, FlipStep, PhotometricStep)
+StepT = TypeVar(
+    "StepT",
+    FitStep,
+    CanvasStep,
+    StretchStep,
+    MosaicStep,
+    MixUpStep,
+    FlipStep,
+    PhotometricStep,
+    DistortStep,
+    ExpandStep,
+    CropStep,
+)
 
 # Where a step comes to stand that a setting adds.
-_ORDER = (MosaicStep, FitStep, CanvasStep, FlipStep, PhotometricStep)
+_ORDER = (
+    DistortStep,
+    ExpandStep,
+    CropStep,
+    MosaicStep,
+    FitStep,
+    CanvasStep,
+    StretchStep,
+    MixUpStep,
+    FlipStep,
+    PhotometricStep,
+)
 
 
 @dataclass(frozen=True)
@@ -138,8 +295,8 @@ class AugmentConfig:
     """How training images are resized and varied.
 
     Attributes:
-        steps: what is done, in this order. At most one decides the size (`fit` or `canvas`); without any, images are
-            fitted into the model's input.
+        steps: what is done, in this order. At most one decides the size (`fit`, `canvas` or `stretch`); without any,
+            images are fitted into the model's input.
     """
 
     # Keys from before there were steps: their types, and what a value of theirs means.
@@ -148,11 +305,15 @@ class AugmentConfig:
     steps: tuple[AugmentStep, ...] = (FlipStep(),)
 
     def __post_init__(self) -> None:
-        sizes = [step.kind for step in self.steps if isinstance(step, FitStep | CanvasStep)]
+        sizes = [step.kind for step in self.steps if isinstance(step, FitStep | CanvasStep | StretchStep)]
         if len(sizes) > 1:
             raise SettingError("augment.steps", f"has {' and '.join(sizes)}: one step decides the size of the images")
-        if self.find(MosaicStep) and not self.find(CanvasStep):
-            raise SettingError("augment.steps", "has a mosaic, which needs a canvas: add a step of that kind")
+        for step in self.steps:
+            if isinstance(step, MosaicStep | MixUpStep) and not self.find(CanvasStep):
+                raise SettingError("augment.steps", f"has a {step.kind}, which needs a canvas: add a step of that kind")
+        kinds = [type(step) for step in self.steps]
+        if MixUpStep in kinds and kinds.index(MixUpStep) < kinds.index(CanvasStep):
+            raise SettingError("augment.steps", "has a mixup before the canvas that it needs: put it behind")
 
     def find(self, kind: type[StepT]) -> StepT | None:
         """The first step of a kind, if there is one."""
@@ -175,9 +336,15 @@ class AugmentConfig:
         return self.find(CanvasStep)
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """Longer sides in pixels of which one is drawn for each batch, if so."""
+        step = self.canvas or self.find(StretchStep)
+        return () if step is None else step.sides
+
+    @property
     def keeps_ratio(self) -> bool:
         """Whether images differ in shape, so that batches want grouping by aspect ratio."""
-        return self.canvas is None
+        return self.canvas is None and self.find(StretchStep) is None
 
     def largest_scale(self, height: int, width: int, input: InputConfig) -> float:
         """The largest factor by which an axis of an image of this size can be scaled.
@@ -186,9 +353,19 @@ class AugmentConfig:
             height, width: of the image in pixels.
             input: of the model.
         """
-        canvas, fit = self.canvas, self.find(FitStep)
+        crop = self.find(CropStep)
+        enlarged = 1.0 if crop is None else largest_enlargement(crop.scale, crop.aspect)
+        return enlarged * self._scale_of_whole(height, width, input)
+
+    def _scale_of_whole(self, height: int, width: int, input: InputConfig) -> float:
+        """The same of an image that nothing is cut from."""
+        canvas, fit, stretch = self.canvas, self.find(FitStep), self.find(StretchStep)
+        if stretch is not None:
+            return max((stretch.side, *stretch.sides)) / min(height, width)
         if canvas is not None:
-            return max((canvas.side, *canvas.sides)) / max(height, width) * canvas.scale[1]
+            mixup = self.find(MixUpStep)
+            scale = max(canvas.scale[1], 0.0 if mixup is None else mixup.scale[1])
+            return max((canvas.side, *canvas.sides)) / max(height, width) * scale
         if fit is not None and fit.size is not None:
             short, long = fit.size
             input = replace(input, short=min(short, long), long=long)
@@ -197,9 +374,9 @@ class AugmentConfig:
 
 def _sized(config: AugmentConfig, side: int | None) -> AugmentConfig:
     if side is None:
-        return config.without(CanvasStep, MosaicStep)
+        return config.without(CanvasStep, MosaicStep, MixUpStep)
     old = config.canvas
-    return config.without(FitStep).with_step(CanvasStep(side) if old is None else replace(old, side=side))
+    return config.without(FitStep, StretchStep).with_step(CanvasStep(side) if old is None else replace(old, side=side))
 
 
 def _changed(kind: type[Any], name: str) -> Callable[[AugmentConfig, Any], AugmentConfig]:

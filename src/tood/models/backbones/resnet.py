@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.models.backbones.imagenet import RESNET_FILES
 from tood.models.backbones.staged import StagedBackbone
+from tood.models.common.conv_block import NarrowProjection, known_conv
 from tood.models.common.deform_conv import DeformConv2d, fused
 from tood.models.common.published import PublishedFile
 from tood.ops import CannotFuse, conv_norm, fused_conv, known, may_stand_in
@@ -176,8 +176,7 @@ class InferenceBlock(nn.Module):
         self.shortcut: nn.Module | None = None
         if downsample is not None:
             conv, norm = known(downsample, nn.Sequential)
-            conv = known(conv, _NarrowProjection if isinstance(conv, _NarrowProjection) else nn.Conv2d)
-            self.shortcut = fused_conv(conv, norm, False, dtype)
+            self.shortcut = fused_conv(known_conv(conv), norm, False, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W], overwritten where there is no shortcut -> [B, outputs, h, w]."""
@@ -199,21 +198,8 @@ def _joined(x: Tensor, downsample: nn.Module | None) -> Tensor:
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    convolution = nn.Conv2d if inputs >= 16 else _NarrowProjection
+    convolution = nn.Conv2d if inputs >= 16 else NarrowProjection
     return nn.Sequential(convolution(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-
-class _NarrowProjection(nn.Conv2d):
-    """A 1x1 convolution that takes its stride first.
-
-    oneDNN's own (PyTorch 2.13) corrupts the heap in its backward pass at fewer than 16 channels, stride 2 and
-    channels-last memory.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, D, ceil(H / stride), ceil(W / stride)]."""
-        rows, columns = self.stride
-        return F.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
 
 
 class ResNet(StagedBackbone):

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from tood.errors import ToodError
 from tood.models.backbones import AnyBackboneConfig
+from tood.models.backbones.csp_rep_resnet import CSPRepResNetConfig
 from tood.models.backbones.efficientnet_lite import SIZES, EfficientNetLiteConfig
 from tood.models.backbones.resnet import ResNetConfig
+from tood.models.common.paddle_names import conv_norm_names, csp_names
 from tood.models.common.published import count, shape
 
 # MMDetection has torchvision's names, but for the deformable convolutions' second one.
@@ -68,3 +70,30 @@ def _infer_efficientnet_lite(state: Mapping[str, Tensor], map_channels: tuple[in
         if channels[:blocks] == found and len(outputs) == len(map_channels):
             return EfficientNetLiteConfig(width=width, depth=depth, outputs=outputs)
     raise ToodError(f"its backbone of {blocks} inverted bottlenecks is none of EfficientNet-Lite0 to 4")
+
+
+def csp_rep_resnet_names() -> tuple[tuple[str, str], ...]:
+    """PaddleDetection's names of a CSPRepResNet's tensors and ours."""
+    stage, ours = "backbone.stages.#.", "backbone.down_stages.#."
+    return (
+        *(pair for i in range(3) for pair in conv_norm_names(f"backbone.stem.conv{i + 1}.", f"backbone.stem.{i}.")),
+        *conv_norm_names(f"{stage}conv_down.", f"{ours}down."),
+        *csp_names(stage, f"{ours}csp.", "blocks"),
+        (f"{stage}attn.fc.", f"{ours}csp.attention.fc."),
+    )
+
+
+def infer_csp_rep_resnet(state: Mapping[str, Tensor], maps: int) -> CSPRepResNetConfig:
+    """The backbone that a detector's tensors (under our names) show, whose last stages give so many maps.
+
+    Raises:
+        ToodError: if a tensor is missing that tells the shape.
+    """
+    stages = max(count(state, "backbone.down_stages.#."), maps)
+    outputs = [f"backbone.down_stages.{stage}.csp.out.conv.weight" for stage in range(stages)]
+    return CSPRepResNetConfig(
+        widths=tuple(shape(state, name, 4)[0] for name in ("backbone.stem.2.conv.weight", *outputs)),
+        blocks=tuple(count(state, f"backbone.down_stages.{stage}.csp.blocks.#.") for stage in range(stages)),
+        alpha="backbone.down_stages.0.csp.blocks.0.rep.alpha" in state,
+        outputs=tuple(range(stages - maps, stages)),
+    )

@@ -32,6 +32,10 @@ class ConvNormReLU(nn.Module):
         """[B, inputs, H, W] -> [B, outputs, H, W]."""
         return group_norm_relu(self.norm, self.conv(x))
 
+    def fuse(self, dtype: torch.dtype) -> InferenceConvNormReLU:
+        """The same with fewer copies, to predict with; raises `CannotFuse` where a part is of another kind."""
+        return InferenceConvNormReLU(self, dtype)
+
 
 def on_levels(layer: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
     """A layer with the same weights on each of a pyramid's maps; that of a `ConvNormReLU` on all of them at once."""

@@ -17,24 +17,32 @@ class PostprocessConfig:
 
     Attributes:
         score_threshold: (prior, class) pairs of a higher probability are kept.
-        per_level: at most so many of the best pairs on each level.
+        threshold_on: whether that, and the best of each level, go by the class "score" alone or by what pairs are
+            "ranked" by.
+        best_class: whether each prior gives the pair of its best class alone.
+        per_level: at most so many of the best pairs on each level, null for all.
         iou_threshold: boxes of larger overlap than this with a better one are suppressed.
-        max_detections: at most so many of the best in an image.
+        max_detections: at most so many of the best in an image, null for all.
         clip: whether boxes end at the image's border; otherwise they may cross it by a few pixels.
         ranking: see `Ranking`.
         class_agnostic: whether boxes of other classes suppress, too.
+        per_class: instead of `per_level`, at most so many of the best pairs of each class over all levels together, as
+            PaddleDetection does; null for no such limit.
     """
 
     # Files from before there was a choice name no kind.
     UNNAMED_KIND: ClassVar[bool] = True
 
     score_threshold: float = 0.05
-    per_level: int = 1000
+    per_level: int | None = 1000
     iou_threshold: float = 0.6
-    max_detections: int = 100
+    max_detections: int | None = 100
     clip: bool = False
     ranking: Ranking = "product"
     class_agnostic: bool = False
+    per_class: int | None = None
+    threshold_on: Literal["score", "ranked"] = "score"
+    best_class: bool = False
     kind: Literal["nms"] = "nms"
 
 

@@ -51,7 +51,8 @@ class PublishedFile:
 
     Attributes:
         url: its address.
-        sha256_prefix: first hexadecimal digits of its SHA-256.
+        sha256_prefix: first hexadecimal digits of its SHA-256; empty where nobody states it, so that the address alone
+            vouches for the file.
     """
 
     url: str

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.boxes import decode_deltas, decode_distances
-from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal, on_levels
+from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
 from tood.models.common.priors import DELTA_STDS, grid_priors
+from tood.models.common.task_decomposition import TaskDecomposition, trunks
 from tood.models.tood.one_reading import SeenInTrunk, may_read_at_once, read_at_once
-from tood.ops import group_norm_relu, sampled_at_offsets
+from tood.ops import sampled_at_offsets
 from tood.structures import DensePredictions, Priors
 
 
@@ -45,45 +46,6 @@ class THeadConfig:
     anchor_scale: float = 8.0
 
 
-class TaskDecomposition(nn.Module):
-    """What one task takes from the trunk: its layers weighted by attention, then reduced (equations 2 and 3)."""
-
-    # What a subclass may change: whoever computes the same sooner asks for it (`tood.ops.guard`).
-    REPLACEABLE = frozenset({"layer_attention"})
-
-    def __init__(self, config: THeadConfig) -> None:
-        super().__init__()
-        self.layers = config.interactive_layers
-        channels = config.width * config.interactive_layers
-        hidden = config.width // config.attention_reduction
-        self.attention = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, self.layers, 1), nn.Sigmoid()
-        )
-        self.reduction = nn.Conv2d(channels, config.width, 1, bias=False)
-        self.norm = nn.GroupNorm(config.norm_groups, config.width)
-
-    def forward(self, trunk: Tensor) -> Tensor:
-        """[B, L * C, h, w], the trunk's L layers of C channels -> [B, C, h, w]."""
-        return group_norm_relu(self.norm, self.reduction(self.weighted(trunk)))
-
-    def weighted(self, trunk: Tensor) -> Tensor:
-        """Every layer of the trunk [B, L * C, h, w] times its attention (equation 2): the same shape."""
-        attention = self.layer_attention(trunk.mean(dim=(2, 3)))
-        layers = torch.unflatten(trunk, 1, (self.layers, -1))  # [B, L, C, h, w]
-        return (layers * torch.unflatten(attention, 1, (self.layers, -1))[..., None, None]).flatten(1, 2)
-
-    def layer_attention(self, average: Tensor) -> Tensor:
-        """The weights of the trunk's layers (equation 3); training, inference and export all ask here.
-
-        Args:
-            average: [B, L * C] over the places of a level.
-
-        Returns:
-            [B, L]; a subclass may give [B, L * C], a weight for each channel.
-        """
-        return self.attention(average[..., None, None]).flatten(1)  # type: ignore[no-any-return]
-
-
 class THead(nn.Module):
     """Dense predictions from the pyramid's levels; all weights but the box scales are shared by the levels."""
 
@@ -101,8 +63,9 @@ class THead(nn.Module):
             )
             for layer in range(config.interactive_layers)
         )
-        self.classification_decomposition = TaskDecomposition(config)
-        self.regression_decomposition = TaskDecomposition(config)
+        decomposition = (config.width, config.interactive_layers, config.norm_groups, config.attention_reduction)
+        self.classification_decomposition = TaskDecomposition(*decomposition)
+        self.regression_decomposition = TaskDecomposition(*decomposition)
         self.classifier = nn.Conv2d(config.width, classes, 3, padding=1)
         self.regressor = nn.Conv2d(config.width, 4, 3, padding=1)
         hidden = config.width // config.alignment_reduction
@@ -128,11 +91,7 @@ class THead(nn.Module):
 
     def trunks(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of all interactive layers (equation 1): [B, inputs, h, w] -> [B, L * C, h, w], of each level."""
-        layers = []
-        for interactive in self.interactive:
-            maps = on_levels(interactive, maps)
-            layers.append(maps)
-        return [torch.cat(of_level, dim=1) for of_level in zip(*layers, strict=True)]
+        return trunks(self.interactive, maps)
 
     def seen(self, trunks: Sequence[Tensor]) -> Iterator[SeenInTrunk]:
         """What both tasks and both alignments make of each level's trunk."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,33 +11,11 @@ from tood.models.common.deform_conv import fused
 from tood.models.common.layers import InferenceConvNormReLU, InferenceGroupNormReLU
 from tood.models.common.priors import grid_priors
 from tood.models.common.stacked import cells_of, rows_of, stacked
-from tood.models.tood.head import TaskDecomposition, THead, aligned_boxes, decoded_boxes, level_priors
+from tood.models.common.task_decomposition import TaskDecomposition, WeightedReduction
+from tood.models.tood.head import THead, aligned_boxes, decoded_boxes, level_priors
 from tood.ops import CannotFuse, known
 from tood.ops.conv_gradients import is_pointwise, keeps_size_3x3
 from tood.structures import DensePredictions, Priors
-
-
-class _WeightedReduction(nn.Module):
-    """A task's attention folded into its reduction (equations 2 and 3)."""
-
-    def __init__(self, task: TaskDecomposition) -> None:
-        super().__init__()
-        reduction = known(task.reduction, nn.Conv2d)
-        if not is_pointwise(reduction) or reduction.stride != (1, 1) or reduction.bias is not None:
-            raise CannotFuse("a reduction that is no matrix")
-        patched = vars(task).get("layer_attention")
-        if patched is not None and getattr(patched, "__self__", None) is not task:
-            raise CannotFuse("an attention that is no method and would go on reading the network's weights")
-        self.task = copy.deepcopy(task)
-        weight = reduction.weight.detach()
-        # [L, C, O]: a matrix a layer. The copied task, which is only asked for its attention, shares their memory.
-        self.layers = weight.view(len(weight), task.layers, -1).permute(1, 2, 0).contiguous()
-        self.task.reduction.weight = nn.Parameter(self.layers.flatten(0, 1).t()[..., None, None], requires_grad=False)
-
-    def forward(self, average: Tensor) -> Tensor:
-        """Spatial average of the trunk [B, L * C], fp32 -> weights of the reduction [L, B, C, O]."""
-        attention = torch.unflatten(self.task.layer_attention(average), 1, (self.task.layers, -1))  # [B, L, 1 or C]
-        return attention.transpose(0, 1)[..., None].mul(self.layers[:, None])
 
 
 class InferenceTHead(nn.Module):
@@ -57,7 +34,7 @@ class InferenceTHead(nn.Module):
             known(task, TaskDecomposition)
             for task in (head.classification_decomposition, head.regression_decomposition)
         ]
-        self.reductions = nn.ModuleList(_WeightedReduction(task) for task in tasks)
+        self.reductions = nn.ModuleList(WeightedReduction(task) for task in tasks)
         self.norms = nn.ModuleList(InferenceGroupNormReLU(task.norm) for task in tasks)
         self.classifier = fused(head.classifier, None, False, dtype)
         self.regressor = fused(head.regressor, None, False, dtype)

@@ -7,16 +7,14 @@ those of the convolution, or into the rows of a small map, so that one product g
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tood.models.common.task_decomposition import TaskDecomposition
 from tood.ops import group_norm_relu, may_stand_in, scaled_product
 from tood.ops.conv_gradients import is_pointwise
-
-if TYPE_CHECKING:
-    from tood.models.tood.head import TaskDecomposition
 
 
 class SeenInTrunk(NamedTuple):
@@ -38,8 +36,6 @@ def may_read_at_once(
     tasks: Sequence[TaskDecomposition], alignments: Sequence[nn.Sequential], trunks: Sequence[Tensor]
 ) -> bool:
     """Whether `read_at_once` gives what the modules would, all of which it passes by: the only place that decides."""
-    from tood.models.tood.head import TaskDecomposition
-
     bypassed: list[tuple[nn.Module, type[nn.Module]]] = []
     first: list[nn.Module] = []
     for task in tasks:
@@ -81,8 +77,6 @@ def read_at_once(
 
 def _attentions(task: TaskDecomposition, averages: Sequence[Tensor]) -> Sequence[Tensor]:
     """Each level's attention, [B, L] or [B, L * C] fp32, from its average [B, L * C]; asked once where that may be."""
-    from tood.models.tood.head import TaskDecomposition
-
     kinds = (nn.Conv2d, nn.ReLU, nn.Conv2d, nn.Sigmoid)
     usual = (
         type(task).layer_attention is TaskDecomposition.layer_attention

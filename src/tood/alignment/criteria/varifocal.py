@@ -1,0 +1,153 @@
+"""Task alignment learning as PP-YOLOE has it (Xu et al. 2022): varifocal loss, GIoU and distribution focal loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
+from tood.alignment.criteria.criterion import (
+    Losses,
+    Progress,
+    box_losses,
+    check_share,
+    class_losses,
+    class_targets,
+    counted_priors,
+    distribution_losses,
+    mean_over_processes,
+    valid_priors,
+    within_first,
+    without_autocast,
+)
+from tood.alignment.losses import varifocal_loss
+from tood.structures import DensePredictions, Targets
+
+# Distances that distributions learn end so many bins before the last one.
+_BINS_MARGIN = 0.01
+
+
+def _task_aligned() -> TaskAlignedAssigner:
+    return TaskAlignedAssigner(topk=13, inside="before", margin=1e-9, epsilon=1e-9, rivals="all")
+
+
+def _geometric() -> ATSSAssigner:
+    return ATSSAssigner(topk=9, margin=1e-9, above=True, rivals="all")
+
+
+@dataclass(frozen=True)
+class VarifocalCriterionConfig:
+    """Assigners and loss weights; the defaults are PP-YOLOE's, of 300 epochs.
+
+    Attributes:
+        assigner: gives the positives of the task-aligned epochs, and their target scores.
+        warm_up_assigner: gives the positives of the first epochs; the overlap of what is predicted there with the
+            ground truth is the target score.
+        warm_up_epochs: so many they are, null for no such limit.
+        warm_up_share: they end at the latest after this share of the run.
+        classification_weight, box_weight, distribution_weight: factors of the three losses; the last one counts for
+            heads that predict distributions.
+        varifocal_alpha, varifocal_gamma: of the varifocal loss.
+        trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything: here the
+            class scores themselves say how good a box is.
+    """
+
+    trains_quality: ClassVar[bool] = False
+
+    kind: Literal["varifocal"] = "varifocal"
+    assigner: TaskAlignedAssigner = field(default_factory=_task_aligned)
+    warm_up_assigner: ATSSAssigner = field(default_factory=_geometric)
+    warm_up_epochs: int | None = 100
+    warm_up_share: float = 1 / 3
+    classification_weight: float = 1.0
+    box_weight: float = 2.5
+    distribution_weight: float = 0.5
+    varifocal_alpha: float = 0.75
+    varifocal_gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_share("warm_up_share", self.warm_up_share)
+
+    def in_warm_up(self, progress: Progress) -> bool:
+        """Whether the geometric assigner is in force."""
+        return within_first(progress, self.warm_up_epochs, self.warm_up_share)
+
+    def build(self) -> VarifocalCriterion:
+        """The criterion."""
+        return VarifocalCriterion(self)
+
+
+class VarifocalCriterion:
+    """Assigns and weighs: ATSS in the first epochs, TAL after them, soft targets and the same losses in both.
+
+    It never asks which network made the predictions. Usable in any training loop::
+
+        losses = VarifocalCriterion()(predictions, targets, padded_sizes, Progress(epoch, share=step / steps))
+        losses.total.backward()
+    """
+
+    terms = ("cls", "box", "dfl")
+
+    def __init__(self, config: VarifocalCriterionConfig | None = None) -> None:
+        self.config = config or VarifocalCriterionConfig()
+
+    def __call__(
+        self,
+        predictions: DensePredictions,
+        targets: Sequence[Targets],
+        padded_sizes: Tensor | None = None,
+        progress: Progress | None = None,
+        weight_sums: Mapping[str, Tensor] | None = None,
+    ) -> Losses:
+        """Losses of a batch.
+
+        Args:
+            predictions: the network's, scores as probabilities or logits, boxes in input pixels.
+            targets: B ground truths in input pixels.
+            padded_sizes: see `Criterion`.
+            progress: decides whether the warm-up lasts; None: it is over.
+            weight_sums: see `Criterion`.
+
+        Returns:
+            Each loss divided by the sum of all target scores, at least 1 (over processes as in `TaskAlignedCriterion`).
+        """
+        config = self.config
+        with without_autocast(predictions.scores.device):
+            scores, boxes = predictions.scores.float(), predictions.boxes.float()
+            valid = valid_priors(predictions.priors, padded_sizes)
+            warm_up = progress is not None and config.in_warm_up(progress)
+            assignment = self._assignment(predictions, targets, valid, warm_up)
+            wanted = class_targets(assignment, scores.shape[2])
+            labels = torch.zeros_like(wanted).scatter_(
+                2, assignment.labels.clamp(min=0)[..., None], assignment.positive[..., None].to(wanted.dtype)
+            )
+            own = {"all": assignment.target_scores.sum()}
+            average = mean_over_processes((weight_sums or own)["all"])
+            classification = varifocal_loss(
+                scores, wanted, labels, config.varifocal_alpha, config.varifocal_gamma, logits=predictions.logits
+            )
+            weights = assignment.target_scores
+            per_prior = {
+                "cls": class_losses(
+                    classification, counted_priors(assignment, valid), config.classification_weight / average
+                ),
+                "box": box_losses(boxes, assignment, weights) * (config.box_weight / average),
+            }
+            if predictions.distributions is not None:
+                per_prior["dfl"] = distribution_losses(
+                    predictions.distributions.float(), predictions.priors, assignment, weights, _BINS_MARGIN
+                ) * (config.distribution_weight / average)
+            return Losses(per_prior, assignment, own)
+
+    def _assignment(
+        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None, warm_up: bool
+    ) -> Assignment:
+        boxes = predictions.boxes.detach().float()
+        if warm_up:
+            return self.config.warm_up_assigner(predictions.priors, targets, valid).with_overlap_of(boxes)
+        probabilities = predictions.probabilities().detach().float()
+        return self.config.assigner(probabilities, boxes, predictions.priors.centres, targets, valid)

@@ -1,0 +1,74 @@
+"""The RepVGG-style backbone of YOLOX-PAI: branches while it learns, plain 3x3 convolutions when it predicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from tood.models.backbones.in_stages import BackboneInStages
+from tood.models.common.published import PublishedFile
+from tood.models.common.rep_block import RepBlock
+from tood.models.common.yolo_blocks import PoolingBottleneck, init_convolutions, yolo_norm
+
+
+@dataclass(frozen=True)
+class RepVGGConfig:
+    """Shape of the backbone; the defaults are YOLOX-PAI-s's.
+
+    Attributes:
+        widths: channels of the stem and of each stage.
+        blocks: re-parameterisable blocks of each stage, the first of which halves the map.
+        outputs: stages whose maps are given, 0 being that at stride 4.
+    """
+
+    kind: Literal["repvgg"] = "repvgg"
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512)
+    blocks: tuple[int, ...] = (3, 5, 7, 3)
+    outputs: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each output map."""
+        return tuple(self.widths[stage + 1] for stage in self.outputs)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels a cell of each output map."""
+        return tuple(4 * 2**stage for stage in self.outputs)
+
+    @property
+    def description(self) -> str:
+        """A few words."""
+        return f"RepVGG {self.widths[0]}-{'-'.join(map(str, self.blocks))}"
+
+    @property
+    def imagenet_file(self) -> PublishedFile | None:
+        """None: YOLOX-PAI is trained from scratch."""
+        return None
+
+    def from_scratch(self) -> RepVGGConfig:
+        """The same: all of it learns anyway."""
+        return self
+
+    def build(self) -> RepVGG:
+        """The backbone, with freshly initialised weights."""
+        return RepVGG(self)
+
+
+class RepVGG(BackboneInStages):
+    """Feature maps of an image at strides 4, 8, 16, 32; the last stage ends in pooling over several windows."""
+
+    def __init__(self, config: RepVGGConfig) -> None:
+        stages: list[nn.Module] = []
+        for stage, blocks in enumerate(config.blocks):
+            inputs, width = config.widths[stage : stage + 2]
+            layers: list[nn.Module] = [RepBlock(inputs, width, 2, norm=yolo_norm)]
+            layers += [RepBlock(width, width, identity=True, norm=yolo_norm) for _ in range(blocks - 1)]
+            if stage == len(config.blocks) - 1:
+                layers.append(PoolingBottleneck(width, width, "relu"))
+            stages.append(nn.Sequential(*layers))
+        super().__init__(RepBlock(3, config.widths[0], 2, norm=yolo_norm), stages, config.outputs)
+        self.config = config
+        init_convolutions(self)

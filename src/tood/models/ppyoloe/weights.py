@@ -1,0 +1,81 @@
+"""Names of PP-YOLOE's tensors in published files (PaddleDetection's) and here, and the network that they show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from tood.models.backbones.weights import csp_rep_resnet_names, infer_csp_rep_resnet
+from tood.models.common.paddle_names import conv_norm_names
+from tood.models.common.published import Hints, Names, count, rename, shape
+from tood.models.necks.weights import csp_pan_names, infer_csp_pan
+from tood.models.ppyoloe.config import LEGACY_INPUT, PLUS_INPUT, PPYOLOEConfig
+from tood.models.ppyoloe.head import ETHeadConfig
+
+LAYOUTS = ("paddle",)
+FRAMEWORK_TYPES = ("PPYOLOEHead", "PPYOLOE")
+# Those of the published networks.
+_LEVELS = 3
+CLASSIFIER = tuple(f"head.classifiers.{level}.{kind}" for level in range(_LEVELS) for kind in ("weight", "bias"))
+# The bins' values 0, 1, 2 ..., which the published head keeps beside its weights and nothing changes.
+_BINS = "yolo_head.proj_conv.weight"
+# Paddle's BatchNorms do not count their batches.
+_COUNTER = ".num_batches_tracked"
+
+
+def matches(names: Collection[str]) -> bool:
+    """Whether these are a PP-YOLOE's names, published or ours."""
+    return "yolo_head.stem_cls.0.fc.weight" in names or "head.classification.0.fc.weight" in names
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict under this package's names; unknown names, and ours, stay as they are."""
+    kept = {name: tensor for name, tensor in state.items() if name != _BINS}
+    return rename(kept, _names(count(state, "yolo_head.stem_cls.#.")))
+
+
+def to_published(state: Mapping[str, Tensor], layout: str = "paddle") -> dict[str, Tensor]:
+    """This package's state dict under the published names."""
+    levels = count(state, "head.classification.#.")
+    names = _names(levels)
+    bins = shape(state, "head.regressors.0.weight", 4)[0] // 4
+    published = {names.published(name): tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+    regressor = state["head.regressors.0.weight"]
+    return published | {_BINS: torch.arange(bins, dtype=regressor.dtype, device=regressor.device).view(1, bins, 1, 1)}
+
+
+def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> PPYOLOEConfig:  # noqa: B008 - frozen
+    """The network of a state dict under this package's names.
+
+    Raises:
+        ToodError: if a tensor is missing that tells the shape.
+    """
+    neck = infer_csp_pan(state)
+    backbone = infer_csp_rep_resnet(state, len(neck.widths))
+    return PPYOLOEConfig(
+        classes=shape(state, "head.classifiers.0.weight", 4)[0],
+        backbone=backbone,
+        neck=neck,
+        head=ETHeadConfig(bins=max(shape(state, "head.regressors.0.weight", 4)[0] // 4, 2)),
+        # No tensor shows it: those whose blocks weigh their branches are PP-YOLOE+.
+        input=PLUS_INPUT if backbone.alpha else LEGACY_INPUT,
+    )
+
+
+def _names(levels: int) -> Names:
+    return Names((*csp_rep_resnet_names(), *csp_pan_names(), *_head_names(levels)))
+
+
+def _head_names(levels: int) -> tuple[tuple[str, str], ...]:
+    """The published head counts its levels from the coarsest, ours from the finest."""
+    names: list[tuple[str, str]] = []
+    for level in range(levels):
+        published = levels - 1 - level
+        for theirs, ours in (("stem_cls", "classification"), ("stem_reg", "regression")):
+            names += conv_norm_names(f"yolo_head.{theirs}.{published}.conv.", f"head.{ours}.{level}.conv.")
+            names.append((f"yolo_head.{theirs}.{published}.fc.", f"head.{ours}.{level}.fc."))
+        for theirs, ours in (("pred_cls", "classifiers"), ("pred_reg", "regressors")):
+            names.append((f"yolo_head.{theirs}.{published}.", f"head.{ours}.{level}."))
+    return tuple(names)

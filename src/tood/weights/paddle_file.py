@@ -1,0 +1,69 @@
+"""Paddle's files of weights (.pdparams), without Paddle: one pickle of names and numpy arrays, never executed."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tood.weights.inert_pickle import DamagedError, StoredArray
+
+# Beside the arrays, under this key: what Paddle itself calls each tensor.
+_PADDLE_NAMES = "StructuredToParameterName@@"
+
+
+def arrays_in(data: Any) -> dict[str, Any] | None:
+    """What a file of paddle.save holds by its names, None if the pickle's data is of another kind of file."""
+    if not isinstance(data, dict) or not any(isinstance(value, StoredArray) for value in data.values()):
+        return None
+    return {name: value for name, value in data.items() if name != _PADDLE_NAMES}
+
+
+class ArrayValues:
+    """Tensors on the bytes of arrays; those that share their bytes share them again."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Tensor] = {}
+
+    def read(self, array: StoredArray) -> Tensor:
+        """The array's values; they are to be copied, not written to.
+
+        Raises:
+            DamagedError: if they are not all there.
+        """
+        content, dtype = array.content, array.dtype
+        if content is None or dtype is None:
+            raise DamagedError("the values of an array in it are missing")
+        count = 1
+        for side in array.shape:
+            count *= side
+        if len(content) != count * dtype.itemsize:
+            raise DamagedError(f"an array in it of the shape {list(array.shape)} has {len(content):,} bytes")
+        if not count:
+            return torch.empty(array.shape, dtype=dtype)
+        if id(content) not in self._found:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that bytes cannot be written to
+                self._found[id(content)] = torch.frombuffer(content, dtype=torch.uint8)
+        values = self._found[id(content)]
+        # numpy's own bytes lie where they fall.
+        values = (values.clone() if values.data_ptr() % dtype.itemsize else values).view(dtype)
+        if array.by_columns:
+            return values.view(array.shape[::-1]).permute(*reversed(range(len(array.shape))))
+        return values.view(array.shape)
+
+
+def write_pdparams(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors by name as paddle.save does, so that paddle.load reads them.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+    with path.open("wb") as file:
+        pickle.dump(arrays, file, protocol=4)
