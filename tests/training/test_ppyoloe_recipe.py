@@ -33,7 +33,9 @@ class Small(nn.Module):
         self.bn = nn.BatchNorm1d(2)
 
     def take(self, weights: dict[str, Tensor]) -> None:
-        state = {name.replace("_mean", "running_mean").replace("_variance", "running_var"): w for name, w in weights.items()}
+        state = {
+            name.replace("_mean", "running_mean").replace("_variance", "running_var"): w for name, w in weights.items()
+        }
         self.fc.weight.data = state["fc.weight"].clone()
         self.fc.bias.data = torch.zeros(3)
         self.bn.load_state_dict({k[3:]: v for k, v in state.items() if k.startswith("bn.")}, strict=False)
@@ -51,7 +53,10 @@ def test_the_average_from_zero_is_the_reference_s() -> None:
     for step, given in enumerate(values["steps"], 1):
         module.take(given["weights"])
         ema.update(module, step)
-        raw = {name.replace("running_mean", "_mean").replace("running_var", "_variance"): t for name, t in ema.state_dict().items()}
+        raw = {
+            name.replace("running_mean", "_mean").replace("running_var", "_variance"): t
+            for name, t in ema.state_dict().items()
+        }
         for name, wanted in given["ema"].items():
             if name != "fc.bias":
                 torch.testing.assert_close(raw[name], wanted, rtol=1e-5, atol=1e-6)
@@ -135,7 +140,9 @@ def test_only_norms_are_spared() -> None:
 
 def test_a_run_with_its_average_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """An interrupted run and a whole one end with the same weights and average."""
-    model = replace(EXAMPLES["ppyoloe-plain"], classes=2, input=replace(EXAMPLES["ppyoloe-plain"].input, short=SIDE, long=SIDE))
+    model = replace(
+        EXAMPLES["ppyoloe-plain"], classes=2, input=replace(EXAMPLES["ppyoloe-plain"].input, short=SIDE, long=SIDE)
+    )
     run = run_config("ppyoloe_plus_s")
     config = replace(
         tiny_run(tmp_path / "a"), model=model, criterion=run.criterion, ema=run.ema, schedule=run.schedule, epochs=2

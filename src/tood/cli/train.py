@@ -82,7 +82,11 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        optional("1x or 2x (the paper's) or small (small models from scratch). Left out, the model's own.", RECIPE),
+        optional(
+            "1x or 2x (the paper's), small (small models from scratch), ppyoloe or ppyoloe_plus. Left out, the model's "
+            "own.",
+            RECIPE,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
