@@ -82,8 +82,8 @@ def train(
     recipe: Annotated[
         str | None,
         optional(
-            "1x, 1.5x, 2x or 3x (the papers'), small (small models from scratch) or transfer (few pictures, and a "
-            "backbone that knows ImageNet). Left out, the model's own.",
+            "1x, 1.5x, 2x or 3x (the papers'), small (small models from scratch), transfer (few pictures, and a "
+            "backbone that knows ImageNet), ppyoloe, ppyoloe_plus or yolox. Left out, the model's own.",
             RECIPE,
         ),
     ] = None,

@@ -73,9 +73,8 @@ class ETHead(nn.Module):
             average = spatial_average(features)
             scores.append(classifier(for_class(features, average) + features).float().flatten(2))  # [B, C, hw]
             # Coordinates need all of fp32's bits.
-            distributions.append(
-                side_distributions(regressor(for_box(features, average)).float().flatten(2).transpose(1, 2))
-            )  # [B, hw, 4, R]
+            sides_of_cells = regressor(for_box(features, average)).float().flatten(2).transpose(1, 2)
+            distributions.append(side_distributions(sides_of_cells))  # [B, hw, 4, R]
         priors = grid_priors(maps, self.strides, self.config.anchor_scale, offset=0.5)
         sides = torch.cat(distributions, 1)  # [B, N, 4, R]
         return DensePredictions(
