@@ -59,7 +59,7 @@ def conv_norm(
         return plain_conv_norm(conv, norm, x, activation, added)
     if not _keeps_statistics(norm):
         convolved = _DepthwiseConv.apply(x, conv.weight, conv) if is_depthwise(conv) else conv(x)  # type: ignore[no-untyped-call]
-        return _followed(norm, convolved, activation, added)
+        return _after_norm(norm, norm(convolved), activation, added)
     algorithm = _ByWinograd() if pays_in_training(conv, [x]) else _Direct(conv)
     of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, activation, algorithm)  # type: ignore[no-untyped-call]
@@ -75,11 +75,10 @@ def plain_conv_norm(
 ) -> Tensor:
     """The definition of `conv_norm` in ordinary PyTorch."""
     activation = activation_of(activation)
-    return _followed(norm, conv(x), activation, added)
+    return _after_norm(norm, norm(conv(x)), activation, added)
 
 
-def _followed(norm: nn.Module, convolved: Tensor, activation: Activation, added: Tensor | None) -> Tensor:
-    out: Tensor = norm(convolved)
+def _after_norm(norm: nn.Module, out: Tensor, activation: Activation, added: Tensor | None) -> Tensor:
     if added is not None:
         return activated(out + added, activation, inplace=True)
     return relu_of(norm, out, activation)
