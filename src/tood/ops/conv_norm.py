@@ -45,8 +45,8 @@ def conv_norm(
         added: [B, O, h, w], or None.
 
     Returns:
-        [B, O, h, w]; on a CPU, where the norm is in evaluation mode or the convolution depthwise, equal but for
-        rounding to computing one after the other, and differentiable once.
+        [B, O, h, w]; on a CPU, with a norm in evaluation mode or a depthwise convolution, equal but for rounding to
+        computing one after the other, and differentiable once.
     """
     activation = activation_of(activation)
     if activation == "silu":  # its gradient needs what came in
