@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from benchmarks.gpu.bench import Bench
@@ -120,7 +121,7 @@ def test_operations_are_counted_as_the_cost_of_a_network_is() -> None:
     learns = replace(FREE, backbone=replace(FREE.backbone, frozen_stages=-1))
     forward = 2 * measure(learns).multiply_adds
     # Two products back for each forward, but for the gradient of the image.
-    assert 2.9 * forward < training_flops(learns) < 3 * forward
+    assert 2.8 * forward < training_flops(learns) < 3 * forward
     assert training_flops(FREE) < training_flops(learns)
 
 
@@ -144,9 +145,10 @@ def test_an_environment_sees_the_packages_of_the_python_that_makes_it(tmp_path: 
     assert not any(line.startswith("torch") for line in requirements(without=("torch",)))
     (tmp_path / "wheels").mkdir()
     python = environment(tmp_path / "made", shared=True, wheels=tmp_path / "wheels")  # nothing is missing
-    script = "import sys, torch; print(sys.prefix, torch.__version__)"
-    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(tmp_path / "made"), torch.__version__]
+    script = "import sys, numpy; print(sys.prefix == sys.argv[1], numpy.__version__)"
+    command = [str(python), "-c", script, str(tmp_path / "made")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", np.__version__]
     before = (tmp_path / "made" / ".installed").stat().st_mtime_ns
     environment(tmp_path / "made", shared=True, wheels=tmp_path / "wheels")
     assert (tmp_path / "made" / ".installed").stat().st_mtime_ns == before
