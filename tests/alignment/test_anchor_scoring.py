@@ -13,6 +13,7 @@ from torch import Tensor
 from alignment.slow_paa import nested, slow_candidates, slow_densities, slow_paa, slow_split
 from tood.alignment import AnchorScoringAssigner, Assignment, MaxIoUAssigner, MixtureFit
 from tood.alignment.assigners import max_iou
+from tood.alignment.assigners.anchor_scoring import _split
 from tood.alignment.assigners.mixture import log_densities_of_two
 from tood.models.common.priors import grid_priors
 from tood.structures import Targets
@@ -102,14 +103,49 @@ def test_mixtures_of_many_sets_at_once_are_those_of_each_alone(sets: list[list[i
             torch.testing.assert_close(found[row, :, : len(numbers)].T, wanted, rtol=1e-6, atol=1e-4)
 
 
-# Of scikit-learn 1.9.1, `GaussianMixture(2, covariance_type="diag")` from the same starting values: places of positives
-# by MMDetection's rule among the rising losses.
-REFERENCE: list[tuple[list[float], int]] = []
+# Of scikit-learn 1.9.1, `GaussianMixture(2, covariance_type="diag")` from the same starting values: losses, how many of
+# them MMDetection's rule makes positives, the first two log-likelihoods. Of two alike ones rounding decides.
+REFERENCE = [
+    ("2.5004 3.5889", 1, (-0.808324, -0.808325)),
+    ("0.9008 1.2007 3.1027", 2, (0.073049, 0.0730506)),
+    ("0.0098 2.8092 3.3836", 1, (4.89021, -0.576827)),
+    ("0.8759 0.9016 3.0527 3.1784 3.2449", 2, (2.01914, 2.01924)),
+    ("0.7312 0.8139 0.9941 1.1391 2.0494 2.0791 2.3552 2.7712 2.8825", 3, (-0.594144, -0.10984)),
+    (
+        "0.0472 0.1427 0.1758 0.7696 0.9901 1.8648 1.9875 2.0565 2.0596 2.4502 2.5169 3.6687",
+        3,
+        (-1.28819, -1.07884),
+    ),
+    (
+        "0.0083 0.1272 0.1449 0.2388 0.2503 0.3026 0.3556 0.3839 0.6347 0.9038 1.0143 1.0679 1.1482 1.2233 1.3966 "
+        "1.4044 1.7481 2.243 3.0749 3.7954",
+        9,
+        (-1.35438, -1.07878),
+    ),
+    (
+        "0.4889 0.4956 0.4957 0.497 0.498 0.4988 0.4999 0.5035 0.5117 1.1859 1.3247 1.4836 1.64 1.6673 1.7504 1.8641 "
+        "1.8782 1.9903 1.9978 2.0656 2.0822 2.1387 2.2334 2.2612 2.2674 2.4209 2.8979",
+        6,
+        (1.73079, 2.96128),
+    ),
+    (
+        "1.9789 1.9793 1.9828 1.9959 1.9965 1.9984 2.0007 2.0018 2.0039 2.0052 2.0099 2.0104 2.014 2.0194",
+        3,
+        (2.00019, 2.0569),
+    ),
+]
 
 
-@pytest.mark.parametrize(("losses", "positives"), REFERENCE)
-def test_positives_are_those_that_scikit_learn_s_mixture_gives(losses: list[float], positives: int) -> None:
-    assert slow_split(torch.tensor(losses).tolist())[0] == list(range(positives))
+@pytest.mark.parametrize(("losses", "positives", "likelihoods"), REFERENCE)
+def test_the_split_is_that_of_scikit_learn_s_mixture(
+    losses: str, positives: int, likelihoods: tuple[float, float]
+) -> None:
+    values = torch.tensor([[float(number) for number in losses.split()]])
+    assert slow_split(values[0].tolist())[0] == list(range(positives))
+    densities = log_densities_of_two(values, torch.ones_like(values, dtype=torch.bool))
+    assert torch.logaddexp(*densities[0])[:2].tolist() == pytest.approx(likelihoods, rel=1e-4)
+    lower, _ = _split(values[None], MixtureFit())
+    assert lower[0, 0].nonzero().flatten().tolist() == list(range(positives))
 
 
 def test_a_single_candidate_is_no_positive_and_two_are_one_or_more() -> None:

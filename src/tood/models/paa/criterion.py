@@ -130,7 +130,9 @@ class PAACriterion:
 
     def _costs(self, scores: Tensor, boxes: Tensor, candidates: Assignment, logits: bool) -> Tensor:
         """[B, N] what the candidates would cost as positives (equation 5), without the IoU branch."""
-        classification = self._focal(scores, candidates, logits).sum(dim=2)
+        # Two anchors alone in the lower component are equally dense but for rounding, which then decides: sums are
+        # taken in the reference's order.
+        classification = self._focal(scores.contiguous(), candidates, logits).sum(dim=2)
         sides = box_losses(boxes, candidates, candidates.target_scores)
         return self.config.classification_weight * classification + self.config.box_weight * sides
 
