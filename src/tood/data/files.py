@@ -73,11 +73,11 @@ def find_images(folder: Path) -> FolderImages:
             images.append(path)
         else:
             passed_over.setdefault(reason, []).append(Path(path))
-    images.sort(key=_order)
+    images.sort(key=path_order)
     return FolderImages(PathColumn.of(images), {reason: tuple(sorted(paths)) for reason, paths in passed_over.items()})
 
 
-def _order(path: str) -> str:
+def path_order(path: str) -> str:
     """A path as paths are sorted: part by part."""
     return os.path.normcase(path).replace(os.sep, "\0")
 
