@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 # Texts that are taken apart or put together at once.
 _BLOCK = 1 << 16
@@ -27,7 +30,36 @@ def ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.i
 
 
 @dataclass(frozen=True, eq=False)
-class TextColumn(Sequence[str]):
+class Columns:
+    """What is made of arrays, one row of each for an item.
+
+    A loading process that is forked shares the arrays; one that is spawned gets them in shared memory, once for all.
+    """
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        """The arrays as tensors on the same memory; who first hands them to a process moves them to shared memory."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        return {name: torch.from_numpy(_writable(array)) for name, array in arrays.items()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As tensors, which multiprocessing hands over as they are where it would copy arrays.
+        names = [field.name for field in fields(self)]
+        return _rebuilt, (type(self), [self._tensors.get(name, getattr(self, name)) for name in names])
+
+
+def _rebuilt(kind: Callable[..., Columns], values: Sequence[Any]) -> Columns:
+    return kind(*(value.numpy() if isinstance(value, Tensor) else value for value in values))
+
+
+def _writable(array: NDArray[Any]) -> NDArray[Any]:
+    """An array that PyTorch takes without a warning."""
+    return np.ascontiguousarray(array) if array.flags.writeable else array.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class TextColumn(Columns, Sequence[str]):
     """Texts, one after the other in one block of bytes.
 
     Attributes:
@@ -86,7 +118,7 @@ class TextColumn(Sequence[str]):
 
 
 @dataclass(frozen=True, eq=False)
-class PathColumn(Sequence[Path]):
+class PathColumn(Columns, Sequence[Path]):
     """Paths as their folders, each once, and their last parts.
 
     Attributes:

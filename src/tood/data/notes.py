@@ -49,9 +49,8 @@ class PictureNotes:
 
     def __init__(self, ids: NDArray[np.int64], paths: Sequence[Path]) -> None:
         self.paths = paths
-        self.order = np.argsort(ids, kind="stable")
-        self.ids = ids[self.order]
         # In shared memory: loading processes find, the trainer tells.
+        self.ids, self.order = torch.from_numpy(ids).sort(stable=True)
         self.found = torch.zeros(len(ids), dtype=torch.uint8)
         self.found.share_memory_()  # type: ignore[no-untyped-call]
         self.whole = torch.zeros_like(self.found)
@@ -71,7 +70,7 @@ class PictureNotes:
         return bool(self.whole[self._row(record)])
 
     def _row(self, record: ImageFile) -> int:
-        return int(self.order[np.searchsorted(self.ids, record.id)])
+        return int(self.order[torch.searchsorted(self.ids, record.id)])
 
     def tell(self, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen
         """Says in the log what was found since the last time.

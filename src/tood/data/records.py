@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tood.data.columns import PathColumn, TextColumn, ranges
+from tood.data.columns import Columns, PathColumn, ranges
 
 _BLOCK = 1 << 12
 
@@ -72,7 +69,7 @@ class ImageRecord:
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class Boxes(Columns):
     """The boxes of many images as columns; attributes as in `ImageRecord`, over all of them."""
 
     boxes: NDArray[np.float32]
@@ -119,10 +116,9 @@ def _joined(empty: NDArray[Any], parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageRecords(Sequence[ImageRecord]):
+class ImageRecords(Columns, Sequence[ImageRecord]):
     """The records of a split as columns; a record is made when it is asked for, its arrays are views of them.
 
-    A loading process that is forked shares the arrays; one that is spawned gets them in shared memory, once for all.
     Attributes are those of `ImageRecord`, over all I images.
 
     Attributes:
@@ -273,39 +269,6 @@ class ImageRecords(Sequence[ImageRecord]):
         order[where] = len(self) + np.arange(len(where))
         return ImageRecords.join([self, ImageRecords.of(changed.values())]).take(order)
 
-    @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        """The columns as tensors on the same memory; the first process that is spawned moves them to shared memory."""
-        columns = {
-            **{column.name: getattr(self, column.name) for column in fields(self)},
-            **{column.name: getattr(self.boxes, column.name) for column in fields(self.boxes)},
-            "path_at": self.paths.at,
-            "path_data": self.paths.bases.data,
-            "path_edges": self.paths.bases.edges,
-        }
-        arrays = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
-        return {name: torch.from_numpy(_writable(array)) for name, array in arrays.items()}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # As tensors, which multiprocessing hands over as they are where it would copy arrays.
-        return _rebuilt, (self._tensors, self.paths.folders, self.odd_names)
-
-
-def _rebuilt(tensors: Mapping[str, Tensor], folders: tuple[str, ...], odd_names: Mapping[int, str]) -> ImageRecords:
-    of = {name: tensor.numpy() for name, tensor in tensors.items()}
-    return ImageRecords(
-        of["ids"],
-        PathColumn(folders, of["path_at"], TextColumn(of["path_data"], of["path_edges"])),
-        of["name_lengths"],
-        of["sizes"],
-        of["turned"],
-        of["size_from_file"],
-        of["orientations"],
-        of["edges"],
-        Boxes(*(of[column.name] for column in fields(Boxes))),
-        odd_names,
-    )
-
 
 def _columns(records: Sequence[ImageRecord]) -> ImageRecords:
     """The columns of a few records."""
@@ -347,8 +310,3 @@ def _tail(path: str, length: int) -> str:
 def _front(folder: str, length: int) -> str:
     """A folder's text without its last bytes."""
     return folder.encode("utf-8", "surrogatepass")[: -length or None].decode("utf-8", "surrogatepass")
-
-
-def _writable(array: NDArray[Any]) -> NDArray[Any]:
-    """An array that PyTorch takes without a warning: no view of a file's bytes."""
-    return np.ascontiguousarray(array) if array.flags.writeable else array.copy()

@@ -143,7 +143,7 @@ def _from_columns(columns: CocoColumns, source: str) -> GroundTruth:
         annotation_image_ids=rows.image_ids,
         annotation_category_ids=rows.category_ids,
         boxes=rows.boxes,
-        areas=valid_areas(rows.areas, rows.boxes[:, 2] * rows.boxes[:, 3]),
+        areas=valid_areas(rows.areas, _areas(rows.boxes)),
         crowd=rows.crowd,
     )
 
@@ -175,9 +175,15 @@ def _from_content(content: dict[str, Any], source: str) -> GroundTruth:
         annotation_image_ids=_ids(annotations, "image_id"),
         annotation_category_ids=_ids(annotations, "category_id"),
         boxes=boxes,
-        areas=annotated_areas((a.get("area") for a in annotations), boxes[:, 2] * boxes[:, 3]),
+        areas=annotated_areas((a.get("area") for a in annotations), _areas(boxes)),
         crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], np.bool_),
     )
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[A] areas of boxes [A, 4] x y width height, of whatever numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(boxes[:, 2] * boxes[:, 3])
 
 
 def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:

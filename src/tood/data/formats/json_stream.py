@@ -142,10 +142,12 @@ class JsonStream:
     def _string(self) -> bytes:
         if self._next() != _QUOTE:
             raise Unusual
-        self._fill(self._size)
-        found = _STRING.match(self._data, self._at)
-        if found is None:
-            raise Unusual
+        wanted = self._size
+        while (found := _STRING.match(self._data, self._at)) is None:
+            if self._ended or wanted > _LARGEST_VALUE:
+                raise Unusual
+            wanted *= 2
+            self._fill(wanted)
         self._at = found.end()
         return found[0]
 

@@ -18,7 +18,7 @@ from tood.data.dataset import Category, ImageRecord
 from tood.whole_file import whole_file
 
 # Boxes that are looked at, and letters that are copied, at once.
-_BLOCK, _COPIED = 1 << 20, 1 << 20
+_BLOCK, _COPIED = 1 << 20, 1 << 16
 
 
 def write_coco(
