@@ -17,7 +17,7 @@ from tood.whole_file import Look, sha256_of, whole_file
 _VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileStamp:
     """What a file was when it was written.
 
@@ -99,8 +99,8 @@ class Manifest:
     saved: int = 0
 
     @staticmethod
-    def of(folder: Path, known: Mapping[Path, FileStamp] | None = None) -> Manifest:
-        """Everything that lies in a folder now; `known` are stamps that need not be made any more."""
+    def of(folder: Path, known: Mapping[str, FileStamp] | None = None) -> Manifest:
+        """Everything that lies in a folder now; `known` are stamps, by the path, that need not be made any more."""
         known = known or {}
         files, folders = {}, set()
         for path, is_folder in _entries(folder):
@@ -108,7 +108,7 @@ class Manifest:
             if is_folder:
                 folders.add(name)
             else:
-                files[name] = known.get(path) or FileStamp.of(path)
+                files[name] = known.get(str(path)) or FileStamp.of(path)
         return Manifest(files, frozenset(folders))
 
     @staticmethod
@@ -129,11 +129,15 @@ class Manifest:
             "note": "what tood wrote into this folder: it replaces these files alone",
             "version": _VERSION,
             "folders": sorted(self.folders),
-            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
         }
-        with whole_file(path) as temporary:
-            # ASCII alone: a file name need not be Unicode.
-            temporary.write_text(json.dumps(content, indent=0), encoding="utf-8")
+        with whole_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            # ASCII alone: a file name need not be Unicode. Line by line: there may be millions.
+            file.write(json.dumps(content, indent=0).removesuffix("\n}") + ',\n"files": {')
+            between = "\n"
+            for name in sorted(self.files):
+                file.write(f"{between}{json.dumps(name)}: {json.dumps(asdict(self.files[name]))}")
+                between = ",\n"
+            file.write("\n}\n}")
 
     def holds(self, folder: Path, name: str) -> bool:
         """Whether a file of the folder was written by the command and is unchanged."""

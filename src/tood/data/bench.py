@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from tood.data.config import BatchPlan, DataConfig
 from tood.data.dataset import DetectionDataset, ImageRecord
-from tood.data.image_cache import pixel_bytes
 from tood.data.images import read_image
 from tood.data.loading import MEMORY_LIMIT, Batch, Collate, default_workers, train_loader
 from tood.data.reading import WHOLE, ImageReader
@@ -100,7 +99,7 @@ def bench_loading(
     if images < 1 or batch_size < 1:
         raise ToodError("give at least one image, and at least one a batch")
     picked = np.linspace(0, len(dataset.images) - 1, min(images, len(dataset.images))).astype(int)
-    part = replace(dataset, images=tuple(dataset.images[index] for index in picked.tolist()))
+    part = replace(dataset, images=dataset.columns.take(picked))
     scaling = ImageReader(partial(augment.largest_scale, input=input))
     loading = TrainImages(part.images, augment, input, 0, read=scaling if data.scaled_jpeg else WHOLE)
     with _one_thread():
@@ -181,8 +180,10 @@ def advice(dataset: DetectionDataset, scaling: ImageReader, limit: StageRate, sc
         scaled_jpeg: whether JPEGs were decoded so.
     """
     told = f"what limits a worker is to {limit.name} ({100 * limit.share:.0f} % of its time)"
-    gigabytes = sum(pixel_bytes((image.height, image.width)) for image in dataset.images) / 1e9
-    spared = np.mean([scaling.reduction(image) > 1 for image in dataset.images])
+    sizes, counts = np.unique(dataset.columns.sizes, axis=0, return_counts=True)
+    gigabytes = float((3 * sizes.astype(np.int64).prod(axis=1) * counts).sum()) / 1e9
+    reduced = np.array([scaling.reduction_of(height, width) > 1 for width, height in sizes.tolist()])
+    spared = np.average(reduced, weights=counts)
     if limit.name == DECODE and not scaled_jpeg and spared > 0.5:
         return f"{told}: JPEGs here are twice as large as wanted or more, `--set data.scaled_jpeg=true` decodes less"
     if limit.name in (READ, DECODE):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.choices import Exif
-from tood.data.dataset import DetectionDataset, ImageRecord, Problem, Severity
+from tood.data.dataset import DetectionDataset, ImageRecord, ImageRecords, Problem, Severity
 from tood.data.images import decode_image, image_header, orientation, turned_size
 from tood.data.notes import NARROW
 from tood.data.splits import read_leniently, require_images
 from tood.errors import PictureError, ToodError
 from tood.machine import usable_cores
+
+# Images handed to a thread before the result of the first is taken.
+_AHEAD = 32
+# Images whose boxes are compared at once.
+_BLOCK = 50_000
+# By it every bit of a number counts in the product: the golden ratio's, as Knuth's multiplicative hashing has it.
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -95,16 +103,27 @@ def check_dataset(
     dataset = read_leniently(root, split, exif)
     if not dataset.images and not dataset.problems:
         require_images(dataset)
-    missing = {problem.image_id for problem in dataset.problems if problem.kind == "image_missing"}
-    present = [image for image in dataset.images if image.id not in missing]
-    found: list[list[Problem]] = []
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        for problems in pool.map(_check_image, present):
-            found.append(problems)
-            if progress is not None:
-                progress(len(found), len(present))
-    notes = [note for image in dataset.images for note in _annotation_notes(image, dataset)]
-    return _report(dataset, [*(problem for problems in found for problem in problems), *notes])
+    missing = {problem.image_id for problem in dataset.problems if problem.kind == "image_missing"} - {None}
+    present = np.flatnonzero(~np.isin(dataset.columns.ids, np.array(list(missing), np.int64)))
+    found: list[Problem] = []
+    for done, problems in enumerate(_checked(dataset.columns, present, workers or usable_cores()), start=1):
+        found.extend(problems)
+        if progress is not None:
+            progress(done, len(present))
+    notes = (note for at in _to_note(dataset) for note in _annotation_notes(dataset.images[at], dataset))
+    return _report(dataset, [*found, *notes])
+
+
+def _checked(images: ImageRecords, chosen: NDArray[np.int64], workers: int) -> Iterator[list[Problem]]:
+    """What is to be said about the files of these images, in their order."""
+    waiting: deque[Future[list[Problem]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for at in chosen.tolist():
+            waiting.append(pool.submit(_check_image, images[at]))
+            if len(waiting) > _AHEAD * workers:  # of millions of images not all at once
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _check_image(image: ImageRecord) -> list[Problem]:
@@ -153,6 +172,27 @@ def _is_grey(pixels: NDArray[np.uint8]) -> bool:
     return True
 
 
+def _to_note(dataset: DetectionDataset) -> list[int]:
+    """The images of whose annotations there may be something to be said."""
+    images, boxes = dataset.columns, dataset.columns.boxes
+    found = images.counts == 0
+    found[images.image_at[boxes.crowd]] = True
+    for start in range(0, len(images), _BLOCK):
+        edges = images.edges[start : start + _BLOCK + 1]
+        own = slice(int(edges[0]), int(edges[-1]))
+        # Equal boxes of a class have equal numbers; few others do.
+        rows = np.column_stack([boxes.boxes[own] + np.float32(0), boxes.labels[own].astype(np.float32)]).view(np.uint32)
+        number = np.zeros(len(rows), np.uint64)
+        for column in range(rows.shape[1]):
+            number = (number ^ rows[:, column]) * _ODD
+        at = np.repeat(np.arange(start, start + len(edges) - 1), np.diff(edges))
+        order = np.lexsort((number, at))
+        at, number = at[order], number[order]
+        found[at[1:][(at[1:] == at[:-1]) & (number[1:] == number[:-1])]] = True
+    chosen: list[int] = np.flatnonzero(found).tolist()
+    return chosen
+
+
 def _annotation_notes(image: ImageRecord, dataset: DetectionDataset) -> list[Problem]:
     file = str(image.path)
     if not len(image.boxes):
@@ -183,11 +223,9 @@ def _report(dataset: DetectionDataset, found: list[Problem]) -> CheckReport:
     def count(*kinds: str) -> int:
         return sum(problem.kind in kinds for problem in problems)
 
-    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in dataset.images)])
-    per_class = np.bincount(labels, minlength=len(dataset.categories)).tolist()
-    sizes = sorted(
-        {(image.width, image.height) for image in dataset.images}, key=lambda size: (size[0] * size[1], size)
-    )
+    per_class = np.bincount(dataset.columns.boxes.labels, minlength=len(dataset.categories)).tolist()
+    unique = np.unique(dataset.columns.sizes, axis=0).tolist()
+    sizes = sorted(((width, height) for width, height in unique), key=lambda size: (size[0] * size[1], size))
     return CheckReport(
         root=dataset.root,
         split=dataset.split,
@@ -198,7 +236,7 @@ def _report(dataset: DetectionDataset, found: list[Problem]) -> CheckReport:
         grey=count("grey"),
         empty=count("empty"),
         boxes=dataset.box_count,
-        crowds=sum(int(image.crowd.sum()) for image in dataset.images),
+        crowds=dataset.crowd_count,
         clipped=count("box_clipped"),
         dropped=count("box_dropped"),
         boxes_per_class=tuple(zip(dataset.class_names, per_class, strict=True)),

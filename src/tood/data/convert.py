@@ -5,13 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import get_args
 
 import numpy as np
 
 from tood.choices import DatasetFormat, Exif, ImageTransfer
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, require_same_categories
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, ImageRecords, require_same_categories
 from tood.data.exif import WrittenFrames, frames_to_write
 from tood.data.formats import DatasetFolder, open_folder, write_coco
 from tood.data.formats.writing import voc_holds, voc_xml, write_text, xml_can_hold, yolo_labels, yolo_yaml
@@ -112,18 +112,19 @@ def write_datasets(
         StoppedError: after SIGINT, SIGTERM or SIGHUP; `out` is as it was.
     """
     _require_folder_names(datasets)
-    paths = [image.path for dataset in datasets for image in dataset.images]
-    total = len(set(paths) if to == "voc" else paths)  # a VOC image may be in several lists
+    total = sum(map(len, datasets))
+    if to == "voc":  # an image may be in several lists
+        total = len({path for dataset in datasets for path in dataset.columns.paths.texts()})
     frames = frames_to_write(datasets, to)
     datasets = frames.datasets
     left = "nothing is left there" if old is None else "what is there stays as it was"
     stop = StopSignal()
-    stamps: dict[Path, FileStamp] = {}
+    stamps: dict[str, FileStamp] = {}
 
     def place(image: ImageRecord, path: Path) -> None:
         stop.obey(f"stopped before {out} was whole: {left}")
         _require_image(image)
-        stamps[path] = transfer_image(image.path, path, transfer)
+        stamps[str(path)] = transfer_image(image.path, path, transfer)
         if progress is not None:
             progress(len(stamps), total)
 
@@ -138,7 +139,7 @@ def write_datasets(
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise ToodError(f"{out}: cannot be written ({why}); {left}") from error
-    outside = [image.name for dataset in datasets for image in dataset.images if _leaves_its_folder(image)]
+    outside = [name for dataset in datasets for name in dataset.columns.names() if _leaves_its_folder(name)]
     if outside:
         lost.append(f"{len(outside)} image files lie outside their folder, such as {outside[0]}: written inside it")
     counted = {dataset.split: _written_boxes(dataset, to) for dataset in datasets}
@@ -176,8 +177,10 @@ def _chosen(
     """The splits to write, and what is lost by loading and choosing them."""
     datasets, lost = without_unreadable(datasets)
     if splits is None and to != "voc":
-        by_name = {dataset.split: {image.path for image in dataset.images} for dataset in datasets}
-        if {"train", "val", "trainval"} <= by_name.keys() and by_name["trainval"] <= by_name["train"] | by_name["val"]:
+        by_name = {dataset.split: dataset.columns.paths for dataset in datasets}
+        if {"train", "val", "trainval"} <= by_name.keys() and set(by_name["trainval"].texts()) <= {
+            path for part in ("train", "val") for path in by_name[part].texts()
+        }:
             datasets = [dataset for dataset in datasets if dataset.split != "trainval"]
             lost.append("split trainval is left out: it is train and val together (name it with --split to have it)")
     for dataset in datasets:
@@ -192,9 +195,9 @@ def _chosen(
 
 def _written_boxes(dataset: DetectionDataset, to: str) -> int:
     if to == "yolo":
-        return sum(int((~image.crowd).sum()) for image in dataset.images)
+        return dataset.object_count
     if to == "voc":
-        return sum(int(voc_holds(image).sum()) for image in dataset.images)
+        return int(voc_holds(dataset.columns.boxes.boxes).sum())
     return dataset.box_count
 
 
@@ -204,18 +207,18 @@ Place = Callable[[ImageRecord, Path], None]
 def _write_coco(folder: Path, datasets: Sequence[DetectionDataset], place: Place) -> list[str]:
     lost = []
     for dataset in datasets:
-        names = _unique_names(dataset.images)
-        images = [replace(image, file_name=name) for image, name in zip(dataset.images, names, strict=True)]
-        for image in images:
-            place(image, folder / dataset.split / image.name)
+        names = _unique_names(dataset.columns)
+        for image, name in zip(dataset.images, names, strict=True):
+            place(image, folder / dataset.split / name)
         if not dataset.annotated:
             if dataset.split != "test":
                 raise ToodError(f"{dataset.root}: split {dataset.split!r} has no annotations to convert")
             continue
+        images = (replace(image, file_name=name) for image, name in zip(dataset.images, names, strict=True))
         write_coco(folder / "annotations" / f"instances_{dataset.split}.json", dataset.categories, images)
         if dataset.format == "coco":
             lost.append(f"{dataset.split}: masks, licences and other fields besides boxes are not carried over")
-        if dataset.crowds_are_difficult and (count := sum(int(image.crowd.sum()) for image in images)):
+        if dataset.crowds_are_difficult and (count := dataset.crowd_count):
             what = "difficult objects become crowds: COCO has none, and a crowd excuses every box within it"
             lost.append(f"{dataset.split}: {count} {what}")
     return lost
@@ -225,16 +228,14 @@ def _write_yolo(folder: Path, datasets: Sequence[DetectionDataset], place: Place
     lost = []
     categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
     for dataset in datasets:
-        crowds = 0
         # Labels are told from images by the suffix alone: a.jpg and a.png would share a.txt.
-        names = _unique_names(dataset.images, by_stem=True)
+        names = _unique_names(dataset.columns, by_stem=True)
         for image, name in zip(dataset.images, names, strict=True):
             path = folder / "images" / dataset.split / name
             place(image, path)
-            crowds += int(image.crowd.sum())
             if dataset.annotated:
                 write_text(_yolo_label(folder, path), yolo_labels(image))
-        if crowds:
+        if crowds := dataset.crowd_count:
             lost.append(f"{dataset.split}: {crowds} crowd boxes left out: YOLO has no crowd flag")
     lost.extend(_lost_ids(categories, range(len(categories)), "image and annotation ids and areas"))
     folders = {dataset.split: f"images/{dataset.split}" for dataset in datasets}
@@ -252,7 +253,7 @@ def _write_voc(folder: Path, datasets: Sequence[DetectionDataset], place: Place)
     lost: list[str] = []
     taken: set[str] = set()
     # An image that is in two lists (train and trainval) is one file.
-    keys: dict[Path, str] = {}
+    keys: dict[str, str] = {}
     (folder / "ImageSets" / "Main").mkdir(parents=True)
     (folder / "Annotations").mkdir()
     (folder / "JPEGImages").mkdir()
@@ -263,19 +264,19 @@ def _write_voc(folder: Path, datasets: Sequence[DetectionDataset], place: Place)
     for dataset in datasets:
         listed, thin = [], 0
         for image in dataset.images:
-            path = image.path.resolve()
+            path = str(image.path.resolve())
             if path not in keys:
                 keys[path] = _flat_name(image, dataset.split, taken)
                 file_name = keys[path] + image.path.suffix
                 place(image, folder / "JPEGImages" / file_name)
-                held = voc_holds(image)
+                held = voc_holds(image.boxes)
                 thin += int((~held).sum())
                 if dataset.annotated:
                     xml = voc_xml(image.select(held), file_name, dataset.categories)
                     (folder / "Annotations" / f"{keys[path]}.xml").write_bytes(xml)
             listed.append(keys[path])
         write_text(folder / "ImageSets" / "Main" / f"{dataset.split}.txt", "".join(f"{key}\n" for key in listed))
-        if not dataset.crowds_are_difficult and (count := sum(int(image.crowd.sum()) for image in dataset.images)):
+        if not dataset.crowds_are_difficult and (count := dataset.crowd_count):
             lost.append(f"{dataset.split}: {count} crowds become difficult objects: VOC has no crowds")
         if thin:
             lost.append(
@@ -297,7 +298,8 @@ def _lost_ids(categories: Sequence[Category], new: range, more: str) -> list[str
 def _lost_classes(datasets: Sequence[DetectionDataset]) -> list[str]:
     used: set[int] = set()
     for dataset in datasets:
-        used.update(int(label) for image in dataset.images for label in np.unique(image.labels[voc_holds(image)]))
+        boxes = dataset.columns.boxes
+        used.update(np.unique(boxes.labels[voc_holds(boxes.boxes)]).tolist())
     categories = next((dataset.categories for dataset in datasets if dataset.annotated), ())
     unused = [category.name for label, category in enumerate(categories) if label not in used]
     lost = []
@@ -311,16 +313,16 @@ def _lost_classes(datasets: Sequence[DetectionDataset]) -> list[str]:
     return lost
 
 
-def _unique_names(images: Sequence[ImageRecord], by_stem: bool = False) -> list[str]:
+def _unique_names(images: ImageRecords, by_stem: bool = False) -> list[str]:
     """A safe relative file name for each image: sub-folders kept, never outside the folder, no two alike."""
     taken: set[str] = set()
     names = []
-    for image in images:
-        name = _safe_name(image)
+    for own, told, path_text in zip(images.ids.tolist(), images.names(), images.paths.texts(), strict=True):
+        name = _safe_name(told, path_text)
         key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
         if _same_file_key(key) in taken:
             path = PurePosixPath(name)
-            name = str(path.with_name(f"{path.stem}_{image.id}{path.suffix}"))
+            name = str(path.with_name(f"{path.stem}_{own}{path.suffix}"))
             key = str(PurePosixPath(name).with_suffix("")) if by_stem else name
             while _same_file_key(key) in taken:
                 key, path = f"{key}_", PurePosixPath(name)
@@ -335,23 +337,24 @@ def _same_file_key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _safe_name(image: ImageRecord) -> str:
-    name = PurePosixPath(image.name)
+def _safe_name(told: str, file: str) -> str:
+    """A name that stays inside its folder, for an image with this name and file."""
+    name = PurePosixPath(told)
     if not name.parts:
-        return image.path.name
-    if _leaves_its_folder(image):
-        return name.name if name.name not in ("", "..") else image.path.name
+        return PurePath(file).name
+    if _leaves_its_folder(told):
+        return name.name if name.name not in ("", "..") else PurePath(file).name
     return str(name)
 
 
-def _leaves_its_folder(image: ImageRecord) -> bool:
-    name = PurePosixPath(image.name)
+def _leaves_its_folder(told: str) -> bool:
+    name = PurePosixPath(told)
     return name.is_absolute() or ".." in name.parts or ":" in "".join(name.parts[:1])
 
 
 def _flat_name(image: ImageRecord, split: str, taken: set[str]) -> str:
     """Name without suffix or folders, unique over all splits."""
-    path = PurePosixPath(_safe_name(image))
+    path = PurePosixPath(_safe_name(image.name, str(image.path)))
     stem = "_".join([*path.parts[:-1], path.stem])
     # A VOC list may tell a flag after a blank; xml holds no control characters.
     stem = "".join(letter if xml_can_hold(letter) else "_" for letter in stem)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tood.choices import Exif
 from tood.data.notes import PictureNotes
+from tood.data.records import ImageRecord, ImageRecords
 from tood.errors import ToodError
+
+__all__ = ["Category", "DetectionDataset", "ImageRecord", "ImageRecords", "Problem", "Severity"]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -24,57 +26,6 @@ class Category:
 
     id: int
     name: str
-
-
-@dataclass(frozen=True, eq=False)
-class ImageRecord:
-    """One image with its ground truth; the file itself is not open.
-
-    Attributes:
-        id: number of the image, unique in its split.
-        path: the image file.
-        width, height: pixels as stored in the file or, where `turned`, as its EXIF orientation turns it.
-        boxes: [G, 4] float32, x1 y1 x2 y2 in pixels of that picture, inside it and of positive area.
-        labels: [G] int64, index into the dataset's `categories`.
-        crowd: [G] bool, True where the box stands for a group (in VOC: is `difficult`): ignored, never a positive.
-            Which of the two it is tells `DetectionDataset.crowds_are_difficult`; evaluation treats them differently.
-        areas: [G] float64, the annotation's area in square pixels (COCO's `area`, of the mask; else the box's).
-        annotation_ids: [G] int64, unique in the split.
-        file_name: name inside the split's image folder, with sub-folders; empty means `path.name`.
-        turned: whether the picture is to be turned as its EXIF orientation says, because its labels were made so.
-        size_from_file: whether width and height are of the file's header, as the labels tell none.
-        orientation: of the file's EXIF, 1 to 8, where its header was read for its size; None if it was not.
-    """
-
-    id: int
-    path: Path
-    width: int
-    height: int
-    boxes: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    crowd: NDArray[np.bool_]
-    areas: NDArray[np.float64]
-    annotation_ids: NDArray[np.int64]
-    file_name: str = ""
-    turned: bool = False
-    size_from_file: bool = False
-    orientation: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Name inside the split's image folder, with sub-folders."""
-        return self.file_name or self.path.name
-
-    def select(self, keep: NDArray[np.bool_]) -> ImageRecord:
-        """The same image with only some of its boxes; `keep` is [G] bool."""
-        return replace(
-            self,
-            boxes=self.boxes[keep],
-            labels=self.labels[keep],
-            crowd=self.crowd[keep],
-            areas=self.areas[keep],
-            annotation_ids=self.annotation_ids[keep],
-        )
 
 
 @dataclass(frozen=True)
@@ -121,7 +72,8 @@ class DetectionDataset:
         split: name of the split, as `available_splits` lists it.
         format: `coco`, `yolo` or `voc`.
         categories: the classes; a label is an index into them.
-        images: the records, in the order of their ids or of the split's list.
+        images: the records, in the order of their ids or of the split's list; whatever sequence is given, they are kept
+            as columns.
         problems: what was mended while loading (warnings).
         annotated: False for a split that has images but no annotations (a test set).
         source: file or folder that the split was read from.
@@ -134,21 +86,30 @@ class DetectionDataset:
     split: str
     format: str
     categories: tuple[Category, ...]
-    images: tuple[ImageRecord, ...]
+    images: Sequence[ImageRecord]
     problems: tuple[Problem, ...] = ()
     annotated: bool = True
     source: Path | None = None
-    files: tuple[Path, ...] = ()
+    files: Sequence[Path] = ()
     notes: tuple[str, ...] = ()
     exif: Exif = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", ImageRecords.of(self.images))
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def columns(self) -> ImageRecords:
+        """The images' records as columns."""
+        assert isinstance(self.images, ImageRecords)
+        return self.images
+
     @cached_property
     def picture_notes(self) -> PictureNotes:
         """What is found in the pictures when they are decoded, each told once however often the dataset is read."""
-        return PictureNotes(self.images)
+        return PictureNotes(self.columns.ids, self.columns.paths)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -163,22 +124,31 @@ class DetectionDataset:
     @property
     def box_count(self) -> int:
         """Number of boxes over all images, crowds among them."""
-        return sum(len(image.boxes) for image in self.images)
+        return len(self.columns.boxes)
 
     @property
     def object_count(self) -> int:
         """Number of boxes over all images that are learned and measured: crowds are neither."""
-        return sum(int((~image.crowd).sum()) for image in self.images)
+        return len(self.columns.boxes) - self.crowd_count
+
+    @property
+    def crowd_count(self) -> int:
+        """Number of boxes over all images that stand for groups, or are difficult."""
+        return int(self.columns.boxes.crowd.sum())
 
     def digest(self) -> str:
         """SHA-256 of what is learned from: the images' names and sizes, their boxes and labels."""
         sha = hashlib.sha256(repr([category.name for category in self.categories]).encode())
-        for image in self.images:
-            sha.update(f"{image.name}\0{image.width}\0{image.height}\0".encode())
-            if image.turned:
+        images, boxes = self.columns, self.columns.boxes
+        rows = zip(
+            images.names(), images.sizes.tolist(), images.turned.tolist(), pairwise(images.edges.tolist()), strict=True
+        )
+        for name, (width, height), turned, (start, end) in rows:
+            sha.update(f"{name}\0{width}\0{height}\0".encode("utf-8", "surrogatepass"))
+            if turned:
                 sha.update(b"turned\0")
-            for values in (image.boxes, image.labels, image.crowd):
-                sha.update(np.ascontiguousarray(values).tobytes())
+            for values in (boxes.boxes, boxes.labels, boxes.crowd):
+                sha.update(values[start:end].tobytes())
         return sha.hexdigest()
 
     def problem_counts(self) -> dict[str, int]:

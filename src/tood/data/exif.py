@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.choices import Exif
-from tood.data.dataset import DetectionDataset, ImageRecord
+from tood.data.dataset import DetectionDataset, ImageRecord, ImageRecords
 from tood.data.images import file_orientation, image_size, turn_boxes, turned_size
 from tood.errors import ToodError
 
@@ -67,7 +67,7 @@ def oriented(dataset: DetectionDataset, exif: Exif = "auto", *, look: bool = Tru
     Returns:
         The dataset, and a sentence for the person where nothing tells (else empty).
     """
-    values = _orientations(dataset.images, look)
+    values = _orientations(dataset.columns, look)
     if not values:
         return dataset, ""
     told = {index: _told(dataset.images[index], value, dataset.format) for index, value in values.items()}
@@ -76,13 +76,15 @@ def oriented(dataset: DetectionDataset, exif: Exif = "auto", *, look: bool = Tru
     open_ones = [index for index, turned in told.items() if turned is None]
     setting = exif if exif != "auto" else dataset.exif
     otherwise = setting == "turned" if setting != "auto" else known == {True}
-    images = list(dataset.images)
-    for index, turned in told.items():
-        if otherwise if turned is None else turned:
-            images[index] = _turned(images[index], values[index], dataset.format)
-    unsure = sum(len(images[index].boxes) > 0 for index in open_ones)
+    changed = {
+        index: _turned(dataset.images[index], values[index], dataset.format)
+        for index, turned in told.items()
+        if (otherwise if turned is None else turned)
+    }
+    images = dataset.columns.replaced(changed)
+    unsure = int((images.counts[open_ones] > 0).sum())
     sentence = _sentence(dataset, unsure, otherwise, len(known) == 1) if unsure and setting == "auto" else ""
-    return replace(dataset, images=tuple(images)), sentence
+    return replace(dataset, images=images), sentence
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def frames_to_write(datasets: Sequence[DetectionDataset], to: str) -> WrittenFra
         to: `coco`, `yolo` or `voc`.
     """
     values = [
-        {index: value for index, image in enumerate(part.images) if (value := file_orientation(image.path)) != 1}
+        {index: value for index, path in enumerate(part.columns.paths) if (value := file_orientation(path)) != 1}
         for part in datasets
     ]
     pictures = sum(map(len, values))
@@ -134,26 +136,32 @@ def frames_to_write(datasets: Sequence[DetectionDataset], to: str) -> WrittenFra
     for part, found, turned in zip(datasets, values, frames, strict=True):
         told = {index for index, value in found.items() if to != "yolo" and _size_tells(part.images[index], value)}
         wanted = any_turned if to == "yolo" else {turned[index] for index in told} == {True}
-        images = list(part.images)
-        for index in found.keys() - told:
-            if turned[index] != wanted:
-                images[index] = _moved(images[index], found[index], wanted)
-        written.append(replace(part, images=tuple(images)))
+        changed = {
+            index: _moved(part.images[index], found[index], wanted)
+            for index in found.keys() - told
+            if turned[index] != wanted
+        }
+        written.append(replace(part, images=part.columns.replaced(changed)))
     return WrittenFrames(tuple(written), "turned" if any_turned else "stored", pictures)
 
 
-def _orientations(images: Sequence[ImageRecord], look: bool) -> dict[int, int]:
+def _orientations(images: ImageRecords, look: bool) -> dict[int, int]:
     """EXIF orientations other than 1, by image."""
-    sized = [index for index, image in enumerate(images) if not image.size_from_file] if look else []
+    sized = np.flatnonzero(~images.size_from_file) if look else np.zeros(0, np.int64)
     first = sized
     if len(sized) > _LOOKED_AT:
-        first = [sized[at] for at in np.linspace(0, len(sized) - 1, _LOOKED_AT).astype(int).tolist()]
-    found = {index: file_orientation(images[index].path) for index in first}
-    if len(first) < len(sized) and any(value != 1 for value in found.values()):
-        found |= {index: file_orientation(images[index].path) for index in sized if index not in found}
-    for index, image in enumerate(images):
-        if image.size_from_file:
-            found[index] = file_orientation(image.path) if image.orientation is None else image.orientation
+        first = sized[np.linspace(0, len(sized) - 1, _LOOKED_AT).astype(int)]
+    found = _looked_up(images, first)
+    if len(first) < len(sized) and found:
+        found |= _looked_up(images, np.setdiff1d(sized, first))
+    found |= _looked_up(images, np.flatnonzero(images.size_from_file & (images.orientations == 0)))
+    known = np.flatnonzero(images.size_from_file & (images.orientations > 1))
+    return found | dict(zip(known.tolist(), images.orientations[known].tolist(), strict=True))
+
+
+def _looked_up(images: ImageRecords, indices: NDArray[np.int64]) -> dict[int, int]:
+    """EXIF orientations other than 1 that the files of these images tell, by image."""
+    found = {index: file_orientation(images.paths[index]) for index in indices.tolist()}
     return {index: value for index, value in found.items() if value != 1}
 
 

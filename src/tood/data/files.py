@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tood.data.columns import PathColumn
 from tood.file_identity import FileIdentity, file_identity
 
 IMAGE_SUFFIXES = frozenset(
@@ -55,7 +56,7 @@ class FolderImages:
         passed_over: the other files that a person may take for pictures of the folder, by the reason in a few words.
     """
 
-    images: tuple[Path, ...]
+    images: PathColumn
     passed_over: Mapping[str, tuple[Path, ...]]
 
 
@@ -65,19 +66,25 @@ def find_images(folder: Path) -> FolderImages:
     Hidden files and folders, and those that a system keeps for itself (`@eaDir`, `__MACOSX`), are passed over. A
     folder that is there and linked to goes by its own name, not by the link's.
     """
-    images: list[Path] = []
+    images: list[str] = []
     passed_over: dict[str, list[Path]] = {}
     for path, reason in _walk(folder):
         if reason is None:
             images.append(path)
         else:
-            passed_over.setdefault(reason, []).append(path)
-    return FolderImages(tuple(sorted(images)), {reason: tuple(sorted(paths)) for reason, paths in passed_over.items()})
+            passed_over.setdefault(reason, []).append(Path(path))
+    images.sort(key=path_order)
+    return FolderImages(PathColumn.of(images), {reason: tuple(sorted(paths)) for reason, paths in passed_over.items()})
+
+
+def path_order(path: str) -> str:
+    """A path as paths are sorted: part by part."""
+    return os.path.normcase(path).replace(os.sep, "\0")
 
 
 def any_images(folder: Path) -> Iterator[Path]:
     """The pictures of `find_images` one by one, in no order: for who needs but the first few."""
-    return (path for path, reason in _walk(folder) if reason is None)
+    return (Path(path) for path, reason in _walk(folder) if reason is None)
 
 
 def passed_over_line(passed_over: Mapping[str, Sequence[Path]]) -> str | None:
@@ -215,16 +222,17 @@ def may_hold(place: Path, identities: Set[FileIdentity]) -> bool:
     return False
 
 
-def _walk(top: Path) -> Iterator[tuple[Path, str | None]]:
-    """Each picture file, with the reason if it is passed over."""
+def _walk(top: Path) -> Iterator[tuple[str, str | None]]:
+    """Each picture file's path as text, with the reason if it is passed over."""
     for folder, entries in _folders(top):
         if entries is None:
-            yield folder.path, _CLOSED
+            yield str(folder.path), _CLOSED
             continue
+        front = str(folder.path / "x")[:-1]
         hidden = folder.hidden
         for entry in entries:
             kind = _kind(entry)
-            path = folder.path / entry.name
+            path = front + entry.name
             suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (quick for 118k of them)
             # A link without a suffix was meant for a folder, as pictures on a disk that is not there.
             broken = kind == "loop" or (kind == "nothing" and not suffix and entry.is_symlink())

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tood.data.dataset import ImageRecord
+from tood.data.dataset import ImageRecord, ImageRecords
 from tood.data.images import reduced_shape
 from tood.data.reading import WHOLE, ImageReader, UnreadableImageError
 from tood.input import scaled_size
@@ -131,12 +131,19 @@ def cached_shapes(
 
     Arguments as for `build_cache`.
     """
-    reductions = [read.reduction(image) for image in images]
-    full = [reduced_shape(image.height, image.width, by) for image, by in zip(images, reductions, strict=True)]
+    shapes = [(height, width) for width, height in ImageRecords.of(images).sizes.tolist()]
+    full = _shapes(shapes, lambda shape: reduced_shape(*shape, read.reduction_of(*shape)))
     if sum(map(pixel_bytes, full)) <= limit_bytes:
         return full
-    shapes = [(image.height, image.width) for image in images]
-    return [scaled_size(*shape, min(1.0, largest_scale(*shape))) for shape in shapes]
+    return _shapes(shapes, lambda shape: scaled_size(*shape, min(1.0, largest_scale(*shape))))
+
+
+def _shapes(
+    shapes: Sequence[tuple[int, int]], kept: Callable[[tuple[int, int]], tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """What becomes of each (height, width); equal ones are asked for once, and one object."""
+    of = {shape: kept(shape) for shape in set(shapes)}
+    return [of[shape] for shape in shapes]
 
 
 def fitted(pixels: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tood.data.config import BatchPlan, DataConfig
-from tood.data.dataset import DetectionDataset, ImageRecord
+from tood.data.dataset import DetectionDataset, ImageRecords
 from tood.data.disk_cache import DiskCache
-from tood.data.image_cache import ImageCache, build_cache, pixel_bytes
+from tood.data.image_cache import ImageCache, build_cache
 from tood.data.reading import ImageReader, SkippedImages
 from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
 from tood.data.samples import EvalImages, ImageInfo, TrainImages
@@ -217,21 +217,22 @@ def eval_loader(
     """
     if not dataset.images:
         raise ToodError(f"{dataset.root}, split {dataset.split!r}: there is no image to evaluate on")
-    canvases = (input.geometry(image.height, image.width).canvas for image in dataset.images)
-    shapes = np.array([input.padded(*canvas) for canvas in canvases], dtype=np.int64)
+    sizes, kind = np.unique(dataset.columns.sizes, axis=0, return_inverse=True)
+    canvases = (input.geometry(height, width).canvas for width, height in sizes.tolist())
+    shapes = np.array([input.padded(*canvas) for canvas in canvases], dtype=np.int64)[kind.reshape(-1)]
     sampler = EvalBatchSampler(shapes, batch_size, processes.count, processes.rank)
     images = EvalImages(dataset.images, input, ImageReader(notes=dataset.picture_notes), skipped)
     return _loader(images, sampler, workers, input, on_gpu)
 
 
-def _records(dataset: DetectionDataset, data: DataConfig) -> list[ImageRecord]:
+def _records(dataset: DetectionDataset, data: DataConfig) -> ImageRecords:
     """The images to train on."""
-    records = [
-        image
-        for image in dataset.images
-        if (data.keep_empty or len(image.labels)) and min(image.width, image.height) >= data.smallest_side
-    ]
-    if not records:
+    images = dataset.columns
+    wanted_ones = (images.counts > 0) | data.keep_empty
+    if len(images):
+        wanted_ones &= images.sizes.min(axis=1) >= data.smallest_side
+    records = images.take(np.flatnonzero(wanted_ones))
+    if not len(records):
         wanted = [] if data.keep_empty else ["with an annotation"]
         wanted += [f"with sides of {data.smallest_side} pixels or more"] if data.smallest_side > 1 else []
         told = " ".join(["there is no image to train on", *wanted])
@@ -241,7 +242,7 @@ def _records(dataset: DetectionDataset, data: DataConfig) -> list[ImageRecord]:
 
 def _cache(
     data: DataConfig,
-    records: Sequence[ImageRecord],
+    records: ImageRecords,
     largest_scale: Callable[[int, int], float],
     read: ImageReader,
     keep_going: bool,
@@ -251,7 +252,7 @@ def _cache(
         limit = int((DISK_LIMIT if limit_gb is None else limit_gb) * 1e9)
         return DiskCache(wanted, records, largest_scale, limit, read)
     if wanted is None:
-        needed = sum(pixel_bytes((record.height, record.width)) for record in records)
+        needed = int(3 * records.sizes.astype(np.int64).prod(axis=1).sum())
         wanted = needed < UNQUESTIONED_CACHE_BYTES
     if not wanted:
         return None
@@ -259,8 +260,8 @@ def _cache(
     return build_cache(records, largest_scale, limit, read, keep_going)
 
 
-def _landscape(records: Sequence[ImageRecord]) -> NDArray[np.bool_]:
-    return np.array([record.width >= record.height for record in records], dtype=np.bool_)
+def _landscape(records: ImageRecords) -> NDArray[np.bool_]:
+    return np.asarray(records.sizes[:, 0] >= records.sizes[:, 1])
 
 
 def _loader(

@@ -8,7 +8,9 @@ from functools import reduce
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tood.data.images import DecodedImage
 from tood.processes import Processes
@@ -41,14 +43,15 @@ class PictureNotes:
     A picture is told of once, however often and by whichever of the loading processes it is decoded.
 
     Args:
-        records: the dataset's.
+        ids: [I] int64, the pictures' numbers.
+        paths: their files.
     """
 
-    def __init__(self, records: Sequence[ImageFile]) -> None:
-        self.paths = [str(record.path) for record in records]
-        self.rows = {record.id: row for row, record in enumerate(records)}
+    def __init__(self, ids: NDArray[np.int64], paths: Sequence[Path]) -> None:
+        self.paths = paths
         # In shared memory: loading processes find, the trainer tells.
-        self.found = torch.zeros(len(records), dtype=torch.uint8)
+        self.ids, self.order = torch.from_numpy(ids).sort(stable=True)
+        self.found = torch.zeros(len(ids), dtype=torch.uint8)
         self.found.share_memory_()  # type: ignore[no-untyped-call]
         self.whole = torch.zeros_like(self.found)
         self.whole.share_memory_()  # type: ignore[no-untyped-call]
@@ -56,7 +59,7 @@ class PictureNotes:
 
     def add(self, record: ImageFile, decoded: DecodedImage) -> None:
         """Notes what is to be told of a picture."""
-        row, value = self.rows[record.id], note_of(decoded)
+        row, value = self._row(record), note_of(decoded)
         if value:
             self.found[row] |= value
         if not value & _CUT:
@@ -64,7 +67,10 @@ class PictureNotes:
 
     def is_whole(self, record: ImageFile) -> bool:
         """Whether a picture was decoded before, by any process, and nothing of it lacked."""
-        return bool(self.whole[self.rows[record.id]])
+        return bool(self.whole[self._row(record)])
+
+    def _row(self, record: ImageFile) -> int:
+        return int(self.order[torch.searchsorted(self.ids, record.id)])
 
     def tell(self, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen
         """Says in the log what was found since the last time.
@@ -80,7 +86,7 @@ class PictureNotes:
         for value in (_CUT, _SHALLOW, _NARROW):
             rows = torch.nonzero(new & value).ravel().tolist()
             if rows:
-                log.warning("%s", sentence(value, len(rows), self.paths[rows[0]]))
+                log.warning("%s", sentence(value, len(rows), str(self.paths[rows[0]])))
 
 
 class SourceNotes:

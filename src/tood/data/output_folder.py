@@ -128,8 +128,7 @@ def _sources(folder: DatasetFolder, datasets: Sequence[DetectionDataset]) -> Ite
         yield info.source
     for dataset in datasets:
         yield from dataset.files
-        for image in dataset.images:
-            yield image.path
+        yield from dataset.columns.paths
     for parent, folders, files in os.walk(folder.root):
         for name in (*folders, *files):
             path = Path(parent, name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
+
+import numpy as np
 
 from tood.data.dataset import DetectionDataset
 from tood.data.files import IMAGE_SUFFIXES
@@ -22,11 +24,11 @@ def without_unreadable(datasets: Sequence[DetectionDataset]) -> tuple[list[Detec
     Raises:
         ToodError: if a split has no other picture.
     """
-    looked_at: dict[Path, str | None] = {}
+    looked_at: dict[str, str | None] = {}
     for dataset in datasets:
-        for image in dataset.images:
-            if image.path not in looked_at:
-                looked_at[image.path] = image_damage(image.path) if _is_called_image(image.path) else None
+        for path in dataset.columns.paths.texts():
+            if path not in looked_at:
+                looked_at[path] = image_damage(Path(path)) if _is_called_image(path) else None
     left_out = [damage for damage in looked_at.values() if damage is not None]
     left_out += dict.fromkeys(
         f"{problem.file}: {problem.message}"
@@ -36,8 +38,9 @@ def without_unreadable(datasets: Sequence[DetectionDataset]) -> tuple[list[Detec
     )
     kept = []
     for dataset in datasets:
-        images = tuple(image for image in dataset.images if looked_at[image.path] is None)
-        if not images:
+        readable = [looked_at[path] is None for path in dataset.columns.paths.texts()]
+        images = dataset.columns.take(np.flatnonzero(readable))
+        if not len(images):
             raise ToodError(f"{dataset.root}, split {dataset.split!r}: none of its pictures can be read: {left_out[0]}")
         kept.append(replace(dataset, images=images))
     if not left_out:
@@ -47,5 +50,5 @@ def without_unreadable(datasets: Sequence[DetectionDataset]) -> tuple[list[Detec
     return kept, [f"left out, as it cannot be read, {what}: {left_out[0]}{more}"]
 
 
-def _is_called_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+def _is_called_image(path: str) -> bool:
+    return PurePath(path).suffix.lower() in IMAGE_SUFFIXES

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.data.dataset import ImageRecord
+from tood.data.dataset import ImageRecord, ImageRecords
 from tood.data.images import decode_image
 from tood.data.notes import PictureNotes
 from tood.errors import ToodError
@@ -72,9 +72,13 @@ class ImageReader:
 
     def reduction(self, record: ImageRecord) -> int:
         """By how much a JPEG of this size is scaled down in decoding."""
+        return self.reduction_of(record.height, record.width)
+
+    def reduction_of(self, height: int, width: int) -> int:
+        """As `reduction`, of a picture of so many pixels."""
         if self.largest_scale is None:
             return 1
-        scale = self.largest_scale(record.height, record.width)
+        scale = self.largest_scale(height, width)
         return next((number for number in REDUCTIONS if scale * number <= 1), 1)
 
 
@@ -91,7 +95,7 @@ class SkippedImages:
     """
 
     def __init__(self, records: Sequence[ImageRecord], instead: str = "skipped, other images take its place") -> None:
-        self.records, self.instead = records, instead
+        self.records, self.instead = ImageRecords.of(records), instead
         # In shared memory: whichever process meets an image first says so, the others need not.
         self.flags = torch.zeros(len(records), dtype=torch.uint8)
         self.flags.share_memory_()  # type: ignore[no-untyped-call]
@@ -113,8 +117,7 @@ class SkippedImages:
     @property
     def readable_ids(self) -> NDArray[np.int64]:
         """Ids of the images that could be read so far, in the order of the dataset."""
-        ids = [record.id for record, skipped in zip(self.records, self.flags.tolist(), strict=True) if not skipped]
-        return np.array(ids, np.int64)
+        return np.asarray(self.records.ids[self.flags.numpy() == 0])
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from tood.data.dataset import ImageRecord
+from tood.data.dataset import ImageRecord, ImageRecords
 from tood.data.disk_cache import DiskCache
 from tood.data.image_cache import ImageCache
 from tood.data.images import reduced_shape
@@ -69,9 +69,9 @@ class TrainImages(Dataset[tuple[Sample, ImageInfo]]):
         read: ImageReader = WHOLE,
         skipped: SkippedImages | None = None,
     ) -> None:
-        self.records, self.augment, self.input, self.seed = records, augment, input, seed
+        self.records, self.augment, self.input, self.seed = ImageRecords.of(records), augment, input, seed
         self.cache, self.read, self.skipped = cache, read, skipped
-        self.ratio = usual_ratio(records)
+        self.ratio = usual_ratio(self.records.sizes)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -155,7 +155,7 @@ class EvalImages(Dataset[tuple[Sample, ImageInfo]]):
         read: ImageReader = WHOLE,
         skipped: SkippedImages | None = None,
     ) -> None:
-        self.records, self.input, self.read, self.skipped = records, input, read, skipped
+        self.records, self.input, self.read, self.skipped = ImageRecords.of(records), input, read, skipped
 
     def __len__(self) -> int:
         return len(self.records)
@@ -187,9 +187,13 @@ def image_info(record: ImageRecord, sample: Sample) -> ImageInfo:
     return ImageInfo(record.id, str(record.path), Geometry((record.height, record.width), size, canvas=size))
 
 
-def usual_ratio(records: Sequence[ImageRecord]) -> float:
-    """Width / height that nine in ten images have to within a twentieth, or 1 where there is no such ratio."""
-    ratios = np.array([record.width / record.height for record in records])
+def usual_ratio(sizes: NDArray[np.int32]) -> float:
+    """Width / height that nine in ten images have to within a twentieth, or 1 where there is no such ratio.
+
+    Args:
+        sizes: [I, 2] width, height in pixels.
+    """
+    ratios = sizes[:, 0] / sizes[:, 1]
     median = float(np.median(ratios))
     usual = (np.abs(ratios / median - 1) < 0.05).mean() >= 0.9
     return median if usual else 1.0

@@ -89,14 +89,15 @@ def split_dataset(
     if int(files.max()) + 1 < len(names):
         raise ToodError(f"{root}: {len(dataset.images)} images cannot be divided into {' and '.join(names)}")
     present = _present(dataset)
-    present_in_file = np.zeros((int(files.max()) + 1, present.shape[1]), np.bool_)
-    np.logical_or.at(present_in_file, files, present)
+    order = np.argsort(files, kind="stable")
+    firsts = np.flatnonzero(np.diff(files[order], prepend=-1))
+    present_in_file = present if len(firsts) == len(files) else np.logical_or.reduceat(present[order], firsts)
     chosen = stratify(present_in_file, [shares[name] for name in names], seed)[files]
     parts = [
         replace(
             dataset,
             split=name,
-            images=tuple(image for image, part in zip(dataset.images, chosen.tolist(), strict=True) if part == number),
+            images=dataset.columns.take(np.flatnonzero(chosen == number)),
         )
         for number, name in enumerate(names)
     ]
@@ -134,10 +135,8 @@ def stratify(present: NDArray[np.bool_], shares: Sequence[float], seed: int) -> 
     wanted[:, 0] = totals - wanted[:, 1:].sum(axis=1)
     room = np.maximum(images * np.array(shares), 1)
     part = np.full(images, -1, np.int64)
-    while (left := part < 0).any():
-        remaining = present[left].sum(axis=0)
-        if not remaining.any():
-            break
+    remaining = totals.copy()
+    while (left := part < 0).any() and remaining.any():
         # Of equally many left the class that had fewest: where there is but one image, it is to be learned from.
         rarest = int(np.lexsort((totals, np.where(remaining > 0, remaining, images + 1)))[0])
         for image in np.flatnonzero(left & present[:, rarest]).tolist():
@@ -146,6 +145,7 @@ def stratify(present: NDArray[np.bool_], shares: Sequence[float], seed: int) -> 
             part[image] = chosen
             wanted[present[image], chosen] -= 1
             room[chosen] -= 1
+            remaining -= present[image]
     for image in np.flatnonzero(part < 0).tolist():  # nothing on them
         part[image] = int(room.argmax())
         room[part[image]] -= 1
@@ -194,17 +194,18 @@ def _load(folder: DatasetFolder, split: str | None, exif: Exif) -> DetectionData
 
 def _present(dataset: DetectionDataset) -> NDArray[np.bool_]:
     """[I, C] whether an image has a box of a class; crowds do not count, they are not learned from."""
-    present = np.zeros((len(dataset.images), len(dataset.categories)), np.bool_)
-    for row, image in enumerate(dataset.images):
-        present[row, image.labels[~image.crowd]] = True
+    images = dataset.columns
+    use = ~images.boxes.crowd
+    present = np.zeros((len(images), len(dataset.categories)), np.bool_)
+    present[images.image_at[use], images.boxes.labels[use]] = True
     return present
 
 
 def _files(dataset: DetectionDataset) -> NDArray[np.int64]:
     """[I] a number for the file of each image, equal where two are one; counted in the order of the images."""
     numbers: dict[FileIdentity, int] = {}
-    found = [numbers.setdefault(file_identity(image.path), len(numbers)) for image in dataset.images]
-    return np.array(found, np.int64)
+    found = (numbers.setdefault(file_identity(path), len(numbers)) for path in dataset.columns.paths)
+    return np.fromiter(found, np.int64, len(dataset))
 
 
 def _missing(rows: Sequence[tuple[str, tuple[int, ...]]], names: Sequence[str]) -> list[str]:

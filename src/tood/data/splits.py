@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tood.choices import Exif
+from tood.data.columns import PathColumn
 from tood.data.dataset import DetectionDataset, Problem
 from tood.data.exif import oriented
 from tood.data.files import UNNAMED_PICTURES, find_images, passed_over_line
@@ -177,35 +177,34 @@ def _read(folder: DatasetFolder, split: str, images_required: bool) -> Detection
         dataset = replace(dataset, notes=(told, *dataset.notes))
     if dataset.format not in ("coco", "voc"):  # the others look through folders themselves
         return dataset
-    named = {str(image.path) for image in dataset.images}
     passed_over: dict[str, tuple[Path, ...]] = {}
-    for place in _image_folders(dataset):
+    for place in dataset.columns.places():
+        if not place.is_dir():
+            continue
         found = find_images(place)
         passed_over |= {reason: (*passed_over.get(reason, ()), *paths) for reason, paths in found.passed_over.items()}
         if any(problem.kind == "unannotated" for problem in dataset.problems):
             continue  # those are told already
         # In a folder that splits share, the other pictures are theirs.
         if len(folder.splits) == 1 or canonical(place.name) == split:
-            unnamed = [path for path in found.images if str(path) not in named]
-            known = {file_identity(image.path) for image in dataset.images} if unnamed else set()
-            passed_over[UNNAMED_PICTURES] = (
-                *passed_over.get(UNNAMED_PICTURES, ()),
-                *(path for path in unnamed if file_identity(path) not in known),
-            )
+            unnamed = _unnamed(found.images, dataset.columns.paths)
+            passed_over[UNNAMED_PICTURES] = (*passed_over.get(UNNAMED_PICTURES, ()), *unnamed)
     line = passed_over_line({reason: paths for reason, paths in passed_over.items() if paths})
     return replace(dataset, notes=(*dataset.notes, line)) if line else dataset
 
 
-def _image_folders(dataset: DetectionDataset) -> list[Path]:
-    """The folders that the names of a split's images start from."""
-    folders: dict[str, None] = {}
-    for image in dataset.images:
-        path, name = str(image.path), image.name.replace("/", os.sep)
-        if path.endswith(os.sep + name):  # quick for 118k of them
-            folders[path[: -len(name) - 1] or os.sep] = None
-        else:
-            folders[str(Path(*image.path.parts[: -len(PurePosixPath(image.name).parts)]))] = None
-    return [folder for folder in map(Path, folders) if folder.is_dir()]
+def _unnamed(found: PathColumn, known: PathColumn) -> list[Path]:
+    """Those of the files that are none of the known ones, under whatever name."""
+    known_in = dict(known.by_folder())
+    left: list[Path] = []
+    for folder, own in found.by_folder():
+        names = set(known.bases.take(known_in[folder])) if folder in known_in else set()
+        bases = found.bases.take(own)
+        left.extend(folder / base for base in bases if base not in names)
+    # A link may lead to a known one.
+    identities = {file_identity(path) for path in left}
+    named = {same for path in known if (same := file_identity(path)) in identities} if left else set()
+    return sorted(path for path in left if file_identity(path) not in named)
 
 
 def _overlapping(trained: str) -> set[str]:

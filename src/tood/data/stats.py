@@ -118,21 +118,14 @@ class DatasetStats:
 
 def dataset_stats(dataset: DetectionDataset) -> DatasetStats:
     """The numbers of a split; no image file is opened."""
-    images = dataset.images
-    use = [~image.crowd for image in images]
-    counts = np.array([int(kept.sum()) for kept in use], np.int64).reshape(-1)
-    sizes = np.array([(image.width, image.height) for image in images], np.int64).reshape(-1, 2)
-
-    def joined(empty: NDArray[Any], field: str) -> NDArray[Any]:
-        return np.concatenate([empty, *(getattr(image, field)[kept] for image, kept in zip(images, use, strict=True))])
-
-    boxes = joined(np.zeros((0, 4)), "boxes").astype(np.float64)
-    labels = joined(np.zeros(0, np.int64), "labels")
-    at = np.repeat(np.arange(len(images)), counts)
+    images = dataset.columns
+    use, at = ~images.boxes.crowd, images.image_at
+    boxes, labels = images.boxes.boxes, images.boxes.labels
+    if not use.all():  # of millions a copy is to be spared
+        boxes, labels, at = boxes[use], labels[use], at[use]
+    counts, sizes = np.bincount(at, minlength=len(images)), images.sizes.astype(np.int64)
     classes = len(dataset.categories)
-    # Each class once for an image, however often it is there.
-    shown = np.unique(at * max(classes, 1) + labels) % max(classes, 1)
-    per_class, per_image = np.bincount(labels, minlength=classes), np.bincount(shown, minlength=classes)
+    per_class, per_image = np.bincount(labels, minlength=classes), _images_of_classes(at, labels, classes)
     names = zip(dataset.class_names, per_class.tolist(), per_image.tolist(), strict=True)
     return DatasetStats(
         root=dataset.root,
@@ -142,9 +135,27 @@ def dataset_stats(dataset: DetectionDataset) -> DatasetStats:
         heights=sizes[:, 1],
         boxes_an_image=counts,
         classes=tuple(ClassStats(*row) for row in names),
-        box_widths=boxes[:, 2] - boxes[:, 0],
-        box_heights=boxes[:, 3] - boxes[:, 1],
-        areas=joined(np.zeros(0), "areas"),
-        centres=(boxes[:, :2] + boxes[:, 2:]) / 2 / np.maximum(sizes[at], 1),
-        crowds=dataset.box_count - int(counts.sum()),
+        box_widths=np.subtract(boxes[:, 2], boxes[:, 0], dtype=np.float64),
+        box_heights=np.subtract(boxes[:, 3], boxes[:, 1], dtype=np.float64),
+        areas=images.boxes.areas[use],
+        centres=_centres(boxes, images.sizes[at]),
+        crowds=dataset.crowd_count,
     )
+
+
+def _centres(boxes: NDArray[np.float32], sizes: NDArray[np.int32]) -> NDArray[np.float64]:
+    """[G, 2] x, y of each box's middle, as parts of its image of so many pixels, [G, 2]."""
+    found = np.add(boxes[:, :2], boxes[:, 2:], dtype=np.float64)
+    found /= 2
+    found /= np.maximum(sizes, 1)
+    return found
+
+
+def _images_of_classes(at: NDArray[np.int64], labels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """[C] images that show a class, each once, however often it is there."""
+    shown = at * max(classes, 1)
+    shown += labels
+    shown.sort()
+    fresh = np.ones(len(shown), np.bool_)
+    fresh[1:] = shown[1:] != shown[:-1]
+    return np.bincount(shown[fresh] % max(classes, 1), minlength=classes)

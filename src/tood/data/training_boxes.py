@@ -16,6 +16,7 @@ from tood.input import Fit, InputConfig
 
 # A box smaller than a pixel of the input shows nothing to learn.
 _PIXEL = 1.0
+_LARGEST_SIDE = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,15 @@ class ObjectSizes:
     @staticmethod
     def of(dataset: DetectionDataset, smallest_side: int = 1) -> ObjectSizes:
         """Those of a dataset of which pictures with a shorter side, in pixels, are left out."""
-        images = dataset.images
-        sizes = np.array([(image.width, image.height) for image in images], np.float64).reshape(-1, 2)
-        trained = sizes.min(axis=1, initial=np.inf) >= smallest_side
-        boxes = np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes for image in images)])
-        crowd = np.concatenate([np.zeros(0, np.bool_), *(image.crowd for image in images)])
-        at = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
+        images = dataset.columns
+        boxes, crowd, at = images.boxes.boxes, images.boxes.crowd, images.image_at
+        trained = images.sizes.min(axis=1, initial=_LARGEST_SIDE) >= smallest_side
         shown = trained[at] & ~crowd
-        records = [image for image, kept in zip(images, trained.tolist(), strict=True) if kept]
         return ObjectSizes(
-            sizes=sizes[trained],
+            sizes=images.sizes[trained].astype(np.float64),
             at=(np.cumsum(trained) - 1)[at[shown]],
             sides=(boxes[:, 2:] - boxes[:, :2])[shown].astype(np.float64),
-            ratio=usual_ratio(records) if records else 1.0,
+            ratio=usual_ratio(images.sizes[trained]) if trained.any() else 1.0,
             crowds=int(crowd.sum()),
             left_out=int((~trained[at] & ~crowd).sum()),
         )

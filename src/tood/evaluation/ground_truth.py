@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from tood.data import DetectionDataset
+from tood.data.formats.coco_columns import CocoColumns, stream_coco
 from tood.data.formats.coco_content import COCO_FILE, make_plain
-from tood.data.formats.folder import annotated_areas
+from tood.data.formats.folder import annotated_areas, valid_areas
 from tood.errors import ToodError
 from tood.evaluation.json_file import is_id, read_json
 
@@ -54,21 +55,21 @@ class GroundTruth:
     @staticmethod
     def from_dataset(dataset: DetectionDataset) -> GroundTruth:
         """A dataset's annotations; of a COCO folder those of its json as they stand there, unclipped, none dropped."""
-        image_ids = np.array([image.id for image in dataset.images], np.int64)
+        image_ids, own = dataset.columns.ids, dataset.columns.boxes
         if dataset.format == "coco" and dataset.source is not None and dataset.source.suffix == ".json":
             return GroundTruth.from_json(dataset.source).only(image_ids)
         ids = np.array([category.id for category in dataset.categories], np.int64)
-        corners = _stack([image.boxes for image in dataset.images], (0, 4)).astype(np.float64)
-        labels = _stack([image.labels for image in dataset.images], (0,)).astype(np.int64)
+        corners = own.boxes.astype(np.float64)
+        corners[:, 2:] -= corners[:, :2]  # x y w h
         return GroundTruth(
             source=f"{dataset.root} ({dataset.split})",
             image_ids=image_ids,
             categories={category.id: category.name for category in dataset.categories},
-            annotation_image_ids=image_ids.repeat([len(image.labels) for image in dataset.images]),
-            annotation_category_ids=ids[labels] if len(ids) else labels,
-            boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1),
-            areas=_stack([image.areas for image in dataset.images], (0,)).astype(np.float64),
-            crowd=_stack([image.crowd for image in dataset.images], (0,)).astype(np.bool_),
+            annotation_image_ids=image_ids.repeat(dataset.columns.counts),
+            annotation_category_ids=ids[own.labels] if len(ids) else own.labels,
+            boxes=corners,
+            areas=own.areas,
+            crowd=own.crowd,
             crowds_are_difficult=dataset.crowds_are_difficult,
         )
 
@@ -80,6 +81,8 @@ class GroundTruth:
             ToodError: if it is missing, no json, or lacks what an evaluation needs.
         """
         path = Path(path)
+        if (columns := stream_coco(path)) is not None and _has_names(columns):
+            return _from_columns(columns, str(path))
         content = _parse(path)
         try:
             make_plain(content, path)
@@ -104,6 +107,8 @@ class GroundTruth:
     def only(self, image_ids: NDArray[np.int64]) -> GroundTruth:
         """The ground truth of these images alone."""
         keep = np.isin(self.annotation_image_ids, image_ids)
+        if keep.all():
+            return replace(self, image_ids=image_ids)
         return GroundTruth(
             self.source,
             image_ids,
@@ -115,6 +120,32 @@ class GroundTruth:
             self.crowd[keep],
             self.crowds_are_difficult,
         )
+
+
+def _has_names(columns: CocoColumns) -> bool:
+    return all("name" in row for row in columns.categories)
+
+
+def _from_columns(columns: CocoColumns, source: str) -> GroundTruth:
+    """As `_from_content`, of a file in which everything is as usual."""
+    categories = {row["id"]: str(row["name"]) for row in columns.categories}
+    rows = columns.annotations
+    if rows is None:
+        return _from_content({"images": [], "categories": columns.categories}, source).only(columns.images.ids)
+    # Annotations of an image or category that is not listed count for nobody, as in pycocotools.
+    listed = np.isin(rows.image_ids, columns.images.ids) & np.isin(rows.category_ids, np.array(list(categories)))
+    if not listed.all():
+        rows = rows.select(listed)
+    return GroundTruth(
+        source=source,
+        image_ids=columns.images.ids,
+        categories=categories,
+        annotation_image_ids=rows.image_ids,
+        annotation_category_ids=rows.category_ids,
+        boxes=rows.boxes,
+        areas=valid_areas(rows.areas, _areas(rows.boxes)),
+        crowd=rows.crowd,
+    )
 
 
 def _parse(path: Path) -> Any:
@@ -144,9 +175,15 @@ def _from_content(content: dict[str, Any], source: str) -> GroundTruth:
         annotation_image_ids=_ids(annotations, "image_id"),
         annotation_category_ids=_ids(annotations, "category_id"),
         boxes=boxes,
-        areas=annotated_areas((a.get("area") for a in annotations), boxes[:, 2] * boxes[:, 3]),
+        areas=annotated_areas((a.get("area") for a in annotations), _areas(boxes)),
         crowd=np.array([bool(a.get("iscrowd", 0)) for a in annotations], np.bool_),
     )
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[A] areas of boxes [A, 4] x y width height, of whatever numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(boxes[:, 2] * boxes[:, 3])
 
 
 def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:
@@ -161,7 +198,3 @@ def _ids(rows: list[dict[str, Any]], key: str) -> NDArray[np.int64]:
         if not is_id(value):
             raise ValueError(f"{key} is {value!r:.60}, not a whole number of 64 bits")
     return np.array(values if plain else [int(value) for value in values], np.int64)
-
-
-def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
-    return np.concatenate(arrays) if arrays else np.zeros(empty)

@@ -203,7 +203,7 @@ def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDa
             f"{', '.join(repeated[:5])}; give each a name of its own"
         )
     by_name: dict[str, Category] = {category.name: category for category in dataset.categories}
-    annotated = {int(label) for image in dataset.images for label in np.unique(image.labels)}
+    annotated = set(np.unique(dataset.columns.boxes.labels).tolist())
     missing = [
         category.name
         for label, category in enumerate(dataset.categories)

@@ -7,11 +7,12 @@ below it (`result.json` of Label Studio), and a path straight to a json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.columns import PathColumn
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, ImageRecords, Problem
 from tood.data.files import find_images
 from tood.data.formats.coco_content import holds_boxes, is_annotated
 from tood.data.formats.coco_images import BESIDE_IMAGES, LocatedImages, locate_images
@@ -157,23 +158,26 @@ def _bare_test_folders(root: Path) -> list[Path]:
     )
 
 
-def bare_images(folder: Path) -> tuple[tuple[ImageRecord, ...], tuple[Problem, ...]]:
+def bare_images(folder: Path) -> tuple[ImageRecords, tuple[Problem, ...]]:
     """Records of a folder of images without annotations, numbered from 1 (or by their names, where all are numbers)."""
     paths = find_images(folder).images
     numbers = [int(path.stem) if path.stem.isascii() and path.stem.isdigit() else -1 for path in paths]
     if min(numbers, default=-1) < 0 or len(set(numbers)) < len(numbers) or max(numbers) >= 1 << 62:
         numbers = list(range(1, len(paths) + 1))
-    images, problems = [], []
-    for number, path in zip(numbers, paths, strict=True):
-        try:
-            facts = file_facts(path)
-        except ToodError as error:
-            problems.append(Problem.unreadable(path, error))
-            continue
-        images.append(empty_record(number, path, facts, path.relative_to(folder).as_posix()))
-    return tuple(images), tuple(problems)
+    problems: list[Problem] = []
+
+    def records() -> Iterator[ImageRecord]:
+        for number, path in zip(numbers, paths, strict=True):
+            try:
+                facts = file_facts(path)
+            except ToodError as error:
+                problems.append(Problem.unreadable(path, error))
+                continue
+            yield empty_record(number, path, facts, path.relative_to(folder).as_posix())
+
+    return ImageRecords.of(records()), tuple(problems)
 
 
 def _nowhere(names: Sequence[str]) -> LocatedImages:
     """Where no image is wanted."""
-    return LocatedImages([Path(name) for name in names], names)
+    return LocatedImages(PathColumn.of(str(Path(name)) for name in names), names)

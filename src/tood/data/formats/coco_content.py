@@ -13,10 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
+from tood.data.formats.coco_columns import holds_coco_boxes
 from tood.errors import ToodError
 
 _IDS = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
 _SIDES = ("width", "height")
+# From so many bytes on a file is looked through without being held.
+_LARGE = 1 << 25
 # A larger mask is none: its runs would not fit any picture that can be decoded.
 _LARGEST_MASK = 1 << 40
 
@@ -94,6 +97,8 @@ def is_annotated(path: Path) -> bool:
 def holds_boxes(path: Path) -> bool:
     """Whether a json is a COCO dataset for detection: not captions, panoptic segments, or a tool's own settings."""
     try:
+        if path.stat().st_size > _LARGE and (found := holds_coco_boxes(path)) is not None:
+            return found
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         # Parsed only if it may be one: there may be thousands of another kind, with pictures in them.
         raw = from_json(data) if b'"images"' in data and b'"categories"' in data else None

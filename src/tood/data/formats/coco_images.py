@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unicodedata import normalize
 from urllib.parse import unquote
 
+from tood.data.columns import PathColumn
 from tood.data.files import IMAGE_SUFFIXES, find_images
 from tood.data.formats.folder import canonical
 
 BESIDE_IMAGES = ("_annotations.coco.json", "annotations.json", "labels.json", "instances.json")
 _PROBED_IMAGES = 20
+# What a path drops that is made of a text: parts that are empty or a dot.
+_UNTIDY = re.compile(r"(^|/)\.?(/|$)")
 _IMAGE_FOLDERS = ("images", "data", "JPEGImages", "img", "imgs")
 
 
@@ -28,7 +32,7 @@ class LocatedImages:
         moved: a sentence if some were found elsewhere than the json says; else empty.
     """
 
-    paths: Sequence[Path]
+    paths: PathColumn
     names: Sequence[str]
     missing: Mapping[int, str] = field(default_factory=dict)
     moved: str = ""
@@ -49,11 +53,12 @@ def locate_images(source: Path, home: Path, file_names: Sequence[str], required:
     """
     folder = image_folder(source, home, file_names)
     names = [local_name(name) for name in file_names]
-    paths = [Path(os.path.join(str(folder), name)) for name in names]  # noqa: PTH118  (quick for 118k of them)
-    absent = _absent(paths) if required else []
+    column = PathColumn.of(_joined(folder, name) for name in names)
+    absent = _absent(column) if required else []
     if not absent:
-        return LocatedImages(paths, names)
+        return LocatedImages(column, names)
     by_base = _by_base(home)
+    paths = list(column)
     owners = {path: names[at] for at, path in enumerate(paths)}
     for at in absent:
         owners.pop(paths[at], None)
@@ -73,7 +78,7 @@ def locate_images(source: Path, home: Path, file_names: Sequence[str], required:
             paths[at] = found[0]
             moved.append(at)
     if not moved:
-        return LocatedImages(paths, names, missing)
+        return LocatedImages(column, names, missing)
     first = moved[0]
     sentence = (
         f"{len(moved)} of {len(paths)} image files are not where the file says, and were found by their base names: "
@@ -82,7 +87,7 @@ def locate_images(source: Path, home: Path, file_names: Sequence[str], required:
     for at in moved:
         inside = folder if folder in paths[at].parents else home
         names[at] = paths[at].relative_to(inside).as_posix()
-    return LocatedImages(paths, names, missing, sentence)
+    return LocatedImages(PathColumn.of(map(str, paths)), names, missing, sentence)
 
 
 def image_folder(source: Path, home: Path, file_names: Sequence[str]) -> Path:
@@ -112,17 +117,20 @@ def local_name(file_name: str) -> str:
     return file_name.replace("\\", "/")
 
 
-def _absent(paths: Sequence[Path]) -> list[int]:
+def _joined(folder: Path, name: str) -> str:
+    """`str(folder / name)`, sooner."""
+    plain = os.sep == "/" and name[:1] not in ("/", "") and _UNTIDY.search(name) is None
+    return f"{folder}/{name}" if plain and str(folder) not in (".", "/") else str(folder / name)
+
+
+def _absent(paths: PathColumn) -> list[int]:
     """Which of the files are not there; the folders are listed once, no file is opened."""
-    listings: dict[Path, frozenset[str]] = {}
-    found = []
-    for at, path in enumerate(paths):
-        parent = path.parent
-        if parent not in listings:
-            listings[parent] = _listing(parent)
-        if path.name not in listings[parent]:
-            found.append(at)
-    return found
+    found: list[int] = []
+    for folder, own in paths.by_folder():
+        there = _listing(folder)
+        bases = zip(own.tolist(), paths.bases.take(own), strict=True)
+        found.extend(at for at, base in bases if base not in there)
+    return sorted(found)
 
 
 def _by_base(home: Path) -> dict[str, list[Path]]:

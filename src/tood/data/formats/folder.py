@@ -124,20 +124,29 @@ def box_areas(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return areas
 
 
-def annotated_areas(told: Iterable[object], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[A] areas in square pixels as a file tells them; one that is missing, no number, or not above 0 is the box's.
-
-    Args:
-        told: the A areas in the file, whatever stands there, None where there is none.
-        of_boxes: [A] areas of the boxes.
-    """
+def told_areas(told: Iterable[object]) -> NDArray[np.float64]:
+    """[A] areas as a file tells them, whatever stands there; NaN where that is no number that an area can be."""
     # True is no area, and a whole number may be more than a double holds.
     numbers = [
         area if isinstance(area, int | float) and area is not True and 0 < area < _LARGEST_AREA else np.nan
         for area in told
     ]
-    areas = np.array(numbers, np.float64).reshape(-1)
-    return np.where(areas > 0, areas, of_boxes)
+    return np.array(numbers, np.float64).reshape(-1)
+
+
+def valid_areas(told: NDArray[np.float64], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[A] areas in square pixels as a file tells them; one that is missing, or not above 0, is the box's.
+
+    Args:
+        told: [A] areas in the file, NaN where there is none.
+        of_boxes: [A] areas of the boxes.
+    """
+    return np.where((told > 0) & (told < _LARGEST_AREA), told, of_boxes)
+
+
+def annotated_areas(told: Iterable[object], of_boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """As `valid_areas`, of whatever the file has in place of areas, None where there is none."""
+    return valid_areas(told_areas(told), of_boxes)
 
 
 def empty_record(image_id: int, path: Path, facts: FileFacts, file_name: str) -> ImageRecord:

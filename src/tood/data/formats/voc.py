@@ -13,14 +13,15 @@ Conventions:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from tood.data.dataset import Category, DetectionDataset, ImageRecord, Problem
+from tood.data.columns import PathColumn
+from tood.data.dataset import Category, DetectionDataset, ImageRecord, ImageRecords, Problem
 from tood.data.exif import size_that_holds
 from tood.data.formats.folder import (
     SplitInfo,
@@ -29,9 +30,10 @@ from tood.data.formats.folder import (
     clip_reason,
     drop_reason,
 )
+from tood.data.formats.voc_annotations import VocAnnotations
 from tood.data.formats.voc_layout import VocLayout, layout_below, voc_layout
 from tood.data.formats.voc_names import FoundPicture, spelled
-from tood.data.formats.voc_xml import VocAnnotation, no_annotation, read_voc_xml
+from tood.data.formats.voc_xml import VocAnnotation, no_annotation
 from tood.errors import ToodError
 
 
@@ -55,10 +57,14 @@ class VocFolder:
         return {name: number for number, name in enumerate(wanted, start=1)}
 
     @cached_property
-    def _annotations(self) -> dict[str, VocAnnotation]:
+    def _rows(self) -> dict[str, int]:
+        """The row in `_annotations` of each name that has an xml."""
+        return {name: row for row, name in enumerate(name for name in self._numbers if name in self.layout.xml_files)}
+
+    @cached_property
+    def _annotations(self) -> VocAnnotations:
         """Every xml that any split names."""
-        files = self.layout.xml_files
-        return {name: read_voc_xml(files[name]) for name in self._numbers if name in files}
+        return VocAnnotations.of(self.layout.xml_files[name] for name in self._rows)
 
     @cached_property
     def _annotated(self) -> frozenset[str]:
@@ -67,18 +73,40 @@ class VocFolder:
     def read(self, split: str, images_required: bool) -> DetectionDataset:
         """See `DatasetFolder.read`; sizes come from the xml files, or from the images where those have none."""
         info, listed = self.splits[split], self.layout.names[split]
-        class_names = sorted({name for annotation in self._annotations.values() for name in annotation.names})
-        labels = {name: label for label, name in enumerate(class_names)}
+        class_names = sorted(self._annotations.class_names)
         problems = [
             Problem("duplicate_file", str(info.source), f"names {name!r} twice: taken once", severity="warning")
             for name in _repeated(listed)
         ]
-        images: list[ImageRecord] = []
-        owners: dict[Path, str] = {}
+        owners: dict[str, str] = {}
+        images = ImageRecords.of(self._records(split, images_required, owners, problems))
+        if images_required and not self.layout.listed:
+            problems.extend(self._unannotated(split, set(owners)))
+        categories = tuple(Category(number, name) for number, name in enumerate(class_names, start=1))
+        xml_files = (self.layout.xml_files[name] for name in listed if name in self.layout.xml_files)
+        return DetectionDataset(
+            self.root,
+            split,
+            "voc",
+            categories,
+            images,
+            tuple(problems),
+            info.annotated,
+            info.source,
+            PathColumn.of(xml_files),
+            self.layout.notes if split == next(iter(self.splits)) else (),
+        )
+
+    def _records(
+        self, split: str, images_required: bool, owners: dict[str, str], problems: list[Problem]
+    ) -> Iterator[ImageRecord]:
+        """The records of a split; notes in `owners` whose each picture is, in `problems` what is wrong."""
+        info = self.splits[split]
+        labels = {name: label for label, name in enumerate(sorted(self._annotations.class_names))}
         next_box = 1
-        for name in dict.fromkeys(listed):
-            number = self._numbers[name]
-            annotation = self._annotations.get(name)
+        for name in dict.fromkeys(self.layout.names[split]):
+            number, row = self._numbers[name], self._rows.get(name)
+            annotation = None if row is None else self._annotations[row]
             if annotation is None and info.annotated:
                 message = f"names {name!r}, but there is no annotation {name}.xml"
                 problems.append(Problem("annotation_missing", str(info.source), message, number))
@@ -97,46 +125,29 @@ class VocFolder:
                 continue
             record = _record(number, path, found.file_name, size, annotation, labels, next_box, xml, problems)
             next_box += len(record.boxes)
-            images.append(record)
-        if images_required and not self.layout.listed:
-            problems.extend(self._unannotated(split, set(owners)))
-        categories = tuple(Category(number, name) for number, name in enumerate(class_names, start=1))
-        xml_files = tuple(self.layout.xml_files[name] for name in listed if name in self.layout.xml_files)
-        return DetectionDataset(
-            self.root,
-            split,
-            "voc",
-            categories,
-            tuple(images),
-            tuple(problems),
-            info.annotated,
-            info.source,
-            xml_files,
-            self.layout.notes if split == next(iter(self.splits)) else (),
-        )
+            yield record
 
     def _picture_problems(
-        self, name: str, xml: str, number: int, found: FoundPicture, owners: dict[Path, str]
+        self, name: str, xml: str, number: int, found: FoundPicture, owners: dict[str, str]
     ) -> list[Problem]:
         """What is wrong with the picture found for a name; notes in `owners` whose it is."""
         if found.path is None:
             there = ", ".join(map(str, self.layout.pictures.folders))
             message = found.doubt or f"there is no image file of this name in {there}"
             return [Problem("image_missing", xml if found.doubt else name, message, number)]
-        other = owners.setdefault(found.path, name)
+        other = owners.setdefault(str(found.path), name)
         if other != name:
             message = f"{found.path} would be its picture and that of {other!r}: only one of the two can be right"
             return [Problem("duplicate_file", xml, message, number)]
         return [Problem("image_chosen", xml, found.doubt, number, severity="warning")] if found.doubt else []
 
-    def _unannotated(self, split: str, used: set[Path]) -> list[Problem]:
+    def _unannotated(self, split: str, used: set[str]) -> list[Problem]:
         """A warning where pictures of a split without a list have no xml: they are in no split, and may be meant to."""
         folder = self.splits[split].source
         left = [
             path
-            for pictures in self.layout.pictures.by_name.values()
-            for _, path in pictures
-            if path not in used and (len(self.splits) == 1 or folder in path.parents)
+            for path in self.layout.pictures.paths()
+            if str(path) not in used and (len(self.splits) == 1 or folder in path.parents)
         ]
         if not left:
             return []

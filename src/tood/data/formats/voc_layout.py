@@ -35,7 +35,7 @@ class VocLayout:
     Attributes:
         splits: by name, in a steady order.
         names: the images of each split, by name: the place of its xml below the annotations, without suffix.
-        xml_files: the annotation file of each name that has one.
+        xml_files: the annotation file of each name that has one, as text.
         pictures: the image files.
         listed: whether lists say which images a split has; else it has those that are annotated.
         notes: what is to be told about how the folder was read.
@@ -43,7 +43,7 @@ class VocLayout:
 
     splits: Mapping[str, SplitInfo]
     names: Mapping[str, tuple[str, ...]]
-    xml_files: Mapping[str, Path]
+    xml_files: Mapping[str, str]
     pictures: Pictures
     listed: bool
     notes: tuple[str, ...] = ()
@@ -96,10 +96,12 @@ def layout_below(root: Path) -> VocLayout | None:
         if (layout := _standard(root, labels)) is not None and list(layout.splits) != ["all"]:
             return layout
     xml_files = {
-        name: path for name, path in _xml_files(root, _DEPTH).items() if _has_picture(path) or is_annotation(path)
+        name: path
+        for name, path in _xml_files(root, _DEPTH).items()
+        if _has_picture(Path(path)) or is_annotation(Path(path))
     }
     # One that is cut off beside its picture is told of when it is read; where all are so, nothing says that it is VOC.
-    if not any(map(is_annotation, xml_files.values())):
+    if not any(is_annotation(Path(path)) for path in xml_files.values()):
         return None
     splits = {"all": SplitInfo("all", root)}
     return VocLayout(splits, {"all": tuple(xml_files)}, xml_files, Pictures((("", root),)), False)
@@ -151,7 +153,7 @@ def _standard(home: Path, annotations: Path) -> VocLayout | None:
 
 
 def _splits_by_folder(
-    xml_files: Mapping[str, Path], annotations: Path
+    xml_files: Mapping[str, str], annotations: Path
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Path]]:
     """Sub-folders of the annotations named as splits are splits, if no xml lies outside of them; else all are one."""
     tops = {name.partition("/")[0] if "/" in name else "" for name in xml_files}
@@ -163,7 +165,7 @@ def _splits_by_folder(
 
 def _split_folders(parts: Sequence[tuple[Path, Path, tuple[Path, ...]]]) -> VocLayout:
     """Every split a folder; `parts` are the folder, where its xml files are, and where its images are."""
-    xml_files: dict[str, Path] = {}
+    xml_files: dict[str, str] = {}
     names: dict[str, tuple[str, ...]] = {}
     splits: dict[str, SplitInfo] = {}
     places: list[tuple[str, Path]] = []
@@ -212,9 +214,10 @@ def _has_xml(folder: Path) -> bool:
     return next(find_files(folder, ".xml", _DEPTH), None) is not None
 
 
-def _xml_files(folder: Path, depth: int | None = None) -> dict[str, Path]:
+def _xml_files(folder: Path, depth: int | None = None) -> dict[str, str]:
     """The xml files of a folder and its sub-folders, by their place in it without the suffix, in its order."""
-    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in find_files(folder, ".xml", depth)}
+    files = find_files(folder, ".xml", depth)
+    found = {path.relative_to(folder).with_suffix("").as_posix(): str(path) for path in files}
     return {name: found[name] for name in sorted(found)}
 
 

@@ -46,7 +46,7 @@ def _of_class(path: Path, stems: set[str]) -> bool:
 
 
 def less_usual_splits(
-    home: Path, annotations: Path, xml_files: Mapping[str, Path], known: KnownNames
+    home: Path, annotations: Path, xml_files: Mapping[str, str], known: KnownNames
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Path], list[str]]:
     """Splits by lists that lie elsewhere or are of single classes, with their lists and what is to be told.
 
@@ -76,7 +76,7 @@ def unused_lists(home: Path, annotations: Path, known: KnownNames) -> list[Path]
 
 
 def _of_all_classes(
-    home: Path, xml_files: Mapping[str, Path], known: KnownNames
+    home: Path, xml_files: Mapping[str, str], known: KnownNames
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Path], list[str]]:
     """The splits that the lists of single classes make together, unless two of them share a picture."""
     texts = [
@@ -101,7 +101,7 @@ def _of_all_classes(
 
 
 def _annotated_alone(
-    found: Mapping[str, Sequence[str]], xml_files: Mapping[str, Path], place: Path
+    found: Mapping[str, Sequence[str]], xml_files: Mapping[str, str], place: Path
 ) -> tuple[dict[str, tuple[str, ...]], list[str]]:
     """The names that have an annotation, of each split of which any has."""
     kept = {split: tuple(name for name in names if name in xml_files) for split, names in found.items()}

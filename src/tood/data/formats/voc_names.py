@@ -40,17 +40,28 @@ class Pictures:
         return tuple(folder for _, folder in self.places)
 
     @cached_property
-    def by_name(self) -> dict[str, list[tuple[str, Path]]]:
-        """For each name (no suffix, composed letters) its pictures: several where only their suffixes differ."""
-        found: dict[str, list[tuple[str, Path]]] = {}
-        for prefix, folder in self.places:
-            here: dict[str, list[tuple[str, Path]]] = {}
+    def by_name(self) -> dict[str, list[tuple[str, int]]]:
+        """For each name (no suffix, composed letters) its pictures, by their names in a folder and that in `places`.
+
+        There are several where only their suffixes differ.
+        """
+        found: dict[str, list[tuple[str, int]]] = {}
+        for place, (prefix, folder) in enumerate(self.places):
+            here: dict[str, list[tuple[str, int]]] = {}
             for path in find_images(folder).images:
                 inside = path.relative_to(folder).as_posix()
-                here.setdefault(spelled(prefix + without_suffix(inside)), []).append((inside, path))
+                here.setdefault(spelled(prefix + without_suffix(inside)), []).append((inside, place))
             for name, pictures in here.items():
                 found.setdefault(name, pictures)
         return found
+
+    def pictures(self, name: str) -> list[tuple[str, Path]]:
+        """The pictures of a name of `by_name`: names inside their folders, and files."""
+        return [(inside, self.places[place][1] / inside) for inside, place in self.by_name[name]]
+
+    def paths(self) -> Iterator[Path]:
+        """The files of all pictures."""
+        return (path for name in self.by_name for _, path in self.pictures(name))
 
     @cached_property
     def _by_base(self) -> dict[tuple[str, str], list[str]]:
@@ -88,13 +99,13 @@ class Pictures:
             if len(free) == 1:
                 return self._chosen(free[0], told, annotated)
             if len(free) > 1:
-                files = ", ".join(str(self.by_name[found][0][1]) for found in free[:3])
+                files = ", ".join(str(self.pictures(found)[0][1]) for found in free[:3])
                 return FoundPicture(None, doubt=f"several pictures may be its own ({files}): none is taken")
         return FoundPicture(None)
 
     def _chosen(self, name: str, told: str, annotated: Collection[str]) -> FoundPicture:
         """Of the pictures of a name the one that the annotation tells."""
-        pictures = self.by_name[name]
+        pictures = self.pictures(name)
         wanted = told.rpartition("/")[2]
         exact = [found for found in pictures if spelled(found[1].name) == wanted]
         alike = exact or [found for found in pictures if spelled(found[1].name).casefold() == wanted.casefold()]
@@ -118,7 +129,7 @@ class Pictures:
 class KnownNames:
     """The names of a dataset, found by what a list may call them."""
 
-    def __init__(self, xml_files: Mapping[str, Path], pictures: Pictures) -> None:
+    def __init__(self, xml_files: Mapping[str, str], pictures: Pictures) -> None:
         self._annotated, self._pictures = _Index(xml_files), pictures
 
     @cached_property
@@ -152,9 +163,14 @@ class _Index:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._whole = {spelled(name): name for name in names}
-        self._base: dict[str, list[str]] = {}
+
+    @cached_property
+    def _base(self) -> dict[str, list[str]]:
+        """The names by their last parts."""
+        found: dict[str, list[str]] = {}
         for whole, name in self._whole.items():
-            self._base.setdefault(whole.rpartition("/")[2], []).append(name)
+            found.setdefault(whole.rpartition("/")[2], []).append(name)
+        return found
 
     def whole(self, text: str) -> str | None:
         return self._whole.get(text)

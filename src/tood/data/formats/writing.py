@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,9 @@ from numpy.typing import NDArray
 
 from tood.data.dataset import Category, ImageRecord
 from tood.whole_file import whole_file
+
+# Boxes that are looked at, and letters that are copied, at once.
+_BLOCK, _COPIED = 1 << 20, 1 << 16
 
 
 def write_coco(
@@ -30,41 +35,53 @@ def write_coco(
         images: the records.
         description: goes into the json's `info`.
     """
-    image_rows: list[dict[str, Any]] = []
-    annotation_rows: list[dict[str, Any]] = []
     ids = [category.id for category in categories]
-    for image in images:
-        image_rows.append({"id": image.id, "file_name": image.name, "width": image.width, "height": image.height})
-        corners = image.boxes.astype(np.float64)
-        corners[:, 2:] -= corners[:, :2]  # x y w h
-        columns = zip(
-            image.annotation_ids.tolist(),
-            image.labels.tolist(),
-            corners.round(4).tolist(),
-            image.areas.round(4).tolist(),
-            image.crowd.tolist(),
-            strict=True,
-        )
-        annotation_rows.extend(
-            {
-                "id": number,
-                "image_id": image.id,
-                "category_id": ids[label],
-                "bbox": box,
-                "area": area,
-                "iscrowd": int(crowd),
-                "segmentation": [],
-            }
-            for number, label, box, area, crowd in columns
-        )
-    whole = {
-        "info": {"description": description},
-        "images": image_rows,
-        "annotations": annotation_rows,
-        "categories": [{"id": category.id, "name": category.name} for category in categories],
-    }
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(whole), encoding="utf-8")
+    classes = [{"id": category.id, "name": category.name} for category in categories]
+    # Written as it is made: of millions of images neither the objects nor the text would fit into memory.
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+        TemporaryFile("w+", encoding="utf-8", dir=temporary.parent) as annotations,
+    ):
+        file.write(f'{{"info": {json.dumps({"description": description})}, "images": [')
+        before = {"image": "", "annotation": ""}
+        for image in images:
+            row = {"id": image.id, "file_name": image.name, "width": image.width, "height": image.height}
+            file.write(before["image"] + json.dumps(row))
+            before["image"] = ", "
+            if rows := _annotation_rows(image, ids):
+                annotations.write(before["annotation"] + json.dumps(rows)[1:-1])
+                before["annotation"] = ", "
+        file.write('], "annotations": [')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, file, _COPIED)
+        file.write(f'], "categories": {json.dumps(classes)}}}')
+
+
+def _annotation_rows(image: ImageRecord, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """COCO's annotations of an image."""
+    corners = image.boxes.astype(np.float64)
+    corners[:, 2:] -= corners[:, :2]  # x y w h
+    columns = zip(
+        image.annotation_ids.tolist(),
+        image.labels.tolist(),
+        corners.round(4).tolist(),
+        image.areas.round(4).tolist(),
+        image.crowd.tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "id": number,
+            "image_id": image.id,
+            "category_id": category_ids[label],
+            "bbox": box,
+            "area": area,
+            "iscrowd": int(crowd),
+            "segmentation": [],
+        }
+        for number, label, box, area, crowd in columns
+    ]
 
 
 def yolo_labels(image: ImageRecord) -> str:
@@ -119,11 +136,14 @@ def voc_xml(image: ImageRecord, file_name: str, categories: Sequence[Category]) 
     return text + b"\n"
 
 
-def voc_holds(image: ImageRecord) -> NDArray[np.bool_]:
-    """[G] whether VOC can hold each box: as its reader has it, one of at most a pixel's width or height has no area."""
-    # Measured on the numbers as they are written, to 4 decimals.
-    corners = np.round(image.boxes.astype(np.float64), 4)
-    return np.asarray((corners[:, 2:] - corners[:, :2] > 1.0001).all(axis=1))
+def voc_holds(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[G] whether VOC can hold each of [G, 4] boxes: to its reader one of at most a pixel's side has no area."""
+    held = np.zeros(len(boxes), np.bool_)
+    for start in range(0, len(boxes), _BLOCK):
+        # Measured on the numbers as they are written, to 4 decimals.
+        corners = np.round(boxes[start : start + _BLOCK].astype(np.float64), 4)
+        held[start : start + _BLOCK] = (corners[:, 2:] - corners[:, :2] > 1.0001).all(axis=1)
+    return held
 
 
 def xml_can_hold(text: str) -> bool:

@@ -11,50 +11,27 @@ yaml in `yolo_plain`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
-from tood.data.dataset import DetectionDataset, ImageRecord, Problem
+from tood.data.columns import PathColumn
+from tood.data.dataset import DetectionDataset, Problem
 from tood.data.files import any_images, may_hold, passed_over_line
-from tood.data.formats.folder import (
-    SplitInfo,
-    box_areas,
-    canonical,
-    clean_boxes,
-    clip_reason,
-    drop_reason,
-)
+from tood.data.formats.folder import SplitInfo, canonical
+from tood.data.formats.yolo_images import LabelColumns, ListedImages, read_images
 from tood.data.formats.yolo_labels import Keypoints, LabelFinder, LabelTable, label_path, looks_like_labels, read_labels
 from tood.data.formats.yolo_paths import ListRemarks, images_of
 from tood.data.formats.yolo_plain import find_plain_layout
 from tood.data.formats.yolo_poses import MOST_LINES, find_poses
 from tood.data.formats.yolo_yaml import YoloLayout, find_inner_yaml, find_yaml, read_layout
-from tood.data.images import FileFacts, file_facts
-from tood.errors import ToodError
-from tood.file_identity import FileIdentity, file_identity
+from tood.file_identity import file_identity
 
 __all__ = ["YoloFolder", "find_yolo", "label_path"]
 
 _MOST_FOLDERS = 1000
-
-
-@dataclass(frozen=True)
-class _Listed:
-    """One image of a split: its name inside it, its file's identity, and the files that may be its labels."""
-
-    name: str
-    identity: FileIdentity
-    labels: tuple[Path, ...]
-
-    @property
-    def label(self) -> Path | None:
-        """The label file; None if there is none."""
-        return self.labels[0] if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -81,82 +58,72 @@ class YoloFolder:
         problems = list(self.layout.problems)
         remarks = ListRemarks()
         listed = self._listed(split, problems, remarks)
-        images: list[ImageRecord] = []
-        tables, poses = self._tables(split, {path: own.label for path, own in listed.items()})
-        tracks, next_box = 0, 1
-        for number, (path, own) in enumerate(listed.items(), start=1):
-            try:
-                facts = file_facts(path)
-            except ToodError as error:
-                problems.append(Problem.unreadable(path, error))
-                continue
-            table, found = tables[path]
-            problems.extend(replace(problem, image_id=number) for problem in found)
-            tracks += table.tracks
-            record = _record(number, path, own.name, facts, table, str(own.label), next_box, problems)
-            next_box += len(record.boxes)
-            images.append(record)
-        labelled = {path: own.label for path, own in listed.items() if own.label is not None}
-        if images and not labelled and canonical(split) != "test":
+        labels, poses = self._labels(split, listed)
+        images = read_images(listed, labels, problems)
+        tracks = int(labels.tracks[images.ids - 1].sum())
+        annotated = bool(listed.labelled.any())
+        if len(images) and not annotated and canonical(split) != "test":
+            first = images.paths[0]
             message = (
-                f"none of its {len(images)} images has a label file (looked for {label_path(images[0].path)} and so on)"
-                f"{_labels_elsewhere(images[0].path, self.layout.source.parent)}"
+                f"none of its {len(images)} images has a label file (looked for {label_path(first)} and so on)"
+                f"{_labels_elsewhere(first, self.layout.source.parent)}"
             )
             problems.append(Problem("labels_missing", str(self.layout.source), message))
-        if labelled and not images and not any(path.exists() for path in listed):
+        if annotated and not len(images) and not any(path.exists() for path in listed.paths):
             message = (
                 f"none of the {len(listed)} pictures of split {split!r} is there, though their labels are: export the "
-                f"dataset with its pictures (in CVAT 'Save images'), or put them where {next(iter(listed))} is expected"
+                f"dataset with its pictures (in CVAT 'Save images'), or put them where {listed.paths[0]} is expected"
             )
             problems.insert(0, Problem("images_missing", str(self.layout.source), message))
-        problems.extend(_shared_labels(labelled))
+        problems.extend(_shared(label, images_of_it) for label, images_of_it in listed.sharing_labels())
         problems.extend(self._in_earlier_split(split, listed))
-        problems.extend(self._labels_of_other_splits(split, labelled))
+        problems.extend(self._labels_of_other_splits(split, listed))
         return DetectionDataset(
             self.root,
             split,
             "yolo",
             self.layout.categories,
-            tuple(images),
+            images,
             tuple(problems),
-            bool(labelled),
+            annotated,
             self.layout.source,
-            (*self.layout.places[split], *labelled.values()),
+            PathColumn.of((*map(str, self.layout.places[split]), *listed.label_files.texts())),
             (*poses, *self._notes(split, listed, tracks, remarks)),
             self.layout.exif,
         )
 
-    def _tables(
-        self, split: str, labels: Mapping[Path, Path | None]
-    ) -> tuple[dict[Path, tuple[LabelTable, list[Problem]]], list[str]]:
-        """The labels of images with what is wrong in them, and what is to be told about poses among them."""
-        tables: dict[Path, tuple[LabelTable, list[Problem]]] = {}
+    def _labels(self, split: str, listed: ListedImages) -> tuple[LabelColumns, list[str]]:
+        """What the labels of images say, and what is to be told about poses among them."""
         polygons: list[Sequence[float]] = []  # the first of them: a large dataset has millions of points
-        counts: dict[Path, int] = {}
         lengths: set[int] = set()
-        for image, label in labels.items():
-            table, found = self._table(label, self.layout.keypoints)
-            if table.polygons:
-                counts[image] = len(table.polygons)
-                lengths.update(map(len, table.polygons))
-                polygons.extend(islice(table.polygons, max(0, MOST_LINES - len(polygons))))
-                table = replace(table, polygons=())
-            tables[image] = (table, found)
+
+        def look(table: LabelTable) -> None:
+            lengths.update(map(len, table.polygons))
+            polygons.extend(islice(table.polygons, max(0, MOST_LINES - len(polygons))))
+
+        def label(at: int) -> Path | None:
+            return listed.labels[at] if listed.labelled[at] else None
+
+        labels = LabelColumns.of(len(listed), lambda at: self._table(label(at), self.layout.keypoints), look)
         if self.layout.polygons_only or len(lengths) > 1 or (poses := find_poses(polygons)) is None:
-            return tables, []
+            return labels, []
         if not poses.clear:  # other splits may tell more
             others = (image for other in self.layout.places if other != split for image in self._named(other))
             more = (line for image in others for line in self._table(self._finder.find(image), None)[0].polygons)
             poses = find_poses([*islice(more, MOST_LINES), *polygons]) or poses
-        shape = f"`kpt_shape: [{poses.keypoints.points}, {poses.keypoints.numbers}]`"
-        told = f"{sum(counts.values())} lines of labels have {poses.keypoints.columns} numbers"
+        keypoints = poses.keypoints
+        shape = f"`kpt_shape: [{keypoints.points}, {keypoints.numbers}]`"
+        told = f"{labels.polygons.sum()} lines of labels have {keypoints.columns} numbers"
         if not poses.clear:
-            return tables, [
+            return labels, [
                 f"{told} and are taken for polygons; if they are boxes with keypoints, add {shape} to the yaml"
             ]
-        again = {image: self._table(labels[image], poses.keypoints) for image in counts}
-        return tables | again, [
-            f"{told}, a box with {poses.keypoints.points} keypoints: the box is taken; {shape} in the yaml says so, "
+        posed = labels.polygons > 0
+        again = LabelColumns.of(
+            len(listed), lambda at: self._table(label(at), keypoints if posed[at] else self.layout.keypoints)
+        )
+        return again, [
+            f"{told}, a box with {keypoints.points} keypoints: the box is taken; {shape} in the yaml says so, "
             "`kpt_shape: []` that they are polygons"
         ]
 
@@ -164,77 +131,58 @@ class YoloFolder:
         problems: list[Problem] = []
         return read_labels(label, 0, len(self.layout.categories), keypoints, problems), problems
 
-    def _named(self, split: str) -> dict[Path, str]:
-        """Every path that a split names, with its name inside the split; sorted."""
-        named: dict[Path, str] = {}
-        for place in self.layout.places[split]:
-            for path, name in images_of(place, self.layout.source):
-                named.setdefault(path, name)
-        return dict(sorted(named.items()))
+    def _named(self, split: str) -> list[Path]:
+        """Every path that a split names, once; sorted."""
+        places = self.layout.places[split]
+        return sorted({path for place in places for path, _ in images_of(place, self.layout.source)})
 
-    def _listed(self, split: str, problems: list[Problem], remarks: ListRemarks) -> dict[Path, _Listed]:
+    def _listed(self, split: str, problems: list[Problem], remarks: ListRemarks) -> ListedImages:
         """The images of a split, each file once, whatever paths and links lead to it."""
-        groups: dict[FileIdentity, list[tuple[Path, _Listed]]] = {}
-        for place in self.layout.places[split]:
-            for path, name in images_of(place, self.layout.source, remarks):
-                identity = file_identity(path)
-                groups.setdefault(identity, []).append((path, _Listed(name, identity, self._finder.find_all(path))))
-        chosen = []
-        for group in groups.values():
-            if len(group) == 1:
-                chosen.append(group[0])
-                continue
-            labels = {path: own.label for path, own in group if own.label is not None}
-            # Of several names the one that has labels, and rather no link.
-            best = min(group, key=lambda named: (named[0] not in labels, named[0].is_symlink(), named[0]))
-            chosen.append(best)
-            others = sorted({str(path) for path, _ in group} - {str(best[0])})
-            message = "is named twice in its split" + (f", also as {others[0]}" if others else "") + ": taken once"
-            problems.append(Problem("duplicate_file", str(best[0]), message, severity="warning"))
-            if len({file_identity(label) for label in labels.values()}) > 1 and not _alike(labels.values()):
-                told = " and ".join(map(str, sorted(labels.values())[:2]))
-                message = f"is one picture of several names whose labels differ ({told}): remove all but one"
-                problems.append(Problem("labels_differ", str(best[0]), message))
-        return dict(sorted(chosen))
+        places = self.layout.places[split]
+        named = (named for place in places for named in images_of(place, self.layout.source, remarks))
+        return ListedImages.of(named, self._finder, problems)
 
-    def _in_earlier_split(self, split: str, listed: Mapping[Path, _Listed]) -> list[Problem]:
+    def _in_earlier_split(self, split: str, listed: ListedImages) -> list[Problem]:
         """A warning for each image that another split has, too: what is measured on it says nothing."""
         problems = []
-        identities = {own.identity for own in listed.values()}
+        identities = set(listed.identities) if split != next(iter(self.layout.places)) else set()
         for other, places in self.layout.places.items():
             if other == split:
                 break
             if "trainval" in (split, other) or not any(may_hold(place, identities) for place in places):
                 continue
-            theirs = {file_identity(path): path for path in self._named(other)}
-            for path, own in listed.items():
-                if (same := theirs.get(own.identity)) is not None:
+            theirs = {own: path for path in self._named(other) if (own := file_identity(path)) in identities}
+            for at, identity in enumerate(listed.identities):
+                if (same := theirs.get(identity)) is not None:
+                    path = listed.paths[at]
                     message = f"is in split {other!r}, too" + (f", as {same}" if same != path else "")
                     problems.append(Problem("in_two_splits", str(path), message, severity="warning"))
         return problems
 
-    def _labels_of_other_splits(self, split: str, labelled: Mapping[Path, Path]) -> list[Problem]:
+    def _labels_of_other_splits(self, split: str, listed: ListedImages) -> list[Problem]:
         """An error for each label file that would be that of another picture in another split, too."""
-        owners = {label: image for image, label in labelled.items()}
+        owners: dict[str, int] = {}
         problems = []
         for other, places in self.layout.places.items():
             # Pictures of two folders have their labels in two folders.
             apart = all(place.is_dir() for place in (*places, *self.layout.places[split]))
             if other == split or apart:
                 continue
+            owners = owners or {label: at for at, label in enumerate(listed.labels.texts()) if label}
             for path in self._named(other):
                 label = self._finder.find(path)
-                if label is None or label not in owners or owners[label] == path:
+                at = None if label is None else owners.get(str(label))
+                if label is None or at is None or listed.paths[at] == path:
                     continue
-                if file_identity(owners[label]) != file_identity(path):
-                    problems.append(_shared(label, (owners[label], path)))
+                if listed.identities[at] != file_identity(path):
+                    problems.append(_shared(label, (listed.paths[at], path)))
         return problems
 
-    def _notes(self, split: str, listed: Mapping[Path, _Listed], tracks: int, remarks: ListRemarks) -> tuple[str, ...]:
+    def _notes(self, split: str, listed: ListedImages, tracks: int, remarks: ListRemarks) -> tuple[str, ...]:
         notes = []
         if split == next(iter(self.layout.places)):  # of the whole folder: said once
             notes += [*self.layout.notes, *(f"{sentence}: left out" for sentence in self.layout.missing.values())]
-        bare = sum(own.label is None for own in listed.values())
+        bare = int((~listed.labelled).sum())
         if 0 < bare < len(listed):
             notes.append(f"{bare} of {len(listed)} pictures have no label file: nothing is on them")
         if moved := remarks.moved:
@@ -246,8 +194,8 @@ class YoloFolder:
         if tracks:
             notes.append(f"{tracks} lines of labels end in a whole number, taken for a track id and left out")
         folders = [place for place in self.layout.places[split] if place.is_dir()]
-        places = folders or list(dict.fromkeys(path.parent for path in listed))
-        unused = self._finder.unused((own.labels for own in listed.values()), places)
+        places = folders or [folder for folder, _ in listed.paths.by_folder()]
+        unused = self._finder.unused(map(self._finder.find_all, listed.paths), places)
         line = passed_over_line({**remarks.passed_over, **unused})
         return (*notes, line) if line else tuple(notes)
 
@@ -277,56 +225,6 @@ def find_yolo(root: Path) -> YoloFolder | None:
     return None if layout is None else YoloFolder(root, layout)
 
 
-def _record(
-    number: int,
-    path: Path,
-    name: str,
-    facts: FileFacts,
-    table: LabelTable,
-    file: str,
-    first_id: int,
-    problems: list[Problem],
-) -> ImageRecord:
-    """The record of one image; `file` is where its labels are, `first_id` the annotation id of its first box."""
-    values, lines, size = table.rows, table.lines, facts.size
-    with np.errstate(over="ignore", invalid="ignore"):
-        half = values[:, 3:5] / 2
-        corners = np.concatenate([values[:, 1:3] - half, values[:, 1:3] + half], axis=1)
-        corners *= np.array([*size, *size], np.float64)
-    clean = clean_boxes(corners, np.full((len(corners), 2), size, np.float64))
-    for row in np.flatnonzero(~clean.kept).tolist():
-        message = f"line {lines[row]}: {drop_reason(corners[row], bool(clean.outside[row]), size)}"
-        if clean.outside[row] and values[row, 1:].max() > 2:
-            message += " (are its numbers pixels? YOLO's are parts of the image, 0 to 1)"
-        problems.append(Problem("box_dropped", file, message, number, severity="warning"))
-    for row in np.flatnonzero(clean.clipped).tolist():
-        message = f"line {lines[row]}: {clip_reason(corners[row], size)}"
-        problems.append(Problem("box_clipped", file, message, number, severity="warning"))
-    boxes = clean.boxes[clean.kept]
-    return ImageRecord(
-        id=number,
-        path=path,
-        width=size[0],
-        height=size[1],
-        boxes=boxes,
-        labels=values[clean.kept, 0].astype(np.int64),
-        crowd=np.zeros(len(boxes), np.bool_),
-        areas=box_areas(boxes),
-        annotation_ids=np.arange(first_id, first_id + len(boxes), dtype=np.int64),
-        file_name=name,
-        size_from_file=True,
-        orientation=facts.orientation,
-    )
-
-
-def _shared_labels(labelled: Mapping[Path, Path]) -> list[Problem]:
-    """An error for each label file that two images have in common: whose it is cannot be known."""
-    owners: dict[Path, list[Path]] = {}
-    for image, label in labelled.items():
-        owners.setdefault(label, []).append(image)
-    return [_shared(label, images) for label, images in owners.items() if len(images) > 1]
-
-
 def _shared(label: Path, images: Sequence[Path]) -> Problem:
     message = (
         f"would be the label file of {' and '.join(map(str, images))}: whose it is cannot be known; "
@@ -342,10 +240,3 @@ def _labels_elsewhere(image: Path, home: Path) -> str:
             target = label_path(image).parent
             return f", but there is one in {parent}: move such files to {target}"
     return ""
-
-
-def _alike(labels: Iterable[Path]) -> bool:
-    try:
-        return len({label.read_bytes() for label in labels}) == 1
-    except OSError:
-        return False

@@ -91,10 +91,11 @@ class LabelFinder:
             found: of each picture of a split what `find_all` gave.
             places: the folders in which they were looked for, with whatever sub-folders.
         """
-        used: set[Path] = set()
+        used: dict[Path, set[str]] = {}
         second: list[Path] = []
         for labels in found:
-            used.update(labels)
+            for label in labels:
+                used.setdefault(label.parent, set()).add(label.name)
             second.extend(labels[1:])
         # Of every folder that labels were looked for in, the stems of all pictures there are, other splits' among them.
         stems: dict[Path, set[str]] = {}
@@ -102,14 +103,16 @@ class LabelFinder:
             names = _pictures_in(parent)
             for folder in folders:
                 stems.setdefault(folder, set()).update(names)
-        looked_at = dict.fromkeys(label.parent for label in used)
+        looked_at = dict.fromkeys(used)
         for tree in (folder for place in places for folder in _label_folders(place)):
             looked_at |= dict.fromkeys(Path(parent) for parent, _, _ in os.walk(tree))
         orphans = [
             folder / name
             for folder in looked_at
             for stem, name in self._labels_in(folder).items()
-            if folder / name not in used and name.lower() not in NAMES_FILES and stem not in stems.get(folder, ())
+            if name not in used.get(folder, ())
+            and name.lower() not in NAMES_FILES
+            and stem not in stems.get(folder, ())
         ]
         orphans = [path for path in orphans if looks_like_labels(path)]  # no README, no list
         told = {ORPHAN_LABELS: orphans, SECOND_LABELS: second}
@@ -269,7 +272,8 @@ def _pictures_in(folder: Path) -> set[str]:
         names = os.listdir(folder)  # noqa: PTH208  (names alone are wanted)
     except (OSError, ValueError):
         return set()
-    return {_key(Path(name).stem) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+    parts = map(os.path.splitext, names)  # names alone
+    return {_key(stem) for stem, suffix in parts if suffix.lower() in IMAGE_SUFFIXES}
 
 
 def _key(stem: str) -> str:

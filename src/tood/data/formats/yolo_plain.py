@@ -7,6 +7,7 @@ is there: what `obj.data` names; the lists `train.txt`, `valid.txt`, `test.txt`;
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import islice
 from pathlib import Path
@@ -71,11 +72,8 @@ def _names(root: Path) -> tuple[Path | None, list[str]]:
     for folder in dict.fromkeys(folders):
         if not folder.is_dir():
             continue
-        for path in sorted(folder.iterdir()):
-            usual = path.name.lower() in _NAMES_FILES or path.suffix.lower() == ".names"
-            if path.name.startswith("._") or not (usual or path.name.lower() in _LESS_USUAL) or not path.is_file():
-                continue
-            if usual:
+        for path in _may_name_classes(folder):
+            if path.name.lower() not in _LESS_USUAL:
                 found[path] = names_in(path)
             elif not looks_like_labels(path):
                 others.setdefault(path, None)
@@ -88,6 +86,15 @@ def _names(root: Path) -> tuple[Path | None, list[str]]:
         if differing != names:
             raise ToodError(f"{root}: {first} and {other} name other classes: remove the one that is not meant")
     return first, names
+
+
+def _may_name_classes(folder: Path) -> list[Path]:
+    """The files of a folder that are called as one of the names of classes is, sorted."""
+    names = os.listdir(folder)  # noqa: PTH208  (of a million pictures the names alone)
+    told = (*_NAMES_FILES, *_LESS_USUAL)
+    chosen = [name for name in names if name.lower() in told or name.lower().endswith(".names")]
+    paths = (folder / name for name in sorted(chosen) if not name.startswith("._"))
+    return [path for path in paths if (path.name.lower() in told or path.suffix) and path.is_file()]
 
 
 def _darknet_settings(root: Path) -> tuple[Path, dict[str, str]] | None:
