@@ -11,11 +11,19 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tood.ops import conv_norm, deform_conv2d, group_norm_relu, plain, scaled_product, shared_conv, with_mean
+from tood.ops import (
+    Activation,
+    SameConv2d,
+    conv_norm,
+    deform_conv2d,
+    group_norm_relu,
+    plain,
+    scaled_product,
+    shared_conv,
+)
 from tood.ops.conv_norm import plain_conv_norm
 from tood.ops.deform_conv import plain_deform_conv2d
-from tood.ops.group_norm_relu import plain_group_norm_relu
-from tood.ops.scaled_product import plain_scaled_product, plain_with_mean
+from tood.ops.scaled_product import plain_scaled_product
 from tood.ops.shared_conv import plain_shared_conv
 
 SIDES = st.integers(1, 12)
@@ -90,6 +98,56 @@ def test_conv_norm(
     compare(by(conv_norm), by(plain_conv_norm), tensors, wanted[3 : 4 + sums], lowered, parameters=parameters)
 
 
+@settings(max_examples=80)
+@given(
+    shape=st.tuples(st.integers(1, 3), SIDES, SIDES),
+    kernel=st.sampled_from([3, 5]),
+    stride=st.sampled_from([1, 2]),
+    depthwise=st.booleans(),
+    same=st.booleans(),
+    activation=st.sampled_from(["none", "relu", "relu6"]),
+    options=st.tuples(*[st.booleans()] * 3),
+    wanted=st.tuples(*[st.booleans()] * 5),
+)
+def test_conv_norm_of_depthwise_layers_and_with_same_padding(
+    shape: tuple[int, int, int],
+    kernel: int,
+    stride: int,
+    depthwise: bool,
+    same: bool,
+    activation: Activation,
+    options: tuple[bool, bool, bool],
+    wanted: tuple[bool, bool, bool, bool, bool],
+) -> None:
+    sums, lowered, last = options
+    assume(not (lowered and stride == 2 and shape[2] <= 2))  # as above
+    torch.manual_seed(kernel)
+    groups = 24 if depthwise else 1
+    conv: nn.Conv2d = nn.Conv2d(24, 24, kernel, stride, kernel // 2, groups=groups, bias=False)
+    if same:
+        conv = SameConv2d(24, 24, kernel, stride, groups=groups, bias=False)
+    norm = nn.BatchNorm2d(24).eval()
+    nn.init.uniform_(norm.running_mean, -1, 1)  # type: ignore[arg-type]
+    nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+    if activation != "none":  # whole channels below its first kink, between the two, and above the second
+        norm.bias = nn.Parameter(torch.tensor([-20.0, 3.0, 20.0]).repeat(8))
+        norm.weight = nn.Parameter(torch.full((24,), 0.2))
+    batch, height, width = shape
+    x = torch.randn(batch, 24, height, width).contiguous(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
+    added = torch.randn(batch, 24, -(-height // stride), -(-width // stride)).clamp(-1, 1)
+    tensors = [x, added.bfloat16() if lowered else added][: 1 + sums]
+    parameters = [conv.weight, norm.weight, norm.bias]
+    for parameter, asked in zip(parameters, wanted, strict=False):
+        parameter.requires_grad_(asked)
+
+    def by(function: Callable[..., Tensor]) -> Callable[..., list[Tensor]]:
+        return lambda x, added=None: [function(conv, norm, x, activation, added)]
+
+    compare(by(conv_norm), by(plain_conv_norm), tensors, wanted[3 : 4 + sums], lowered, parameters=parameters)
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_gradients_on_a_map_of_one_column_are_those_of_fp32(kernel: int, groups: int) -> None:
@@ -103,7 +161,7 @@ def test_gradients_on_a_map_of_one_column_are_those_of_fp32(kernel: int, groups:
         used = [torch.full((24 * size,), torch.nan) for size in range(1, 60)]
         del used
         with torch.autocast("cpu", torch.bfloat16) if lowered else nullcontext():
-            out = conv_norm(conv, norm, x, relu=False)
+            out = conv_norm(conv, norm, x, "none")
         found.append(torch.autograd.grad(out.float().pow(2).sum(), [conv.weight, norm.weight]))
     for one, other in zip(*found, strict=True):
         assert float((one - other).norm()) <= 0.05 * float(other.norm())
@@ -158,24 +216,6 @@ def test_scaled_product(
     fast = lambda *tensors: [scaled_product(*tensors, sizes)]  # noqa: E731
     slow = lambda *tensors: [plain_scaled_product(*tensors, sizes)]  # noqa: E731
     compare(fast, slow, [x, weight, scale], wanted, lowered)
-    compare(with_mean, plain_with_mean, [x], [True])
-
-
-@settings(max_examples=40)
-@given(shape=st.tuples(st.integers(1, 3), SIDES, SIDES), groups=st.sampled_from([1, 4]), last=st.booleans())
-def test_group_norm_relu(shape: tuple[int, int, int], groups: int, last: bool) -> None:
-    torch.manual_seed(groups)
-    batch, height, width = shape
-    norm = nn.GroupNorm(groups, 16)
-    x = torch.randn(batch, 16, height, width).bfloat16()
-    x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    compare(
-        lambda x: [group_norm_relu(norm, x)],
-        lambda x: [plain_group_norm_relu(norm, x.float()).bfloat16()],
-        [x],
-        [True],
-        error=3e-2,
-    )
 
 
 @settings(max_examples=30)

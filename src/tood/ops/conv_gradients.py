@@ -3,7 +3,7 @@
 oneDNN reorders the weights of a convolution at each call, and writes their gradient in an order of its own: with a
 thousand channels and a small map that costs as much as the computation. A 1x1 convolution's gradients are two products
 of matrices that lie in memory as they are wanted; a 3x3 one's gradient of the weights on a small map is one product
-with the 3x3 neighbourhoods.
+with the 3x3 neighbourhoods. Depthwise convolutions have a room of their own, `depthwise.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.ops.arithmetic import in_own_dtype
+from tood.ops.conv_geometry import Geometry, library_gradients
+from tood.ops.depthwise import depthwise_gradients, is_depthwise
 
 # Cells of a map, those of all images together, up to which it is a small one.
 SMALL = 400
@@ -25,7 +27,8 @@ def convolution_gradients(
     """The gradients towards what came in and towards the weights.
 
     Args:
-        conv: its stride, padding, dilation and groups.
+        conv: its stride, padding, dilation and groups; with more zeros after the map than before it only without
+            dilation.
         x: [B, C, H, W].
         weight: [O, C / groups, k, k], of x's dtype.
         gradient: [B, O, h, w] of what came out.
@@ -37,25 +40,18 @@ def convolution_gradients(
     """
     if is_pointwise(conv):
         return _pointwise(conv, x, weight, gradient, to_x, to_weight)
-    if to_weight and x.dtype == torch.bfloat16 and x.shape[3] == 1 and conv.stride[1] > 1:
+    if to_weight and x.dtype == torch.bfloat16 and x.shape[3] < conv.stride[1]:
         # oneDNN multiplies columns that it never wrote by zero here: where memory held a NaN, so does the gradient.
         found_x, _ = convolution_gradients(conv, x, weight, gradient, to_x=to_x, to_weight=False)
         in_fp32 = [tensor.float() for tensor in (x, weight, gradient)]
         _, exact = convolution_gradients(conv, *in_fp32, to_x=False, to_weight=True)
         return found_x, None if exact is None else exact.to(weight.dtype)
+    geometry = Geometry.of(conv, x)
+    if is_depthwise(conv):
+        return depthwise_gradients(geometry, x, weight, gradient, to_x=to_x, to_weight=to_weight)
     as_product = to_weight and is_small(gradient) and is_usual_3x3(conv)
-    found_x, found_weight, _ = torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        None,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        False,
-        [0, 0],
-        conv.groups,
-        [to_x, to_weight and not as_product, False],
+    found_x, found_weight = library_gradients(
+        geometry, x, weight, gradient, to_x=to_x, to_weight=to_weight and not as_product
     )
     if as_product:
         found_weight = weight_gradient(by_cell(gradient), neighbourhoods(x, conv.stride[0]))

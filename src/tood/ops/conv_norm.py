@@ -12,54 +12,67 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.ops.activation import FUSED, Activation, activated, activation_of, before_activation
 from tood.ops.arithmetic import arithmetic, differentiable_once, fuses_convolutions
+from tood.ops.conv_geometry import Geometry
 from tood.ops.conv_gradients import convolution_gradients
 from tood.ops.group_norm_relu import relu_of
 from tood.ops.guard import may_stand_in
+from tood.ops.same_conv import conv_kind
 from tood.ops.winograd import Winograd, pays_in_training
 
 # Numbers that stay in the cores' caches between two passes.
 CACHED = 1 << 18
 
 
-def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor, relu: bool = True, added: Tensor | None = None) -> Tensor:
-    """norm(conv(x)) + added, through ReLU where asked.
+def conv_norm(
+    conv: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    activation: Activation | bool = "relu",
+    added: Tensor | None = None,
+) -> Tensor:
+    """norm(conv(x)) + added, through an activation where asked.
 
     Args:
-        conv: of any kind; what is not an ordinary one without bias is called as it is.
+        conv: of any kind; what is neither an ordinary one nor a `SameConv2d`, both without bias, is called as it is.
         norm: of any kind, training or not.
         x: [B, C, H, W].
-        relu: whether ReLU follows.
+        activation: what follows; True and False stand for "relu" and "none".
         added: [B, O, h, w], or None.
 
     Returns:
         [B, O, h, w]; of a norm in evaluation mode on a CPU equal but for rounding to computing one after the other, and
         differentiable once.
     """
-    if not may_stand_in(((conv, nn.Conv2d), (norm, nn.BatchNorm2d)), (x, added)):
-        return plain_conv_norm(conv, norm, x, relu, added)
+    activation = activation_of(activation)
+    if not may_stand_in(((conv, conv_kind(conv)), (norm, nn.BatchNorm2d)), (x, added)):
+        return plain_conv_norm(conv, norm, x, activation, added)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     if not _folds(conv, norm, x):
-        return plain_conv_norm(conv, norm, x, relu, added)
+        return plain_conv_norm(conv, norm, x, activation, added)
     algorithm = _ByWinograd() if pays_in_training(conv, [x]) else _Direct(conv)
     of_norm = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, relu, algorithm)  # type: ignore[no-untyped-call]
+    out: Tensor = _FoldedConvNorm.apply(x, added, conv.weight, *of_norm, norm.eps, activation, algorithm)  # type: ignore[no-untyped-call]
     return out
 
 
 def plain_conv_norm(
-    conv: nn.Module, norm: nn.Module, x: Tensor, relu: bool = True, added: Tensor | None = None
+    conv: nn.Module,
+    norm: nn.Module,
+    x: Tensor,
+    activation: Activation | bool = "relu",
+    added: Tensor | None = None,
 ) -> Tensor:
     """The definition of `conv_norm` in ordinary PyTorch."""
+    activation = activation_of(activation)
     out: Tensor = norm(conv(x))
     if added is not None:
-        out = out + added
-        return F.relu(out, inplace=True) if relu else out
-    return relu_of(norm, out) if relu else out
+        return activated(out + added, activation, inplace=True)
+    return relu_of(norm, out, activation)
 
 
 def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
@@ -71,6 +84,7 @@ def _folds(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> bool:
         and conv.bias is None
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
+        and (conv.dilation == (1, 1) or Geometry.of(conv, x).is_symmetric)
         and not norm.training
         and norm.affine
         and norm.running_var is not None
@@ -90,18 +104,20 @@ class _Direct:
     conv: nn.Conv2d
 
     def outputs(
-        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool
+        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, activation: Activation
     ) -> tuple[Tensor, Tensor]:
         """The convolution with all that follows it, [B, O, h, w], and the form of the weights for its gradients."""
-        geometry = (self.conv.padding, self.conv.stride, self.conv.dilation, self.conv.groups)
+        geometry = Geometry.of(self.conv, x)
+        kernels, after = geometry.widened(weight), FUSED[activation]
+        arguments = (bias, geometry.after, geometry.stride, geometry.dilation, geometry.groups)
         operator = torch.ops.mkldnn._convolution_pointwise
         if added is None:
-            return operator(x, weight, bias, *geometry, "relu" if relu else "none", [], None), weight
-        if self.conv.groups > 1 and x.dtype != torch.float32:  # oneDNN has no sum with these
-            out = operator(x, weight, bias, *geometry, "none", [], None).add_(added)
-            return out.relu_() if relu else out, weight
-        after = "relu" if relu else None
-        return operator.binary(x, added, weight, bias, *geometry, "add", 1.0, after, [], None), weight
+            return operator(x, kernels, *arguments, *after, None), weight
+        if activation == "relu6" or (self.conv.groups > 1 and x.dtype != torch.float32):  # oneDNN has no sum with these
+            out = operator(x, kernels, *arguments, *FUSED["none"], None).add_(added)
+            return activated(out, activation, inplace=True), weight
+        unary = None if activation == "none" else activation
+        return operator.binary(x, added, kernels, *arguments, "add", 1.0, unary, [], None), weight
 
     def gradients(
         self, x: Tensor, weight: Tensor, gradient: Tensor, *, to_x: bool, to_weight: bool
@@ -117,14 +133,13 @@ class _ByWinograd:
     size: int = 4
 
     def outputs(
-        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool
+        self, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, activation: Activation
     ) -> tuple[Tensor, Tensor]:
         winograd = Winograd.of(weight, self.size)
-        (out,) = winograd([x], bias, relu=relu and added is None)
-        if added is not None:
-            out = out.add_(added)
-            out = out.relu_() if relu else out
-        return out, winograd.kernels
+        at_once = activation == "relu" and added is None
+        (out,) = winograd([x], bias, relu=at_once)
+        out = out if added is None else out.add_(added)
+        return out if at_once else activated(out, activation, inplace=True), winograd.kernels
 
     def gradients(
         self, x: Tensor, kernels: Tensor, gradient: Tensor, *, to_x: bool, to_weight: bool
@@ -146,7 +161,7 @@ class _FoldedConvNorm(torch.autograd.Function):
         mean: Tensor,
         variance: Tensor,
         epsilon: float,
-        relu: bool,
+        activation: Activation,
         algorithm: _Direct | _ByWinograd,
     ) -> Tensor:
         dtype = arithmetic(x)
@@ -155,9 +170,11 @@ class _FoldedConvNorm(torch.autograd.Function):
         x = x.to(dtype, memory_format=torch.channels_last)
         added = None if added is None else added.to(dtype, memory_format=torch.channels_last)
         folded, bias = _scaled(weight, norm.scale, dtype), norm.bias(shift).to(dtype)  # [O, C / groups, k, k], [O]
-        out, weights = algorithm.outputs(x, folded, bias, added, relu)
-        ctx.save_for_backward(x, weight, weights, norm.scale, norm.inverse, norm.mean, out if relu else None)
-        ctx.algorithm, ctx.has_added = algorithm, added is not None
+        out, weights = algorithm.outputs(x, folded, bias, added, activation)
+        ctx.save_for_backward(
+            x, weight, weights, norm.scale, norm.inverse, norm.mean, None if activation == "none" else out
+        )
+        ctx.algorithm, ctx.activation, ctx.has_added = algorithm, activation, added is not None
         return out
 
     @staticmethod
@@ -166,7 +183,7 @@ class _FoldedConvNorm(torch.autograd.Function):
         x, weight, weights, scale, inverse, mean, out = ctx.saved_tensors
         needs_x, _, *needs = ctx.needs_input_grad[:5]
         if out is not None:
-            gradient = torch.ops.aten.threshold_backward(gradient, out, 0)
+            gradient = before_activation(gradient, out, ctx.activation)
         to_x, to_folded = ctx.algorithm.gradients(x, weights, gradient, to_x=needs_x, to_weight=any(needs[:2]))
         of_layer = _Norm(scale, inverse, mean).gradients(weight, to_folded, gradient, needs)
         return to_x, gradient if ctx.has_added else None, *of_layer, None, None, None, None, None

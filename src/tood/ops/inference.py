@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tood.ops.activation import FUSED, Activation, activated, activation_of
 from tood.ops.arithmetic import fuses_convolutions
 from tood.ops.guard import is_untouched
+from tood.ops.same_conv import SameConv2d, same_zeros
 from tood.ops.winograd import Winograd, is_wide
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -21,16 +24,17 @@ TYPICAL_SIDE = 64
 
 
 class InferenceConv2d(nn.Module):
-    """A convolution, its bias, whatever is added to its output, and ReLU.
+    """A convolution, its bias, whatever is added to its output, and an activation.
 
-    On a CPU with oneDNN bias, sum and ReLU are written with the output, and the weights of kernels beyond 1x1 are
+    On a CPU with oneDNN bias, sum and activation are written with the output, and the weights of kernels beyond 1x1 are
     reordered once rather than at every call. 3x3 convolutions of many channels in fp32 take Winograd's way.
 
     Args:
         weight: [O, C / groups, k, k], with a norm's scale folded in.
         bias: [O], or None.
-        stride, padding, groups: of the convolution.
-        relu: whether ReLU follows.
+        stride, groups: of the convolution.
+        padding: zeros on each side of a map; None: those of `SameConv2d`.
+        activation: what follows; True and False stand for "relu" and "none".
         dtype: what is computed in, torch.float32 or torch.bfloat16.
         sees_all_levels: whether it works on the whole pyramid: its time is then worth more than its memory.
     """
@@ -40,14 +44,19 @@ class InferenceConv2d(nn.Module):
         weight: Tensor,
         bias: Tensor | None,
         stride: int,
-        padding: int,
+        padding: int | None,
         groups: int,
-        relu: bool,
+        activation: Activation | bool,
         dtype: torch.dtype,
         sees_all_levels: bool = False,
     ) -> None:
         super().__init__()
-        self.stride, self.padding, self.groups, self.relu = stride, padding, groups, relu
+        self.stride, self.padding, self.groups = stride, padding, groups
+        self.activation = activation_of(activation)
+        self.kernel = weight.shape[2]
+        if padding is None:
+            # One more zero after than before a map, or none more: see `Geometry` and `_zeros`.
+            weight = F.pad(weight, (1, 0, 1, 0))
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self.weight: Tensor | None = None
         self.packed: Tensor | None = None
@@ -63,8 +72,9 @@ class InferenceConv2d(nn.Module):
             # 30 ms a call for 2048 x 512 weights, from the plain order in 1 ms.
             if weight.shape[2] > 1:
                 shape = [1, weight.shape[1] * groups, TYPICAL_SIDE, TYPICAL_SIDE]
+                zeros = self._zeros(shape)
                 self.packed = torch.ops.mkldnn._reorder_convolution_weight(
-                    self.packed, [padding] * 2, [stride] * 2, [1, 1], groups, shape
+                    self.packed, zeros, [stride] * 2, [1, 1], groups, shape
                 )
         else:
             self.weight = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
@@ -76,29 +86,38 @@ class InferenceConv2d(nn.Module):
         """
         if self.packed is None:
             return self._unpacked(x, added, reused)
-        geometry = ((self.padding,) * 2, (self.stride,) * 2, (1, 1), self.groups)
+        geometry = (self._zeros(x.shape), (self.stride,) * 2, (1, 1), self.groups)
         operators = torch.ops.mkldnn
         if added is None:
-            activation = "relu" if self.relu else "none"
-            out: Tensor = operators._convolution_pointwise(x, self.packed, self.bias, *geometry, activation, [], None)
-        else:
-            out = operators._convolution_pointwise_.binary(
-                added, x, self.packed, self.bias, *geometry, "add", 1.0, "relu" if self.relu else None, [], None
+            out: Tensor = operators._convolution_pointwise(
+                x, self.packed, self.bias, *geometry, *FUSED[self.activation], None
             )
-        return out
+            return out
+        after = "relu" if self.activation == "relu" else None  # oneDNN has no sum with the others
+        out = operators._convolution_pointwise_.binary(
+            added, x, self.packed, self.bias, *geometry, "add", 1.0, after, [], None
+        )
+        return out if after else activated(out, self.activation, inplace=True)
 
     def _unpacked(self, x: Tensor, added: Tensor | None, reused: Tensor | None) -> Tensor:
         if self.winograd is not None:
-            relu = self.relu and added is None
-            (out,) = self.winograd([x], self.bias, relu=relu, reused=[reused])
-            if added is None:
+            at_once = self.activation == "relu" and added is None
+            (out,) = self.winograd([x], self.bias, relu=at_once, reused=[reused])
+            if at_once:
                 return out
         else:
             assert self.weight is not None
-            out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, 1, self.groups)
+            out = F.conv2d(x, self.weight, self.bias, self.stride, self._zeros(x.shape), 1, self.groups)
         if added is not None:
             out = added.add_(out)
-        return out.relu_() if self.relu else out
+        return activated(out, self.activation, inplace=True)
+
+    def _zeros(self, shape: Sequence[int]) -> tuple[int, int]:
+        """What is padded above and below, on the left and the right, of maps [B, C, H, W]."""
+        if self.padding is not None:
+            return self.padding, self.padding
+        down, across = (same_zeros(side, self.kernel, self.stride)[0] for side in shape[2:])
+        return down + 1, across + 1
 
 
 class CannotFuse(Exception):  # noqa: N818 - no error: the network then predicts as it is
@@ -117,7 +136,11 @@ def known(module: object, kind: type[ModuleT]) -> ModuleT:
 
 
 def fused_conv(
-    conv: nn.Conv2d, norm: nn.Module | None, relu: bool, dtype: torch.dtype, sees_all_levels: bool = False
+    conv: nn.Conv2d,
+    norm: nn.Module | None,
+    activation: Activation | bool,
+    dtype: torch.dtype,
+    sees_all_levels: bool = False,
 ) -> InferenceConv2d:
     """A convolution with the BatchNorm that follows it, in evaluation mode, as one; None: no such norm.
 
@@ -129,12 +152,28 @@ def fused_conv(
     scale, bias = None, conv.bias
     if norm is not None:
         scale, bias = scale_and_shift(norm, conv)
-    padding, stride = conv.padding[0], conv.stride[0]
+    padding, stride = _square(conv)
+    weight = conv.weight if scale is None else conv.weight.double() * scale.double()[:, None, None, None]
+    return InferenceConv2d(weight.float(), bias, stride, padding, conv.groups, activation, dtype, sees_all_levels)
+
+
+def _square(conv: nn.Conv2d) -> tuple[int | None, int]:
+    """Padding and stride, as `InferenceConv2d` takes them.
+
+    Raises:
+        CannotFuse: if it is not alike down and across, has dilation, or has other than zeros around the map.
+    """
+    padding, stride, kernel = conv.padding[0], conv.stride[0], conv.kernel_size[0]
     usual = (conv.padding, conv.stride, conv.dilation) == ((padding, padding), (stride, stride), (1, 1))
     if not usual or isinstance(padding, str) or conv.padding_mode != "zeros":
         raise CannotFuse("a convolution of unusual geometry")
-    weight = conv.weight if scale is None else conv.weight.double() * scale.double()[:, None, None, None]
-    return InferenceConv2d(weight.float(), bias, stride, padding, conv.groups, relu, dtype, sees_all_levels)
+    if not isinstance(conv, SameConv2d):
+        return padding, stride
+    if conv.kernel_size != (kernel, kernel) or 1 < kernel < stride:
+        raise CannotFuse("SAME padding of an unusual kernel")
+    if kernel == 1 or (stride == 1 and kernel % 2 == 1):
+        return kernel // 2, stride
+    return None, stride
 
 
 def scale_and_shift(norm: nn.Module, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,10 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from tood.ops import InferenceConv2d, deform_conv2d, fused_conv, known
+from tood.ops import Activation, InferenceConv2d, deform_conv2d, fused_conv, known
+from tood.ops.activation import activated, activation_of
 from tood.ops.inference import scale_and_shift
+from tood.ops.same_conv import conv_kind
 
 
 class DeformConv2d(nn.Conv2d):
@@ -36,41 +38,47 @@ class DeformConv2d(nn.Conv2d):
 
 
 class InferenceDeformConv2d(nn.Module):
-    """A deformable convolution, its bias and ReLU; in fp32 whatever comes in, as its offsets need all their bits.
+    """A deformable convolution, its bias, an activation; in fp32 whatever comes in: its offsets need all their bits.
 
     Args:
         conv: the layer.
         scale, bias: [O] of a norm that follows it, or None.
-        relu: whether ReLU follows.
+        activation: what follows; True and False stand for "relu" and "none".
     """
 
-    def __init__(self, conv: DeformConv2d, scale: Tensor | None, bias: Tensor | None, relu: bool) -> None:
+    def __init__(
+        self, conv: DeformConv2d, scale: Tensor | None, bias: Tensor | None, activation: Activation | bool
+    ) -> None:
         super().__init__()
         self.conv = copy.deepcopy(conv).requires_grad_(False)
         self.conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if scale is not None:
             self.conv.weight.mul_(scale[:, None, None, None])
         self.bias = None if bias is None else bias.detach()[:, None, None]
-        self.relu = relu
+        self.activation = activation_of(activation)
 
     def forward(self, x: Tensor, added: None = None, reused: Tensor | None = None) -> Tensor:
         """[B, C, H, W] -> [B, O, h, w], both in channels-last memory; nothing is added, `reused` is left alone."""
         out: Tensor = self.conv(x.float())
         if self.bias is not None:
             out = out.add_(self.bias)
-        out = out.relu_() if self.relu else out
+        out = activated(out, self.activation, inplace=True)
         return out.to(x.dtype, memory_format=torch.channels_last)
 
 
 def fused(
-    conv: nn.Module, norm: nn.Module | None, relu: bool, dtype: torch.dtype, sees_all_levels: bool = False
+    conv: nn.Module,
+    norm: nn.Module | None,
+    activation: Activation | bool,
+    dtype: torch.dtype,
+    sees_all_levels: bool = False,
 ) -> InferenceConv2d | InferenceDeformConv2d:
     """A convolution, deformable or not, with the BatchNorm and ReLU that follow it, as one that only predicts.
 
     Args:
         conv: the layer.
         norm: in evaluation mode; None: there is none.
-        relu: whether ReLU follows.
+        activation: what follows; True and False stand for "relu" and "none".
         dtype, sees_all_levels: as of `InferenceConv2d`.
 
     Raises:
@@ -79,5 +87,5 @@ def fused(
     if isinstance(conv, DeformConv2d):
         conv = known(conv, DeformConv2d)
         scale, bias = (None, None) if norm is None else scale_and_shift(norm, conv)
-        return InferenceDeformConv2d(conv, scale, bias, relu)
-    return fused_conv(known(conv, nn.Conv2d), norm, relu, dtype, sees_all_levels)
+        return InferenceDeformConv2d(conv, scale, bias, activation)
+    return fused_conv(known(conv, conv_kind(conv)), norm, activation, dtype, sees_all_levels)
