@@ -30,6 +30,7 @@ class Runner:
         dry_run, golden, peers: see `Order`.
         deadline: as `time.time()` counts; no part is begun or goes on after it.
         again: whether parts that have results are done once more.
+        patience: factor of all limits.
     """
 
     out: Path
@@ -38,6 +39,7 @@ class Runner:
     peers: Path
     deadline: float
     again: bool = False
+    patience: float = 1.0
 
     def run(self, parts: Sequence[Part]) -> list[Result]:
         """All parts, in this order."""
@@ -65,7 +67,7 @@ class Runner:
         else:
             log.parent.mkdir(parents=True, exist_ok=True)
             result.save(path)  # one that is killed together with us stands as running
-            limit = min(part.seconds, left)
+            limit = min(part.seconds * self.patience, left)
             ended = self._process(part, context, path, log, limit)
             result = load(path) or result
             if result.status == "running":
