@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tood.data.columns import PathColumn
 from tood.data.dataset import Category, DetectionDataset, ImageRecord, ImageRecords, Problem
-from tood.data.files import find_images
+from tood.data.files import find_images, subfolders
 from tood.data.formats.coco_content import holds_boxes, is_annotated
 from tood.data.formats.coco_images import BESIDE_IMAGES, LocatedImages, locate_images
 from tood.data.formats.coco_json import read_coco_json
@@ -134,7 +134,7 @@ def _by_split(files: Sequence[Path]) -> dict[str, Path]:
 def _jsons_beside_images(root: Path) -> dict[str, Path]:
     """Roboflow's way: every split a folder with its json and images."""
     found = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in subfolders(root):
         for name in BESIDE_IMAGES:
             if (folder / name).is_file():
                 found[canonical(folder.name)] = folder / name
@@ -152,10 +152,8 @@ def _root_jsons(root: Path) -> dict[str, Path]:
 
 def _bare_test_folders(root: Path) -> list[Path]:
     """Folders of test images that no json belongs to."""
-    places = [path for parent in (root, root / "images") if parent.is_dir() for path in parent.iterdir()]
-    return sorted(
-        path for path in places if path.is_dir() and canonical(path.name) == "test" and find_images(path).images
-    )
+    places = [folder for parent in (root, root / "images") for folder in subfolders(parent)]
+    return sorted(path for path in places if canonical(path.name) == "test" and find_images(path).images)
 
 
 def bare_images(folder: Path) -> tuple[ImageRecords, tuple[Problem, ...]]:
