@@ -20,8 +20,6 @@ from tood.models import build_model
 from tood.ops import plain
 from tood.ops.conv_geometry import Geometry, library_gradients
 from tood.ops.conv_norm import plain_conv_norm
-from tood.ops.group_norm_relu import plain_group_norm_relu
-from tood.ops.scaled_product import plain_with_mean
 from tood.ops.shared_conv import plain_shared_conv
 from tood.zoo import named_model
 
@@ -51,12 +49,7 @@ VARIANTS: dict[str, Patches] = {
         "tood.models.common.layers.shared_conv": plain_shared_conv,
         "tood.models.necks.fpn.shared_conv": plain_shared_conv,
     },
-    "group_norm_relu": {
-        f"tood.models.{place}.group_norm_relu": plain_group_norm_relu
-        for place in ("common.layers", "tood.head", "tood.one_reading")
-    },
     "trunk read once": {"tood.models.tood.head.may_read_at_once": _never},
-    "with_mean": {"tood.models.tood.one_reading.with_mean": plain_with_mean},
 }
 
 

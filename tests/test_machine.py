@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,12 +94,32 @@ def test_what_a_person_has_set_stays(monkeypatch: pytest.MonkeyPatch, chosen: di
     assert environment == chosen
 
 
-def test_all_cores_need_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tood.machine.usable_cores", lambda: 64)
-    monkeypatch.setattr("tood.machine._visible_cores", lambda: 64)
+@pytest.mark.parametrize(
+    ("running", "cores", "sleeps"), [(1, 64, False), (2, 64, True), (9, 64, True), (9, 2, False), (70, 2, True)]
+)
+def test_threads_sleep_where_others_need_the_cores(
+    running: int, cores: int, sleeps: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("tood.machine.usable_cores", lambda: cores)
+    monkeypatch.setattr("tood.machine._visible_cores", lambda: cores)
+    (tmp_path / "loadavg").write_text(f"0.10 0.20 0.30 {running}/345 6789\n")
     environment: dict[str, str] = {}
-    settle_threads(environment)
-    assert environment == {"GOMP_SPINCOUNT": str(SPINS)}
+    settle_threads(environment, tmp_path / "loadavg")
+    assert environment == ({"GOMP_SPINCOUNT": str(SPINS)} if sleeps else {})
+
+
+@pytest.mark.parametrize("told", [None, "", "a b c", "0.1 0.2 0.3 many/345 1"])
+def test_a_machine_that_tells_nothing_counts_as_quiet(
+    told: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for asked in ("os.cpu_count", "tood.machine.usable_cores", "tood.machine._visible_cores"):
+        monkeypatch.setattr(asked, lambda: 4)
+    if told is not None:
+        (tmp_path / "loadavg").write_text(told)
+    environment: dict[str, str] = {}
+    settle_threads(environment, tmp_path / "loadavg")
+    assert environment == {}
 
 
 @pytest.mark.parametrize(("load", "cores", "busy"), [(0.3, 2, False), (1.9, 2, False), (2.0, 2, True), (63, 64, False)])
@@ -146,7 +167,14 @@ def in_command(arguments: str, **environment: str) -> str:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is what PyTorch has on Linux")
 def test_openmp_hears_of_it_before_pytorch_is_loaded() -> None:
-    assert f"GOMP_SPINCOUNT = '{SPINS}'" in in_command("--version")
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(1 + (os.cpu_count() or 1))]
+    try:
+        time.sleep(0.2)
+        assert f"GOMP_SPINCOUNT = '{SPINS}'" in in_command("--version")
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
     assert "GOMP_SPINCOUNT = '77'" in in_command("--version", GOMP_SPINCOUNT="77")
 
 

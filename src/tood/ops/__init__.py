@@ -8,7 +8,7 @@ from tood.ops.guard import is_awaited, is_followed, may_stand_in, plain
 from tood.ops.inference import CannotFuse, InferenceConv2d, fused_conv, known
 from tood.ops.same_conv import SameConv2d
 from tood.ops.sampling import sampled_at_offsets
-from tood.ops.scaled_product import scaled_product, with_mean
+from tood.ops.scaled_product import scaled_product
 from tood.ops.shared_conv import shared_conv
 
 __all__ = [
@@ -28,5 +28,4 @@ __all__ = [
     "sampled_at_offsets",
     "scaled_product",
     "shared_conv",
-    "with_mean",
 ]

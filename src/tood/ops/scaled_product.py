@@ -1,4 +1,4 @@
-"""Rows and their mean, and a product whose weights are scaled for every image, with gradients in few passes."""
+"""A product whose weights are scaled for every image, with gradients in few passes."""
 
 from __future__ import annotations
 
@@ -38,36 +38,6 @@ def plain_scaled_product(x: Tensor, weight: Tensor, scale: Tensor, sizes: Sequen
     """What `scaled_product` stands for: one matrix product an image, with its own weights."""
     scaled = _scaled_weights(weight, _of_outputs(scale, sizes), arithmetic(x))
     return torch.bmm(x.to(scaled.dtype), scaled.transpose(1, 2))
-
-
-def with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows [B, P, K] and their mean [B, K].
-
-    Whatever is done with the rows given back and with the mean, the gradient of both is one sum.
-    """
-    if not may_stand_in((), (rows,)):
-        return plain_with_mean(rows)
-    both: tuple[Tensor, Tensor] = _WithMean.apply(rows)  # type: ignore[no-untyped-call]
-    return both
-
-
-def plain_with_mean(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The definition of `with_mean` in ordinary PyTorch."""
-    return rows, rows.mean(dim=1)
-
-
-class _WithMean(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.count = rows.shape[1]
-        # PyTorch's mean of bf16 makes a copy in fp32 first; its sum adds in fp32 as it reads.
-        in_bf16 = rows.dtype == torch.bfloat16 and rows.device.type == "cpu"
-        return rows.view_as(rows), rows.sum(dim=1).div_(ctx.count) if in_bf16 else rows.mean(dim=1)
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, to_rows: Tensor, to_mean: Tensor) -> Tensor:
-        return torch.add(to_rows, (to_mean / ctx.count)[:, None])
 
 
 def _of_outputs(scale: Tensor, sizes: Sequence[int]) -> Tensor:

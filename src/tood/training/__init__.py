@@ -3,6 +3,7 @@
 from tood.data import DataConfig
 from tood.training.config import RunConfig
 from tood.training.datasets import Datasets, open_datasets
+from tood.training.default_model import ModelChoice, default_model
 from tood.training.ema import EMA, EMAConfig
 from tood.training.folder import (
     CONFIG,
@@ -30,6 +31,7 @@ __all__ = [
     "DataConfig",
     "Datasets",
     "EMAConfig",
+    "ModelChoice",
     "Resume",
     "RunConfig",
     "RunFolder",
@@ -38,6 +40,7 @@ __all__ = [
     "TrainResult",
     "box_report",
     "claimed_folder",
+    "default_model",
     "latest_run_folder",
     "next_run_folder",
     "open_datasets",

@@ -79,6 +79,23 @@ def recipe_small(run: RunConfig) -> RunConfig:
     )
 
 
+def recipe_transfer(run: RunConfig) -> RunConfig:
+    """For few pictures and a backbone that knows ImageNet: its first stages rest, what is nearer the head learns more.
+
+    Objects are shown small and large, alone and in mosaics, until the last part of the run.
+    """
+    size = run.model.input
+    canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor
+    return replace(
+        recipe_small(run),
+        recipe="transfer",
+        start_from=None,
+        augment=AugmentConfig((CanvasStep(canvas, scale=(0.6, 1.6)), FlipStep(0.5), PhotometricStep(0.7))),
+        optimizer=AdamWConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=0.8),
+        ema=EMAConfig(enabled=True, decay=0.998),
+    )
+
+
 def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
     """A criterion whose warm-up is a share of the run, whatever its epochs: they are many and short."""
     if isinstance(criterion, TaskAlignedCriterionConfig):
@@ -87,7 +104,7 @@ def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:
 
 
 RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
-    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small}
+    {"1x": recipe_1x, "2x": recipe_2x, "small": recipe_small, "transfer": recipe_transfer}
 )
 
 
@@ -103,7 +120,7 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
     Args:
         model: a name of `named_models()`.
         size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
-        recipe: "1x", "2x" or "small" instead of the model's own.
+        recipe: "1x", "2x", "small" or "transfer" instead of the model's own.
 
     Raises:
         ToodError: if there is no such model or recipe, or the size is not positive.

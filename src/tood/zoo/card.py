@@ -10,7 +10,7 @@ from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
-Recipe: TypeAlias = Literal["1x", "2x", "small"]
+Recipe: TypeAlias = Literal["1x", "2x", "small", "transfer"]
 """Name of a training recipe (`tood.training.recipes`): the paper's two, and the one for small models from scratch."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tood.input import InputConfig
-from tood.models.backbones import ResNetConfig
+from tood.models.backbones import EfficientNetLiteConfig, ResNetConfig
 from tood.models.necks import FPNConfig
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
@@ -76,8 +76,19 @@ def tood_tiny() -> TOODConfig:
     )
 
 
+def tood_lite0() -> TOODConfig:
+    """On an EfficientNet-Lite0 that knows ImageNet: for photographs, of which there may be few, on any machine."""
+    return TOODConfig(
+        backbone=EfficientNetLiteConfig(frozen_stages=3),
+        neck=FPNConfig(width=96, levels=4),
+        head=THeadConfig(width=96, interactive_layers=3, norm_groups=8),
+        input=InputConfig(short=448, long=448, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
+    )
+
+
 CARDS: tuple[ModelCard, ...] = (
     ModelCard("tood_tiny", tood_tiny, "small"),
+    ModelCard("tood_lite0", tood_lite0, "transfer"),
     ModelCard("tood_r18_fpn", tood_r18_fpn, "1x"),
     ModelCard(
         "tood_r50_fpn_1x",

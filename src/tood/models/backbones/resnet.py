@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tood.models.backbones.imagenet import IMAGENET_FILES
+from tood.models.backbones.imagenet import RESNET_FILES
+from tood.models.backbones.staged import StagedBackbone
 from tood.models.common.deform_conv import DeformConv2d, fused
 from tood.models.common.published import PublishedFile
 from tood.ops import CannotFuse, conv_norm, fused_conv, known, may_stand_in
+
+# What the classifiers of torchvision, timm and OpenMMLab have beyond the backbone.
+_CLASSIFIERS = ("fc.", "head.", "classifier.")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class ResNetConfig:
         deformable_stages: stages whose bottlenecks have a deformable 3x3 convolution (DCNv2).
     """
 
+    # Files from before there was another backbone name no kind.
+    UNNAMED_KIND: ClassVar[bool] = True
+
+    kind: Literal["resnet"] = "resnet"
     block: Literal["basic", "bottleneck"] = "bottleneck"
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
@@ -79,11 +87,15 @@ class ResNetConfig:
         """
         if (self.width, self.stem_width) != (64, 64):
             return None
-        return IMAGENET_FILES.get((self.block, self.blocks, self.groups, self.width_per_group))
+        return RESNET_FILES.get((self.block, self.blocks, self.groups, self.width_per_group))
 
     def from_scratch(self) -> ResNetConfig:
         """The same, all of which learns: what is drawn at random has everything to learn."""
         return replace(self, frozen_stages=min(self.frozen_stages, -1), norm_eval=False)
+
+    def build(self) -> ResNet:
+        """The backbone with freshly initialised weights."""
+        return ResNet(self)
 
 
 class BasicBlock(nn.Module):
@@ -204,11 +216,11 @@ class _NarrowProjection(nn.Conv2d):
         return F.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
 
 
-class ResNet(nn.Module):
+class ResNet(StagedBackbone):
     """Feature maps of an image at strides 4, 8, 16, 32."""
 
     def __init__(self, config: ResNetConfig) -> None:
-        super().__init__()
+        super().__init__(config.frozen_stages, config.norm_eval)
         self.config = config
         self.conv1 = nn.Conv2d(3, config.stem_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.stem_width)
@@ -225,7 +237,7 @@ class ResNet(nn.Module):
                 inputs = planes * config.expansion
             self.add_module(name, nn.Sequential(*layers))
         self._initialise()
-        self._freeze()
+        self.freeze()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """[B, 3, H, W] normalised -> the configured stages' maps [B, C, H / stride, W / stride]."""
@@ -245,25 +257,11 @@ class ResNet(nn.Module):
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
         return InferenceResNet(self, dtype)
 
-    def train(self, mode: bool = True) -> ResNet:
-        """As `nn.Module.train`, but frozen parts stay in evaluation mode, and all BatchNorms where so configured."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        if self.config.norm_eval:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        if self.config.frozen_stages < 0:
-            return []
-        return [module for stage in self.stages()[: 1 + self.config.frozen_stages] for module in stage]
-
-    def _freeze(self) -> None:
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+    def from_imagenet(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of torchvision's, timm's or OpenMMLab's classifier under this backbone's names."""
+        if any(name.startswith("backbone.") for name in tensors):
+            tensors = {n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIERS)}
 
     def _initialise(self) -> None:
         for module in self.modules():

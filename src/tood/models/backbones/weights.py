@@ -1,4 +1,4 @@
-"""Published names of a ResNet's tensors, and its shape read from them."""
+"""Published names of backbones' tensors, and their shapes read from them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from tood.errors import ToodError
+from tood.models.backbones import AnyBackboneConfig
+from tood.models.backbones.efficientnet_lite import SIZES, EfficientNetLiteConfig
 from tood.models.backbones.resnet import ResNetConfig
 from tood.models.common.published import count, shape
 
@@ -13,7 +16,7 @@ from tood.models.common.published import count, shape
 RESNET_NAMES: tuple[tuple[str, str], ...] = (("backbone.*.conv_offset.", "backbone.*.offset."),)
 
 
-def infer_resnet(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -> ResNetConfig:
+def infer_backbone(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -> AnyBackboneConfig:
     """The backbone that a detector's tensors show.
 
     Args:
@@ -23,6 +26,12 @@ def infer_resnet(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -> 
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
+    if "backbone.blocks.0.depthwise.conv.weight" in state:
+        return _infer_efficientnet_lite(state, map_channels)
+    return _infer_resnet(state, map_channels)
+
+
+def _infer_resnet(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -> ResNetConfig:
     stem = shape(state, "backbone.conv1.weight", 4)[0]
     stages = count(state, "backbone.layer#.")
     blocks = tuple(count(state, f"backbone.layer{stage + 1}.#.") for stage in range(stages))
@@ -46,3 +55,16 @@ def infer_resnet(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -> 
             stage for stage in range(stages) if f"backbone.layer{stage + 1}.0.conv2.offset.weight" in state
         ),
     )
+
+
+def _infer_efficientnet_lite(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -> EfficientNetLiteConfig:
+    blocks = count(state, "backbone.blocks.#.")
+    found = [shape(state, f"backbone.blocks.{i}.project.conv.weight", 4)[0] for i in range(blocks)]
+    for width, depth in SIZES:
+        config = EfficientNetLiteConfig(width=width, depth=depth)
+        stages = range(config.stages)
+        channels = [config.stage_channels(stage) for stage in stages for _ in range(config.stage_blocks(stage))]
+        outputs = tuple(stage for stage in stages if config.stage_channels(stage) in map_channels)
+        if channels[:blocks] == found and len(outputs) == len(map_channels):
+            return EfficientNetLiteConfig(width=width, depth=depth, outputs=outputs)
+    raise ToodError(f"its backbone of {blocks} inverted bottlenecks is none of EfficientNet-Lite0 to 4")

@@ -30,7 +30,7 @@ class BackboneConfig(Protocol):
         """A few words, such as "ResNet-50"."""
 
     @property
-    def imagenet_file(self) -> PublishedFile | None:
+    def imagenet_file(self) -> PublishedFile | PackagedFile | None:
         """Published weights that training may start from, None if there are none."""
 
     def from_scratch(self) -> BackboneConfig:
@@ -82,7 +82,7 @@ class ModelConfig(Protocol):
 
 
 if TYPE_CHECKING:
-    from tood.models.common.published import PublishedFile
+    from tood.models.common.published import PackagedFile, PublishedFile
 
 ConfigT = TypeVar("ConfigT", bound=ModelConfig)
 

@@ -59,6 +59,23 @@ class PublishedFile:
 
 
 @dataclass(frozen=True)
+class PackagedFile:
+    """A file of weights that comes with an installed Python package.
+
+    Attributes:
+        package: its name for `import`.
+        path: the file's within it.
+        sha256_prefix: first hexadecimal digits of its SHA-256.
+        extra: of this package's own, which installs it.
+    """
+
+    package: str
+    path: str
+    sha256_prefix: str
+    extra: str
+
+
+@dataclass(frozen=True)
 class Hints:
     """What a file says about its network beside the tensors.
 

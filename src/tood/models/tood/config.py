@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tood.input import InputConfig
-from tood.models.backbones import ResNet, ResNetConfig
+from tood.models.backbones import AnyBackboneConfig, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.necks import FPN, FPNConfig
@@ -19,7 +19,7 @@ class TOODConfig:
 
     family: Literal["tood"] = "tood"
     classes: int = 80
-    backbone: ResNetConfig = field(default_factory=ResNetConfig)
+    backbone: AnyBackboneConfig = field(default_factory=ResNetConfig)
     neck: FPNConfig = field(default_factory=FPNConfig)
     head: THeadConfig = field(default_factory=THeadConfig)
     input: InputConfig = field(default_factory=InputConfig)
@@ -41,7 +41,7 @@ class TOOD(DenseDetector[TOODConfig]):
 
     def __init__(self, config: TOODConfig) -> None:
         check_head(config.classes, config.head.width, config.head.norm_groups)
-        backbone = ResNet(config.backbone)
+        backbone = config.backbone.build()
         neck = FPN(config.neck, config.backbone.channels)
         head = THead(config.head, config.classes, config.neck.width, config.strides)
         super().__init__(config, backbone, neck, head)

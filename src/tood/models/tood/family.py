@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import examples
+from tood.models.backbones import EfficientNetLiteConfig
 from tood.models.family import Family
 from tood.models.tood import weights
 from tood.models.tood.config import TOOD, TOODConfig
@@ -18,10 +19,11 @@ def _examples() -> Mapping[str, TOODConfig]:
     plain = TOODConfig(classes=7, backbone=examples.BACKBONE, neck=examples.NECK, head=head, input=examples.INPUT)
     deformable = replace(
         plain,
-        backbone=replace(plain.backbone, deformable_stages=(1,)),
+        backbone=replace(examples.BACKBONE, deformable_stages=(1,)),
         head=replace(head, deformable_layers=1, deform_groups=2, anchor="based"),
     )
-    return {"plain": plain, "deformable": deformable}
+    mobile = replace(plain, backbone=EfficientNetLiteConfig(outputs=(0, 1)))
+    return {"plain": plain, "deformable": deformable, "mobile": mobile}
 
 
 FAMILY = Family(TOODConfig, TOOD, weights, criteria=(TaskAlignedCriterionConfig,), examples=_examples)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tood.ops import group_norm_relu, may_stand_in, scaled_product, with_mean
+from tood.ops import group_norm_relu, may_stand_in, scaled_product
 from tood.ops.conv_gradients import is_pointwise
 
 if TYPE_CHECKING:
@@ -65,9 +65,10 @@ def read_at_once(
     weight = torch.cat([conv.weight for conv in convolutions]).flatten(1)  # [O, L * C]
     outputs = [conv.out_channels for conv in convolutions]
     sizes = [outputs[0], outputs[1], outputs[2] + outputs[3]]
-    rows = [with_mean(trunk.permute(0, 2, 3, 1).flatten(1, 2)) for trunk in trunks]  # [B, hw, L * C], [B, L * C]
-    attentions = zip(*(_attentions(task, [average for _, average in rows]) for task in tasks), strict=True)
-    for trunk, (cells, _), of_tasks in zip(trunks, rows, attentions, strict=True):
+    rows = [trunk.permute(0, 2, 3, 1).flatten(1, 2) for trunk in trunks]  # [B, hw, L * C]
+    averages = [cells.mean(dim=1) for cells in rows]  # [B, L * C]
+    attentions = zip(*(_attentions(task, averages) for task in tasks), strict=True)
+    for trunk, cells, of_tasks in zip(trunks, rows, attentions, strict=True):
         batch, _, height, width = trunk.shape
         reduced = scaled_product(cells, weight, _scales(of_tasks, tasks[0].layers, trunk.shape[1]), sizes)
         parts = torch.split(reduced.view(batch, height, width, -1), outputs, dim=3)

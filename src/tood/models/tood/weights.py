@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from tood.models.backbones.weights import RESNET_NAMES, infer_resnet
+from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
 from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
 from tood.models.tood.config import TOODConfig
@@ -100,7 +100,7 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> TOODCon
     )
     return TOODConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],
-        backbone=infer_resnet(state, map_channels),
+        backbone=infer_backbone(state, map_channels),
         neck=neck,
         head=head,
     )
