@@ -56,6 +56,20 @@ class Geometry:
         return F.pad(weight, (columns, 0, rows, 0))
 
 
+def is_misread(x: Tensor, kernel: int, stride: int, zeros: int) -> bool:
+    """Whether oneDNN 3.12 would read memory that nobody wrote: in bf16, where a stride leaves one column of outputs.
+
+    With a column of outputs more, of `stride` zeros on the right of x, it does not.
+
+    Args:
+        x: [B, C, H, W].
+        kernel, stride: across.
+        zeros: columns of them on either side of x.
+    """
+    columns = (x.shape[3] + 2 * zeros - kernel) // stride + 1
+    return x.dtype == torch.bfloat16 and stride > 1 and columns == 1
+
+
 def library_gradients(
     geometry: Geometry, x: Tensor, weight: Tensor, gradient: Tensor, *, to_x: bool, to_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.ops.activation import FUSED, Activation, activated, activation_of, before_activation
 from tood.ops.arithmetic import arithmetic, differentiable_once, fuses_convolutions
-from tood.ops.conv_geometry import Geometry
+from tood.ops.conv_geometry import Geometry, is_misread
 from tood.ops.conv_gradients import convolution_gradients
 from tood.ops.depthwise import is_depthwise
 from tood.ops.group_norm_relu import relu_of
@@ -142,11 +143,16 @@ class _Direct:
         kernels, after = geometry.widened(weight), FUSED[activation]
         arguments = (bias, geometry.after, geometry.stride, geometry.dilation, geometry.groups)
         operator = torch.ops.mkldnn._convolution_pointwise
+        misread = is_misread(x, kernels.shape[3], geometry.stride[1], geometry.after[1])
+        has_no_sum = activation == "relu6" or (self.conv.groups > 1 and x.dtype != torch.float32)  # in oneDNN
+        if misread or (added is not None and has_no_sum):
+            x = F.pad(x, (0, geometry.stride[1])) if misread else x
+            out = operator(x, kernels, *arguments, *FUSED["none"], None)
+            out = out[..., :1].contiguous(memory_format=torch.channels_last) if misread else out
+            out = out if added is None else out.add_(added)
+            return activated(out, activation, inplace=True), weight
         if added is None:
             return operator(x, kernels, *arguments, *after, None), weight
-        if activation == "relu6" or (self.conv.groups > 1 and x.dtype != torch.float32):  # oneDNN has no sum with these
-            out = operator(x, kernels, *arguments, *FUSED["none"], None).add_(added)
-            return activated(out, activation, inplace=True), weight
         unary = None if activation == "none" else activation
         return operator.binary(x, added, kernels, *arguments, "add", 1.0, unary, [], None), weight
 

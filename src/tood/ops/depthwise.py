@@ -66,14 +66,17 @@ def _input_gradient(geometry: Geometry, x: Tensor, weight: Tensor, gradient: Ten
             (across, left, weight.shape[3], x.shape[3], gradient.shape[3]),
         )
     )
-    found = torch.empty_like(x, memory_format=torch.channels_last)
-    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+
+    def of_phase(row: _Phase, column: _Phase) -> Tensor:
         kernels = weight[:, :, row.taps, column.taps].flip(2, 3)
         padding = (row.padding, column.padding)
-        part = F.conv2d(gradient, kernels, padding=padding, groups=geometry.groups)[:, :, row.kept, column.kept]
-        if geometry.stride == (1, 1):
-            return part
-        found[:, :, i::down, j::across] = part
+        return F.conv2d(gradient, kernels, padding=padding, groups=geometry.groups)[:, :, row.kept, column.kept]
+
+    if geometry.stride == (1, 1):
+        return of_phase(rows[0], columns[0])
+    found = torch.empty_like(x, memory_format=torch.channels_last)
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        found[:, :, i::down, j::across] = of_phase(row, column)
     return found
 
 
@@ -107,7 +110,8 @@ class _Phase:
 def _weight_gradient(geometry: Geometry, x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
     """[C, 1, k, k], at least in fp32: three of the kernel's columns at a time, some images at a time."""
     found = torch.zeros(weight.shape, dtype=torch.promote_types(weight.dtype, torch.float32))
-    images = -(-len(x) // -(-x.numel() // AT_ONCE))
+    parts = max(-(-x.numel() // AT_ONCE), 1)
+    images = max(-(-len(x) // parts), 1)
     (down, across), (top, left) = geometry.stride, geometry.before
     (*_, tall, wide), (*_, height, width) = weight.shape, gradient.shape
     dense = replace(geometry, stride=(down, 1), before=(0, 0), after=(0, 0))

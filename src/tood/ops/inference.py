@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tood.ops.activation import FUSED, Activation, activated, activation_of
 from tood.ops.arithmetic import fuses_convolutions
+from tood.ops.conv_geometry import is_misread
 from tood.ops.guard import is_untouched
 from tood.ops.same_conv import SameConv2d, same_zeros
 from tood.ops.winograd import Winograd, is_wide
@@ -57,6 +58,7 @@ class InferenceConv2d(nn.Module):
         if padding is None:
             # One more zero after than before a map, or none more: see `Geometry` and `_zeros`.
             weight = F.pad(weight, (1, 0, 1, 0))
+        self.columns = weight.shape[3]
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self.weight: Tensor | None = None
         self.packed: Tensor | None = None
@@ -86,13 +88,18 @@ class InferenceConv2d(nn.Module):
         """
         if self.packed is None:
             return self._unpacked(x, added, reused)
-        geometry = (self._zeros(x.shape), (self.stride,) * 2, (1, 1), self.groups)
+        zeros = self._zeros(x.shape)
+        geometry = (zeros, (self.stride,) * 2, (1, 1), self.groups)
         operators = torch.ops.mkldnn
+        if is_misread(x, self.columns, self.stride, zeros[1]):
+            x = F.pad(x, (0, self.stride))
+            none = FUSED["none"]
+            out: Tensor = operators._convolution_pointwise(x, self.packed, self.bias, *geometry, *none, None)[..., :1]
+            out = out.contiguous(memory_format=torch.channels_last) if added is None else added.add_(out)
+            return activated(out, self.activation, inplace=True)
         if added is None:
-            out: Tensor = operators._convolution_pointwise(
-                x, self.packed, self.bias, *geometry, *FUSED[self.activation], None
-            )
-            return out
+            fused = FUSED[self.activation]
+            return operators._convolution_pointwise(x, self.packed, self.bias, *geometry, *fused, None)  # type: ignore[no-any-return]
         after = "relu" if self.activation == "relu" else None  # oneDNN has no sum with the others
         out = operators._convolution_pointwise_.binary(
             added, x, self.packed, self.bias, *geometry, "add", 1.0, after, [], None
