@@ -203,3 +203,31 @@ def test_overlap_counts_everywhere(classes: int) -> None:
     wanted = ciou_pairs(truth.boxes[given.gt_index[0, mine]], boxes[mine]).clamp(min=0)
     torch.testing.assert_close(given.iou[0, mine], wanted)
     torch.testing.assert_close(given.metric[0, mine], scores[mine, given.labels[0, mine]] * wanted**6)
+
+
+@pytest.mark.parametrize("variant", ["classic", "one_to_one"])
+@pytest.mark.parametrize("number", range(len(golden("tal_variants")["cases"])))
+def test_the_options_cover_the_assigner_of_yolov8(variant: str, number: int) -> None:
+    values = golden("tal_variants")
+    case = values["cases"][number]
+    given = [
+        (boxes[mask.bool()], labels.flatten()[mask.bool()].long())
+        for boxes, labels, mask in zip(case["gt_boxes"], case["gt_labels"], case["gt_mask"].flatten(1), strict=True)
+    ]
+    targets = targets_of([boxes for boxes, _ in given], [labels for _, labels in given])
+    assigner = TaskAlignedAssigner(
+        topk=values["variants"][variant]["topk"],
+        alpha=values["alpha"],
+        beta=values["beta"],
+        inside="before",
+        margin=1e-9,
+        epsilon=1e-9,
+        rivals="containing",
+        overlap="ciou",
+    )
+    result = assigner(case["pred_scores"], case["pred_boxes"], values["anchor_points"], targets)
+    wanted = case["results"][variant]
+    score = wanted["score"].view_as(result.target_scores)
+    torch.testing.assert_close(result.target_scores, score, rtol=1e-3, atol=1e-5)
+    learnt = score > 1e-6
+    assert torch.equal(result.gt_index[learnt], wanted["gt_index"].long()[learnt])

@@ -52,7 +52,7 @@ def test_expansion_moves_picture_and_boxes_together(seed: int) -> None:
     sample = picture(seed)
     out = Expand(3.0, 1.0, (9, 8, 7))(sample, np.random.default_rng(seed))
     shift = out.boxes - sample.boxes
-    left, top = (int(round(float(v))) for v in shift[0, :2])
+    left, top = (round(float(v)) for v in shift[0, :2])
     np.testing.assert_allclose(shift, np.broadcast_to([left, top, left, top], shift.shape), atol=1e-3)
     assert np.array_equal(out.image[top : top + sample.height, left : left + sample.width], sample.image)
     assert sample.height <= out.height <= 3 * sample.height

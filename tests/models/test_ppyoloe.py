@@ -65,11 +65,11 @@ def targets(file: str, with_objects: tuple[bool, bool] = (True, True)) -> list[T
     return targets_of([boxes for boxes, _ in given], [labels for _, labels in given])
 
 
-def assert_losses(losses: Losses, wanted: dict[str, Tensor]) -> None:
+def assert_losses(losses: Losses, wanted: dict[str, Tensor], rtol: float = 1e-4) -> None:
     weights = {"cls": 1.0, "box": 2.5, "dfl": 0.5}
     for term, name in (("cls", "loss_cls"), ("box", "loss_iou"), ("dfl", "loss_dfl")):
-        torch.testing.assert_close(losses.terms[term] / weights[term], wanted[name].view(()), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(losses.total, wanted["loss"].view(()), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(losses.terms[term] / weights[term], wanted[name].view(()), rtol=rtol, atol=1e-6)
+    torch.testing.assert_close(losses.total, wanted["loss"].view(()), rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -141,7 +141,8 @@ def test_running_statistics_follow_the_batch_s_own_variance(file: str) -> None:
     model, values = golden_model(file), golden(file)
     model.train()
     losses = VarifocalCriterion()(model(values["images"]), targets(file))
-    assert_losses(losses, values["batchnorm_training"]["losses"])
+    # Scores of up to 100 that fp32 rounds to probabilities of 1 cost what the last digit says.
+    assert_losses(losses, values["batchnorm_training"]["losses"], rtol=1e-3)
     losses.total.backward()
     published = to_published(model.state_dict())
     for name, wanted in values["batchnorm_training"]["after"].items():

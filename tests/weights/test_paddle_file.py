@@ -1,4 +1,4 @@
-"""Paddle's .pdparams: read without Paddle and without running anything, imported by name, or refused in one sentence."""
+"""Paddle's .pdparams: read without Paddle and never executed, imported by name, or refused in one sentence."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def bench(
     data: Data,
     split: Annotated[str | None, optional("Split to load; left out, the one to train on.")] = None,
     model: Annotated[str, typer.Option(help="Load as `tood train --model` of this name does.")] = "tood_tiny",
-    recipe: Annotated[str | None, optional("1x, 2x or small; left out, the model's own.")] = None,
+    recipe: Annotated[str | None, optional("A recipe's name; left out, the model's own.")] = None,
     size: Annotated[int | None, optional("Short side of the input; left out, the model's.")] = None,
     batch_size: Annotated[int | None, optional("Images in a batch; left out, the recipe's.", least=1)] = None,
     workers: Annotated[

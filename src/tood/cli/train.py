@@ -82,8 +82,8 @@ def train(
     recipe: Annotated[
         str | None,
         optional(
-            "1x or 2x (the paper's), small (small models from scratch) or transfer (few pictures, and a backbone that "
-            "knows ImageNet). Left out, the model's own.",
+            "1x or 2x (the paper's), small (small models from scratch), transfer (few pictures, and a backbone that "
+            "knows ImageNet), yolox, ppyoloe or ppyoloe_plus. Left out, the model's own.",
             RECIPE,
         ),
     ] = None,

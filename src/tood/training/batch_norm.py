@@ -56,13 +56,17 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return norm
 
 
+# Whose statistics are shared; subclasses may do something else.
+_KINDS = (nn.BatchNorm2d, BiasedBatchNorm2d)
+
+
 def share_batch_statistics(model: nn.Module) -> list[SharedBatchNorm]:
     """Makes every BatchNorm of the model that learns its statistics a `SharedBatchNorm`, with its tensors."""
     was_training, made = model.training, []
     model.train()
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) in (nn.BatchNorm2d, BiasedBatchNorm2d) and child.training and child.track_running_stats:
+            if isinstance(child, _KINDS) and type(child) in _KINDS and child.training and child.track_running_stats:
                 made.append(_shared(child))
                 setattr(parent, name, made[-1])
     model.train(was_training)

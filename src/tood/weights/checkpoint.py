@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from tood.errors import ToodError
-from tood.weights.inert_pickle import DamagedError, HostileError, Inert, StoredArray, StoredTensor
+from tood.weights.inert_pickle import DamagedError, HostileError, Inert, StoredTensor
 from tood.weights.safetensors_file import described, read_safetensors
+from tood.weights.stored_arrays import StoredArray
 from tood.weights.torch_file import TorchFile, read_torch_file
 
 # Where a file that holds more than a state dict keeps it, the likeliest first.

@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import torch
 
+from tood.weights import stored_arrays
+
 
 class HostileError(Exception):
     """The pickle asks for something that no file of weights needs; the text names it."""
@@ -72,31 +74,6 @@ class StoredTensor:
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
-
-
-@dataclass(eq=False)
-class StoredArray:
-    """A numpy array in a pickle: what its state said of it, None and nothing before that.
-
-    Attributes:
-        dtype: of the elements.
-        shape: sides.
-        by_columns: whether its first index runs fastest (Fortran's order).
-        content: its bytes.
-    """
-
-    dtype: torch.dtype | None = None
-    shape: tuple[int, ...] = ()
-    by_columns: bool = False
-    content: bytes | None = None
-
-
-@dataclass(eq=False)
-class _ArrayType:
-    """A numpy dtype: its code, such as "f4", and whether its state said that bytes lie little end first."""
-
-    code: str
-    little: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,7 +146,7 @@ class _Machine:
             self.stack.append(_constructed(called, arguments))
         elif opcode == "BUILD":
             state = self.take(1)[0]
-            _set_state(self.stack[-1], state)
+            stored_arrays.set_state(self.stack[-1], state)  # nothing needs any other object's
         elif opcode == "BINPERSID":
             self.stack.append(self.persistent(self.stack.pop()))
         elif opcode == "DUP":
@@ -236,10 +213,9 @@ def _constructed(called: Any, arguments: Any) -> Any:
     if name == "torch._tensor._rebuild_from_type_v2":  # a subclass of Tensor
         return _constructed(arguments[0], arguments[2])
     first = arguments[0] if arguments else None
-    if name in _ARRAYS and isinstance(first, Inert) and first.name == "numpy.ndarray":
-        return StoredArray()
-    if name == "numpy.dtype" and isinstance(first, str):
-        return _ArrayType(first)
+    array = stored_arrays.constructed(name, arguments, first.name if isinstance(first, Inert) else "")
+    if array is not None:
+        return array
     if name in _PARAMETERS and isinstance(first, StoredTensor):
         return first
     if name in ("torch.Size", "builtins.list", "builtins.tuple") and isinstance(first, list | tuple):
@@ -247,20 +223,6 @@ def _constructed(called: Any, arguments: Any) -> Any:
     if name in ("collections.OrderedDict", "collections.defaultdict", "builtins.dict"):
         return dict(_drained(first if isinstance(first, list) else []))
     return Inert(name)
-
-
-def _set_state(built: Any, state: Any) -> None:
-    """Takes what numpy's arrays and types are filled with; nothing needs any other object's state."""
-    if isinstance(built, _ArrayType) and isinstance(state, tuple):
-        built.little = state[1] == "<" or (state[1] == "|" and built.code[1:] == "1")
-    elif isinstance(built, StoredArray) and isinstance(state, tuple):
-        _, shape, kind, by_columns, content = state
-        dtype = _ARRAY_TYPES.get(kind.code) if isinstance(kind, _ArrayType) and kind.little else None
-        if dtype is None or not isinstance(content, bytes):
-            raise DamagedError("an array in it is of no plain numbers, little end first")
-        if not isinstance(shape, tuple) or len(shape) > _MOST or not all(map(_is_size, shape)):
-            raise DamagedError("the shape of an array in it makes no sense")
-        built.dtype, built.shape, built.by_columns, built.content = dtype, shape, by_columns is True, content
 
 
 def _attribute(owner: Any, name: Any) -> Inert:
@@ -408,21 +370,6 @@ _PLAIN = frozenset(
         ("_codecs", "encode"),
     )
     for name in names.split()
-)
-# Old and new numpy's.
-_ARRAYS = frozenset({"numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"})
-_ARRAY_TYPES: Mapping[str, torch.dtype] = MappingProxyType(
-    {
-        "f2": torch.float16,
-        "f4": torch.float32,
-        "f8": torch.float64,
-        "i1": torch.int8,
-        "i2": torch.int16,
-        "i4": torch.int32,
-        "i8": torch.int64,
-        "u1": torch.uint8,
-        "b1": torch.bool,
-    }
 )
 _PARAMETERS = frozenset(
     {

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tood.weights.inert_pickle import DamagedError, StoredArray
+from tood.weights.inert_pickle import DamagedError
+from tood.weights.stored_arrays import StoredArray
 
 # Beside the arrays, under this key: what Paddle itself calls each tensor.
 _PADDLE_NAMES = "StructuredToParameterName@@"

@@ -20,8 +20,9 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from tood.weights.inert_pickle import DamagedError, Storage, StoredArray, StoredTensor, read_pickle
+from tood.weights.inert_pickle import DamagedError, Storage, StoredTensor, read_pickle
 from tood.weights.paddle_file import ArrayValues, arrays_in
+from tood.weights.stored_arrays import StoredArray
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -100,7 +101,7 @@ def _read_legacy(pages: mmap.mmap) -> TorchFile:
     if arrays is not None:
         return TorchFile(arrays, _Values(_nowhere).read)
     if not isinstance(first, int) or first != _LEGACY_MAGIC:
-        raise DamagedError("it is a pickle that neither torch.save nor paddle.save wrote")
+        raise DamagedError("it is a pickle that torch.save did not write, nor paddle.save")
     read_pickle(stream)  # the protocol's version
     system = read_pickle(stream).data
     if not isinstance(system, dict) or system.get("little_endian") is not True:

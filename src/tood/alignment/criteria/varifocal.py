@@ -29,6 +29,8 @@ from tood.structures import DensePredictions, Targets
 
 # Distances that distributions learn end so many bins before the last one.
 _BINS_MARGIN = 0.01
+# Of a distribution's logits none counts as farther below the largest, as in Paddle's cross entropy.
+_REACH = 64.0
 
 
 def _task_aligned() -> TaskAlignedAssigner:
@@ -117,7 +119,8 @@ class VarifocalCriterion:
         """
         config = self.config
         with without_autocast(predictions.scores.device):
-            scores, boxes = predictions.scores.float(), predictions.boxes.float()
+            # Probabilities, as published: those that round to 1 where nothing is cost 100.
+            scores, boxes = predictions.probabilities().float(), predictions.boxes.float()
             valid = valid_priors(predictions.priors, padded_sizes)
             warm_up = progress is not None and config.in_warm_up(progress)
             assignment = self._assignment(predictions, targets, valid, warm_up)
@@ -127,9 +130,7 @@ class VarifocalCriterion:
             )
             own = {"all": assignment.target_scores.sum()}
             average = mean_over_processes((weight_sums or own)["all"])
-            classification = varifocal_loss(
-                scores, wanted, labels, config.varifocal_alpha, config.varifocal_gamma, logits=predictions.logits
-            )
+            classification = varifocal_loss(scores, wanted, labels, config.varifocal_alpha, config.varifocal_gamma)
             weights = assignment.target_scores
             per_prior = {
                 "cls": class_losses(
@@ -139,7 +140,11 @@ class VarifocalCriterion:
             }
             if predictions.distributions is not None:
                 per_prior["dfl"] = distribution_losses(
-                    predictions.distributions.float(), predictions.priors, assignment, weights, _BINS_MARGIN
+                    _within_reach(predictions.distributions.float()),
+                    predictions.priors,
+                    assignment,
+                    weights,
+                    _BINS_MARGIN,
                 ) * (config.distribution_weight / average)
             return Losses(per_prior, assignment, own)
 
@@ -151,3 +156,9 @@ class VarifocalCriterion:
             return self.config.warm_up_assigner(predictions.priors, targets, valid).with_overlap_of(boxes)
         probabilities = predictions.probabilities().detach().float()
         return self.config.assigner(probabilities, boxes, predictions.priors.centres, targets, valid)
+
+
+def _within_reach(logits: Tensor) -> Tensor:
+    """[..., R] logits cut at so much below the largest; gradients are those of logits that are not cut."""
+    lowest = logits.detach().amax(dim=-1, keepdim=True) - _REACH
+    return logits + (torch.maximum(logits.detach(), lowest) - logits.detach())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import cv2
@@ -18,13 +20,15 @@ StretchInterpolation: TypeAlias = Literal["nearest", "linear", "area", "cubic", 
 """How pixels are computed when an image is scaled."""
 
 INTERPOLATIONS: tuple[StretchInterpolation, ...] = ("nearest", "linear", "area", "cubic", "lanczos")
-_CODES: dict[StretchInterpolation, int] = {
-    "nearest": cv2.INTER_NEAREST,
-    "linear": cv2.INTER_LINEAR,
-    "area": cv2.INTER_AREA,
-    "cubic": cv2.INTER_CUBIC,
-    "lanczos": cv2.INTER_LANCZOS4,
-}
+_CODES: Mapping[StretchInterpolation, int] = MappingProxyType(
+    {
+        "nearest": cv2.INTER_NEAREST,
+        "linear": cv2.INTER_LINEAR,
+        "area": cv2.INTER_AREA,
+        "cubic": cv2.INTER_CUBIC,
+        "lanczos": cv2.INTER_LANCZOS4,
+    }
+)
 
 
 @dataclass(frozen=True)

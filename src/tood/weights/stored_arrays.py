@@ -1,0 +1,108 @@
+"""numpy's arrays in a pickle, as records of their bytes: how numpy spells them, read without calling anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+_MOST_SIDES = 64
+# Old and new numpy's.
+_RECONSTRUCT, _FROM_BUFFER = (
+    frozenset(f"numpy.{core}.{name}" for core in ("core", "_core"))
+    for name in ("multiarray._reconstruct", "numeric._frombuffer")
+)
+_DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {
+        "f2": torch.float16,
+        "f4": torch.float32,
+        "f8": torch.float64,
+        "i1": torch.int8,
+        "i2": torch.int16,
+        "i4": torch.int32,
+        "i8": torch.int64,
+        "u1": torch.uint8,
+        "b1": torch.bool,
+    }
+)
+
+
+@dataclass(eq=False)
+class StoredArray:
+    """An array: what the pickle said of it, None and nothing before that.
+
+    Attributes:
+        dtype: of the elements.
+        shape: sides.
+        by_columns: whether its first index runs fastest (Fortran's order).
+        content: its bytes.
+    """
+
+    dtype: torch.dtype | None = None
+    shape: tuple[int, ...] = ()
+    by_columns: bool = False
+    content: bytes | bytearray | None = None
+
+    def fill(self, content: Any, kind: Any, shape: Any, by_columns: bool) -> None:
+        """Takes what the pickle says.
+
+        Raises:
+            ValueError: if that makes no sense.
+        """
+        dtype = _DTYPES.get(kind.code) if isinstance(kind, _ArrayType) and kind.little else None
+        if dtype is None or not isinstance(content, bytes | bytearray):
+            raise ValueError("an array in it is of no plain numbers, little end first")
+        if not isinstance(shape, tuple) or len(shape) > _MOST_SIDES or not all(map(_is_side, shape)):
+            raise ValueError("the shape of an array in it makes no sense")
+        self.dtype, self.shape, self.by_columns, self.content = dtype, shape, by_columns, content
+
+
+@dataclass(eq=False)
+class _ArrayType:
+    """A dtype: its code, such as "f4", and whether its state said that bytes lie little end first."""
+
+    code: str
+    little: bool = False
+
+
+def constructed(name: str, arguments: Sequence[Any], first: str) -> object | None:
+    """What a function or class of numpy makes of the arguments, None if it is none that arrays need.
+
+    Args:
+        name: of the function or class.
+        arguments: of the call.
+        first: name of the class that is the first argument, empty if it is no class.
+
+    Raises:
+        ValueError, TypeError: if that makes no sense.
+    """
+    if name in _RECONSTRUCT and first == "numpy.ndarray":
+        return StoredArray()
+    if name in _FROM_BUFFER:
+        content, kind, shape, order = arguments
+        array = StoredArray()
+        array.fill(content, kind, shape, order == "F")
+        return array
+    if name == "numpy.dtype" and arguments and isinstance(arguments[0], str):
+        return _ArrayType(arguments[0])
+    return None
+
+
+def set_state(built: object, state: Any) -> None:
+    """Takes what arrays and dtypes are filled with; any other object's state is left.
+
+    Raises:
+        ValueError, IndexError: if that makes no sense.
+    """
+    if isinstance(built, _ArrayType) and isinstance(state, tuple):
+        built.little = state[1] == "<" or (state[1] == "|" and built.code[1:] == "1")
+    elif isinstance(built, StoredArray) and isinstance(state, tuple):
+        _, shape, kind, by_columns, content = state
+        built.fill(content, kind, shape, by_columns is True)
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**62
