@@ -161,3 +161,13 @@ def test_real_blood_cells_have_two_boxes_of_no_area(real_data: Path) -> None:
     found = [problem for report in reports for problem in report.problems]
     assert [problem.kind for problem in found] == ["box_dropped"] * 2
     assert [Path(problem.file).name for problem in found] == ["BloodImage_00338.xml", "BloodImage_00343.xml"]
+
+
+def test_warnings_do_not_hide_that_there_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train").mkdir()
+    lost = {"id": 0, "image_id": 1, "category_id": 3, "bbox": [0.0, 0.0, 1.0, 1.0], "area": 0.0, "iscrowd": 0}
+    content = {"images": [], "annotations": [lost, lost | {"id": 1}], "categories": [{"id": 3, "name": "cat"}]}
+    (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
+    with pytest.raises(ToodError, match="it has no image"):
+        check_dataset(tmp_path, "train")

@@ -18,6 +18,7 @@ from narrow_models import EXAMPLES, lively
 from tood.models import FAMILIES, build_model, for_inference
 from tood.models.common.deform_conv import DeformConv2d
 from tood.ops import is_awaited, plain
+from tood.ops.same_conv import SameConv2d
 from tood.training.batch_norm import SharedBatchNorm
 
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -73,7 +74,8 @@ class LowRank(nn.Module):
         super().__init__()
         self.conv = conv
         geometry = (conv.kernel_size, conv.stride, conv.padding)
-        self.down = nn.Conv2d(conv.in_channels, 2, *geometry, bias=False)  # type: ignore[arg-type]
+        kind = SameConv2d if isinstance(conv, SameConv2d) else nn.Conv2d
+        self.down = kind(conv.in_channels, 2, *geometry, bias=False)  # type: ignore[arg-type]
         self.up = nn.Conv2d(2, conv.out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def check_dataset(
         ToodError: if nothing can be read at all: no dataset, no such split, a broken json or yaml, no image.
     """
     dataset = read_leniently(root, split, exif)
-    if not dataset.images and not dataset.problems:
+    if not dataset.images and all(problem.severity != "error" for problem in dataset.problems):
         require_images(dataset)
     missing = {problem.image_id for problem in dataset.problems if problem.kind == "image_missing"}
     present = [image for image in dataset.images if image.id not in missing]
