@@ -61,10 +61,22 @@ def test_a_plain_block_is_one_operation(kernel: int, activation: str) -> None:
 
 def test_what_somebody_watches_or_replaced_is_not_merged() -> None:
     block = RepBlock(4, 4, identity=True).eval()
-    block.pointwise.conv = nn.Conv2d(4, 4, 1)  # with a bias: of another kind
+    block.pointwise.conv = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False))  # wrapped: of another kind
     with pytest.raises(CannotFuse):
         block.fuse(torch.float32)
     hooked = RepBlock(4, 4).eval()
     hooked.dense.register_forward_hook(lambda *_: None)
     with pytest.raises(CannotFuse):
         hooked.merged()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_bias_before_a_norm_is_in_the_merged_one(stride: int) -> None:
+    torch.manual_seed(0)
+    block = ConvNormAct(4, 6, 1 if stride == 2 else 5, stride, groups=2, bias=True).eval()
+    for values in (block.conv.bias, block.norm.running_mean, block.norm.bias):
+        nn.init.normal_(values)
+    fused = block.fuse(torch.float32)
+    x = torch.randn(2, 4, 9, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(fused(x.to(memory_format=torch.channels_last)), block(x), rtol=1e-4, atol=1e-5)

@@ -151,6 +151,17 @@ def test_changed_bytes_never_do_worse_than_an_error(data: st.DataObject) -> None
         path.unlink()
 
 
+def test_arrays_that_are_no_weights_are_left_alone(tmp_path: Path) -> None:
+    """A training framework's file with a random generator's state and other things of numpy's."""
+    state = np.random.RandomState(0).get_state()
+    saved = {
+        "state_dict": {"a": torch.ones(3)},
+        "random": {"numpy": state, "texts": np.array(["a", None], object), "big": np.zeros(2, ">i4")},
+    }
+    torch.save(saved, tmp_path / "x.pth")
+    assert read_weights_file(tmp_path / "x.pth").tensors["a"].tolist() == [1, 1, 1]
+
+
 def test_one_array_under_many_names_takes_its_memory_once(tmp_path: Path) -> None:
     shared = np.zeros(1000, np.float32)
     read = read_weights_file(dumped(tmp_path / "x.pdparams", {str(i): shared for i in range(100)})).tensors

@@ -38,8 +38,8 @@ class ArrayValues:
             DamagedError: if they are not all there.
         """
         content, dtype = array.content, array.dtype
-        if content is None or dtype is None:
-            raise DamagedError("the values of an array in it are missing")
+        if content is None:
+            raise DamagedError(array.problem)
         count = 1
         for side in array.shape:
             count *= side

@@ -32,32 +32,34 @@ _DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 
 @dataclass(eq=False)
 class StoredArray:
-    """An array: what the pickle said of it, None and nothing before that.
+    """An array: what the pickle said of it.
+
+    Files of weights hold arrays of other kinds too, such as a random generator's state, beside those that are read.
 
     Attributes:
         dtype: of the elements.
         shape: sides.
         by_columns: whether its first index runs fastest (Fortran's order).
-        content: its bytes.
+        content: its bytes, None where it cannot be read.
+        problem: why it cannot.
     """
 
-    dtype: torch.dtype | None = None
+    dtype: torch.dtype = torch.uint8
     shape: tuple[int, ...] = ()
     by_columns: bool = False
     content: bytes | bytearray | None = None
+    problem: str = "the values of an array in it are missing"
 
     def fill(self, content: Any, kind: Any, shape: Any, by_columns: bool) -> None:
-        """Takes what the pickle says.
-
-        Raises:
-            ValueError: if that makes no sense.
-        """
+        """Takes what the pickle says."""
         dtype = _DTYPES.get(kind.code) if isinstance(kind, _ArrayType) and kind.little else None
+        self.content = None
         if dtype is None or not isinstance(content, bytes | bytearray):
-            raise ValueError("an array in it is of no plain numbers, little end first")
-        if not isinstance(shape, tuple) or len(shape) > _MOST_SIDES or not all(map(_is_side, shape)):
-            raise ValueError("the shape of an array in it makes no sense")
-        self.dtype, self.shape, self.by_columns, self.content = dtype, shape, by_columns, content
+            self.problem = "an array in it is of no plain numbers, little end first"
+        elif not isinstance(shape, tuple) or len(shape) > _MOST_SIDES or not all(map(_is_side, shape)):
+            self.problem = "the shape of an array in it makes no sense"
+        else:
+            self.dtype, self.shape, self.by_columns, self.content = dtype, shape, by_columns, content
 
 
 @dataclass(eq=False)
@@ -75,16 +77,14 @@ def constructed(name: str, arguments: Sequence[Any], first: str) -> object | Non
         name: of the function or class.
         arguments: of the call.
         first: name of the class that is the first argument, empty if it is no class.
-
-    Raises:
-        ValueError, TypeError: if that makes no sense.
     """
     if name in _RECONSTRUCT and first == "numpy.ndarray":
         return StoredArray()
     if name in _FROM_BUFFER:
-        content, kind, shape, order = arguments
         array = StoredArray()
-        array.fill(content, kind, shape, order == "F")
+        if len(arguments) == 4:
+            content, kind, shape, order = arguments
+            array.fill(content, kind, shape, order == "F")
         return array
     if name == "numpy.dtype" and arguments and isinstance(arguments[0], str):
         return _ArrayType(arguments[0])
@@ -92,14 +92,10 @@ def constructed(name: str, arguments: Sequence[Any], first: str) -> object | Non
 
 
 def set_state(built: object, state: Any) -> None:
-    """Takes what arrays and dtypes are filled with; any other object's state is left.
-
-    Raises:
-        ValueError, IndexError: if that makes no sense.
-    """
-    if isinstance(built, _ArrayType) and isinstance(state, tuple):
+    """Takes what arrays and dtypes are filled with; any other object's state is left."""
+    if isinstance(built, _ArrayType) and isinstance(state, tuple) and len(state) > 1:
         built.little = state[1] == "<" or (state[1] == "|" and built.code[1:] == "1")
-    elif isinstance(built, StoredArray) and isinstance(state, tuple):
+    elif isinstance(built, StoredArray) and isinstance(state, tuple) and len(state) == 5:
         _, shape, kind, by_columns, content = state
         built.fill(content, kind, shape, by_columns is True)
 

@@ -56,8 +56,8 @@ def ppyoloe_plus_x() -> PPYOLOEConfig:
 def ppyoloe_tiny() -> PPYOLOEConfig:
     """Of the cost of `tood_tiny`, for a laptop's CPU and for training from scratch."""
     return PPYOLOEConfig(
-        backbone=CSPRepResNetConfig(widths=(24, 48, 96, 144, 192), blocks=(1, 1, 1, 1), alpha=True),
-        neck=CSPPANConfig(widths=(64, 96, 128), blocks=1),
+        backbone=CSPRepResNetConfig(widths=(24, 56, 96, 144, 192), blocks=(1, 1, 1, 1), alpha=True),
+        neck=CSPPANConfig(widths=(72, 96, 128), blocks=1),
         input=InputConfig(short=448, long=448),
     )
 

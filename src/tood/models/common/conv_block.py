@@ -26,7 +26,7 @@ class NarrowProjection(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, D, ceil(H / stride), ceil(W / stride)]."""
         rows, columns = self.stride
-        return F.conv2d(input[..., ::rows, ::columns], self.weight, self.bias)
+        return F.conv2d(input[..., ::rows, ::columns], self.weight, self.bias, groups=self.groups)
 
 
 class ConvNormAct(nn.Module):

@@ -6,7 +6,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.models.common.conv_block import ConvNormAct
@@ -49,7 +48,9 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, width, H, W] -> the same shape."""
-        return x * F.hardsigmoid(self.fc(spatial_average(x)))
+        # PyTorch's `hardsigmoid` has no second derivative.
+        weights: Tensor = (self.fc(spatial_average(x)) / 6 + 0.5).clamp(0, 1)
+        return x * weights
 
 
 class PyramidPooling(nn.Module):
