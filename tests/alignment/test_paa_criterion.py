@@ -12,6 +12,7 @@ from alignment.slow_paa import slow_candidates, slow_paa
 from tood.alignment import Losses
 from tood.boxes import giou_pairs, iou_pairs
 from tood.models.common.priors import grid_priors
+from tood.models.gfl import GFLCriterion
 from tood.models.paa import PAACriterion, PAACriterionConfig
 from tood.structures import DensePredictions, Targets
 
@@ -159,3 +160,26 @@ def test_priors_beyond_an_image_s_own_padding_take_no_part() -> None:
     alone = PAACriterion()(first, targets[:1], blank[:1])
     for name, value in PAACriterion()(predictions, targets, blank).terms.items():
         torch.testing.assert_close(value, alone.terms[name])
+
+
+@pytest.mark.parametrize("criterion", [PAACriterion(), GFLCriterion()], ids=["paa", "gfl"])
+@pytest.mark.parametrize("counts", [[3, 0], [0, 0], [0, 8], [4, 6]])
+def test_batches_of_one_step_share_their_weights(criterion: PAACriterion | GFLCriterion, counts: list[int]) -> None:
+    """Of several processes too: the sums of both batches' weights make of their losses those of one batch."""
+    predictions, targets = scenes(counts)
+    whole = criterion(predictions, targets)
+    parts = []
+    for image in range(2):
+        part = DensePredictions(
+            predictions.scores[image, None],
+            predictions.boxes[image, None],
+            PRIORS,
+            logits=True,
+            quality=predictions.quality[image, None],  # type: ignore[index]
+        )
+        parts.append((part, [targets[image]]))
+    sums = [criterion(*part).weight_sums for part in parts]
+    together = {name: sums[0][name] + sums[1][name] for name in sums[0]}
+    for name, value in whole.terms.items():
+        given = sum(criterion(*part, weight_sums=together).terms[name] for part in parts)
+        torch.testing.assert_close(given, value, rtol=1e-5, atol=1e-7)

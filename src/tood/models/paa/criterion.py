@@ -105,27 +105,25 @@ class PAACriterion:
             )
             positive = assignment.positive
             overlap = iou_pairs(boxes.detach(), assignment.boxes) * positive  # [B, N]
-            number = positive.sum()
             own = {
-                "cls": torch.maximum(number, real_images(assignment, valid).sum()),
+                "positives": positive.sum(),
+                "images": real_images(assignment, valid).sum(),
                 "box": overlap.sum(),
-                "iou": number,
             }
             sums = own if weight_sums is None else weight_sums
-            averages = {
-                name: mean_over_processes(value, _SMALLEST_SUM if name == "box" else 1.0)
-                for name, value in sums.items()
-            }
+            positives, images = (mean_over_processes(sums[name]) for name in ("positives", "images"))
+            overlaps = mean_over_processes(sums["box"], _SMALLEST_SUM)
+            class_weight = config.classification_weight / torch.maximum(positives, images)
             classification = self._focal(scores, assignment, predictions.logits)
             counted = counted_priors(assignment, valid)
             weights = overlap.clamp(min=_SMALLEST_WEIGHT)
             per_prior = {
-                "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
-                "box": box_losses(boxes, assignment, weights) * (config.box_weight / averages["box"]),
+                "cls": class_losses(classification, counted, class_weight),
+                "box": box_losses(boxes, assignment, weights) * (config.box_weight / overlaps),
             }
             if predictions.quality is not None:
                 entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), overlap, reduction="none")
-                per_prior["iou"] = torch.where(positive, entropy, 0) * (config.iou_weight / averages["iou"])
+                per_prior["iou"] = torch.where(positive, entropy, 0) * (config.iou_weight / positives)
             return Losses(per_prior, assignment, own)
 
     def _costs(self, scores: Tensor, boxes: Tensor, candidates: Assignment, logits: bool) -> Tensor:
