@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import io
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

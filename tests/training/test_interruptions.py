@@ -254,8 +254,9 @@ def test_a_run_ends_early_when_its_ap_no_longer_rises(tmp_path: Path) -> None:
 
 def test_a_loader_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
     data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
-    command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--out", str(out), "--size", "64"]
-    command += ["--workers", "1", "--batch-size", "2", "--epochs", "100000", "--device", "cpu"]
+    command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--out", str(out)]
+    command += ["--model", "tood_tiny", "--size", "64", "--workers", "1"]
+    command += ["--batch-size", "2", "--epochs", "100000", "--device", "cpu"]
     command += [
         f"--set={setting}" for setting in [*NARROW_SETTINGS, "trackers=[]", "log_every=1", "checkpoint_minutes=60"]
     ]

@@ -73,8 +73,8 @@ def test_50_pairs_started_at_once_get_100_folders(tmp_path: Path) -> None:
 
 def test_pairs_of_trainings_started_at_once_keep_their_runs(tmp_path: Path) -> None:
     data = coco_folder(tmp_path / "data")
-    command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--size", "32", "--workers", "0"]
-    command += ["--batch-size", "2", "--epochs", "1", "--device", "cpu", "--set", "trackers=[]"]
+    command = [sys.executable, "-m", "tood", "train", "--data", str(data), "--model", "tood_tiny", "--size", "32"]
+    command += ["--workers", "0", "--batch-size", "2", "--epochs", "1", "--device", "cpu", "--set", "trackers=[]"]
     command += [f"--set={setting}" for setting in NARROW_SETTINGS]
     for _ in range(REAL_PAIRS):
         pair = [subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE) for _ in range(2)]

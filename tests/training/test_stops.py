@@ -36,7 +36,8 @@ from tood.training.progress import TrainingDisplay
 from training.pictures import coco_folder
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-SMALL = ["--size", "32", "--workers", "0", "--batch-size", "2", "--device", "cpu", "--precision", "fp32"]
+SMALL = ["--model", "tood_tiny", "--size", "32", "--workers", "0", "--batch-size", "2"]
+SMALL += ["--device", "cpu", "--precision", "fp32"]
 SMALL += [f"--set={setting}" for setting in (*NARROW_SETTINGS, "trackers=[]", "log_every=1")]
 
 

@@ -22,7 +22,9 @@ from torch.utils._pytree import tree_leaves
 
 from narrow_models import BASED, DEFORMABLE, EXAMPLES, FREE, NARROW_ATSS, NARROW_GFL, NARROW_PAA, RESNEXT_DEFORMABLE
 from tood.alignment import (
+    AnchorScoringAssigner,
     ATSSCriterionConfig,
+    MixtureFit,
     Progress,
     SimOTACriterionConfig,
     TaskAlignedCriterionConfig,
@@ -63,7 +65,8 @@ CRITERIA = {
     "task_aligned": TaskAlignedCriterionConfig(),
     "atss": ATSSCriterionConfig(),
     "gfl": GFLCriterionConfig(),
-    "paa": PAACriterionConfig(),
+    # A step of the mixture's fit is as any other; elsewhere than on a CPU all of them are made.
+    "paa": PAACriterionConfig(assigner=AnchorScoringAssigner(mixture=MixtureFit(max_iterations=2))),
     "varifocal": VarifocalCriterionConfig(),
     "simota": SimOTACriterionConfig(),
 }
