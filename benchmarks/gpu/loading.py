@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
     """Photographs of 1280 x 960, not cached, varied as the models' recipes say."""
     made = photographs(bench.folder)
     times = bench.pick(200, 1)
-    many = [replace(image, id=number) for number, image in enumerate(made.images * times)]
+    many = [replace(image, id=number) for number, image in enumerate(list(made.images) * times)]
     dataset = replace(made, images=tuple(many))
     workers = bench.pick(default_workers(on_gpu=bench.on_gpu), 1)
     bench.note(f"{workers} loading processes.")
