@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from tood.alignment.assigners import ATSSAssigner
 from tood.alignment.criteria.criterion import (
+    BatchCriterion,
+    CriterionInput,
     Losses,
-    Progress,
     box_losses,
     class_losses,
     class_targets,
     counted_priors,
-    mean_over_processes,
     positives_of_images,
-    valid_priors,
-    without_autocast,
 )
 from tood.alignment.losses import focal_loss
 from tood.boxes import centerness
-from tood.structures import DensePredictions, Targets
 
 
 @dataclass(frozen=True)
@@ -54,70 +49,43 @@ class ATSSCriterionConfig:
         return ATSSCriterion(self)
 
 
-class ATSSCriterion:
-    """Assigns by anchors, weighs boxes by centerness.
-
-    It never asks which network made the predictions. Usable in any training loop::
-
-        losses = ATSSCriterion()(predictions, targets, padded_sizes)
-        losses.total.backward()
-    """
+class ATSSCriterion(BatchCriterion):
+    """Assigns by anchors, weighs boxes by centerness."""
 
     terms = ("cls", "box", "centerness")
 
     def __init__(self, config: ATSSCriterionConfig | None = None) -> None:
         self.config = config or ATSSCriterionConfig()
 
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        padded_sizes: Tensor | None = None,
-        progress: Progress | None = None,
-        weight_sums: Mapping[str, Tensor] | None = None,
-    ) -> Losses:
-        """Losses of a batch.
-
-        Args:
-            predictions: the network's, scores as probabilities or logits, boxes in input pixels; where they carry a
-                `quality`, it learns the centerness of its prior in the ground truth.
-            targets: B ground truths in input pixels.
-            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
-                beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            progress: changes nothing: the assignment is geometric from the first epoch to the last.
-            weight_sums: see `Criterion`.
+    def losses(self, batch: CriterionInput) -> Losses:
+        """Geometry alone assigns, in every epoch; `quality` learns the centerness of its prior in the ground truth.
 
         Returns:
             Class and centerness losses divided by the number of positives, an image without any counting as one
-            (without any valid prior: as none); the box losses, which the centerness weighs, by the sum of that. Of
-            several processes both are sums over all of them, at least 1, divided by their number.
+            (without any valid prior: as none); the box losses, which the centerness weighs, by the sum of that.
         """
-        config, priors = self.config, predictions.priors
-        with without_autocast(predictions.scores.device):
-            scores = predictions.scores.float()
-            valid = valid_priors(priors, padded_sizes)
-            assignment = config.assigner(priors, targets, valid)
-            positive = assignment.positive
-            centred = centerness(priors.centres, assignment.boxes) * positive  # [B, N]
-            number = positives_of_images(assignment, valid).sum()
-            own = {"cls": number, "box": centred.sum(), "centerness": number}
-            averages = {name: mean_over_processes(value) for name, value in (weight_sums or own).items()}
-            classification = focal_loss(
-                scores,
-                class_targets(assignment, scores.shape[2]),
-                config.focal_alpha,
-                config.focal_gamma,
-                logits=predictions.logits,
+        config, predictions, valid = self.config, batch.predictions, batch.valid
+        assignment = config.assigner(predictions.priors, batch.targets, valid)
+        positive = assignment.positive
+        centred = centerness(predictions.priors.centres, assignment.boxes) * positive  # [B, N]
+        number = positives_of_images(assignment, valid).sum()
+        own = {"cls": number, "box": centred.sum(), "centerness": number}
+        averages = batch.divisors(own)
+        classification = focal_loss(
+            batch.scores,
+            class_targets(assignment, batch.scores.shape[2]),
+            config.focal_alpha,
+            config.focal_gamma,
+            logits=predictions.logits,
+        )
+        counted = counted_priors(assignment, valid)
+        per_prior = {
+            "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
+            "box": box_losses(batch.boxes, assignment, centred) * (config.box_weight / averages["box"]),
+        }
+        if predictions.quality is not None:
+            entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), centred, reduction="none")
+            per_prior["centerness"] = torch.where(positive, entropy, 0) * (
+                config.centerness_weight / averages["centerness"]
             )
-            boxes = box_losses(predictions.boxes.float(), assignment, centred)
-            counted = counted_priors(assignment, valid)
-            per_prior = {
-                "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
-                "box": boxes * (config.box_weight / averages["box"]),
-            }
-            if predictions.quality is not None:
-                entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), centred, reduction="none")
-                per_prior["centerness"] = torch.where(positive, entropy, 0) * (
-                    config.centerness_weight / averages["centerness"]
-                )
-            return Losses(per_prior, assignment, own)
+        return Losses(per_prior, assignment, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -104,6 +105,73 @@ class Criterion(Protocol):
         Returns:
             Each loss averaged over all processes' batches.
         """
+
+
+@dataclass(frozen=True)
+class CriterionInput:
+    """A batch as criteria work on it.
+
+    Attributes:
+        predictions: the network's.
+        targets: B ground truths in input pixels.
+        valid: [B, N] bool, the priors that may be assigned; None where all may.
+        progress: of the run; None: its last phase.
+        weight_sums: see `Criterion`.
+    """
+
+    predictions: DensePredictions
+    targets: Sequence[Targets]
+    valid: Tensor | None
+    progress: Progress | None
+    weight_sums: Mapping[str, Tensor] | None
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """[B, N, C] fp32, probabilities or logits as the predictions say."""
+        return self.predictions.scores.float()
+
+    @cached_property
+    def boxes(self) -> Tensor:
+        """[B, N, 4] fp32, xyxy in input pixels."""
+        return self.predictions.boxes.float()
+
+    def divisors(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What losses are divided by, by name: the given sums of weights, or the batch's `own`, over processes."""
+        return {name: mean_over_processes(value) for name, value in (self.weight_sums or own).items()}
+
+
+class BatchCriterion(ABC):
+    """A criterion that sees whole batches; it never asks which network made the predictions.
+
+    Usable in any training loop::
+
+        losses = TaskAlignedCriterion()(predictions, targets, padded_sizes, Progress(epoch, share=step / steps))
+        losses.total.backward()
+    """
+
+    terms: ClassVar[tuple[str, ...]]
+
+    def __call__(
+        self,
+        predictions: DensePredictions,
+        targets: Sequence[Targets],
+        padded_sizes: Tensor | None = None,
+        progress: Progress | None = None,
+        weight_sums: Mapping[str, Tensor] | None = None,
+    ) -> Losses:
+        """Losses of a batch, see `Criterion`.
+
+        Of several processes each sum of weights is that over all of them, at least 1, divided by their number: the mean
+        of their gradients then is the gradient of one process with all images. (MMDetection: the mean over the
+        processes, at least 1.)
+        """
+        with without_autocast(predictions.scores.device):
+            valid = valid_priors(predictions.priors, padded_sizes)
+            return self.losses(CriterionInput(predictions, targets, valid, progress, weight_sums))
+
+    @abstractmethod
+    def losses(self, batch: CriterionInput) -> Losses:
+        """Losses of a batch, without autocast."""
 
 
 class CriterionConfig(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -12,18 +11,16 @@ from torch import Tensor
 
 from tood.alignment.assigners import Assignment, SimOTAAssigner
 from tood.alignment.criteria.criterion import (
+    BatchCriterion,
+    CriterionInput,
     Losses,
-    Progress,
     box_losses,
+    check_share,
     class_losses,
     class_targets,
-    mean_over_processes,
-    valid_priors,
-    without_autocast,
 )
 from tood.alignment.losses import binary_cross_entropy, hull_loss, squared_iou_loss
-from tood.errors import SettingError
-from tood.structures import DensePredictions, Priors, Targets
+from tood.structures import DensePredictions, Priors
 
 
 @dataclass(frozen=True)
@@ -53,22 +50,17 @@ class SimOTACriterionConfig:
     l1_share: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 <= self.l1_share <= 1:
-            raise SettingError("l1_share", f"is {self.l1_share}: expected a number from 0 to 1")
+        check_share("l1_share", self.l1_share)
 
     def build(self) -> SimOTACriterion:
         """The criterion."""
         return SimOTACriterion(self)
 
 
-class SimOTACriterion:
+class SimOTACriterion(BatchCriterion):
     """Assigns by cost; the classes learn the IoU of their boxes, the objectness whether there is an object.
 
-    It never asks which network made the predictions; of a head without `quality` the classes of all places learn, as
-    nothing else would tell where there is no object. Usable in any training loop::
-
-        losses = SimOTACriterion()(predictions, targets, padded_sizes, Progress(epoch, share=step / steps))
-        losses.total.backward()
+    Of a head without `quality` the classes of all places learn, as nothing else would tell where there is no object.
     """
 
     terms = ("cls", "box", "objectness", "l1")
@@ -76,60 +68,42 @@ class SimOTACriterion:
     def __init__(self, config: SimOTACriterionConfig | None = None) -> None:
         self.config = config or SimOTACriterionConfig()
 
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        padded_sizes: Tensor | None = None,
-        progress: Progress | None = None,
-        weight_sums: Mapping[str, Tensor] | None = None,
-    ) -> Losses:
-        """Losses of a batch.
-
-        Args:
-            predictions: the network's, scores as probabilities or logits, boxes in input pixels; their `quality` is the
-                objectness.
-            targets: B ground truths in input pixels.
-            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
-                beyond (padding that only larger images of the batch caused) learn nothing. None for no such padding.
-            progress: decides whether the L1 loss has joined; None: it has.
-            weight_sums: see `Criterion`.
+    def losses(self, batch: CriterionInput) -> Losses:
+        """The progress decides whether the L1 loss has joined; `quality` is the objectness.
 
         Returns:
-            Each loss divided by the number of positives, at least 1; of several processes by their sum, at least 1,
-            divided by their number.
+            Each loss divided by the number of positives.
         """
-        config, priors = self.config, predictions.priors
-        with without_autocast(predictions.scores.device):
-            scores, boxes = predictions.scores.float(), predictions.boxes.float()
-            valid = valid_priors(priors, padded_sizes)
-            assignment = config.assigner(
-                _assigning_scores(predictions), boxes.detach(), cell_middles(priors), priors.strides, targets, valid
+        config, predictions, valid = self.config, batch.predictions, batch.valid
+        priors = predictions.priors
+        scores, boxes = batch.scores, batch.boxes
+        assignment = config.assigner(
+            _assigning_scores(predictions), boxes.detach(), cell_middles(priors), priors.strides, batch.targets, valid
+        )
+        positive = assignment.positive
+        own = {"positives": positive.sum()}
+        average = batch.divisors(own)["positives"]
+        learning = valid if predictions.quality is None else positive
+        per_prior = {
+            "cls": _class_losses(scores, predictions.logits, assignment, learning)
+            * (config.classification_weight / average),
+            "box": box_losses(
+                boxes,
+                assignment,
+                positive,
+                squared_iou_loss if config.box_loss == "squared_iou" else hull_loss,
             )
-            positive = assignment.positive
-            own = {"positives": positive.sum()}
-            average = mean_over_processes((weight_sums or own)["positives"])
-            learning = valid if predictions.quality is None else positive
-            per_prior = {
-                "cls": _class_losses(scores, predictions.logits, assignment, learning)
-                * (config.classification_weight / average),
-                "box": box_losses(
-                    boxes,
-                    assignment,
-                    positive,
-                    squared_iou_loss if config.box_loss == "squared_iou" else hull_loss,
-                )
-                * (config.box_weight / average),
-            }
-            if predictions.quality is not None:
-                entropy = F.binary_cross_entropy_with_logits(
-                    predictions.quality.float(), positive.float(), reduction="none"
-                )
-                counted = entropy if valid is None else torch.where(valid, entropy, 0)
-                per_prior["objectness"] = counted * (config.objectness_weight / average)
-            if progress is None or progress.share >= 1 - config.l1_share - 1e-9:
-                per_prior["l1"] = l1_losses(boxes, priors, assignment) * (config.l1_weight / average)
-            return Losses(per_prior, assignment, own)
+            * (config.box_weight / average),
+        }
+        if predictions.quality is not None:
+            entropy = F.binary_cross_entropy_with_logits(
+                predictions.quality.float(), positive.float(), reduction="none"
+            )
+            counted = entropy if valid is None else torch.where(valid, entropy, 0)
+            per_prior["objectness"] = counted * (config.objectness_weight / average)
+        if batch.progress is None or batch.progress.share >= 1 - config.l1_share - 1e-9:
+            per_prior["l1"] = l1_losses(boxes, priors, assignment) * (config.l1_weight / average)
+        return Losses(per_prior, assignment, own)
 
 
 def cell_middles(priors: Priors) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
 from tood.alignment.criteria.criterion import (
+    BatchCriterion,
+    CriterionInput,
     Losses,
     Progress,
     box_losses,
@@ -17,14 +18,10 @@ from tood.alignment.criteria.criterion import (
     class_losses,
     class_targets,
     counted_priors,
-    mean_over_processes,
-    valid_priors,
     within_first,
-    without_autocast,
 )
 from tood.alignment.losses import focal_loss, quality_focal_loss
 from tood.boxes import centerness
-from tood.structures import DensePredictions, Targets
 
 
 @dataclass(frozen=True)
@@ -68,106 +65,63 @@ class TaskAlignedCriterionConfig:
         return TaskAlignedCriterion(self)
 
 
-class TaskAlignedCriterion:
-    """Assigns and weighs: ATSS, focal loss and centerness in the warm-up; TAL and its soft targets after it.
-
-    It never asks which network made the predictions. Usable in any training loop::
-
-        losses = TaskAlignedCriterion()(predictions, targets, padded_sizes, Progress(epoch, share=step / steps))
-        losses.total.backward()
-    """
+class TaskAlignedCriterion(BatchCriterion):
+    """Assigns and weighs: ATSS, focal loss and centerness in the warm-up; TAL and its soft targets after it."""
 
     terms = ("cls", "box")
 
     def __init__(self, config: TaskAlignedCriterionConfig | None = None) -> None:
         self.config = config or TaskAlignedCriterionConfig()
 
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        padded_sizes: Tensor | None = None,
-        progress: Progress | None = None,
-        weight_sums: Mapping[str, Tensor] | None = None,
-    ) -> Losses:
-        """Losses of a batch.
-
-        Args:
-            predictions: the network's, scores as probabilities or logits, boxes in input pixels.
-            targets: B ground truths in input pixels.
-            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
-                beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            progress: decides whether the warm-up lasts; None: it is over.
-            weight_sums: see `Criterion`.
+    def losses(self, batch: CriterionInput) -> Losses:
+        """The progress decides whether the warm-up lasts.
 
         Returns:
-            Each loss divided by the sum of its own weights over the batch, at least 1. Of several processes that is the
-            sum over all of them, at least 1, divided by their number: the mean of their gradients then is the gradient
-            of one process with all images. (MMDetection: the mean over the processes, at least 1.)
+            Each loss divided by the sum of its own weights over the batch.
         """
-        with without_autocast(predictions.scores.device):
-            valid = valid_priors(predictions.priors, padded_sizes)
-            if progress is not None and self.config.in_warm_up(progress):
-                return self._warm_up_losses(predictions, targets, valid, weight_sums)
-            return self._aligned_losses(predictions, targets, valid, weight_sums)
+        if batch.progress is not None and self.config.in_warm_up(batch.progress):
+            return self._warm_up_losses(batch)
+        return self._aligned_losses(batch)
 
-    def _warm_up_losses(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        valid: Tensor | None,
-        weight_sums: Mapping[str, Tensor] | None,
-    ) -> Losses:
-        config, scores = self.config, predictions.scores.float()
-        assignment = config.warm_up_assigner(predictions.priors, targets, valid)
+    def _warm_up_losses(self, batch: CriterionInput) -> Losses:
+        config, scores, priors = self.config, batch.scores, batch.predictions.priors
+        assignment = config.warm_up_assigner(priors, batch.targets, batch.valid)
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
-            focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma, logits=predictions.logits),
-            predictions.boxes.float(),
+            batch,
+            focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma, logits=batch.predictions.logits),
             assignment,
-            valid,
-            weight_sums,
             classification_sum=assignment.positive.sum(),
-            box_weights=centerness(predictions.priors.centres, assignment.boxes) * assignment.positive,
+            box_weights=centerness(priors.centres, assignment.boxes) * assignment.positive,
         )
 
-    def _aligned_losses(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        valid: Tensor | None,
-        weight_sums: Mapping[str, Tensor] | None,
-    ) -> Losses:
-        config, scores, boxes = self.config, predictions.scores.float(), predictions.boxes.float()
+    def _aligned_losses(self, batch: CriterionInput) -> Losses:
+        config, scores, predictions = self.config, batch.scores, batch.predictions
         probabilities = scores.sigmoid() if predictions.logits else scores
-        assignment = config.assigner(probabilities, boxes, predictions.priors.centres, targets, valid)
+        assignment = config.assigner(probabilities, batch.boxes, predictions.priors.centres, batch.targets, batch.valid)
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
+            batch,
             quality_focal_loss(scores, wanted, config.quality_beta, logits=predictions.logits),
-            boxes,
             assignment,
-            valid,
-            weight_sums,
             classification_sum=assignment.target_scores.sum(),
             box_weights=assignment.target_scores,
         )
 
     def _weighted(
         self,
+        batch: CriterionInput,
         classification: Tensor,  # [B, N, C]
-        boxes: Tensor,  # [B, N, 4]
         assignment: Assignment,
-        valid: Tensor | None,  # [B, N]
-        weight_sums: Mapping[str, Tensor] | None,
         classification_sum: Tensor,
         box_weights: Tensor,  # [B, N]
     ) -> Losses:
         own = {"cls": classification_sum.detach(), "box": box_weights.sum().detach()}
-        sums = own if weight_sums is None else weight_sums
-        class_weight = self.config.classification_weight / mean_over_processes(sums["cls"])
-        box_weight = self.config.box_weight / mean_over_processes(sums["box"])
+        averages = batch.divisors(own)
+        class_weight = self.config.classification_weight / averages["cls"]
+        box_weight = self.config.box_weight / averages["box"]
         per_prior = {
-            "cls": class_losses(classification, counted_priors(assignment, valid), class_weight),
-            "box": box_losses(boxes, assignment, box_weights) * box_weight,
+            "cls": class_losses(classification, counted_priors(assignment, batch.valid), class_weight),
+            "box": box_losses(batch.boxes, assignment, box_weights) * box_weight,
         }
         return Losses(per_prior, assignment, own)

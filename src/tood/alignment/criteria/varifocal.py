@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -11,6 +10,8 @@ from torch import Tensor
 
 from tood.alignment.assigners import Assignment, ATSSAssigner, TaskAlignedAssigner
 from tood.alignment.criteria.criterion import (
+    BatchCriterion,
+    CriterionInput,
     Losses,
     Progress,
     box_losses,
@@ -19,13 +20,9 @@ from tood.alignment.criteria.criterion import (
     class_targets,
     counted_priors,
     distribution_losses,
-    mean_over_processes,
-    valid_priors,
     within_first,
-    without_autocast,
 )
 from tood.alignment.losses import varifocal_loss
-from tood.structures import DensePredictions, Targets
 
 # Distances that distributions learn end so many bins before the last one.
 _BINS_MARGIN = 0.01
@@ -83,79 +80,53 @@ class VarifocalCriterionConfig:
         return VarifocalCriterion(self)
 
 
-class VarifocalCriterion:
-    """Assigns and weighs: ATSS in the first epochs, TAL after them, soft targets and the same losses in both.
-
-    It never asks which network made the predictions. Usable in any training loop::
-
-        losses = VarifocalCriterion()(predictions, targets, padded_sizes, Progress(epoch, share=step / steps))
-        losses.total.backward()
-    """
+class VarifocalCriterion(BatchCriterion):
+    """Assigns and weighs: ATSS in the first epochs, TAL after them, soft targets and the same losses in both."""
 
     terms = ("cls", "box", "dfl")
 
     def __init__(self, config: VarifocalCriterionConfig | None = None) -> None:
         self.config = config or VarifocalCriterionConfig()
 
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        padded_sizes: Tensor | None = None,
-        progress: Progress | None = None,
-        weight_sums: Mapping[str, Tensor] | None = None,
-    ) -> Losses:
-        """Losses of a batch.
-
-        Args:
-            predictions: the network's, scores as probabilities or logits, boxes in input pixels.
-            targets: B ground truths in input pixels.
-            padded_sizes: see `Criterion`.
-            progress: decides whether the warm-up lasts; None: it is over.
-            weight_sums: see `Criterion`.
+    def losses(self, batch: CriterionInput) -> Losses:
+        """The progress decides whether the warm-up lasts; `distributions` learn the sides of the ground truth.
 
         Returns:
-            Each loss divided by the sum of all target scores, at least 1 (over processes as in `TaskAlignedCriterion`).
+            Each loss divided by the sum of all target scores.
         """
-        config = self.config
-        with without_autocast(predictions.scores.device):
-            # Probabilities, as published: those that round to 1 where nothing is cost 100.
-            scores, boxes = predictions.probabilities().float(), predictions.boxes.float()
-            valid = valid_priors(predictions.priors, padded_sizes)
-            warm_up = progress is not None and config.in_warm_up(progress)
-            assignment = self._assignment(predictions, targets, valid, warm_up)
-            wanted = class_targets(assignment, scores.shape[2])
-            labels = torch.zeros_like(wanted).scatter_(
-                2, assignment.labels.clamp(min=0)[..., None], assignment.positive[..., None].to(wanted.dtype)
-            )
-            own = {"all": assignment.target_scores.sum()}
-            average = mean_over_processes((weight_sums or own)["all"])
-            classification = varifocal_loss(scores, wanted, labels, config.varifocal_alpha, config.varifocal_gamma)
-            weights = assignment.target_scores
-            per_prior = {
-                "cls": class_losses(
-                    classification, counted_priors(assignment, valid), config.classification_weight / average
-                ),
-                "box": box_losses(boxes, assignment, weights) * (config.box_weight / average),
-            }
-            if predictions.distributions is not None:
-                per_prior["dfl"] = distribution_losses(
-                    _within_reach(predictions.distributions.float()),
-                    predictions.priors,
-                    assignment,
-                    weights,
-                    _BINS_MARGIN,
-                ) * (config.distribution_weight / average)
-            return Losses(per_prior, assignment, own)
+        config, predictions, valid = self.config, batch.predictions, batch.valid
+        # Probabilities, as published: those that round to 1 where nothing is cost 100.
+        scores = predictions.probabilities().float()
+        assignment = self._assignment(batch, scores.detach())
+        wanted = class_targets(assignment, scores.shape[2])
+        labels = torch.zeros_like(wanted).scatter_(
+            2, assignment.labels.clamp(min=0)[..., None], assignment.positive[..., None].to(wanted.dtype)
+        )
+        own = {"all": assignment.target_scores.sum()}
+        average = batch.divisors(own)["all"]
+        classification = varifocal_loss(scores, wanted, labels, config.varifocal_alpha, config.varifocal_gamma)
+        weights = assignment.target_scores
+        per_prior = {
+            "cls": class_losses(
+                classification, counted_priors(assignment, valid), config.classification_weight / average
+            ),
+            "box": box_losses(batch.boxes, assignment, weights) * (config.box_weight / average),
+        }
+        if predictions.distributions is not None:
+            per_prior["dfl"] = distribution_losses(
+                _within_reach(predictions.distributions.float()),
+                predictions.priors,
+                assignment,
+                weights,
+                _BINS_MARGIN,
+            ) * (config.distribution_weight / average)
+        return Losses(per_prior, assignment, own)
 
-    def _assignment(
-        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None, warm_up: bool
-    ) -> Assignment:
-        boxes = predictions.boxes.detach().float()
-        if warm_up:
-            return self.config.warm_up_assigner(predictions.priors, targets, valid).with_overlap_of(boxes)
-        probabilities = predictions.probabilities().detach().float()
-        return self.config.assigner(probabilities, boxes, predictions.priors.centres, targets, valid)
+    def _assignment(self, batch: CriterionInput, probabilities: Tensor) -> Assignment:
+        config, priors, boxes = self.config, batch.predictions.priors, batch.boxes.detach()
+        if batch.progress is not None and config.in_warm_up(batch.progress):
+            return config.warm_up_assigner(priors, batch.targets, batch.valid).with_overlap_of(boxes)
+        return config.assigner(probabilities, boxes, priors.centres, batch.targets, batch.valid)
 
 
 def _within_reach(logits: Tensor) -> Tensor:

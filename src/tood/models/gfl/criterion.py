@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
-from tood.alignment import ATSSAssigner, Losses, Progress, quality_focal_loss
+from tood.alignment import ATSSAssigner, quality_focal_loss
 from tood.alignment.criteria.criterion import (
+    BatchCriterion,
+    CriterionInput,
+    Losses,
     box_losses,
     class_losses,
     class_targets,
     counted_priors,
     distribution_losses,
-    mean_over_processes,
     positives_of_images,
-    valid_priors,
-    without_autocast,
 )
 from tood.boxes import iou_pairs
-from tood.structures import DensePredictions, Targets
 
 
 @dataclass(frozen=True)
@@ -53,69 +50,45 @@ class GFLCriterionConfig:
         return GFLCriterion(self)
 
 
-class GFLCriterion:
-    """Assigns by anchors; a class score shall be the IoU of its box, and weighs what the box learns.
-
-    It never asks which network made the predictions. Usable in any training loop::
-
-        losses = GFLCriterion()(predictions, targets, padded_sizes)
-        losses.total.backward()
-    """
+class GFLCriterion(BatchCriterion):
+    """Assigns by anchors; a class score shall be the IoU of its box, and weighs what the box learns."""
 
     terms = ("cls", "box", "dfl")
 
     def __init__(self, config: GFLCriterionConfig | None = None) -> None:
         self.config = config or GFLCriterionConfig()
 
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        padded_sizes: Tensor | None = None,
-        progress: Progress | None = None,
-        weight_sums: Mapping[str, Tensor] | None = None,
-    ) -> Losses:
-        """Losses of a batch.
-
-        Args:
-            predictions: the network's, scores as probabilities or logits, boxes in input pixels; where they carry
-                `distributions`, these learn the sides of the ground truth.
-            targets: B ground truths in input pixels.
-            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
-                beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            progress: changes nothing: the assignment is geometric from the first epoch to the last.
-            weight_sums: see `Criterion`.
+    def losses(self, batch: CriterionInput) -> Losses:
+        """Geometry alone assigns, in every epoch; `distributions` learn the sides of the ground truth.
 
         Returns:
             Class losses divided by the number of positives, an image without any counting as one (without any valid
             prior: as none); box and distribution losses, which the best class score of their prior weighs, by the sum
-            of that. Of several processes both are sums over all of them, at least 1, divided by their number.
+            of that.
         """
-        config, priors = self.config, predictions.priors
-        with without_autocast(predictions.scores.device):
-            scores, boxes = predictions.scores.float(), predictions.boxes.float()
-            valid = valid_priors(priors, padded_sizes)
-            assignment = config.assigner(priors, targets, valid)
-            with torch.no_grad():
-                overlap = iou_pairs(boxes, assignment.boxes) * assignment.positive  # [B, N]
-                best = scores.amax(dim=2)
-                weights = (best.sigmoid() if predictions.logits else best) * assignment.positive  # [B, N]
-            own = {"cls": positives_of_images(assignment, valid).sum(), "box": weights.sum()}
-            averages = {name: mean_over_processes(value) for name, value in (weight_sums or own).items()}
-            classification = quality_focal_loss(
-                scores,
-                class_targets(assignment, scores.shape[2]) * overlap[..., None],
-                config.quality_beta,
-                logits=predictions.logits,
+        config, predictions, valid = self.config, batch.predictions, batch.valid
+        scores, boxes = batch.scores, batch.boxes
+        assignment = config.assigner(predictions.priors, batch.targets, valid)
+        with torch.no_grad():
+            overlap = iou_pairs(boxes, assignment.boxes) * assignment.positive  # [B, N]
+            best = scores.amax(dim=2)
+            weights = (best.sigmoid() if predictions.logits else best) * assignment.positive  # [B, N]
+        own = {"cls": positives_of_images(assignment, valid).sum(), "box": weights.sum()}
+        averages = batch.divisors(own)
+        classification = quality_focal_loss(
+            scores,
+            class_targets(assignment, scores.shape[2]) * overlap[..., None],
+            config.quality_beta,
+            logits=predictions.logits,
+        )
+        counted = counted_priors(assignment, valid)
+        per_prior = {
+            "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
+            "box": box_losses(boxes, assignment, weights) * (config.box_weight / averages["box"]),
+        }
+        if predictions.distributions is not None:
+            sides = distribution_losses(
+                predictions.distributions.float(), predictions.priors, assignment, weights, config.margin
             )
-            counted = counted_priors(assignment, valid)
-            per_prior = {
-                "cls": class_losses(classification, counted, config.classification_weight / averages["cls"]),
-                "box": box_losses(boxes, assignment, weights) * (config.box_weight / averages["box"]),
-            }
-            if predictions.distributions is not None:
-                sides = distribution_losses(
-                    predictions.distributions.float(), priors, assignment, weights, config.margin
-                )
-                per_prior["dfl"] = sides * (config.distribution_weight / averages["box"])
-            return Losses(per_prior, assignment, own)
+            per_prior["dfl"] = sides * (config.distribution_weight / averages["box"])
+        return Losses(per_prior, assignment, own)

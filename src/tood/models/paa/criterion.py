@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -10,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tood.alignment import AnchorScoringAssigner, Assignment, Losses, Progress, focal_loss
+from tood.alignment import AnchorScoringAssigner, Assignment, focal_loss
 from tood.alignment.criteria.criterion import (
+    BatchCriterion,
+    CriterionInput,
+    Losses,
     box_losses,
     class_losses,
     class_targets,
     counted_priors,
     mean_over_processes,
     real_images,
-    valid_priors,
-    without_autocast,
 )
 from tood.boxes import iou_pairs
-from tood.structures import DensePredictions, Targets
 
 # What the reference adds to a sum of weights, or takes a weight to be at least.
 _SMALLEST_SUM = torch.finfo(torch.float32).eps
@@ -55,76 +54,51 @@ class PAACriterionConfig:
         return PAACriterion(self)
 
 
-class PAACriterion:
-    """Scores anchors by the losses that they would have, assigns by these, and weighs boxes by their IoU.
-
-    It never asks which network made the predictions. Usable in any training loop::
-
-        losses = PAACriterion()(predictions, targets, padded_sizes)
-        losses.total.backward()
-    """
+class PAACriterion(BatchCriterion):
+    """Scores anchors by the losses that they would have, assigns by these, and weighs boxes by their IoU."""
 
     terms = ("cls", "box", "iou")
 
     def __init__(self, config: PAACriterionConfig | None = None) -> None:
         self.config = config or PAACriterionConfig()
 
-    def __call__(
-        self,
-        predictions: DensePredictions,
-        targets: Sequence[Targets],
-        padded_sizes: Tensor | None = None,
-        progress: Progress | None = None,
-        weight_sums: Mapping[str, Tensor] | None = None,
-    ) -> Losses:
-        """Losses of a batch.
-
-        Args:
-            predictions: the network's, scores as probabilities or logits, boxes in input pixels; where they carry a
-                `quality`, it learns the IoU of its box with the ground truth.
-            targets: B ground truths in input pixels.
-            padded_sizes: [B, 2] height, width of each image padded to the network's divisor, in input pixels; priors
-                beyond (padding that only larger images of the batch caused) are not assigned. None for no such padding.
-            progress: changes nothing: anchors are scored from the first epoch to the last.
-            weight_sums: see `Criterion`.
+    def losses(self, batch: CriterionInput) -> Losses:
+        """Anchors are scored in every epoch; `quality` learns the IoU of its box with the ground truth.
 
         Returns:
             Class losses divided by the number of positives, at least the number of images; IoU losses by the number of
-            positives; box losses, which the IoU weighs, by the sum of that. Of several processes each is the sum over
-            all of them, the numbers at least 1, divided by their number.
+            positives; box losses, which the IoU weighs, by the sum of that, which may be less than 1.
         """
-        config, priors = self.config, predictions.priors
-        with without_autocast(predictions.scores.device):
-            scores, boxes = predictions.scores.float(), predictions.boxes.float()
-            valid = valid_priors(priors, padded_sizes)
-            assignment = config.assigner(
-                priors,
-                targets,
-                lambda candidates: self._costs(scores.detach(), boxes.detach(), candidates, predictions.logits),
-                valid,
-            )
-            positive = assignment.positive
-            overlap = iou_pairs(boxes.detach(), assignment.boxes) * positive  # [B, N]
-            own = {
-                "positives": positive.sum(),
-                "images": real_images(assignment, valid).sum(),
-                "box": overlap.sum(),
-            }
-            sums = own if weight_sums is None else weight_sums
-            positives, images = (mean_over_processes(sums[name]) for name in ("positives", "images"))
-            overlaps = mean_over_processes(sums["box"], _SMALLEST_SUM)
-            class_weight = config.classification_weight / torch.maximum(positives, images)
-            classification = self._focal(scores, assignment, predictions.logits)
-            counted = counted_priors(assignment, valid)
-            weights = overlap.clamp(min=_SMALLEST_WEIGHT)
-            per_prior = {
-                "cls": class_losses(classification, counted, class_weight),
-                "box": box_losses(boxes, assignment, weights) * (config.box_weight / overlaps),
-            }
-            if predictions.quality is not None:
-                entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), overlap, reduction="none")
-                per_prior["iou"] = torch.where(positive, entropy, 0) * (config.iou_weight / positives)
-            return Losses(per_prior, assignment, own)
+        config, predictions, valid = self.config, batch.predictions, batch.valid
+        scores, boxes = batch.scores, batch.boxes
+        assignment = config.assigner(
+            predictions.priors,
+            batch.targets,
+            lambda candidates: self._costs(scores.detach(), boxes.detach(), candidates, predictions.logits),
+            valid,
+        )
+        positive = assignment.positive
+        overlap = iou_pairs(boxes.detach(), assignment.boxes) * positive  # [B, N]
+        own = {
+            "positives": positive.sum(),
+            "images": real_images(assignment, valid).sum(),
+            "box": overlap.sum(),
+        }
+        sums = own if batch.weight_sums is None else batch.weight_sums
+        positives, images = (mean_over_processes(sums[name]) for name in ("positives", "images"))
+        overlaps = mean_over_processes(sums["box"], _SMALLEST_SUM)
+        class_weight = config.classification_weight / torch.maximum(positives, images)
+        classification = self._focal(scores, assignment, predictions.logits)
+        counted = counted_priors(assignment, valid)
+        weights = overlap.clamp(min=_SMALLEST_WEIGHT)
+        per_prior = {
+            "cls": class_losses(classification, counted, class_weight),
+            "box": box_losses(boxes, assignment, weights) * (config.box_weight / overlaps),
+        }
+        if predictions.quality is not None:
+            entropy = F.binary_cross_entropy_with_logits(predictions.quality.float(), overlap, reduction="none")
+            per_prior["iou"] = torch.where(positive, entropy, 0) * (config.iou_weight / positives)
+        return Losses(per_prior, assignment, own)
 
     def _costs(self, scores: Tensor, boxes: Tensor, candidates: Assignment, logits: bool) -> Tensor:
         """[B, N] what the candidates would cost as positives (equation 5), without the IoU branch."""
