@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -39,6 +39,9 @@ class TaskAlignedCriterionConfig:
         classification_weight, box_weight: factors of the two losses.
         focal_alpha, focal_gamma: of the focal loss in the warm-up.
         quality_beta: exponent of the quality focal loss after it.
+        positives: who gives them after the warm-up, the "task_aligned" assigner or the "geometric" one of the warm-up.
+        losses: what is minimised after the warm-up: scores pulled towards the alignment ("task_aligned"), which also
+            weighs the boxes, or the losses of the warm-up ("focal"). Both are for comparisons; the paper has neither.
         trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything: here the
             class scores themselves say how good a box is.
     """
@@ -55,6 +58,8 @@ class TaskAlignedCriterionConfig:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     quality_beta: float = 2.0
+    positives: Literal["task_aligned", "geometric"] = "task_aligned"
+    losses: Literal["task_aligned", "focal"] = "task_aligned"
 
     def __post_init__(self) -> None:
         check_share("warm_up_share", self.warm_up_share)
@@ -107,19 +112,34 @@ class TaskAlignedCriterion:
         """
         with without_autocast(predictions.scores.device):
             valid = valid_priors(predictions.priors, padded_sizes)
-            if progress is not None and self.config.in_warm_up(progress):
-                return self._warm_up_losses(predictions, targets, valid, weight_sums)
-            return self._aligned_losses(predictions, targets, valid, weight_sums)
+            warm_up = progress is not None and self.config.in_warm_up(progress)
+            assignment = self._assignment(predictions, targets, valid, warm_up)
+            if warm_up or self.config.losses == "focal":
+                return self._focal_losses(predictions, assignment, valid, weight_sums)
+            return self._aligned_losses(predictions, assignment, valid, weight_sums)
 
-    def _warm_up_losses(
+    def _assignment(
+        self, predictions: DensePredictions, targets: Sequence[Targets], valid: Tensor | None, warm_up: bool
+    ) -> Assignment:
+        config, priors = self.config, predictions.priors
+        if warm_up:
+            return config.warm_up_assigner(priors, targets, valid)
+        scores, boxes = predictions.scores.detach().float(), predictions.boxes.detach().float()
+        scores = scores.sigmoid() if predictions.logits else scores
+        if config.positives == "geometric":
+            return config.assigner.scored(config.warm_up_assigner(priors, targets, valid), scores, boxes, targets)
+        return config.assigner(scores, boxes, priors.centres, targets, valid)
+
+    def _focal_losses(
         self,
         predictions: DensePredictions,
-        targets: Sequence[Targets],
+        assignment: Assignment,
         valid: Tensor | None,
         weight_sums: Mapping[str, Tensor] | None,
     ) -> Losses:
         config, scores = self.config, predictions.scores.float()
-        assignment = config.warm_up_assigner(predictions.priors, targets, valid)
+        positive = assignment.positive
+        assignment = replace(assignment, target_scores=positive.to(scores.dtype))
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
             focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma, logits=predictions.logits),
@@ -127,24 +147,22 @@ class TaskAlignedCriterion:
             assignment,
             valid,
             weight_sums,
-            classification_sum=assignment.positive.sum(),
-            box_weights=centerness(predictions.priors.centres, assignment.boxes) * assignment.positive,
+            classification_sum=positive.sum(),
+            box_weights=centerness(predictions.priors.centres, assignment.boxes) * positive,
         )
 
     def _aligned_losses(
         self,
         predictions: DensePredictions,
-        targets: Sequence[Targets],
+        assignment: Assignment,
         valid: Tensor | None,
         weight_sums: Mapping[str, Tensor] | None,
     ) -> Losses:
-        config, scores, boxes = self.config, predictions.scores.float(), predictions.boxes.float()
-        probabilities = scores.sigmoid() if predictions.logits else scores
-        assignment = config.assigner(probabilities, boxes, predictions.priors.centres, targets, valid)
+        config, scores = self.config, predictions.scores.float()
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
             quality_focal_loss(scores, wanted, config.quality_beta, logits=predictions.logits),
-            boxes,
+            predictions.boxes.float(),
             assignment,
             valid,
             weight_sums,
