@@ -95,12 +95,12 @@ def _head(seen: Seen, budget: Budget) -> str:
         "`make comparison` makes this page of its own results files, and what of these is missing first: hours on two "
         "cores, stopped and gone on with at any time. `make comparison QUICK=1` tries all of it in minutes.",
         "",
-        "The paper says that on COCO's test-dev its best model has 51.1 AP, beside 47.7 of ATSS, 48.2 of GFL and 49.0 of "
-        "PAA. Here small models of one budget learn from scratch, from the same images in the same number "
-        f"({budget.images * budget.epochs:,} seen, {budget.batch} a step, canvases of {budget.canvas} pixels, tested at "
-        f"{budget.side}), by the same recipe (`small`): their own heads, assignments and losses are all that differs. "
-        f"`digits` are the built-in scenes of handwriting ({budget.images} to learn from, {budget.tested} by other "
-        "writers to be tested on), `cells` the blood cells of BCCD (trainval and test).",
+        "The paper says that on COCO's test-dev its best model has 51.1 AP, beside 47.7 of ATSS, 48.2 of GFL and 49.0 "
+        "of PAA. Here small models of one budget learn from scratch, from the same images in the same number "
+        f"({budget.images * budget.epochs:,} seen, {budget.batch} a step, canvases of {budget.canvas} pixels, tested "
+        f"at {budget.side}), by the same recipe (`small`): their own heads, assignments and losses are all that "
+        f"differs. `digits` are the built-in scenes of handwriting ({budget.images} to learn from, {budget.tested} by "
+        "other writers to be tested on), `cells` the blood cells of BCCD (trainval and test).",
         "",
         f"Figures are means over {seeds} seed{'s' if seeds != 1 else ''} ± half of the spread from the lowest to the "
         "highest. Two models differ where their means lie farther apart than the larger of their spreads; a smaller "
@@ -141,8 +141,8 @@ def _cost(seen: Seen, speed: Mapping[str, Any] | None) -> str:
     note = "Images a second are not measured yet."
     if speed is not None:
         note = (
-            f"Images a second on {speed['threads']} thread{'s' if speed['threads'] != 1 else ''}, the best of rounds in "
-            f"turns, measured apart from the runs: steps of 4 images of {speed['canvas']} pixels with losses and "
+            f"Images a second on {speed['threads']} thread{'s' if speed['threads'] != 1 else ''}, the best of rounds "
+            f"in turns, measured apart from the runs: steps of 4 images of {speed['canvas']} pixels with losses and "
             f"optimiser, and single images of {speed['side']} pixels to their detections."
         )
     lines = [
@@ -176,8 +176,11 @@ def _claim(seen: Seen) -> str:
         if behind:
             said.append(f"{'it' if said else 'TOOD'} is behind {_list(behind)}")
         if level:
-            said.append(f"between it and {_list(level)} there is no difference" if said else
-                        f"between TOOD and {_list(level)} there is no difference")
+            said.append(
+                f"between it and {_list(level)} there is no difference"
+                if said
+                else f"between TOOD and {_list(level)} there is no difference"
+            )
         if unknown:
             said.append(f"of {_list(unknown)} one seed says nothing yet")
         if said:
@@ -227,10 +230,10 @@ def _parts(seen: Seen) -> str:
             if said:
                 sentences.append(f"On {dataset} {'; '.join(said)}.")
     explained = (
-        "What AP gains or loses when one part of TOOD goes. The parallel head is ATSS's without centerness, on anchors; "
-        "without layer attention all layers of the trunk count alike; without an alignment scores or boxes are those of "
-        "the place itself. ATSS's positives keep TAL's soft targets, and TAL's positives with the focal loss have hard "
-        "ones and boxes weighed by centerness, as in the warm-up."
+        "What AP gains or loses when one part of TOOD goes. The parallel head is ATSS's without centerness, on "
+        "anchors; without layer attention all layers of the trunk count alike; without an alignment scores or boxes "
+        "are those of the place itself. ATSS's positives keep TAL's soft targets, and TAL's positives with the focal "
+        "loss have hard ones and boxes weighed by centerness, as in the warm-up."
     )
     return "\n\n".join([explained, "\n".join(lines), " ".join(sentences)])
 
@@ -252,8 +255,8 @@ def _limits(budget: Budget) -> str:
     return (
         "## What it does not say\n\n"
         f"Networks of a million parameters that have seen {budget.images * budget.epochs:,} small images are no "
-        "ResNeXt-101 after 24 epochs of COCO. The recipe's rate was found on TOOD's small model; the others might learn "
-        "faster at one of their own. Three seeds show a spread, not its tails.\n\n"
+        "ResNeXt-101 after 24 epochs of COCO. The recipe's rate was found on TOOD's small model; the others might "
+        "learn faster at one of their own. Three seeds show a spread, not its tails.\n\n"
         f"![AP of every model and seed]({PICTURE})"
     )
 

@@ -104,7 +104,12 @@ def planned(
 
 
 def run_missing(
-    out: Path, variants: Sequence[Variant], datasets: Sequence[DatasetName], cells: Path, budget: Budget, console: Console
+    out: Path,
+    variants: Sequence[Variant],
+    datasets: Sequence[DatasetName],
+    cells: Path,
+    budget: Budget,
+    console: Console,
 ) -> int:
     """Makes the results that are missing, one after the other.
 
@@ -122,7 +127,9 @@ def run_missing(
         result = train(config, resume="auto", console=None)
         if result.interrupted_by is not None:
             return result.interrupted_by
-        assert result.ap is not None and result.ap50 is not None and result.ap75 is not None
+        assert result.ap is not None
+        assert result.ap50 is not None
+        assert result.ap75 is not None
         cost = measure(replace(config.model, classes={"digits": 10, "cells": 3}[dataset]))
         outcome = Outcome(
             variant=variant.key,

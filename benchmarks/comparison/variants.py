@@ -51,7 +51,9 @@ def _without(part: str) -> Callable[[int], RunConfig]:
     return run
 
 
-def _learning(criterion: Callable[[TaskAlignedCriterionConfig], TaskAlignedCriterionConfig]) -> Callable[[int], RunConfig]:
+def _learning(
+    criterion: Callable[[TaskAlignedCriterionConfig], TaskAlignedCriterionConfig],
+) -> Callable[[int], RunConfig]:
     """TOOD that learns otherwise."""
 
     def run(side: int) -> RunConfig:
@@ -91,6 +93,8 @@ _ALL = (
         _learning(lambda criterion: replace(criterion, positives="geometric")),
     ),
     Variant("focal", "focal loss for TAL's", True, _learning(lambda criterion: replace(criterion, losses="focal"))),
-    Variant("no_warm_up", "no warm-up by ATSS", True, _learning(lambda criterion: replace(criterion, warm_up_share=0.0))),
+    Variant(
+        "no_warm_up", "no warm-up by ATSS", True, _learning(lambda criterion: replace(criterion, warm_up_share=0.0))
+    ),
 )
 VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.key: variant for variant in _ALL})

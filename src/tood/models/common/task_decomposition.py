@@ -21,8 +21,8 @@ class TaskDecomposition(nn.Module):
         width: channels of every layer of the trunk, and of what is given.
         layers: of the trunk.
         norm_groups: of the GroupNorm.
-        attention_reduction: the attention has `width` divided by this hidden channels; None for no attention: all layers
-            then count alike.
+        attention_reduction: the attention has `width` divided by this hidden channels; None for no attention, so that
+            all layers count alike.
     """
 
     # What a subclass may change: whoever computes the same sooner asks for it (`tood.ops.guard`).

@@ -82,7 +82,9 @@ class _Alignment(nn.Module):
 
     def __init__(self, head: THead, dtype: torch.dtype) -> None:
         super().__init__()
-        self.outputs = [0 if branch is None else outputs for branch, outputs in zip(head.alignments, (1, 8), strict=True)]
+        self.outputs = [
+            0 if branch is None else outputs for branch, outputs in zip(head.alignments, (1, 8), strict=True)
+        ]
         first, second = _joined([branch for branch in head.alignments if branch is not None])
         weight = first.weight.view(len(first.weight), len(head.interactive), -1)
         self.weight = weight.permute(1, 2, 0).to(dtype).contiguous()[:, None]
@@ -140,7 +142,11 @@ def _joined(branches: Sequence[nn.Module]) -> tuple[nn.Conv2d, nn.Conv2d]:
         known(branch[1], nn.ReLU)
     first = stacked(known_branches[0][0], known_branches[1][0] if len(branches) > 1 else None)
     convs = [known(branch[2], nn.Conv2d) for branch in known_branches]
-    if not is_pointwise(first) or first.bias is None or any(not keeps_size_3x3(conv) or conv.bias is None for conv in convs):
+    if (
+        not is_pointwise(first)
+        or first.bias is None
+        or any(not keeps_size_3x3(conv) or conv.bias is None for conv in convs)
+    ):
         raise CannotFuse("an alignment branch of another geometry")
     inputs, outputs = sum(conv.in_channels for conv in convs), sum(conv.out_channels for conv in convs)
     second = nn.Conv2d(inputs, outputs, 3, padding=1)

@@ -56,7 +56,7 @@ def may_read_at_once(
 def read_at_once(
     tasks: Sequence[TaskDecomposition], alignments: Sequence[nn.Sequential], trunks: Sequence[Tensor]
 ) -> Iterator[list[Tensor]]:
-    """What the two tasks and the alignments, of which there may be none, make of each level's trunk [B, L * C, h, w]."""
+    """What two tasks and up to two alignments, in this order, make of each level's trunk [B, L * C, h, w]."""
     convolutions = [task.reduction for task in tasks] + [_conv(alignment) for alignment in alignments]
     weight = torch.cat([conv.weight for conv in convolutions]).flatten(1)  # [O, L * C]
     outputs = [conv.out_channels for conv in convolutions]

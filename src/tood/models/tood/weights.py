@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
 from tood.models.common.published import Hints, Names, count, rename, shape
-from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
 
@@ -86,26 +86,26 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> TOODCon
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_fpn(state)
+    neck, map_channels = infer_neck(state)
     width = shape(state, "head.interactive.0.conv.weight", 4)[0]
     layers = count(state, "head.interactive.#.")
     offsets = "head.interactive.{}.conv.offset.weight"
     attention = _has(state, _ATTENTION)
-    of_alignment = [name for name in (_SCORE_ALIGNMENT, _BOX_ALIGNMENT) if _has(state, name)]
+    alignments = [name for name in (_SCORE_ALIGNMENT, _BOX_ALIGNMENT) if _has(state, name)]
     deformable = sum(offsets.format(layer) in state for layer in range(layers))
     head = THeadConfig(
         width=width,
         interactive_layers=layers,
         norm_groups=hints.norm_groups(width),
         attention_reduction=_reduction(width, state, _ATTENTION) if attention else THeadConfig.attention_reduction,
-        alignment_reduction=_reduction(width, state, of_alignment[0]) if of_alignment else THeadConfig.alignment_reduction,
+        alignment_reduction=_reduction(width, state, alignments[0]) if alignments else THeadConfig.alignment_reduction,
         deformable_layers=deformable,
         deform_groups=shape(state, offsets.format(0), 4)[0] // 27 if deformable else THeadConfig.deform_groups,
         anchor=_anchor(hints),
         anchor_scale=hints.anchor_scale(THeadConfig.anchor_scale),
         layer_attention=attention,
-        score_alignment=_SCORE_ALIGNMENT in of_alignment,
-        box_alignment=_BOX_ALIGNMENT in of_alignment,
+        score_alignment=_SCORE_ALIGNMENT in alignments,
+        box_alignment=_BOX_ALIGNMENT in alignments,
     )
     return TOODConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],
