@@ -31,11 +31,11 @@ class CSPRepResNetConfig:
     # Of the family that it came with, a configuration need not say it.
     UNNAMED_KIND: ClassVar[bool] = True
 
-    kind: Literal["csp_rep_resnet"] = "csp_rep_resnet"
     widths: tuple[int, ...] = _WIDTHS
     blocks: tuple[int, ...] = _BLOCKS
     alpha: bool = False
     outputs: tuple[int, ...] = (1, 2, 3)
+    kind: Literal["csp_rep_resnet"] = "csp_rep_resnet"
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) + 1 or min(self.widths) < 2 or min(self.blocks, default=0) < 1:

@@ -36,13 +36,13 @@ class CSPPAFPNConfig:
     # Of the family that it came with, a configuration need not say it.
     UNNAMED_KIND: ClassVar[bool] = True
 
-    kind: Literal["csp_pafpn"] = "csp_pafpn"
     blocks: int = 3
     depthwise: bool = False
     gsconv: Literal["none", "part", "all"] = "none"
     fusion: Literal["none", "asff", "asff_sim"] = "none"
     fusion_channels: int = 2
     width: int | None = None
+    kind: Literal["csp_pafpn"] = "csp_pafpn"
 
     def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
         """Channels of each level, of those of the backbone's maps."""

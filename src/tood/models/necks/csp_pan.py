@@ -31,9 +31,9 @@ class CSPPANConfig:
     # Of the family that it came with, a configuration need not say it.
     UNNAMED_KIND: ClassVar[bool] = True
 
-    kind: Literal["csp_pan"] = "csp_pan"
     widths: tuple[int, ...] = _WIDTHS
     blocks: int = _BLOCKS
+    kind: Literal["csp_pan"] = "csp_pan"
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 2 or self.blocks < 1:

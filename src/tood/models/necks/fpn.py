@@ -27,9 +27,9 @@ class FPNConfig:
     # Files from before there was another neck name no kind.
     UNNAMED_KIND: ClassVar[bool] = True
 
-    kind: Literal["fpn"] = "fpn"
     width: int = 256
     levels: int = 5
+    kind: Literal["fpn"] = "fpn"
 
     def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
         """Channels of each level, whatever those of the backbone's maps."""
