@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-import tood
 from benchmarks.comparison.page import by_dataset, page
 from benchmarks.comparison.picture import draw
 from benchmarks.comparison.runs import FULL, Outcome, settings_of
 from benchmarks.comparison.variants import VARIANTS
+
+import tood
 from tood.models.measure import measure
 
 ROOT = Path(__file__).parents[1]

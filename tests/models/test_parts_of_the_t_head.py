@@ -35,7 +35,7 @@ TARGETS = [
 
 
 def without(*parts: str) -> TOODConfig:
-    config = EXAMPLES["tood"]
+    config = EXAMPLES["tood-plain"]
     assert isinstance(config, TOODConfig)
     return replace(config, head=replace(config.head, **dict.fromkeys(parts, False)))
 

@@ -130,7 +130,7 @@ class THead(nn.Module):
                 init_normal(decomposition.attention, std=0.001)
         if self.regression_alignment is not None:
             init_normal(self.regression_alignment, std=0.001)
-        predictors = [self.classifier]
+        predictors: list[nn.Module] = [self.classifier]
         if self.classification_alignment is not None:
             predictors.append(self.classification_alignment[2])
         for predictor in predictors:
