@@ -67,7 +67,7 @@ def judging(family: str) -> list[str]:
     return [name for name in switches if not replace(whole, head=replace(head, **{name: False})).predicts_quality]
 
 
-@pytest.mark.parametrize(("family", "kind"), itertools.product(HEADS, CRITERIA))
+@pytest.mark.parametrize(("family", "kind"), list(itertools.product(HEADS, CRITERIA)))
 def test_every_head_learns_by_every_criterion(family: str, kind: str) -> None:
     """Each pair on a trunk of its own: boxes that come nearer, and gradients in every part."""
     backbone, neck = TRUNKS[(list(HEADS).index(family) * len(CRITERIA) + list(CRITERIA).index(kind)) % len(TRUNKS)]

@@ -37,7 +37,7 @@ def infer_backbone(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -
         return infer_csp_rep_resnet(state, maps)
     if "backbone.stem.dense.conv.weight" in state:
         return infer_repvgg(state, maps)
-    if "backbone.stem.conv.conv.weight" in state:
+    if any(name.startswith("backbone.stage1.") for name in state):
         return infer_csp_darknet(state, maps)
     return _infer_resnet(state, map_channels)
 
