@@ -143,7 +143,7 @@ def _cost(seen: Seen, speed: Mapping[str, Any] | None) -> str:
         note = (
             f"Images a second on {speed['threads']} thread{'s' if speed['threads'] != 1 else ''}, the best of rounds "
             f"in turns, measured apart from the runs: steps of 4 images of {speed['canvas']} pixels with losses and "
-            f"optimiser, and single images of {speed['side']} pixels to their detections."
+            f"optimiser, and the network that predicts on single images of {speed['side']} pixels."
         )
     lines = [
         "## Cost",
@@ -218,13 +218,12 @@ def _parts(seen: Seen) -> str:
     for dataset, of in seen.items():
         if TOOD in of:
             worth, harmful, level, unknown = _sorted(of, [key for key in of if VARIANTS[key].part])
-            said = []
-            if worth:
-                said.append(f"it is worse with {_list(worth)}")
-            if harmful:
-                said.append(f"better with {_list(harmful)}")
-            if level:
-                said.append(f"no different with {_list(level)}")
+            said = [
+                f"{how} with {_list(names)}"
+                for how, names in (("worse", worth), ("better", harmful), ("no different", level))
+                if names
+            ]
+            said[:1] = [f"it is {first}" for first in said[:1]]
             if unknown:
                 said.append(f"one seed says nothing yet of {_list(unknown)}")
             if said:

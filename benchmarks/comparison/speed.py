@@ -15,7 +15,6 @@ from torch import Tensor
 from benchmarks.comparison.runs import Budget
 from benchmarks.comparison.variants import Variant
 from benchmarks.rows_network import TrainingStep
-from tood.inference import postprocess
 from tood.models import build_model, for_inference
 from tood.structures import Targets
 from tood.whole_file import whole_file
@@ -46,7 +45,7 @@ def read_speed(out: Path) -> dict[str, Any] | None:
 
 
 def _work(variant: Variant, budget: Budget) -> tuple[Callable[[], object], Callable[[], object]]:
-    """A training step, and a prediction to the end."""
+    """A training step, and the network on an image: what follows depends on what it has learned to find."""
     run = variant.run(budget.side)
     run = replace(run, model=replace(run.model, classes=CLASSES))
     torch.manual_seed(0)
@@ -56,12 +55,11 @@ def _work(variant: Variant, budget: Budget) -> tuple[Callable[[], object], Calla
     boxes = torch.cat([corners, corners + 10 + torch.rand(BATCH, OBJECTS, 2) * 50], dim=2)
     crowd = torch.zeros(OBJECTS, dtype=torch.bool)
     targets = [Targets(of_image, torch.randint(0, CLASSES, (OBJECTS,)), crowd) for of_image in boxes]
-    sizes = torch.full((1, 2), float(budget.side))
     network, image = for_inference(build_model(config).eval()), _images(1, budget.side)
 
     def predict() -> object:
         with torch.inference_mode():
-            return postprocess(network(image), None, config.postprocess, sizes)
+            return network(image)
 
     return lambda: step(images, targets, False), predict
 
