@@ -14,6 +14,9 @@ from torch import Tensor
 from tood.errors import ToodError
 from tood.models.common.detector import ModelConfig
 
+# Levels that a head with weights of its own for each may have.
+MOST_LEVELS = 8
+
 ConfigT_co = TypeVar("ConfigT_co", bound=ModelConfig, covariant=True)
 
 
