@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from tood.cli import app
-
 from tood.models import build_model
 from tood.weights import save_weights
 from tood.weights.published import COCO_CLASSES

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.interruptions import NARROW_SETTINGS
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from benchmarks.interruptions import NARROW_SETTINGS
 from tood.cli import app
 from tood.configuration import load
 from tood.errors import ToodError
@@ -63,7 +63,7 @@ def test_the_published_recipes_have_their_lengths() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
 def test_a_cool_down_that_is_no_share_is_refused(share: float) -> None:
-    with pytest.raises(ToodError, match="cool_down is .*: expected a number from 0 to 1"):
+    with pytest.raises(ToodError, match=r"cool_down is .*: expected a number from 0 to 1"):
         RunConfig(cool_down=share)
 
 

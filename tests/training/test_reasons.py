@@ -48,7 +48,9 @@ def test_a_frozen_part_and_weights_that_are_not_averaged() -> None:
 
 def test_how_pictures_are_varied_and_until_when() -> None:
     said = seen("tood_lite0", "minutes=7.5")
-    assert "scaled 0.6 to 1.6 times, mirrored sideways, colours varied, to the end of the run, since 130 are few" in said
+    assert (
+        "scaled 0.6 to 1.6 times, mirrored sideways, colours varied, to the end of the run, since 130 are few" in said
+    )
     assert "no mosaics; all batches of 384 pixels, fewer than the 448 of prediction" in said
     assert "7.5 minutes, in which the rate falls along a cosine to 1%" in said
     said = seen("tood_lite0", "augment.steps.canvas.until=0.85", "augment.mosaic=0.5", "augment.steps.mosaic.until=0.6")

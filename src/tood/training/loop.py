@@ -57,7 +57,8 @@ class Trainer:
         accelerator: Accelerator,
         display: TrainingDisplay,
     ) -> None:
-        assert config.out is not None and (config.epochs is not None or config.minutes is not None)
+        assert config.out is not None
+        assert config.epochs is not None or config.minutes is not None, "`with_length` has seen to it"
         self.config, self.out, self.images, self.validation = config, config.out, images, validation
         self.accelerator, self.display = accelerator, display
         self.learner = Learner(config, model, accelerator)

@@ -77,7 +77,7 @@ def tood_lite0() -> TOODConfig:
 
 
 def tood_lite0_320() -> TOODConfig:
-    """`tood_lite0` for half the pixels and two thirds of its weights: without its last stage, neck and head narrower."""
+    """`tood_lite0` for half the pixels: without its backbone's last stage, neck and head narrower."""
     return replace(
         tood_lite0(),
         backbone=EfficientNetLiteConfig(frozen_stages=3, outputs=(2, 4, 5)),
