@@ -181,4 +181,4 @@ def _length(config: RunConfig) -> str:
     until = f"until {config.patience} evaluations bring no higher AP, at most {config.length}"
     if not config.cool_down:
         return f"{until}, in which {falls}"
-    return f"{until}: then {falls} soon"
+    return f"{until}, then {config.cool_down:.0%} longer, in which {falls}"
