@@ -125,6 +125,7 @@ def serve(
             pictures=min(max_pictures, queue),
             seconds=max_seconds,
             queue=queue,
+            header_seconds=min(10.0, max_seconds),
         ),
         BatchConfig(lanes, batch_size, batch_wait / 1000),
         tuple(allow_url or ()),

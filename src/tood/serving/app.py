@@ -49,7 +49,7 @@ def create_app(service: Service) -> Observed:
 
     app = FastAPI(
         title="tood", version=tood.__version__, description="Finds objects in pictures.", lifespan=lifespan,
-        docs_url=None, redoc_url=None,
+        docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app, service)
     _add_detect(app, service)
@@ -59,7 +59,7 @@ def create_app(service: Service) -> Observed:
 
 
 def _checks_key(service: Service) -> Any:
-    def check(
+    async def check(
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
         header: Annotated[str | None, Depends(_header)],
     ) -> None:

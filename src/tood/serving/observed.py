@@ -94,6 +94,8 @@ class _Exchange:
         self._receive, self._send, self._drain_bytes = receive, send, drain_bytes
         headers = dict(scope["headers"])
         self._arrived = not (headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers)
+        length = headers.get(b"content-length", b"")
+        self._drainable = not length.isdigit() or int(length[:20]) <= drain_bytes
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         self.number = given if _ID.fullmatch(given) else uuid.uuid4().hex
         self.started, self.status, self.bytes = time.perf_counter(), 0, 0
@@ -111,7 +113,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), *_HEADERS, (b"x-request-id", self.number.encode())]
-            if not self._arrived:
+            if not self._arrived and self._drainable:
                 await self._drain()
             if not self._arrived:
                 headers.append((b"connection", b"close"))

@@ -52,7 +52,9 @@ async function add(files) {
 
 async function select(item) {
   page.current = item;
-  page.picture = item ? await createImageBitmap(item.blob).catch(() => null) : null;
+  const picture = item ? await createImageBitmap(item.blob).catch(() => null) : null;
+  if (page.current !== item) return; // another one was chosen meanwhile
+  page.picture = picture;
   listPictures();
   draw();
 }
