@@ -10,6 +10,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from typing import TypeAlias
 
@@ -39,6 +40,13 @@ def _png(width: int, height: int, pixels: bytes, *more: tuple[bytes, bytes]) -> 
     )
 
 
+@cache
+def _wide_tiff() -> bytes:
+    out = BytesIO()
+    Image.new("1", (20_000, 10_000)).save(out, "TIFF", compression="group4")
+    return out.getvalue()
+
+
 def _bomb(chance: random.Random) -> bytes:
     """A small file that says it is, or becomes, very large."""
     zeros = zlib.compress(bytes(8 << 20), 9)
@@ -47,15 +55,13 @@ def _bomb(chance: random.Random) -> bytes:
         return _png(chance.randint(20_000, 2**31 - 1), chance.randint(20_000, 2**31 - 1), zeros)
     if kind == 1:
         return _png(100_000, 1000, zeros)
-    if kind == 2:  # as small as allowed, its pixels never end
-        return _png(8, 8, zeros[: chance.randint(10, 200)])
+    if kind == 2:  # within the limit, but most of its pixels lack
+        return _png(2000, 2000, zeros[: chance.randint(10, 200)])
     if kind == 3:
         packed = zlib.compress(bytes(64 << 20), 9)
-        return _png(7, 0, zeros, (b"zTXt", b"a\0\0" + packed), (b"iCCP", b"a\0\0" + packed))
+        return _png(2000, 2000, zeros, (b"zTXt", b"a\0\0" + packed), (b"iCCP", b"a\0\0" + packed))
     if kind == 4:
-        out = BytesIO()
-        Image.new("1", (30_000, 30_000)).save(out, "TIFF", compression="group4")
-        return out.getvalue()
+        return _wide_tiff()
     if kind == 5:
         return b"GIF89a" + struct.pack("<HH", 65535, 65535) + b"\x80\0\0" + bytes(6) + b",\0\0\0\0\xff\xff\xff\xff\0\2"
     if kind == 6:

@@ -35,7 +35,7 @@ def detector_of(network: BrightRectangle) -> Detector:
 
 
 def jobs_of(detector: Detector, count: int, height: int = 40) -> list[Job]:
-    return [Job(detector, detector.prepare(picture(height, 60, (i, 1, i + 5, 9)))) for i in range(count)]
+    return [Job(detector, detector.prepare(picture(height, 60, (2 * i, 1, 2 * i + 5, 9)))) for i in range(count)]
 
 
 def test_every_batch_has_the_same_size_and_each_picture_its_own_boxes() -> None:
@@ -53,7 +53,7 @@ def test_every_batch_has_the_same_size_and_each_picture_its_own_boxes() -> None:
     assert len(network.shapes) < 14
     for number, job in enumerate(jobs):
         box = job.result.result().found.boxes[0]
-        assert box[0].item() == pytest.approx(number if number < 11 else number - 11, abs=0.5)
+        assert box[0].item() == pytest.approx(2 * (number if number < 11 else number - 11), abs=0.9)
 
 
 def test_closing_finishes_what_was_taken() -> None:
@@ -95,7 +95,7 @@ def test_many_threads_put_and_nothing_is_lost() -> None:
         thread.join()
     for group in groups:
         for number, job in enumerate(group):
-            assert job.result.result(30).found.boxes[0, 0].item() == pytest.approx(number, abs=0.5)
+            assert job.result.result(30).found.boxes[0, 0].item() == pytest.approx(2 * number, abs=0.9)
     batcher.close()
 
 

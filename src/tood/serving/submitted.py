@@ -57,7 +57,7 @@ def submitted_pictures(content_type: str, body: bytes) -> list[Submitted]:
         pictures = _of_form(options.get(b"boundary"), body)
     elif told == "application/json":
         pictures = _of_json(body)
-    elif told.startswith("image/") or told in ("application/octet-stream", ""):
+    elif told.startswith("image/") or told == "application/octet-stream" or not content_type.strip():
         pictures = [Submitted("picture", body)] if body else []
     else:
         raise Refusal(
