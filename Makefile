@@ -26,7 +26,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Train on handwriting for 3 minutes, evaluate, and show the detections
 	$(BIN)/tood demo
 
-test: lint types ## Lint, check types, run all tests with coverage
+# Accessibility of the page of `tood serve` is tested where npm can be asked for axe-core (MPL-2.0, so no part of this).
+AXE := $(VENV)/node_modules/axe-core/axe.min.js
+$(AXE): $(VENV)/.installed
+	-command -v npm >/dev/null && timeout 60 npm install --silent --no-save --no-audit --prefix $(VENV) axe-core@4.14.1
+
+test: lint types $(AXE) ## Lint, check types, run all tests with coverage
 	where="$$(mktemp -d)" && trap 'rm -rf "$$where"' EXIT && \
 	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under=85 --basetemp "$$where/$(ODD)"
 	PYTHONUTF8=0 LC_ALL=C $(BIN)/python -m pytest -n 2 $(ANY_LOCALE)

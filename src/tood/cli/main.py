@@ -20,6 +20,7 @@ from tood.cli.demo import demo
 from tood.cli.eval import evaluate
 from tood.cli.models import models
 from tood.cli.predict import predict
+from tood.cli.serve import serve
 from tood.cli.train import TrainCommand, train
 from tood.cli.weights import app as weights_app
 from tood.errors import SharedError, ToodError
@@ -103,6 +104,7 @@ def options(
 app.command(no_args_is_help=False, cls=TrainCommand)(train)
 app.command(name="eval")(evaluate)
 app.command()(predict)
+app.command()(serve)
 app.add_typer(data_app, name="data")
 app.command()(models)
 app.add_typer(weights_app, name="weights")

@@ -1,9 +1,9 @@
 """From images to detections: `Detector` for pictures of any source, `postprocess` for dense predictions."""
 
-from tood.inference.detector import Detector, check_device, parse_device
+from tood.inference.detector import Detector, PreparedImage, check_device, parse_device
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.predictor import Network, Predictor, read_ahead
-from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
+from tood.inference.sources import Source, SourceConfig, download, expand, is_many, is_url
 from tood.weights import load_model
 
 __all__ = [
@@ -11,9 +11,11 @@ __all__ = [
     "Found",
     "Network",
     "Predictor",
+    "PreparedImage",
     "Source",
     "SourceConfig",
     "check_device",
+    "download",
     "expand",
     "is_many",
     "is_url",

@@ -186,38 +186,64 @@ class Detector:
             decoded = source.decode(self.sources)
         except ToodError as error:
             raise _UnreadableError(source.name, error) from error
-        return _Picture(source, decoded, *prepare(decoded.pixels, self._predictor.input))
+        return _Picture(source, decoded, self.prepare(decoded.pixels))
 
     def _detect(self, pictures: Sequence[_Picture], keep_image: bool) -> list[Detections]:
-        if not pictures:
-            return []
-        pixels = stacked([picture.prepared for picture in pictures], self._predictor.input)
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        predictor = replace(self._predictor, postprocess=self.config)
+        found = self.detect([picture.prepared for picture in pictures])
         return [
+            replace(one, path=picture.source.path, image=picture.decoded.pixels if keep_image else None)
+            for picture, one in zip(pictures, found, strict=True)
+        ]
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> PreparedImage:
+        """An image [H, W, 3] RGB as the network wants it: the half of a prediction that other threads may do ahead."""
+        laid_out, geometry = prepare(pixels, self._predictor.input)
+        return PreparedImage(laid_out, geometry, self._predictor.input.padded(*laid_out.shape[:2]))
+
+    def detect(self, images: Sequence[PreparedImage]) -> list[Detections]:
+        """The objects in prepared images, which are computed at once: the other half.
+
+        Images of unlike `PreparedImage.padded` are padded to one size, which may change what is found near borders.
+        """
+        if not images:
+            return []
+        pixels = stacked([image.pixels for image in images], self._predictor.input)
+        predictor = replace(self._predictor, postprocess=self.config)
+        found = predictor(torch.from_numpy(pixels).permute(0, 3, 1, 2), [image.geometry for image in images])
+        return [
+            # Copies made outside of inference mode are ordinary tensors.
             Detections(
-                # Copies made outside of inference mode are ordinary tensors.
-                boxes=found.boxes.cpu().clone(),
-                scores=found.scores.cpu().clone(),
-                labels=found.labels.cpu().clone(),
+                boxes=one.boxes.cpu().clone(),
+                scores=one.scores.cpu().clone(),
+                labels=one.labels.cpu().clone(),
                 class_names=self.class_names,
-                path=picture.source.path,
-                image=picture.decoded.pixels if keep_image else None,
             )
-            for picture, found in zip(
-                pictures, predictor(images, [picture.geometry for picture in pictures]), strict=True
-            )
+            for one in found
         ]
 
 
 @dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image as a network wants it.
+
+    Attributes:
+        pixels: [h, w, 3] uint8 RGB, scaled and on its canvas.
+        geometry: where the image lies on it.
+        padded: height and width of the network's input where the image is computed alone.
+    """
+
+    pixels: NDArray[np.uint8]
+    geometry: Geometry
+    padded: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
 class _Picture:
-    """A picture that was read, and its pixels [h, w, 3] as the network wants them."""
+    """A picture that was read, and what the network is given of it."""
 
     source: ImageSource
     decoded: DecodedImage
-    prepared: NDArray[np.uint8]
-    geometry: Geometry
+    prepared: PreparedImage
 
 
 class _UnreadableError(Exception):

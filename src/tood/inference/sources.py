@@ -91,7 +91,7 @@ class ImageSource:
         if isinstance(content, Image.Image):
             return _from_picture(content, config.exif)
         if isinstance(content, str) and is_url(content):
-            content = _download(content, config)
+            content = download(content, config)
         return decode_image(content, exif=config.exif, name=self.name)
 
 
@@ -217,14 +217,25 @@ def _from_picture(picture: Image.Image, exif: bool) -> DecodedImage:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
 
 
-def _download(url: str, config: SourceConfig) -> bytes:
+def download(url: str, config: SourceConfig, opener: urllib.request.OpenerDirector | None = None) -> bytes:
+    """The bytes at a web address.
+
+    Args:
+        url: http or https.
+        config: patience and the most bytes.
+        opener: what connects, where it is to be stricter than `SafeRedirects`.
+
+    Raises:
+        ToodError: if it cannot be fetched, says why.
+    """
     if not is_web_address(url):
         raise ToodError(f"{url} is not a complete web address")
     request = urllib.request.Request(url, headers={"User-Agent": "tood", "Accept": "image/*,*/*;q=0.5"})
     latest = time.monotonic() + config.url_deadline
     content = bytearray()
     try:
-        with urllib.request.build_opener(SafeRedirects).open(request, timeout=config.url_timeout) as answer:
+        opener = opener or urllib.request.build_opener(SafeRedirects)
+        with opener.open(request, timeout=config.url_timeout) as answer:
             # What has arrived, a piece at a time: a whole `read` would wait for as long as a server likes.
             while len(content) <= config.url_max_bytes and (block := answer.read1(_BLOCK_BYTES)):
                 content += block

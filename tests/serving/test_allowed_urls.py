@@ -1,0 +1,138 @@
+"""Which addresses a server fetches from."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tood.errors import ToodError
+from tood.inference import SourceConfig, download
+from tood.serving.allowed_urls import AllowedUrls
+
+QUICK = SourceConfig(url_timeout=3, url_deadline=5, url_max_bytes=1000)
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[str]:
+    """A server on this machine: /picture answers, /to?WHERE redirects there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path, _, where = self.path.partition("?")
+            if path == "/to":
+                self.send_response(302)
+                self.send_header("Location", where)
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"content" if path == "/picture" else bytes(5000))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "url", "allowed"),
+    [
+        (["example.com"], "https://example.com/a.jpg", True),
+        (["example.com"], "http://EXAMPLE.com./a.jpg", True),
+        (["example.com"], "https://example.com:443/a.jpg", True),
+        (["example.com"], "https://example.com:8443/a.jpg", False),
+        (["example.com:8443"], "https://example.com:8443/a.jpg", True),
+        (["example.com"], "https://sub.example.com/a.jpg", False),
+        (["*.example.com"], "https://sub.example.com/a.jpg", True),
+        (["*.example.com"], "https://example.com/a.jpg", False),
+        (["*.example.com"], "https://badexample.com/a.jpg", False),
+        (["example.com"], "https://example.com@evil.org/a.jpg", False),
+        (["example.com"], "https://user:word@example.com/a.jpg", False),
+        (["example.com"], "https://example.com.evil.org/", False),
+        (["example.com"], "ftp://example.com/a.jpg", False),
+        (["example.com"], "file:///etc/passwd", False),
+        (["example.com"], "https://example.com:99999/", False),
+        (["example.com"], "https://exam\nple.com/", False),
+        (["example.com"], "https:///a", False),
+        ([], "https://example.com/a.jpg", False),
+    ],
+)
+def test_only_hosts_of_the_list(hosts: list[str], url: str, allowed: bool) -> None:
+    listed = AllowedUrls.of(hosts)
+    if allowed:
+        listed.check(url)
+    else:
+        with pytest.raises(ToodError):
+            listed.check(url)
+
+
+@pytest.mark.parametrize("entry", ["", "a/b", "http://a", "me@a.com", "a:0", "a:b"])
+def test_an_entry_that_is_no_host_is_told(entry: str) -> None:
+    with pytest.raises(ToodError, match="is no host"):
+        AllowedUrls.of([entry])
+
+
+@given(st.ip_addresses())
+def test_no_address_that_is_not_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    if AllowedUrls(()).may_connect(str(address), 80):
+        assert address.is_global
+        assert not address.is_multicast
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.168.0.1", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::1", "::",
+     "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "64:ff9b::a00:1"],
+)  # fmt: skip
+def test_private_addresses_in_every_dress(address: str) -> None:
+    assert not AllowedUrls(("example.com",)).may_connect(address, 80)
+
+
+def test_a_private_address_is_reached_where_it_is_named_itself(elsewhere: str) -> None:
+    allowed = AllowedUrls.of([elsewhere])
+    allowed.check(f"http://{elsewhere}/picture")
+    assert download(f"http://{elsewhere}/picture", QUICK, allowed.opener()) == b"content"
+
+
+def test_a_name_of_a_private_address_is_not(elsewhere: str) -> None:
+    port = elsewhere.split(":")[1]
+    allowed = AllowedUrls.of([f"localhost:{port}"])
+    allowed.check(f"http://localhost:{port}/picture")
+    with pytest.raises(ToodError, match="does not connect to"):
+        download(f"http://localhost:{port}/picture", QUICK, allowed.opener())
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["http://127.0.0.1:1/", "http://169.254.169.254/latest", "file:///etc/passwd", "http://localhost/", "//evil/"],
+)
+def test_redirects_are_judged_as_the_first_address(elsewhere: str, where: str) -> None:
+    allowed = AllowedUrls.of([elsewhere])
+    with pytest.raises(ToodError, match=r"redirects|not allowed"):
+        download(f"http://{elsewhere}/to?{where}", QUICK, allowed.opener())
+
+
+def test_redirects_within_the_list_are_followed_a_few_times(elsewhere: str) -> None:
+    allowed = AllowedUrls.of([elsewhere])
+    assert download(f"http://{elsewhere}/to?/picture", QUICK, allowed.opener()) == b"content"
+    with pytest.raises(ToodError, match="cannot be fetched"):
+        download(f"http://{elsewhere}/to?/to?/to?/to?/to?/picture", QUICK, allowed.opener())
+
+
+def test_a_download_beyond_the_limit_is_given_up(elsewhere: str) -> None:
+    with pytest.raises(ToodError, match="larger than the limit"):
+        download(f"http://{elsewhere}/large", QUICK, AllowedUrls.of([elsewhere]).opener())
+
+
+def test_proxies_of_the_environment_are_not_asked(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert download(f"http://{elsewhere}/picture", QUICK, AllowedUrls.of([elsewhere]).opener()) == b"content"

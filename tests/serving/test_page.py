@@ -1,0 +1,280 @@
+"""The page in a real Chromium: what a person sees and does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from server_process import CLASSES, ServerProcess, picture_bytes, serving, small_model
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+# Pictures of what was seen, for eyes: TOOD_SCREENSHOTS names a folder.
+SCREENSHOTS = os.environ.get("TOOD_SCREENSHOTS")
+_ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("page")
+    first = small_model(folder / "first.safetensors")
+    second = small_model(folder / "second.safetensors", seed=3)
+    with serving([first, second], home=folder / "home") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: ServerProcess) -> Iterator[Page]:
+    context = browser.new_context(
+        viewport={"width": 1200, "height": 800}, accept_downloads=True, permissions=["camera"]
+    )
+    opened = context.new_page()
+    opened.set_default_timeout(30_000)
+    asked: list[str] = []
+    wrong: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda message: wrong.append(message.text) if _is_fault(message) else None)
+    opened.goto(server.address)
+    opened.get_by_text("Choose a picture, drop one").wait_for()
+    yield opened
+    context.close()
+    assert not wrong
+    assert all(address.startswith((server.address, "blob:", "data:")) for address in asked)
+
+
+def _is_fault(message: ConsoleMessage) -> bool:
+    # A refused request is written there by the browser; that is no fault of the page.
+    return message.type == "error" and "Failed to load resource" not in message.text
+
+
+def dropped(page: Page, picture: bytes, name: str = "noise.png") -> None:
+    """A picture dropped onto the page, as from a file manager."""
+    page.evaluate(
+        """([content, name]) => {
+            const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+            const data = new DataTransfer();
+            data.items.add(new File([bytes], name, { type: "image/png" }));
+            const at = document.getElementById("drop");
+            for (const kind of ["dragover", "drop"]) {
+                at.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+            }
+        }""",
+        [base64.b64encode(picture).decode(), name],
+    )
+
+
+def boxes(page: Page, model: str = "first") -> int:
+    return int(page.locator(f'figure[data-model="{model}"] canvas').get_attribute("data-shown") or -1)
+
+
+def wanted(server: ServerProcess, picture: bytes, threshold: float, model: str = "first") -> int:
+    with server.client() as client:
+        found = client.post(f"/detect?exif=true&model={model}", content=picture).json()["results"][0]["detections"]
+    return sum(one["score"] >= threshold for one in found)
+
+
+def set_threshold(page: Page, value: float) -> None:
+    page.get_by_label("Least score").fill(str(value))
+
+
+def seen(page: Page, name: str) -> None:
+    if SCREENSHOTS:
+        page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=True)
+
+
+def test_a_dropped_picture_shows_its_boxes_and_filters_ask_nothing_more(page: Page, server: ServerProcess) -> None:
+    picture = picture_bytes(1, 240, 320)
+    set_threshold(page, 0.1)
+    dropped(page, picture)
+    page.get_by_text("objects shown").wait_for()
+    many = boxes(page)
+    assert many == wanted(server, picture, 0.1) > 3
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    with server.client() as client:
+        found = client.post("/detect?exif=true&model=first", content=picture).json()["results"][0]["detections"]
+    middle = round(sorted(one["score"] for one in found)[len(found) // 2], 2)
+    set_threshold(page, middle)
+    assert boxes(page) == sum(one["score"] >= middle for one in found) < many
+    kind = next(one["name"] for one in found if one["score"] >= middle)
+    left = sum(one["score"] >= middle and one["name"] != kind for one in found)
+    page.get_by_role("checkbox", name=kind).uncheck()
+    assert boxes(page) == left
+    page.get_by_role("button", name="None").click()
+    assert boxes(page) == 0
+    page.get_by_role("button", name="All", exact=True).click()
+    set_threshold(page, 0.1)
+    assert boxes(page) == many
+    assert f"{many} of {len(found)} objects shown" in page.get_by_role("status").inner_text()
+    assert f"first shows {many} objects" in (page.get_by_role("img").get_attribute("aria-label") or "")
+    assert not requests
+    seen(page, "one")
+
+
+def test_two_models_side_by_side(page: Page, server: ServerProcess) -> None:
+    picture = picture_bytes(2, 240, 320)
+    page.get_by_label("Choose pictures or a video").set_input_files(
+        [{"name": f"{i}.png", "mimeType": "image/png", "buffer": picture_bytes(i, 240, 320)} for i in (2, 3)]
+    )
+    page.get_by_text("objects shown").wait_for()
+    page.get_by_label("Compare with").select_option("second")
+    page.wait_for_function("document.querySelectorAll('canvas[data-shown]').length === 2")
+    page.get_by_text("objects shown").wait_for()
+    assert boxes(page) == wanted(server, picture, 0.3)
+    assert boxes(page, "second") == wanted(server, picture, 0.3, "second")
+    places = [page.locator("canvas").nth(number).bounding_box() for number in (0, 1)]
+    assert places[0]["y"] == places[1]["y"]
+    assert places[0]["x"] + places[0]["width"] <= places[1]["x"]
+    seen(page, "two")
+    page.get_by_role("button", name="3.png").click()
+    page.get_by_text("3.png:").first.wait_for()
+    page.get_by_text("objects shown").wait_for()
+    assert boxes(page) == wanted(server, picture_bytes(3, 240, 320), 0.3)
+
+
+def test_downloads_hold_what_is_shown(page: Page, server: ServerProcess, tmp_path: Path) -> None:
+    picture = picture_bytes(4, 240, 320)
+    dropped(page, picture, "street.png")
+    page.get_by_text("objects shown").wait_for()
+    count = boxes(page)
+    saved = {}
+    for name in ("JSON", "COCO JSON", "Picture"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=name, exact=True).click()
+        saved[name] = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(saved[name])
+    told = json.loads(saved["JSON"].read_text())
+    assert len(told["pictures"][0]["results"][0]["detections"]) == count > 0
+    coco = json.loads(saved["COCO JSON"].read_text())
+    assert [one["name"] for one in coco["categories"]] == list(CLASSES)
+    assert coco["images"] == [{"id": 1, "file_name": "street.png", "width": 320, "height": 240}]
+    assert len(coco["annotations"]) == count
+    left, top, right, bottom = told["pictures"][0]["results"][0]["detections"][0]["box"]
+    assert coco["annotations"][0]["bbox"] == pytest.approx([left, top, right - left, bottom - top], abs=2e-3)
+    from tood.data.images import read_image
+
+    drawn, plain = read_image(saved["Picture"]), read_image(picture)
+    assert drawn.shape == plain.shape
+    assert saved["Picture"].name == "street-detections.png"
+    assert (np.abs(drawn.astype(int) - plain).max(2) > 0).any()
+
+
+def test_the_webcam_is_watched_until_it_is_stopped(page: Page) -> None:
+    page.get_by_role("button", name="Start webcam").click()
+    page.get_by_text("webcam,").first.wait_for()
+    page.get_by_role("button", name="Pause").click()
+    assert page.get_by_role("button", name="Go on").is_visible()
+    seen(page, "webcam")
+    page.get_by_role("button", name="Stop").click()
+    assert page.get_by_role("button", name="Start webcam").is_visible()
+    assert boxes(page) >= 0
+
+
+def test_a_video_is_played_with_its_boxes(page: Page, tmp_path: Path) -> None:
+    import av
+
+    path = tmp_path / "film.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for number in range(10):
+            pixels = np.full((96, 160, 3), 20 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    page.get_by_label("Choose pictures or a video").set_input_files(path)
+    page.get_by_text("film.webm,").first.wait_for()
+    page.get_by_role("button", name="Start webcam").wait_for()  # it ended
+    size = page.locator("canvas").first.evaluate("(canvas) => [canvas.width, canvas.height]")
+    assert size == [160, 96]
+
+
+def test_everything_is_reached_by_keyboard(page: Page) -> None:
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    met = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        met.add(page.evaluate("document.activeElement.id || document.activeElement.value || ''"))
+    assert {"theme", "files", "webcam", "first", "second", "threshold", "all", "none", "cat", "owl"} <= met
+    page.get_by_label("Least score").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#threshold-told").inner_text() == "0.31"
+
+
+def test_dark_and_light(browser: Browser, server: ServerProcess, page: Page) -> None:
+    def background(of: Page) -> list[int]:
+        text = of.evaluate("getComputedStyle(document.body).backgroundColor")
+        return [int(part) for part in text[4:-1].split(",")]
+
+    assert min(background(page)) > 200
+    page.get_by_role("button", name="Dark").click()
+    assert max(background(page)) < 60
+    page.reload()
+    assert max(background(page)) < 60
+    seen(page, "dark")
+    context = browser.new_context(color_scheme="dark")
+    other = context.new_page()
+    other.goto(server.address)
+    assert max(background(other)) < 60
+    context.close()
+
+
+def test_a_picture_that_cannot_be_read_is_told_as_an_alert(page: Page) -> None:
+    with page.expect_response("**/detect*"):
+        dropped(page, b"no picture", "broken.png")
+    page.get_by_role("alert").filter(has_text="broken.png").wait_for()
+
+
+def axe() -> Path | None:
+    """axe-core, where somebody has put it (MPL-2.0: it is not part of this repository)."""
+    named = os.environ.get("TOOD_AXE")
+    places = [Path(named)] if named else []
+    places += [root / "node_modules/axe-core/axe.min.js" for root in (Path(sys.prefix), Path(__file__).parents[2])]
+    return next((place for place in places if place.is_file()), None)
+
+
+@pytest.mark.skipif(axe() is None, reason="there is no axe-core: npm install --prefix .venv --no-save axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser: Browser, server: ServerProcess, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+    opened = context.new_page()
+    place = axe()
+    assert place is not None
+    for path in ("/", "/docs"):
+        opened.goto(server.address + path)
+        if path == "/":
+            opened.get_by_text("Choose a picture, drop one").wait_for()
+            dropped(opened, picture_bytes(1, 240, 320))
+            opened.get_by_label("Compare with").select_option("second")
+            opened.get_by_text("objects shown").wait_for()
+            for details in opened.get_by_text("Objects as a table").all():
+                details.click()
+        else:
+            opened.get_by_role("heading", name="POST /detect").wait_for()
+        opened.add_script_tag(path=str(place))
+        faults = opened.evaluate("axe.run().then((told) => told.violations)")
+        serious = [(one["id"], one["nodes"][0]["html"]) for one in faults if one["impact"] in ("serious", "critical")]
+        assert not serious
+    context.close()
