@@ -21,7 +21,8 @@ from tood.data.images import DecodedImage, decode_image, decode_picture, from_si
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
-Source: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
+Content: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
+Source: TypeAlias = "Content | ImageSource"
 
 _BLOCK_BYTES = 1 << 20
 
@@ -54,7 +55,7 @@ class ImageSource:
     """
 
     name: str
-    content: Source
+    content: Content
     decoded: DecodedImage | None = None
 
     @property
@@ -91,7 +92,7 @@ class ImageSource:
         if isinstance(content, Image.Image):
             return _from_picture(content, config.exif)
         if isinstance(content, str) and is_url(content):
-            content = _download(content, config)
+            content = download(content, config)
         return decode_image(content, exif=config.exif, name=self.name)
 
 
@@ -128,6 +129,8 @@ def expand(source: object) -> Iterator[ImageSource]:
         yield ImageSource("image from an array", source)
     elif isinstance(source, Image.Image):
         yield ImageSource("image from PIL", source)
+    elif isinstance(source, ImageSource):
+        yield source
     elif isinstance(source, str) and is_url(source):
         yield ImageSource(source, source)
     elif isinstance(source, (str, Path)):
@@ -217,7 +220,12 @@ def _from_picture(picture: Image.Image, exif: bool) -> DecodedImage:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
 
 
-def _download(url: str, config: SourceConfig) -> bytes:
+def download(url: str, config: SourceConfig) -> bytes:
+    """The bytes that a web address answers with.
+
+    Raises:
+        ToodError: if it cannot be fetched, or only in more bytes or time than the configuration allows.
+    """
     if not is_web_address(url):
         raise ToodError(f"{url} is not a complete web address")
     request = urllib.request.Request(url, headers={"User-Agent": "tood", "Accept": "image/*,*/*;q=0.5"})
