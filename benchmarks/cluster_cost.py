@@ -153,10 +153,10 @@ def scenarios() -> dict[str, tuple[Machine, Job]]:
     job = Job()
     return {
         "R50, 32 cores": (big, job),
-        "a small model (60 a second on 2 cores), 32 cores": (small_model, job),
-        "one GPU (400 a second), 16 cores": (gpu, job),
+        "a small model (assumed: 60 a second on 2 cores), 32 cores": (small_model, job),
+        "one GPU (assumed: 400 a second), 16 cores": (gpu, job),
         "the same, four cores": (replace(gpu, cores=4), job),
-        "the same, pictures of 3 MB": (gpu, replace(job, megabytes=3.0)),
+        "the same, pictures of 5 MB over 10 Gbit/s": (replace(gpu, gigabits=10), replace(job, megabytes=5.0)),
         "the same, one bucket prefix (5,500 requests a second)": (gpu, replace(job, requests=5500)),
         "the same, names listed": (gpu, replace(job, listed=True)),
         "the same, a tenth of the machines lost an hour": (gpu, replace(job, lost=0.1)),
@@ -169,8 +169,12 @@ def table(counts: Sequence[int]) -> str:
     for name, (machine, job) in scenarios().items():
         for machines in counts:
             found = cost(machine, machines, job)
-            lines.append(f"| {name} | {machines:,} | {found.hours:,.0f} | {found.price:,.0f} | {found.limit} |")
+            lines.append(f"| {name} | {machines:,} | {_hours(found.hours)} | {found.price:,.0f} | {found.limit} |")
     return "\n".join(lines)
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

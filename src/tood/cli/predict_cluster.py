@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tood.choices import PredictionPrecision
 from tood.progress_bar import progress_bar
+from tood.whole_file import remove_unfinished
 
 if TYPE_CHECKING:
     from tood.clusters import Plan, ShardReport, ShippedModel, WorkerConfig
@@ -88,7 +91,9 @@ def _plan(
     }
     if before is None or not asked.resume:
         return make_plan(out, asked.sources, settings, asked.at_once)
-    require_same(before, {**settings, "threads": before.settings.get("threads")})
+    require_same(before, settings)
+    if before.out.is_local and not os.environ.get("RAY_ADDRESS"):  # of another machine's processes nothing is known
+        remove_unfinished(Path(before.out.path))
     return before
 
 
