@@ -50,7 +50,7 @@ def load(path: Path) -> Any:
 
 def metrics_of(expression: str) -> set[str]:
     """The metrics in an expression of Prometheus': names before a selector, a range, an operator or the end."""
-    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|by \([^)]*\)", "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\s*by \([^)]*\)\s*", "", expression)
     names = set(re.findall(r"[a-z_]{2,}(?!\w|\()", bare))
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
 

@@ -18,8 +18,8 @@ from tood.machine import usable_cores
 def test_it_tells_what_this_machine_has() -> None:
     shown = CliRunner().invoke(app, ["doctor"])
     assert shown.exit_code == 0, shown.output
-    for word in (f"torch {' ' * 0}", torch.__version__, f"{usable_cores()} of {os.cpu_count()} cores", "GiB free"):
-        assert word.strip() in shown.output
+    for words in (torch.__version__, f"{usable_cores()} of {os.cpu_count()} cores", "GiB free"):
+        assert words in shown.output
     found = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)
     subjects = [one["subject"] for one in found]
     assert len(subjects) == len(set(subjects))

@@ -18,9 +18,9 @@ import tood
 from cli.test_eval_predict import refused
 from cli.test_eval_predict import tood as command
 from clusters.conftest import photographs
-from tood.clusters import Place, ShardWorker, ShippedModel, WorkerConfig, read_plan
+from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, read_plan
 
-PICTURES, AT_ONCE = 180, 3
+PICTURES, AT_ONCE = 240, 3
 
 
 def parts(out: Path) -> list[Path]:
@@ -86,10 +86,11 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
 
     # One of two workers dies.
     running = start()
+    driver = psutil.Process(running.pid)
+    wait_for(lambda: len(workers_of(driver)) == 2, running)
+    victim = workers_of(driver)[0]
     wait_for(lambda: len(parts(out)) >= len(before) + 2, running)
-    at_work = workers_of(psutil.Process(running.pid))
-    assert len(at_work) == 2
-    os.kill(at_work[0].pid, signal.SIGKILL)
+    os.kill(victim.pid, signal.SIGKILL)
     left = PICTURES // AT_ONCE - len(parts(out))
     told, errors = running.communicate(timeout=300)
     assert running.returncode == 0, errors
@@ -102,7 +103,7 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     plan = read_plan(Place.of(str(out)))
     assert plan is not None
     alone = ShardWorker(
-        type(plan)(Place.of(str(tmp_path / "alone")), plan.settings, plan.shards, plan.pictures),
+        Plan(Place.of(str(tmp_path / "alone")), plan.settings, plan.shards, plan.pictures),
         ShippedModel.of(str(weights)),
         WorkerConfig(threshold=0.1, threads=1),
     )

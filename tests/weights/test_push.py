@@ -111,7 +111,7 @@ class Hub(BaseHTTPRequestHandler):
         elif self.path == "/api/repos/create":
             asked = json.loads(body)
             self.taken["create"] = asked
-            self._answer(200, {"url": f"http://hub/{asked['organization']}/{asked['name']}"})
+            self._answer(200, {"url": f"http://{self.headers['Host']}/{asked['organization']}/{asked['name']}"})
         elif self.path == "/api/validate-yaml":
             self._answer(200, {"warnings": [], "errors": []})
         elif "/preupload/" in self.path:
@@ -127,7 +127,8 @@ class Hub(BaseHTTPRequestHandler):
                     self.taken[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
                 else:
                     self.taken[entry["key"]] = entry["value"]
-            self._answer(200, {"commitUrl": "http://hub/ann/cells/commit/" + "a" * 40, "commitOid": "a" * 40})
+            commit = f"http://{self.headers['Host']}/ann/cells/commit/{'a' * 40}"
+            self._answer(200, {"commitUrl": commit, "commitOid": "a" * 40})
         else:
             self._answer(404, {"error": self.path})
 

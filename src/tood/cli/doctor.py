@@ -164,8 +164,8 @@ def _required() -> Iterator[Finding]:
     if len(both) > 1:
         yield Finding(
             "OpenCV",
-            "missing",
-            f"{' and '.join(both)} write into one folder",
+            "faster",
+            f"{' and '.join(both)} write into one folder: which of them is used is chance",
             f"pip uninstall {' '.join(both)}; pip install opencv-python-headless",
         )
 

@@ -44,6 +44,7 @@ class ClusterRun:
 def predict_on_cluster(asked: ClusterRun) -> None:
     """Runs it, tells what became of it, and ends the command where it was stopped."""
     from tood.clusters import Place, ShippedModel, WorkerConfig, read_plan
+    from tood.clusters.plan import already_there
     from tood.clusters.ray_engine import connect, disconnect, run
     from tood.inference import parse_device
     from tood.precision import choose_precision
@@ -54,23 +55,24 @@ def predict_on_cluster(asked: ClusterRun) -> None:
     if asked.device is not None:
         parse_device(asked.device)
     plan = read_plan(out)
+    if plan is not None and not asked.resume:
+        raise already_there(out)
     model = ShippedModel.of(asked.model)
-    with StopSignal() as stop:
-        workers = connect(asked.workers, asked.threads, asked.device)
-        try:
-            # Decided here for all: machines with other instructions would give other digits.
-            precision = choose_precision(asked.precision, parse_device(workers.device))
-            config = WorkerConfig(
-                asked.threshold, asked.batch_size, workers.device, precision.name, asked.exif, workers.cores
-            )
-            plan = _plan(asked, out, plan, model, config, workers)
-            done = plan.done()
-            to_do = [number for number in range(len(plan.shards)) if number not in done]
-            _say_start(plan, done, workers, str(precision), asked.resume)
-            reports = run(plan, to_do, model, config, workers) if to_do else iter(())
+    workers = connect(asked.workers, asked.threads, asked.device, model)
+    try:
+        # Decided here for all: machines with other instructions would give other digits.
+        precision = choose_precision(asked.precision, parse_device(workers.device))
+        chosen: PredictionPrecision = "bf16" if precision.name == "bf16" else "fp32"
+        config = WorkerConfig(asked.threshold, asked.batch_size, workers.device, chosen, asked.exif, workers.cores)
+        plan = _plan(asked, out, plan, model, config, workers)
+        done = plan.done()
+        to_do = [number for number in range(len(plan.shards)) if number not in done]
+        _say_start(plan, done, workers, str(precision), asked.resume)
+        reports = run(plan, to_do, model, config, workers) if to_do else iter(())
+        with StopSignal() as stop:  # after Ray has set its own handlers
             _follow(plan, reports, done, stop)
-        finally:
-            disconnect()
+    finally:
+        disconnect()
 
 
 def _plan(

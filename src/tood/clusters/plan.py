@@ -66,9 +66,7 @@ def make_plan(out: Place, sources: Sequence[str], settings: Mapping[str, Any], a
     """
     own = out.inside(OWN_FOLDER)
     if own.inside(_PLAN).exists():
-        raise ToodError(
-            f"{out.uri} has the results of a run already: --resume does what is left of it, or name another --out"
-        )
+        raise already_there(out)
     if any(_PART.fullmatch(name) for name in out.names()):
         raise ToodError(f"{out.uri} has parquet files of such names, but no plan of theirs: name another --out")
     shards = list(PictureLists(own, at_once).shards(sources))
@@ -80,6 +78,13 @@ def make_plan(out: Place, sources: Sequence[str], settings: Mapping[str, Any], a
     content = {"tood": _VERSION, "settings": dict(settings), "sources": list(sources), "pictures": pictures}
     own.inside(_PLAN).write(json.dumps(content, indent=1).encode())
     return Plan(out, settings, shards, pictures)
+
+
+def already_there(out: Place) -> ToodError:
+    """What a new run in a folder with another run's results is refused with."""
+    return ToodError(
+        f"{out.uri} has the results of a run already: --resume does what is left of it, or name another --out"
+    )
 
 
 def read_plan(out: Place) -> Plan | None:
@@ -120,10 +125,27 @@ def _write_shards(place: Place, shards: Sequence[Rows]) -> None:
     place.write(written.getvalue())
 
 
-def _read_shards(place: Place) -> list[Rows]:
+class _Shards(Sequence[Rows]):
+    """The rows of a table of shards, of which there may be millions in each worker: made when they are asked for."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return [self[at] for at in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return Rows(**{name: self._table[name][number].as_py() for name in self._table.column_names})
+
+
+def _read_shards(place: Place) -> Sequence[Rows]:
     import pyarrow.parquet as pq
 
-    return [Rows(**row) for row in pq.read_table(io.BytesIO(place.read())).to_pylist()]
+    return _Shards(pq.read_table(io.BytesIO(place.read()), read_dictionary=["file"]).combine_chunks())
 
 
 def _row_columns() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from tood.clusters.plan import Plan, read_plan
 from tood.clusters.shard import ShardReport, ShardWorker, WorkerConfig
 from tood.clusters.storage import Place
 from tood.errors import ToodError, first_line
+from tood.machine import usable_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 # Shards that a worker is given at a time. One that dies begins its last one anew: what is written is not done again.
 _SHARDS_A_TASK = 4
+# Ray Data makes a block of each task's shards before the first begins.
+_MOST_TASKS = 20_000
 # A shard whose workers die so often, one after the other, ends the run: it would kill them for ever.
 _TRIES = 10
 _CORES_A_WORKER = 4
@@ -40,10 +44,11 @@ class Workers:
     device: str
 
 
-def connect(workers: int | None, threads: int | None, device: str | None) -> Workers:
+def connect(workers: int | None, threads: int | None, device: str | None, model: ShippedModel) -> Workers:
     """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone.
 
     Args:
+        model: that the workers will be sent.
         workers: how many; None takes all that there is room for.
         threads: cores of a worker; None takes up to 4.
         device: "cpu" or "cuda"; None takes GPUs where the cluster has any.
@@ -51,17 +56,16 @@ def connect(workers: int | None, threads: int | None, device: str | None) -> Wor
     Raises:
         ToodError: if Ray is not installed, the cluster is not reached, or has no room.
     """
+    # Read when it is imported: nobody is told of runs.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise ToodError("--engine ray needs Ray: pip install 'tood[ray]' on every machine of the cluster") from error
-    import os
-
-    from tood.machine import usable_cores
 
     own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores(), workers or 1)}
     if own:
-        own |= {"object_store_memory": _STORE_BYTES}
+        own |= {"object_store_memory": _STORE_BYTES + sum(map(len, model.files.values()))}
     try:
         ray.init(include_dashboard=False if own else None, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -123,7 +127,7 @@ def run(
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     wanted = min(workers.count, len(to_do))
-    blocks = max(wanted, -(-len(to_do) // _SHARDS_A_TASK))
+    blocks = max(wanted, min(-(-len(to_do) // _SHARDS_A_TASK), _MOST_TASKS))
     gpu = workers.device != "cpu"
     # In a list: a bare reference among the arguments would be taken for its value.
     shipped = [ray.put(model)]
