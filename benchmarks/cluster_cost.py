@@ -116,7 +116,7 @@ def cost(machine: Machine, machines: int, job: Job) -> Cost:
     return Cost(hours, hours * machines * machine.price + requests / 1000 * job.request_price, limit, rates)
 
 
-# Measured on the two cores of an Intel Xeon with AMX, bf16: docs/benchmarks.md. Rates of two cores, scaled to a machine.
+# Measured on the two cores of an Intel Xeon with AMX, in bf16 (docs/benchmarks.md).
 _TWO_CORES = Machine(
     network=3.1,  # tood_r50_fpn_1x at 800 x 1344, 319 ms
     decode=87.1,  # JPEG to 800 x 1333, one thread
@@ -147,7 +147,13 @@ def scenarios() -> dict[str, tuple[Machine, Job]]:
     big = scaled(_TWO_CORES, 32)
     small_model = replace(big, network=32 / 2 * 60)
     gpu = Machine(
-        network=400, decode=_TWO_CORES.decode, cores=16, computes_on_cores=False, gigabits=25, gets=128, latency=0.05,
+        network=400,
+        decode=_TWO_CORES.decode,
+        cores=16,
+        computes_on_cores=False,
+        gigabits=25,
+        gets=128,
+        latency=0.05,
         price=4.0,
     )
     job = Job()
@@ -194,8 +200,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table(asked.machines))
         return
     machine = Machine(
-        network=asked.network, decode=asked.decode, cores=asked.cores, computes_on_cores=not asked.gpu,
-        gigabits=asked.gigabits, gets=8 * asked.cores, latency=0.05, price=asked.price,
+        network=asked.network,
+        decode=asked.decode,
+        cores=asked.cores,
+        computes_on_cores=not asked.gpu,
+        gigabits=asked.gigabits,
+        gets=8 * asked.cores,
+        latency=0.05,
+        price=asked.price,
     )
     job = Job(pictures=asked.pictures, megabytes=asked.megabytes)
     for machines in asked.machines:

@@ -22,7 +22,8 @@ RUN pip install --no-cache-dir --constraint /tmp/constraints.txt \
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Fetched weights are kept in /cache; models of your own are mounted, read-only, at /models.
 ENV TOOD_CACHE=/cache HF_HOME=/cache/huggingface MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1 PYTHONUTF8=1
-USER tood
+# By its number, which every host can tell from root.
+USER 10001
 WORKDIR /home/tood
 VOLUME ["/cache"]
 EXPOSE 8000

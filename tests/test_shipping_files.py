@@ -109,7 +109,7 @@ def test_docker_files(name: str) -> None:
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     steps = [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
     users = [rest for word, rest in steps if word == "USER"]
-    assert users == ["tood"]  # not root
+    assert users == ["10001"]  # not root
     copied = [shlex.split(rest)[:-1] for word, rest in steps if word == "COPY" and not rest.startswith("--from")]
     taken = {file for files in copied for file in files}
     assert all((ROOT / file).exists() for file in taken)

@@ -28,7 +28,9 @@ else:  # pytest brings it along
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-_SECTION = re.compile(r"^## (?P<version>\S+)(?: - (?P<date>\S+))?\n(?P<content>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(
+    r"^## (?P<version>\S+)(?: - (?P<date>\S+))?\n(?P<content>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL
+)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _EXAMPLE = re.compile(r"```python\n(from tood import Detector\n.*?)```", re.DOTALL)
 # What the example finds: an untrained model under the name of a run, and a photograph.
@@ -39,7 +41,7 @@ from PIL import Image
 from tood.models import build_model
 from tood.weights import save_weights
 from tood.zoo import named_models
-names = [f"class {number}" for number in range(80)]
+names = [str(number) for number in range(80)]
 save_weights(Path({weights!r}), build_model(named_models()["tood_tiny"].config()), names)
 Image.fromarray(np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)).save({photo!r})
 """

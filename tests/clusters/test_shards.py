@@ -115,6 +115,7 @@ def test_pictures_in_parquet(weights: Path, tmp_path: Path) -> None:
         assert [row["error"] is None for row in rows].count(False) == 1
 
 
+@settings(max_examples=25)
 @given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=4), at_once=st.integers(1, 12), group=st.integers(1, 9))
 def test_shards_hold_each_row_once(
     sizes: list[int], at_once: int, group: int, tmp_path_factory: pytest.TempPathFactory

@@ -180,7 +180,7 @@ def test_a_hub_gets_weights_and_card_in_one_commit(run: Path, hub: ThreadingHTTP
     assert done.returncode == 0, done.stderr
     assert done.stdout == "pushed to hf://ann/cells\n"
     taken: dict[str, object] = hub.taken  # type: ignore[attr-defined]
-    assert taken["create"] == {"name": "cells", "organization": "ann", "visibility": "private", "type": "model"}
+    assert taken["create"] == {"name": "cells", "organization": "ann", "visibility": "private"}
     (tmp_path / "got.safetensors").write_bytes(taken["model.safetensors"])  # type: ignore[arg-type]
     assert recorded_figures(tmp_path / "got.safetensors")["AP"] == 0.63519
     assert b'Detector("hf://ann/cells")' in taken["README.md"]  # type: ignore[operator]

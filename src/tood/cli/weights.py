@@ -106,9 +106,7 @@ def push(
     ],
     target: Annotated[
         str,
-        typer.Argument(
-            help="hf://OWNER/NAME, made if need be, or file://FOLDER, a new one.", metavar="TARGET"
-        ),
+        typer.Argument(help="hf://OWNER/NAME, made if need be, or file://FOLDER, a new one.", metavar="TARGET"),
     ],
     report: Annotated[
         Path | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -129,7 +128,7 @@ def _figures(report: Path | None) -> dict[str, float]:
         return {}
     try:
         content = json.loads(report.read_text("utf-8"))
-        found = {name: float(content[name]) for name in FIGURES if name in content}
+        found = {name: float(content[name]) for name in FIGURES if content.get(name) is not None}
     except FileNotFoundError as error:
         raise ToodError(f"there is no report {report}: check the path") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -139,7 +138,7 @@ def _figures(report: Path | None) -> dict[str, float]:
     return found
 
 
-def _recorded(path: Path) -> Mapping[str, float]:
+def _recorded(path: Path) -> dict[str, float]:
     """What training measured of its best weights."""
     figures = recorded_figures(path)
     return {"ap": figures["AP"]} if "AP" in figures else {}
