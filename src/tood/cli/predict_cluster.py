@@ -63,11 +63,13 @@ def predict_on_cluster(asked: ClusterRun) -> None:
         # Decided here for all: machines with other instructions would give other digits.
         precision = choose_precision(asked.precision, parse_device(workers.device))
         chosen: PredictionPrecision = "bf16" if precision.name == "bf16" else "fp32"
+        if model.is_exported:
+            chosen = asked.precision
         config = WorkerConfig(asked.threshold, asked.batch_size, workers.device, chosen, asked.exif, workers.cores)
         plan = _plan(asked, out, plan, model, config, workers)
         done = plan.done()
         to_do = [number for number in range(len(plan.shards)) if number not in done]
-        _say_start(plan, done, workers, str(precision), asked.resume)
+        _say_start(plan, done, workers, "as exported" if model.is_exported else str(precision), asked.resume)
         reports = run(plan, to_do, model, config, workers) if to_do else iter(())
         with StopSignal() as stop:  # after Ray has set its own handlers
             _follow(plan, reports, done, stop)

@@ -12,7 +12,7 @@ from tood.errors import ToodError
 from tood.weights import load_model, locate_weights, save_weights
 
 # Files of other engines, with what lies beside them.
-_OTHER_ENGINES: Mapping[str, tuple[str, ...]] = {".onnx": (".onnx",), ".xml": (".xml", ".bin")}
+_OTHER_ENGINES: Mapping[str, tuple[str, ...]] = {".onnx": (".onnx",), ".xml": (".xml", ".bin"), ".pt2": (".pt2",)}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class ShippedModel:
             path = Path(folder) / "model.safetensors"
             save_weights(path, model, class_names)
             return ShippedModel({path.name: path.read_bytes()})
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether it is another engine's file, with a precision of its own."""
+        return Path(next(iter(self.files))).suffix in _OTHER_ENGINES
 
     @property
     def digest(self) -> str:
