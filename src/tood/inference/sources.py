@@ -220,11 +220,16 @@ def _from_picture(picture: Image.Image, exif: bool) -> DecodedImage:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
 
 
-def download(url: str, config: SourceConfig) -> bytes:
-    """The bytes that a web address answers with.
+def download(url: str, config: SourceConfig, opener: urllib.request.OpenerDirector | None = None) -> bytes:
+    """The bytes at a web address.
+
+    Args:
+        url: http or https.
+        config: patience and the most bytes.
+        opener: what connects, where it is to be stricter than `SafeRedirects`.
 
     Raises:
-        ToodError: if it cannot be fetched, or only in more bytes or time than the configuration allows.
+        ToodError: if it cannot be fetched, says why.
     """
     if not is_web_address(url):
         raise ToodError(f"{url} is not a complete web address")
@@ -232,7 +237,8 @@ def download(url: str, config: SourceConfig) -> bytes:
     latest = time.monotonic() + config.url_deadline
     content = bytearray()
     try:
-        with urllib.request.build_opener(SafeRedirects).open(request, timeout=config.url_timeout) as answer:
+        opener = opener or urllib.request.build_opener(SafeRedirects)
+        with opener.open(request, timeout=config.url_timeout) as answer:
             # What has arrived, a piece at a time: a whole `read` would wait for as long as a server likes.
             while len(content) <= config.url_max_bytes and (block := answer.read1(_BLOCK_BYTES)):
                 content += block
