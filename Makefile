@@ -11,7 +11,7 @@ ODD := наши 写真 صور 📷
 ANY_LOCALE := tests/test_configuration.py $(addprefix tests/data/test_formats_,yolo.py coco.py voc.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types format bench bench-peers bench-gpu comparison clean
+.PHONY: help install demo test lint types format bench bench-peers bench-gpu comparison release docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,16 +37,16 @@ test: lint types $(AXE) ## Lint, check types, run all tests with coverage
 	PYTHONUTF8=0 LC_ALL=C $(BIN)/python -m pytest -n 2 $(ANY_LOCALE)
 
 lint: $(VENV)/.installed ## Check the style, and that imports go one way
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/lint-imports --no-cache --no-logo
 
 types: $(VENV)/.installed ## Check the types
 	$(BIN)/mypy
 
 format: $(VENV)/.installed ## Put the code into the house's style
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks tools
+	$(BIN)/ruff format src tests benchmarks tools
 
 bench: $(VENV)/.installed ## Time everything beside the peers: one table (ROWS=assign,start QUICK=1 PEERS=folder)
 	$(BIN)/python -m benchmarks.bench --peers $(PEERS) $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--quick) $(if $(OUT),--out $(OUT))
@@ -61,5 +61,13 @@ bench-gpu: $(if $(DRY),$(VENV)/.installed) ## Measure all on one GPU in 8 minute
 comparison: $(VENV)/.installed ## Test TOOD's claim on small data, hours on two cores, and make docs/comparison.md (QUICK=1: minutes)
 	$(BIN)/python -m benchmarks.comparison $(if $(QUICK),--quick) $(if $(CELLS),--cells $(CELLS)) $(if $(OUT),--out $(OUT))
 
+release: $(VENV)/.installed ## Check, build and try a release in fresh environments; nothing is published (TRY=1: uncommitted files too)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build
+	$(BIN)/python tools/release.py $(if $(TRY),--try)
+
+docs: ## Build the site into site/
+	$(PYTHON) -m venv .venv-docs && .venv-docs/bin/pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.5,<10'
+	.venv-docs/bin/mkdocs build --site-dir site
+
 clean: ## Remove the environment and everything that was built
-	rm -rf $(VENV) .venv-gpu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-gpu .venv-docs build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from tood.cli.data import app as data_app
 from tood.cli.demo import demo
+from tood.cli.doctor import doctor
 from tood.cli.eval import evaluate
 from tood.cli.models import models
 from tood.cli.predict import predict
@@ -109,6 +110,7 @@ app.add_typer(data_app, name="data")
 app.command()(models)
 app.add_typer(weights_app, name="weights")
 app.command()(demo)
+app.command()(doctor)
 
 
 def main() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads
+from tood.choices import PredictionPrecision
+from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads, optional
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def predict(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Images: files, folders (with their sub-folders), glob patterns in quotes, http(s) URLs.",
+            help="Images: files, folders (with their sub-folders), glob patterns in quotes, http(s) URLs; with "
+            "--engine ray also buckets (s3://...) and parquet files with pictures or addresses in them.",
             show_default=False,
         ),
     ],
@@ -64,10 +66,33 @@ def predict(
             rich_help_panel=HOW,
         ),
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder to write to.", rich_help_panel=FILES)] = Path("runs/predict"),
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(
+            help="Who does it: this process, or the workers of a Ray cluster (the one that RAY_ADDRESS names, else one "
+            "of this machine's cores), which write parquet alone. ray needs pip install 'tood\\[ray]'.",
+            rich_help_panel=HOW,
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        optional("Processes of --engine ray, of --threads cores each. Left out: all there is room for.", HOW, least=1),
+    ] = None,
+    pictures_a_file: Annotated[
+        int, typer.Option(min=1, help="Pictures in each parquet file of --engine ray.", rich_help_panel=FILES)
+    ] = 1000,
+    out: Annotated[
+        str, typer.Option(help="Folder to write to; with --engine ray also s3://...", rich_help_panel=FILES)
+    ] = "runs/predict",
     save_images: Annotated[
-        bool, typer.Option("--save-images/--no-save-images", help="Write annotated pictures.", rich_help_panel=FILES)
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--save-images/--no-save-images",
+            help="Write annotated pictures. Left out: yes, but for --engine ray.",
+            rich_help_panel=FILES,
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write OUT/predictions.json.", rich_help_panel=FILES)] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write OUT/predictions.csv.", rich_help_panel=FILES)] = False,
     resume: Annotated[
@@ -98,7 +123,72 @@ def predict(
     tood predict --model runs/x/best.safetensors photo.jpg
 
     tood predict --model runs/x pictures "more/**/*.png" --json --no-save-images
+
+    tood predict --model runs/x s3://bucket/pictures --engine ray --out s3://bucket/found
     """
+    if engine == "ray":
+        from tood.cli.predict_cluster import ClusterRun, predict_on_cluster
+
+        _require_parquet_alone(save_images, json, csv)
+        predict_on_cluster(
+            ClusterRun(
+                sources=sources,
+                out=out,
+                model=model,
+                threshold=threshold,
+                batch_size=batch_size,
+                device=device,
+                precision=precision,
+                exif=exif,
+                threads=threads,
+                workers=workers,
+                at_once=pictures_a_file,
+                resume=resume,
+            )
+        )
+        return
+    save_images = save_images is not False
+    folder_out = _local_folder(sources, out, workers)
+    _predict_here(
+        sources, model, threshold, batch_size, device, precision, exif, folder_out, save_images, json, csv, resume
+    )
+
+
+def _require_parquet_alone(save_images: bool | None, json: bool, csv: bool) -> None:
+    asked = [name for name, wanted in (("--save-images", save_images), ("--json", json), ("--csv", csv)) if wanted]
+    if asked:
+        from tood.errors import ToodError
+
+        raise ToodError(f"--engine ray writes parquet alone: leave out {', '.join(asked)}")
+
+
+def _local_folder(sources: Sequence[str], out: str, workers: int | None) -> Path:
+    """The folder to write to, where nothing is asked of this process that only a cluster does."""
+    from tood.errors import ToodError
+
+    if workers is not None:
+        raise ToodError("--workers is of --engine ray: here --threads says how many cores are used")
+    for place in (*sources, out):
+        protocol, found, _ = place.partition("://")
+        if found and protocol.isalnum() and protocol.lower() not in ("http", "https"):
+            raise ToodError(f"{place} is read and written with --engine ray alone (pip install 'tood[ray]')")
+    return Path(out)
+
+
+def _predict_here(
+    sources: Sequence[str],
+    model: str,
+    threshold: float,
+    batch_size: int,
+    device: str | None,
+    precision: PredictionPrecision,
+    exif: bool,
+    out: Path,
+    save_images: bool,
+    json: bool,
+    csv: bool,
+    resume: bool,
+) -> None:
     from tood.cli.prediction_folder import Outputs, PredictionFolder
     from tood.errors import ToodError
     from tood.inference import Detector, SourceConfig

@@ -1,4 +1,4 @@
-"""`tood weights import | export`."""
+"""`tood weights import | export | push`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from tood.cli.options import optional
 
 app = typer.Typer(
-    help="Bring published weights in, and take weights out in the published layouts.",
+    help="Bring published weights in, take weights out in the published layouts, and publish your own.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -96,6 +96,41 @@ def export_file(
     _check_out(out, (".pth", ".pt", ".pdparams"), force)
     done = export_weights(source, out, layout.value if layout else None)
     typer.echo(f"wrote {out}: {done}")
+
+
+@app.command(name="push")
+def push(
+    source: Annotated[
+        str,
+        typer.Argument(help="A file of weights, the folder of a training run, or a model's name.", metavar="MODEL"),
+    ],
+    target: Annotated[
+        str,
+        typer.Argument(help="hf://OWNER/NAME, made if need be, or file://FOLDER, a new one.", metavar="TARGET"),
+    ],
+    report: Annotated[
+        Path | None,
+        optional("metrics.json of `tood eval`, for the card. Left out: the AP that training measured."),
+    ] = None,
+    dataset: Annotated[str | None, optional("What those figures were measured on, in a few words.")] = None,
+    title: Annotated[str | None, optional("Title of the card. Left out: the run's name.")] = None,
+    licence: Annotated[
+        str | None,
+        optional("Of the weights, such as apache-2.0. Left out: the card names none.", None, "--licence", "--license"),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="A new repository is seen by you alone.")] = False,
+) -> None:
+    """Publish weights with a card that has their figures, their cost and how they are used.
+
+    Anybody then loads them by that address: Detector("hf://OWNER/NAME"), tood predict --model, tood train --from.
+    The hub wants to know you: `hf auth login` once, or the environment's HF_TOKEN.
+
+    Example: tood weights push runs/cells hf://ann/cells --report results/metrics.json --dataset "BCCD, test split"
+    """
+    from tood.weights import PushConfig, push_weights
+
+    done = push_weights(source, target, PushConfig(title, licence, dataset, report, private))
+    typer.echo(f"pushed to {done}")
 
 
 def _check_out(out: Path, suffixes: tuple[str, ...], force: bool) -> None:

@@ -21,7 +21,8 @@ from tood.data.images import DecodedImage, decode_image, decode_picture, from_si
 from tood.errors import ToodError
 from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
 
-Source: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
+Content: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
+Source: TypeAlias = "Content | ImageSource"
 
 _BLOCK_BYTES = 1 << 20
 
@@ -54,7 +55,7 @@ class ImageSource:
     """
 
     name: str
-    content: Source
+    content: Content
     decoded: DecodedImage | None = None
 
     @property
@@ -128,6 +129,8 @@ def expand(source: object) -> Iterator[ImageSource]:
         yield ImageSource("image from an array", source)
     elif isinstance(source, Image.Image):
         yield ImageSource("image from PIL", source)
+    elif isinstance(source, ImageSource):
+        yield source
     elif isinstance(source, str) and is_url(source):
         yield ImageSource(source, source)
     elif isinstance(source, (str, Path)):

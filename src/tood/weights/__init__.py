@@ -12,6 +12,7 @@ from tood.weights.model_file import (
     load_detector_file,
 )
 from tood.weights.published import HostedFile, detector_weights, imagenet_weights
+from tood.weights.push import PushConfig, push_weights
 from tood.weights.safetensors_file import architecture_of, load_weights, recorded_figures, save_weights
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FetchConfig",
     "HostedFile",
     "LocatedWeights",
+    "PushConfig",
     "architecture_of",
     "cache_folder",
     "cache_path",
@@ -34,6 +36,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "locate_weights",
+    "push_weights",
     "read_weights_file",
     "recorded_figures",
     "save_weights",

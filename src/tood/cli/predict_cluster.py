@@ -1,0 +1,146 @@
+"""`tood predict --engine ray`: the same on the machines of a Ray cluster, from buckets and parquet into parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tood.choices import PredictionPrecision
+from tood.progress_bar import progress_bar
+from tood.whole_file import remove_unfinished
+
+if TYPE_CHECKING:
+    from tood.clusters import Plan, ShardReport, ShippedModel, WorkerConfig
+    from tood.clusters.ray_engine import Workers
+    from tood.stop import StopSignal
+
+# Seconds that shards which are under way get after Ctrl-C.
+_PATIENCE = 3.0
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """What was asked for on the command line."""
+
+    sources: Sequence[str]
+    out: str
+    model: str
+    threshold: float
+    batch_size: int
+    device: str | None
+    precision: PredictionPrecision
+    exif: bool
+    threads: int | None
+    workers: int | None
+    at_once: int
+    resume: bool
+
+
+def predict_on_cluster(asked: ClusterRun) -> None:
+    """Runs it, tells what became of it, and ends the command where it was stopped."""
+    from tood.clusters import Place, ShippedModel, WorkerConfig, read_plan
+    from tood.clusters.plan import already_there
+    from tood.clusters.ray_engine import connect, disconnect, run
+    from tood.inference import parse_device
+    from tood.precision import choose_precision
+    from tood.stop import StopSignal
+
+    out = Place.of(asked.out)
+    # What is wrong is said before a cluster is started.
+    if asked.device is not None:
+        parse_device(asked.device)
+    plan = read_plan(out)
+    if plan is not None and not asked.resume:
+        raise already_there(out)
+    model = ShippedModel.of(asked.model)
+    workers = connect(asked.workers, asked.threads, asked.device, model)
+    try:
+        # Decided here for all: machines with other instructions would give other digits.
+        precision = choose_precision(asked.precision, parse_device(workers.device))
+        chosen: PredictionPrecision = "bf16" if precision.name == "bf16" else "fp32"
+        if model.is_exported:
+            chosen = asked.precision
+        config = WorkerConfig(asked.threshold, asked.batch_size, workers.device, chosen, asked.exif, workers.cores)
+        plan = _plan(asked, out, plan, model, config, workers)
+        done = plan.done()
+        to_do = [number for number in range(len(plan.shards)) if number not in done]
+        _say_start(plan, done, workers, "as exported" if model.is_exported else str(precision), asked.resume)
+        reports = run(plan, to_do, model, config, workers) if to_do else iter(())
+        with StopSignal() as stop:  # after Ray has set its own handlers
+            _follow(plan, reports, done, stop)
+    finally:
+        disconnect()
+
+
+def _plan(
+    asked: ClusterRun, out: Any, before: Plan | None, model: ShippedModel, config: WorkerConfig, workers: Workers
+) -> Plan:
+    """The plan to go on with, or a new one."""
+    from tood.clusters import make_plan
+    from tood.clusters.plan import require_same
+
+    settings = {
+        "model": model.digest,
+        "threshold": config.threshold,
+        "batch size": config.batch_size,
+        "device": workers.device,
+        "precision": config.precision,
+        "threads": workers.cores,
+        "exif": config.exif,
+    }
+    if before is None or not asked.resume:
+        return make_plan(out, asked.sources, settings, asked.at_once)
+    require_same(before, settings)
+    if before.out.is_local and not os.environ.get("RAY_ADDRESS"):  # of another machine's processes nothing is known
+        remove_unfinished(Path(before.out.path))
+    return before
+
+
+def _say_start(plan: Plan, done: set[int], workers: Workers, precision: str, resume: bool) -> None:
+    if resume:
+        before = sum(plan.shards[number].count for number in done)
+        typer.echo(f"{before:,} done before" if before else "nothing to resume: from the start", err=True)
+    many = f"{workers.count} {'worker' if workers.count == 1 else 'workers'}"
+    cores = f"{workers.cores} {'core' if workers.cores == 1 else 'cores'}"
+    typer.echo(f"{plan.pictures:,} pictures, {many} of {cores}, {workers.device}, {precision}", err=True)
+
+
+def _follow(plan: Plan, reports: Iterator[ShardReport], done: set[int], stop: StopSignal) -> None:
+    """Waits for all shards, shows how many are done, and tells the end."""
+    written = sum(plan.shards[number].count for number in done)
+    failures = detections = 0
+    with progress_bar("pictures", plan.pictures) as move:
+        move(written, None)
+        while (report := _next(reports, stop)) is not None:
+            written += report.pictures
+            failures += report.failures
+            detections += report.detections
+            move(written, None)
+    whole = written == plan.pictures
+    typer.echo(
+        f"{written:,} pictures done. Results: {plan.out.uri}"
+        if whole
+        else f"{written:,} pictures of {plan.pictures:,} done: {plan.out.uri}"
+    )
+    if failures:
+        told = "picture of this run" if failures == 1 else "pictures of this run"
+        typer.echo(f"{failures:,} {told} could not be read: the column `error` says why", err=True)
+    if not whole:
+        typer.echo("tood: stopped; the same command with --resume does the rest", err=True)
+        raise typer.Exit(128 + stop.number)
+
+
+def _next(reports: Iterator[ShardReport], stop: StopSignal) -> ShardReport | None:
+    """The next shard's report; None after the last, and soon after the person wants to stop."""
+    if stop.number:
+        return None
+    try:
+        with stop.waiting(_PATIENCE):
+            return next(reports, None)
+    except KeyboardInterrupt:
+        return None

@@ -1,0 +1,160 @@
+"""Shards on the workers of a Ray cluster, by Ray Data; of all files here this one alone needs Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tood.clusters.model import ShippedModel
+from tood.clusters.plan import Plan, read_plan
+from tood.clusters.shard import ShardReport, ShardWorker, WorkerConfig
+from tood.clusters.storage import Place
+from tood.errors import ToodError, first_line
+from tood.machine import usable_cores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Shards that a worker is given at a time. One that dies begins its last one anew: what is written is not done again.
+_SHARDS_A_TASK = 4
+# Ray Data makes a block of each task's shards before the first begins.
+_MOST_TASKS = 20_000
+# A shard whose workers die so often, one after the other, ends the run: it would kill them for ever.
+_TRIES = 10
+_CORES_A_WORKER = 4
+_STORE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work.
+
+    Attributes:
+        count: workers.
+        cores: CPU cores of each.
+        device: that each computes on.
+    """
+
+    count: int
+    cores: int
+    device: str
+
+
+def connect(workers: int | None, threads: int | None, device: str | None, model: ShippedModel) -> Workers:
+    """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone.
+
+    Args:
+        model: that the workers will be sent.
+        workers: how many; None takes all that there is room for.
+        threads: cores of a worker; None takes up to 4.
+        device: "cpu" or "cuda"; None takes GPUs where the cluster has any.
+
+    Raises:
+        ToodError: if Ray is not installed, the cluster is not reached, or has no room.
+    """
+    # Read when it is imported: nobody is told of runs.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ToodError("--engine ray needs Ray: pip install 'tood[ray]' on every machine of the cluster") from error
+
+    own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores(), workers or 1)}
+    if own:
+        own |= {"object_store_memory": _STORE_BYTES + sum(map(len, model.files.values()))}
+    try:
+        ray.init(include_dashboard=False if own else None, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ToodError(f"the Ray cluster cannot be joined: {first_line(error)}") from error
+    have = ray.cluster_resources()
+    cores, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    chosen = device or ("cuda" if gpus else "cpu")
+    if chosen.startswith("cuda"):
+        if not gpus:
+            raise ToodError("--device cuda: the Ray cluster has no GPU")
+        count = min(workers or gpus, gpus)
+        return Workers(count, threads or max(1, min(_CORES_A_WORKER, cores // count)), "cuda")
+    each = threads or max(1, min(_CORES_A_WORKER, cores // (workers or 1)))
+    if each * (workers or 1) > cores:
+        raise ToodError(f"the Ray cluster has {cores} cores: too few for {workers or 1} workers of {each} --threads")
+    return Workers(workers or cores // each, each, chosen)
+
+
+def disconnect() -> None:
+    """Leaves the cluster; one that `connect` started ends."""
+    import ray
+
+    ray.shutdown()
+
+
+class RayWorker:
+    """A `ShardWorker` as Ray Data wants it: batches of columns in, batches of columns out."""
+
+    def __init__(self, out: str, model: Any, config: WorkerConfig) -> None:
+        import ray
+
+        plan = read_plan(Place.of(out))
+        if plan is None:
+            raise ToodError(f"{out} has no plan: every machine of the cluster must see that folder")
+        self._work = ShardWorker(plan, ray.get(model[0]), config)
+
+    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
+        """The reports of the shards in a batch."""
+        reports = [asdict(self._work(int(number))) for number in batch["number"]]
+        return {name: [report[name] for report in reports] for name in reports[0]}
+
+
+def run(
+    plan: Plan, to_do: Sequence[int], model: ShippedModel, config: WorkerConfig, workers: Workers
+) -> Iterator[ShardReport]:
+    """Has the shards looked at; gives each one's report when its results are written, in no order.
+
+    A worker that dies is replaced, and its shard is begun anew by another.
+
+    Raises:
+        ToodError: if a worker cannot do its work.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.exceptions import RayError
+
+    # Its bars and its remarks on each run are not for the person.
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    wanted = min(workers.count, len(to_do))
+    blocks = max(wanted, min(-(-len(to_do) // _SHARDS_A_TASK), _MOST_TASKS))
+    gpu = workers.device != "cpu"
+    # In a list: a bare reference among the arguments would be taken for its value.
+    shipped = [ray.put(model)]
+    numbers = ray.data.from_items([{"number": number} for number in to_do], override_num_blocks=blocks)
+    reports = numbers.map_batches(
+        RayWorker,
+        batch_size=1,
+        compute=ActorPoolStrategy(size=wanted),
+        num_cpus=workers.cores,
+        num_gpus=1 if gpu else None,
+        max_restarts=-1,
+        max_task_retries=_TRIES,
+        fn_constructor_args=(plan.out.uri, shipped, replace(config, threads=workers.cores, device=workers.device)),
+    )
+    try:
+        for row in reports.iter_rows():
+            yield ShardReport(**row)
+    except RayError as error:
+        raise ToodError(f"a worker failed: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence of the error that was raised on a worker, or the last line that Ray has on it."""
+    cause = getattr(error, "cause", None) or error.__cause__
+    while cause is not None:
+        if isinstance(cause, ToodError):
+            return str(cause)
+        error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,213 @@
+"""One shard of pictures: fetched, looked at, written as one parquet file."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from tood.choices import PredictionPrecision
+from tood.clusters.model import ShippedModel
+from tood.clusters.pictures import Picture, read_rows
+from tood.clusters.plan import Plan
+from tood.clusters.storage import Place
+from tood.errors import ToodError
+from tood.inference import Detector, SourceConfig, is_url
+from tood.inference.sources import ImageSource, download
+from tood.machine import limit_threads
+from tood.structures import Detections
+
+# Name, type in pyarrow's words, nullable. A row a picture.
+SCHEMA: tuple[tuple[str, str], ...] = (
+    ("image", "string"),
+    ("width", "int32"),
+    ("height", "int32"),
+    ("error", "string"),
+    ("boxes", "list<list<float>>"),
+    ("scores", "list<float>"),
+    ("labels", "list<int32>"),
+    ("names", "list<string>"),
+)
+"""Columns of the results and their types. `error` is null where the picture was looked at, else why not."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """How a worker looks at pictures.
+
+    Attributes:
+        threshold: least score of a detection.
+        batch_size: pictures computed at once.
+        device: such as "cpu" or "cuda".
+        precision: the same on all machines, so that results do not depend on who made them.
+        exif: turn photographs as their EXIF orientation says.
+        threads: that compute on a CPU; None leaves PyTorch's.
+        readers: pictures fetched at a time: buckets answer slowly, but many at once.
+    """
+
+    threshold: float = 0.3
+    batch_size: int = 1
+    device: str = "cpu"
+    precision: PredictionPrecision = "fp32"
+    exif: bool = False
+    threads: int | None = None
+    readers: int = 8
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of a shard.
+
+    Attributes:
+        number: of the shard.
+        pictures: in it.
+        failures: pictures that could not be looked at.
+        detections: in all of them.
+        seconds: that it took; 0 for one whose results were there already.
+    """
+
+    number: int
+    pictures: int
+    failures: int = 0
+    detections: int = 0
+    seconds: float = 0.0
+
+
+class ShardWorker:
+    """Looks at shards of a plan, one after the other.
+
+    Args:
+        plan: the run.
+        model: the network.
+        config: how.
+    """
+
+    def __init__(self, plan: Plan, model: ShippedModel, config: WorkerConfig) -> None:
+        self.plan, self.config = plan, config
+        if config.threads is not None:
+            limit_threads(config.threads)
+        with tempfile.TemporaryDirectory() as folder:
+            self._detector = Detector(
+                model.unpack(Path(folder)),
+                config.device,
+                config.threshold,
+                precision=config.precision,
+                sources=SourceConfig(exif=config.exif),
+            )
+
+    def __call__(self, number: int) -> ShardReport:
+        """Looks at a shard and writes its results, unless they are there.
+
+        Raises:
+            ToodError: if its list cannot be read or its results not be written; a picture's own error is in its row.
+        """
+        started = monotonic()
+        place, rows = self.plan.part(number), self.plan.shards[number]
+        if place.exists():  # by a worker that died when it had written it
+            return ShardReport(number, rows.count)
+        found = self.look(read_rows(rows))
+        place.write(as_parquet(found))
+        failures = sum(row["error"] is not None for row in found)
+        detections = sum(len(row["scores"] or ()) for row in found)
+        return ShardReport(number, len(found), failures, detections, monotonic() - started)
+
+    def look(self, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+        """A row of results for each picture, in order."""
+        rows: list[dict[str, Any]] = [_failed(picture.name, "was not looked at") for picture in pictures]
+
+        def fail(number: str, error: ToodError) -> None:
+            name = pictures[int(number)].name
+            rows[int(number)] = _failed(name, str(error).removeprefix(f"{name}: "))
+
+        order: deque[int] = deque()
+        sources = _sources(pictures, self.config, fail, order)
+        unread: set[int] = set()
+
+        def fail_reading(number: str, error: ToodError) -> None:
+            unread.add(int(number))
+            fail(number, error)
+
+        for result in self._detector.stream(
+            sources, keep_image=True, batch_size=self.config.batch_size, on_error=fail_reading
+        ):
+            while order[0] in unread:
+                order.popleft()
+            at = order.popleft()
+            rows[at] = _row(pictures[at].name, result)
+        return rows
+
+
+def _sources(pictures: Sequence[Picture], config: WorkerConfig, fail: Any, order: deque[int]) -> Iterator[ImageSource]:
+    """Each picture's bytes under its number, a few fetched ahead; `order` gets the numbers of those that are given."""
+    ahead = 2 * config.readers
+    places: dict[str, Place] = {}
+    with ThreadPoolExecutor(config.readers) as pool:
+        waiting: deque[tuple[int, Future[bytes]]] = deque()
+        remaining = iter(enumerate(pictures))
+        while True:
+            while len(waiting) < ahead and (following := next(remaining, None)) is not None:
+                at, picture = following
+                waiting.append((at, pool.submit(_fetch, picture, places)))
+            if not waiting:
+                return
+            at, content = waiting.popleft()
+            try:
+                source = ImageSource(str(at), content.result())
+            except ToodError as error:
+                fail(str(at), error)
+                continue
+            order.append(at)
+            yield source
+
+
+def _fetch(picture: Picture, places: dict[str, Place]) -> bytes:
+    if isinstance(picture.content, bytes):
+        return picture.content
+    if is_url(picture.content):
+        return download(picture.content, SourceConfig())
+    folder, _, name = picture.content.rpartition("/")
+    place = places.get(folder)
+    if place is None:  # a bucket's file system is made once
+        place = places[folder] = Place.of(folder)
+    return place.inside(name).read()
+
+
+def _failed(name: str, reason: str) -> dict[str, Any]:
+    return {column: None for column, _ in SCHEMA} | {"image": name, "error": reason}
+
+
+def _row(name: str, result: Detections) -> dict[str, Any]:
+    assert result.image is not None
+    height, width = result.image.shape[:2]
+    return {
+        "image": name,
+        "width": width,
+        "height": height,
+        "error": None,
+        "boxes": result.boxes.tolist(),
+        "scores": result.scores.tolist(),
+        "labels": result.labels.tolist(),
+        "names": result.names,
+    }
+
+
+def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
+    """A parquet file of results: the same bytes for the same rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = {"string": pa.string(), "int32": pa.int32(), "float": pa.float32()}
+
+    def kind(text: str) -> pa.DataType:
+        return pa.list_(kind(text[5:-1])) if text.startswith("list<") else numbers[text]
+
+    schema = pa.schema([(name, kind(text)) for name, text in SCHEMA])
+    written = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), written, compression="zstd")
+    return written.getvalue()

@@ -1,0 +1,166 @@
+"""Files and folders on this machine or in a bucket, by fsspec, and pyarrow's own file systems where it lacks one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tood.errors import ToodError, one_line
+from tood.whole_file import whole_file
+
+# A file appears there when all of it has arrived.
+_WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}
+# Buckets that pyarrow reads by itself, where fsspec's package for them is not installed.
+_OF_PYARROW = {"s3", "gs", "gcs"}
+_ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+
+
+def is_remote(source: str) -> bool:
+    """Whether a text is an address of a file system (`s3://...`, `file://...`) other than a web server's."""
+    found = _ADDRESS.match(source)
+    return found is not None and found["protocol"].lower() not in ("http", "https")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder on a file system.
+
+    Attributes:
+        uri: what it is called: an address such as s3://bucket/folder, or an absolute path.
+        system: fsspec's file system.
+        path: of it there.
+    """
+
+    uri: str
+    system: Any
+    path: str
+
+    @staticmethod
+    def of(source: str) -> Place:
+        """The place of that address or path, which need not exist.
+
+        Raises:
+            ToodError: if no installed package knows the file system, or the address is none.
+        """
+        source = source.rstrip("/") or "/"
+        found = _ADDRESS.match(source)
+        if found is None or found["protocol"].lower() == "file":
+            from fsspec.implementations.local import LocalFileSystem
+
+            path = Path(source[len(found[0]) :] if found else source).expanduser().absolute().as_posix()
+            return Place(path, LocalFileSystem(), path)
+        protocol = found["protocol"].lower()
+        with telling(source, "be reached"):
+            system, path = _file_system(protocol, source)
+        return Place(source.partition("?")[0], system, path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, or mounted there."""
+        return "://" not in self.uri
+
+    def inside(self, name: str) -> Place:
+        """A file or folder in this folder, by a relative name with `/`."""
+        return Place(f"{self.uri.rstrip('/')}/{name}", self.system, f"{self.path.rstrip('/')}/{name}")
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder of that name."""
+        with telling(self.uri, "be looked at"):
+            return bool(self.system.exists(self.path))
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder; in a bucket, whether anything's name begins so."""
+        with telling(self.uri, "be looked at"):
+            return bool(self.system.isdir(self.path))
+
+    def read(self) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            ToodError: if there is none, or it cannot be read.
+        """
+        with telling(self.uri, "be read"):
+            content: bytes = self.system.cat_file(self.path)
+            return content
+
+    def write(self, content: bytes) -> None:
+        """Write a file, which appears whole or not at all, in the place of an earlier one.
+
+        Raises:
+            ToodError: if it cannot be written.
+        """
+        with telling(self.uri, "be written"):
+            if self.is_local:
+                with whole_file(self.path) as temporary:
+                    temporary.write_bytes(content)
+            elif _ADDRESS.match(self.uri)["protocol"].lower() in _WHOLE_AT_ONCE:  # type: ignore[index]
+                self.system.pipe_file(self.path, content)
+            else:
+                # Two processes that write the same file at a time write the same: the name need not differ.
+                self.system.makedirs(self.path.rpartition("/")[0], exist_ok=True)
+                self.system.pipe_file(f"{self.path}.unfinished", content)
+                self.system.mv(f"{self.path}.unfinished", self.path)
+
+    def names(self) -> list[str]:
+        """Names of the files in a folder, none if there is no such folder."""
+        with telling(self.uri, "be listed"):
+            try:
+                entries = self.system.ls(self.path, detail=True)
+            except FileNotFoundError:
+                return []
+        return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
+
+    def files(self) -> Iterator[Place]:
+        """All files below a folder, hidden ones and those in hidden folders aside, in the order of their names."""
+        with telling(self.uri, "be listed"):
+            entries = self.system.ls(self.path, detail=True)
+        for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+            name = entry["name"].rstrip("/").rpartition("/")[2]
+            if not name or name.startswith((".", "_tood")) or entry["name"].rstrip("/") == self.path:
+                continue
+            place = self.inside(name)
+            if entry["type"] == "directory":
+                yield from place.files()
+            else:
+                yield place
+
+
+@contextmanager
+def telling(uri: str, what: str) -> Iterator[None]:
+    """Errors of any file system become a sentence: `uri` cannot `what`.
+
+    Each has exceptions of its own (botocore's, Google's), which have no class in common.
+    """
+    try:
+        yield
+    except ToodError:
+        raise
+    except FileNotFoundError as error:
+        raise ToodError(f"{uri} cannot {what}: there is no such file or folder") from error
+    except PermissionError as error:
+        raise ToodError(f"{uri} cannot {what}: access is denied; are there credentials for it?") from error
+    except Exception as error:
+        raise ToodError(f"{uri} cannot {what}: {one_line(error)[:300]}") from error
+
+
+def _file_system(protocol: str, source: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    try:
+        system, path = url_to_fs(source)
+    except ImportError as error:
+        if protocol not in _OF_PYARROW:
+            raise ToodError(f"{source} cannot be reached: {one_line(error)}") from error
+    except ValueError as error:
+        raise ToodError(f"{source} cannot be reached: no file system is called {protocol}") from error
+    else:
+        return system, str(path).rstrip("/")
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import FileSystem
+
+    native, path = FileSystem.from_uri(source)
+    return ArrowFSWrapper(native), path.rstrip("/")

@@ -1,0 +1,123 @@
+"""`tood predict --engine ray` on a cluster of two workers, with SIGKILLs in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+import tood
+from cli.test_eval_predict import refused
+from cli.test_eval_predict import tood as command
+from clusters.conftest import photographs
+from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, read_plan
+
+PICTURES, AT_ONCE = 240, 3
+
+
+def parts(out: Path) -> list[Path]:
+    return sorted(out.glob("part-*.parquet"))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in parts(out)}
+
+
+def workers_of(driver: psutil.Process) -> list[psutil.Process]:
+    """The processes of a run's cluster that look at pictures."""
+    found = []
+    for process in driver.children(recursive=True):
+        try:
+            if "MapWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(what: Callable[[], object], running: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 300
+    while not what():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights: Path, tmp_path: Path) -> None:
+    folder, out = photographs(tmp_path / "photos", PICTURES), tmp_path / "out"
+    arguments = ["predict", str(folder), "--model", str(weights), "--engine", "ray", "--out", str(out)]
+    arguments += ["--workers", "2", "--threads", "1", "--threshold", "0.1", "--precision", "fp32"]
+    arguments += ["--pictures-a-file", str(AT_ONCE), "--device", "cpu", "--resume"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "RAY_TMPDIR": "/tmp"}
+    environment.pop("RAY_ADDRESS", None)
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tood", *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    # The whole run dies, with its cluster.
+    running = start()
+    wait_for(lambda: len(parts(out)) >= 3, running)
+    cluster = psutil.Process(running.pid).children(recursive=True)
+    running.kill()
+    for process in cluster:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    running.communicate()
+    before = contents(out)
+    assert 3 <= len(before) < PICTURES // AT_ONCE
+
+    # One of two workers dies.
+    running = start()
+    driver = psutil.Process(running.pid)
+    wait_for(lambda: len(workers_of(driver)) == 2, running)
+    victim = workers_of(driver)[0]
+    wait_for(lambda: len(parts(out)) >= len(before) + 2, running)
+    os.kill(victim.pid, signal.SIGKILL)
+    left = PICTURES // AT_ONCE - len(parts(out))
+    told, errors = running.communicate(timeout=300)
+    assert running.returncode == 0, errors
+    assert left > 0, "too late to be in the middle"
+    assert f"{PICTURES} pictures done. Results: {out}" in told
+    assert "could not be read: the column `error` says why" in errors
+    after = contents(out)
+    assert {name: after[name] for name in before} == before
+
+    plan = read_plan(Place.of(str(out)))
+    assert plan is not None
+    alone = ShardWorker(
+        Plan(Place.of(str(tmp_path / "alone")), plan.settings, plan.shards, plan.pictures),
+        ShippedModel.of(str(weights)),
+        WorkerConfig(threshold=0.1, threads=1),
+    )
+    for number in range(len(plan.shards)):
+        alone(number)
+    assert contents(tmp_path / "alone") == after
+    names = pq.read_table(out)["image"].to_pylist()
+    assert sorted(names) == sorted(str(path) for path in folder.rglob("*.png"))
+
+
+def test_wrong_wishes_are_refused_before_anything_starts(weights: Path, tmp_path: Path) -> None:
+    given = ("predict", "--model", weights, tmp_path, "--out", tmp_path / "out")
+    refused(command(*given, "--engine", "ray", "--csv", "--save-images"), "leave out --save-images, --csv")
+    refused(command(*given, "--workers", 2), "--workers is of --engine ray")
+    refused(command("predict", "--model", weights, "s3://bucket/in"), "with --engine ray alone")
+    refused(command("predict", "--model", weights, tmp_path, "--out", "s3://bucket/out"), "with --engine ray alone")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,179 @@
+"""Plans, lists of pictures and shards, in this process: without Ray."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clusters.conftest import photographs
+from tood.clusters import SCHEMA, PictureLists, Place, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
+from tood.clusters.pictures import read_rows
+from tood.clusters.plan import require_same
+from tood.errors import ToodError
+from tood.inference import Detector
+
+CONFIG = WorkerConfig(threshold=0.1, batch_size=2, readers=3)
+
+
+def somewhere(kind: str, tmp_path: Path) -> Place:
+    """A new folder: on the disk, in memory, or in the bucket of a server that the environment names."""
+    if kind == "disk":
+        return Place.of(str(tmp_path / "out"))
+    if kind == "memory":
+        return Place.of(f"memory://{uuid.uuid4()}/out")
+    bucket = os.environ.get("TOOD_TEST_BUCKET")  # such as s3://bucket, with AWS_ENDPOINT_URL and keys beside it
+    if not bucket:
+        pytest.skip("TOOD_TEST_BUCKET names no bucket")
+    return Place.of(f"{bucket}/{uuid.uuid4()}")
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory", "bucket"])
+def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
+    kind: str, weights: Path, tmp_path: Path
+) -> None:
+    folder, out = photographs(tmp_path / "photos", 20), somewhere(kind, tmp_path)
+    if kind != "disk":  # pictures from there, too
+        source = out.inside("in")
+        for path in folder.rglob("*.png"):
+            source.inside(f"{path.parent.name}/{path.name}").write(path.read_bytes())
+        out = out.inside("out")
+    else:
+        source = Place.of(str(folder))
+    model = ShippedModel.of(str(weights))
+    plan = make_plan(out, [source.uri, f"{source.uri}/1"], {"threshold": 0.1}, at_once=3)
+    assert (plan.pictures, len(plan.shards)) == (20, 7)
+    assert read_plan(out) is not None
+
+    worker = ShardWorker(plan, model, CONFIG)
+    reports = [worker(number) for number in range(4)]
+    resumed = read_plan(out)
+    assert resumed is not None
+    assert list(resumed.shards) == list(plan.shards)
+    assert resumed.done() == {0, 1, 2, 3}
+    reports += [ShardWorker(resumed, model, CONFIG)(number) for number in range(7)]
+    assert [report.seconds == 0 for report in reports[4:8]] == [True] * 4
+
+    rows = [row for number in range(7) for row in pq.read_table(io.BytesIO(plan.part(number).read())).to_pylist()]
+    names = Counter(row["image"] for row in rows)
+    assert names == Counter(f"{source.uri}/{number % 3}/{number:04}.png" for number in range(20))
+    broken = {row["image"][-8:-4] for row in rows if row["error"] is not None}
+    assert broken == {"0003", "0010", "0017"}
+    assert all(row["boxes"] is None and "truncated" in row["error"] for row in rows if row["error"])
+
+    # The same as one by one in this process.
+    detector = Detector(weights, "cpu", 0.1, precision="fp32")
+    whole = next(row for row in rows if row["image"].endswith("0008.png"))
+    found = detector(folder / "2" / "0008.png")
+    assert whole["names"] == found.names
+    assert (whole["width"], whole["height"]) == (64, 51)
+
+
+def test_parts_are_one_table_to_its_readers(weights: Path, tmp_path: Path) -> None:
+    out = Place.of(str(tmp_path / "out"))
+    plan = make_plan(out, [str(photographs(tmp_path / "photos", 5))], {}, at_once=2)
+    worker = ShardWorker(plan, ShippedModel.of(str(weights)), CONFIG)
+    for number in range(3):
+        worker(number)
+    table = ds.dataset(tmp_path / "out").to_table()
+    assert table.num_rows == 5
+    assert table.column_names == [name for name, _ in SCHEMA]
+
+
+def test_pictures_in_parquet(weights: Path, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", 4)
+    paths = sorted(folder.rglob("*.png"))
+    contents = [path.read_bytes() for path in paths]
+    tables = {
+        "bytes": pa.table({"image": contents, "id": [10, 11, 12, 13]}),
+        "datasets": pa.table({"image": [{"bytes": c, "path": p.name} for c, p in zip(contents, paths, strict=True)]}),
+        "paths": pa.table({"path": [str(path) for path in paths]}),
+        "relative": pa.table({"url": [f"photos/{path.relative_to(folder)}" for path in paths]}),
+    }
+    model, results = ShippedModel.of(str(weights)), {}
+    for name, table in tables.items():
+        source = tmp_path / f"{name}.parquet"
+        pq.write_table(table, source, row_group_size=3)
+        plan = make_plan(Place.of(str(tmp_path / name)), [str(source)], {}, at_once=2)
+        assert [rows.count for rows in plan.shards] == [2, 1, 1]
+        worker = ShardWorker(plan, model, CONFIG)
+        results[name] = [row for shard in plan.shards for row in worker.look(read_rows(shard))]
+    assert [row["image"] for row in results["bytes"]] == ["10", "11", "12", "13"]
+    assert [row["image"] for row in results["datasets"]] == [path.name for path in paths]
+    assert [row["image"] for row in results["paths"]] == [str(path) for path in paths]
+    for rows in results.values():
+        assert [row["scores"] for row in rows] == [row["scores"] for row in results["paths"]]
+        assert [row["error"] is None for row in rows].count(False) == 1
+
+
+@settings(max_examples=25)
+@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=4), at_once=st.integers(1, 12), group=st.integers(1, 9))
+def test_shards_hold_each_row_once(
+    sizes: list[int], at_once: int, group: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("tables")
+    wanted = []
+    for number, size in enumerate(sizes):
+        names = [f"/{number}/{row}.jpg" for row in range(size)]
+        pq.write_table(pa.table({"path": pa.array(names, pa.string())}), folder / f"{number}.parquet", group)
+        wanted += names
+    shards = list(PictureLists(Place.of(str(folder / "own")), at_once).shards([str(folder)]))
+    found = [picture.name for rows in shards for picture in read_rows(rows)]
+    assert found == wanted
+    assert all(1 <= rows.count <= at_once for rows in shards)
+
+
+def test_refusals(weights: Path, tmp_path: Path) -> None:
+    out = Place.of(str(tmp_path / "out"))
+    folder = str(photographs(tmp_path / "photos", 2))
+    for source, sentence in (
+        (str(tmp_path / "nothing"), "there is no picture or folder"),
+        (str(weights.parent), "neither a picture nor a parquet file"),
+        ("wrong://bucket/x", "no file system is called wrong"),
+    ):
+        with pytest.raises(ToodError, match=sentence):
+            make_plan(out, [source], {}, 10)
+        assert not (tmp_path / "out").exists()
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "text.parquet")
+    with pytest.raises(ToodError, match=r"no column of pictures.*it has text"):
+        make_plan(out, [str(tmp_path / "text.parquet")], {}, 10)
+    (tmp_path / "no.parquet").write_text("no")
+    with pytest.raises(ToodError, match="cannot be read as parquet"):
+        make_plan(out, [str(tmp_path / "no.parquet")], {}, 10)
+    plan = make_plan(out, [folder], {"threshold": 0.1}, 10)
+    with pytest.raises(ToodError, match="has the results of a run already: --resume"):
+        make_plan(out, [folder], {"threshold": 0.1}, 10)
+    with pytest.raises(ToodError, match=r"other settings \(threshold 0.1, now 0.2\)"):
+        require_same(plan, {"threshold": 0.2})
+    with pytest.raises(ToodError, match="check the path"):
+        ShippedModel.of(str(tmp_path / "no.safetensors"))
+    with pytest.raises(ToodError, match="there is no file"):
+        ShippedModel.of(str(tmp_path / "no.onnx"))
+    (tmp_path / "out" / "_tood" / "plan.json").write_text("{}")
+    with pytest.raises(ToodError, match="no plan of this version"):
+        read_plan(out)
+
+
+def test_a_model_is_the_same_when_it_has_arrived(weights: Path, tmp_path: Path) -> None:
+    model = ShippedModel.of(str(weights.parent))
+    assert model.unpack(tmp_path).read_bytes() == weights.read_bytes()
+    assert model.digest == ShippedModel.of(str(weights)).digest
+
+
+def test_a_name_that_is_no_unicode_is_told(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    try:
+        (tmp_path / name).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system has names in Unicode alone")
+    with pytest.raises(ToodError, match="no name in Unicode"):
+        make_plan(Place.of(str(tmp_path / "out")), [str(tmp_path)], {}, 10)
