@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from tood.cli.data import app as data_app
 from tood.cli.demo import demo
 from tood.cli.eval import evaluate
+from tood.cli.export import bench, export
 from tood.cli.models import models
 from tood.cli.predict import predict
 from tood.cli.train import TrainCommand, train
@@ -104,6 +105,8 @@ app.command(no_args_is_help=False, cls=TrainCommand)(train)
 app.command(name="eval")(evaluate)
 app.command()(predict)
 app.add_typer(data_app, name="data")
+app.command()(export)
+app.command()(bench)
 app.command()(models)
 app.add_typer(weights_app, name="weights")
 app.command()(demo)

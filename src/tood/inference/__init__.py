@@ -1,6 +1,7 @@
 """From images to detections: `Detector` for pictures of any source, `postprocess` for dense predictions."""
 
 from tood.inference.detector import Detector, check_device, parse_device
+from tood.inference.exported import engine_predictor, engine_precision, load_engine
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.predictor import Network, Predictor, read_ahead
 from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
@@ -14,9 +15,12 @@ __all__ = [
     "Source",
     "SourceConfig",
     "check_device",
+    "engine_precision",
+    "engine_predictor",
     "expand",
     "is_many",
     "is_url",
+    "load_engine",
     "load_model",
     "parse_device",
     "postprocess",
