@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from tood.engines.engine import Engine, Run
 from tood.engines.extras import needed
 from tood.errors import ToodError, one_line
 
-# The name under which its metadata ("runtime information") keeps ours.
-METADATA = "tood"
+# The name under which its metadata ("runtime information") keeps ours, each text by its name, and all of them as json.
+METADATA, WHOLE = "tood", "description"
 
 
 def open_openvino(path: Path, device: torch.device) -> Engine:
@@ -25,8 +26,8 @@ def open_openvino(path: Path, device: torch.device) -> Engine:
         raise ToodError(f"{path.with_suffix('.bin')} is missing, which holds the numbers of {path}: keep them together")
     try:
         model = openvino.Core().read_model(str(path))
-        texts = {key: str(value.value) for key, value in model.get_rt_info()[METADATA].value.items()}
-    except (RuntimeError, KeyError) as error:
+        texts = json.loads(str(model.get_rt_info([METADATA, WHOLE]).value))
+    except (RuntimeError, ValueError) as error:
         raise ToodError(f"{path} is no model that `tood export` wrote for OpenVINO: {one_line(error)}") from error
     description = ExportedModel.from_texts(texts, path)
     return Engine(description, "openvino", model_run(model, device, str(path)))

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import Dim
@@ -37,7 +37,7 @@ def deform_form(config: ExportConfig) -> DeformForm:
 
 def export_dimensions(
     model: AnyDetector, size: tuple[int, int] | None
-) -> tuple[torch.Tensor, dict[int, Dim]]:
+) -> tuple[torch.Tensor, dict[int, Any]]:
     """An example of a network's input [2, 3, H, W], and which of its dimensions are free."""
     config = model.config
     divisor = config.input.divisor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from tood.engines import ExportedModel
 from tood.engines.extras import needed
-from tood.engines.openvino_file import METADATA
+from tood.engines.openvino_file import METADATA, WHOLE
 from tood.export.lower_precision import part_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def save_openvino(model: Any, path: Path, description: ExportedModel) -> None:
     openvino = needed("openvino", "openvino", "to write OpenVINO's files")
     for key, value in description.texts().items():
         model.set_rt_info(value, [METADATA, key])
+    model.set_rt_info(json.dumps(description.texts()), [METADATA, WHOLE])
     openvino.save_model(model, str(path), compress_to_fp16=description.precision == "fp16")
 
 

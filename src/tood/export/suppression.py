@@ -40,11 +40,13 @@ class _Candidates:
     Attributes:
         boxes: [B, M, 4]; values: [B, G, M] what each candidate is ranked by in each group, 0 where it is none.
         labels: [B, M] class of each candidate; None: groups are classes.
+        by_group: whether of equal values those of the first group come first, rather than those of the first candidate.
     """
 
     boxes: str
     values: str
     labels: str | None
+    by_group: bool = False
 
 
 def rows_of(config: AnyPostprocessConfig) -> int:
@@ -60,9 +62,11 @@ def add_top_k(g: OnnxNodes, dense: Dense, config: TopKConfig, classes: int) -> N
     priors = _clamped(g, g("Div", pairs, g.integer(classes)), dense.boxes)
     if dense.quality is not None:
         values = _ranked(g, values, g("GatherElements", dense.quality, priors, axis=1), config.ranking)
-        values, order = _best(g, values, g.integer([rows_of(config)]))
-        pairs, priors = (g("GatherElements", part, order, axis=1) for part in (pairs, priors))
-    _outputs(g, _rows(g, dense.boxes, priors), values, g("Mod", pairs, g.integer(classes)))
+    boxes = _rows(g, dense.boxes, priors)
+    values = g("Where", _is_usable(g, boxes), values, g.real(0.0))
+    values, order = _best(g, values, g.integer([rows_of(config)]))
+    labels = g("GatherElements", g("Mod", pairs, g.integer(classes)), order, axis=1)
+    _outputs(g, _rows(g, boxes, order), values, labels)
 
 
 def add_suppression(
@@ -90,11 +94,14 @@ def add_suppression(
         g.real([config.iou_threshold]),
         g.real([1e-12]),  # what is no candidate has 0
     )  # [K, 3] image, group, candidate
-    scores = _scattered(g, kept, values)  # [B, M, G], 0 where it was suppressed
-    groups = g.size(scores, 2)
+    scores = _scattered(g, kept, values)  # [B, G, M], 0 where it was suppressed
+    if not found.by_group:
+        scores = g("Transpose", scores, perm=[0, 2, 1])
+    inner = g.size(scores, 2)
     best, places = _best(g, _with_rows_to_spare(g, g.reshape(scores, [0, -1]), rows), g.integer([rows]))
-    candidates = _clamped(g, g("Div", places, groups), found.boxes)
-    labels = g("Mod", places, groups)
+    outer, within = g("Div", places, inner), g("Mod", places, inner)
+    labels, candidates = (outer, within) if found.by_group else (within, outer)
+    labels, candidates = _clamped(g, labels, values), _clamped(g, candidates, found.boxes)
     if found.labels is not None:
         labels = g("GatherElements", found.labels, candidates, axis=1)
     of_rows = _rows(g, boxes, candidates)
@@ -136,7 +143,8 @@ def _candidates(
         priors, of_class = g("Div", pairs, g.integer(classes)), g("Mod", pairs, g.integer(classes))
         values = g("GatherElements", g.reshape(values, [0, -1]), pairs, axis=1)
         return _in_groups(g, _rows(g, dense.boxes, priors), values, of_class, config, dense.scores)
-    return _Candidates(dense.boxes, g("Transpose", values, perm=[0, 2, 1]), None)  # [B, C, N]
+    by_group = config.per_class is not None
+    return _Candidates(dense.boxes, g("Transpose", values, perm=[0, 2, 1]), None, by_group)  # [B, C, N]
 
 
 def _in_groups(
@@ -249,10 +257,8 @@ def _without_infinities(g: OnnxNodes, boxes: str) -> str:
 
 
 def _scattered(g: OnnxNodes, kept: str, values: str) -> str:
-    """The values [B, G, M] of the kept [K, 3] image, group, candidate; 0 elsewhere -> [B, M, G]."""
-    zeros = g("Mul", values, g.real(0.0))
-    chosen = g("ScatterND", zeros, kept, g("GatherND", values, kept))
-    return g("Transpose", chosen, perm=[0, 2, 1])
+    """The values [B, G, M] of the kept [K, 3] image, group, candidate; 0 elsewhere."""
+    return g("ScatterND", g("Mul", values, g.real(0.0)), kept, g("GatherND", values, kept))
 
 
 def _voted(
