@@ -21,8 +21,8 @@ ExportFormat = Literal["onnx", "openvino", "torch"]
 """Kinds of files that models are exported as: ONNX's, OpenVINO's, PyTorch's exported programs."""
 
 ExportGraph = Literal["dense", "nms", "topk"]
-"""Where an exported graph ends: with a prediction of every prior, with those that non-maximum suppression leaves, or with
-the best of a head that gives each object once.
+"""Where an exported graph ends: with a prediction of every prior, with those that non-maximum suppression leaves, or
+with the best of a head that gives each object once.
 """
 
 ExportPrecision = Literal["fp32", "fp16", "int8"]

@@ -56,7 +56,9 @@ def _post_session(config: AnyPostprocessConfig, judges: bool) -> object:
     if dense.windows and not isinstance(config, TopKConfig):
         inputs["windows"] = (TensorProto.FLOAT, ["b", 4])
     whole = TensorProto.INT64
-    return _session(nodes, inputs, {"boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT, "labels": whole, "counts": whole})
+    return _session(
+        nodes, inputs, {"boxes": TensorProto.FLOAT, "scores": TensorProto.FLOAT, "labels": whole, "counts": whole}
+    )
 
 
 CONFIGS: dict[str, tuple[AnyPostprocessConfig, bool]] = {
@@ -86,7 +88,7 @@ def configured(request: pytest.FixtureRequest) -> tuple[AnyPostprocessConfig, bo
 def test_post_processing_finds_what_ours_finds(
     configured: tuple[AnyPostprocessConfig, bool, object], seed: int, batch: int, few: bool, empty: bool
 ) -> None:
-    """Few values of scores have many ties, whose order decides what is kept; products have none, as they are rounded."""
+    """Few values of scores have many ties, whose order decides what is kept."""
     config, judges, session = configured
     random = np.random.default_rng(seed)
     count = sum(LEVELS)
@@ -154,7 +156,9 @@ def _input_session(config: InputConfig) -> object:
     return _session(nodes, pictures, dict.fromkeys(named, TensorProto.FLOAT))
 
 
-def _given_and_wanted(config: InputConfig, session: object, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+def _given_and_wanted(
+    config: InputConfig, session: object, pictures: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], ...]:
     images, offset, scale, window = session.run(None, {"pictures": pictures})  # type: ignore[attr-defined]
     prepared = [prepare(picture, config) for picture in pictures]
     geometry = prepared[0][1]

@@ -76,7 +76,9 @@ def export(
     ] = None,
     allow_loss: Annotated[
         bool,
-        typer.Option("--allow-loss", help="Write the file even where it is beyond the tolerance.", rich_help_panel=PROOF),
+        typer.Option(
+            "--allow-loss", help="Write the file even where it is beyond the tolerance.", rich_help_panel=PROOF
+        ),
     ] = False,
     threads: Threads = None,
     out: Annotated[

@@ -80,5 +80,3 @@ class FixedInput(InputConfig):
 
     def _scale(self, height: int, width: int) -> float:
         return min(self.height / height, self.width / width)
-
-

@@ -152,9 +152,7 @@ class _Work:
         finally:
             model.train(was_training)
 
-    def _detect_share(
-        self, predictor: Predictor, dataset: DetectionDataset, matching: _Matching
-    ) -> DetectionTable:
+    def _detect_share(self, predictor: Predictor, dataset: DetectionDataset, matching: _Matching) -> DetectionTable:
         """What this process finds in its share of the images."""
         loader = eval_loader(
             dataset,

@@ -70,7 +70,9 @@ def bench_engines(
             except ToodError as error:
                 rows.append(BenchRow(engine, None, command, str(error)))
                 continue
-            rows.append(BenchRow(engine, _median(lambda found=detector: found(picture, keep_image=False), repeats), command))  # type: ignore[misc]
+            rows.append(
+                BenchRow(engine, _median(lambda found=detector: found(picture, keep_image=False), repeats), command)
+            )  # type: ignore[misc]
     return sorted(rows, key=lambda row: float("inf") if row.seconds is None else row.seconds)
 
 
@@ -112,5 +114,3 @@ def _openvino(origin: Origin, folder: Path) -> Detector:
     proto = whole_graph(network_graph(origin.model, config), description)
     save_openvino(to_openvino(proto), path, description)
     return Detector.from_engine(open_exported(path))
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -73,7 +74,7 @@ class Certificate:
     @property
     def complaints(self) -> tuple[str, ...]:
         """What is beyond the tolerance, in sentences; none where all is well."""
-        return tuple([*self._of_predictions(), *self._of_ap()])
+        return (*self._of_predictions(), *self._of_ap())
 
     def _of_predictions(self) -> list[str]:
         precision = self.description.precision
@@ -128,7 +129,9 @@ class Certificate:
         about = self.description
         boxes, scores = self.largest
         name = next(iter(self.file))
-        verdict = "Within the tolerance." if not self.complaints else f"BEYOND the tolerance: {'; '.join(self.complaints)}."
+        verdict = (
+            "Within the tolerance." if not self.complaints else f"BEYOND the tolerance: {'; '.join(self.complaints)}."
+        )
         lines = [
             f"# {name}",
             "",
@@ -163,15 +166,19 @@ class Certificate:
 
 def versions() -> dict[str, str]:
     """Of this package, Python and those that export and run models, as far as they are installed."""
-    import tood
-
-    found = {"tood": tood.__version__, "python": platform.python_version(), "system": platform.platform()}
+    found = {"tood": own_version(), "python": platform.python_version(), "system": platform.platform()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
+
+
+def own_version() -> str:
+    """Of this package."""
+    try:
+        return version("tood")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def _size(about: ExportedModel) -> str:

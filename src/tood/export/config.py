@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 from tood.choices import ExportFormat, ExportGraph, ExportPrecision, ExportTarget
 from tood.errors import ToodError
 

@@ -20,7 +20,7 @@ from tood.engines import Engine, ExportedModel, FixedInput, PriorGrid, open_expo
 from tood.engines.program_file import METADATA, NAMES
 from tood.errors import ToodError
 from tood.evaluation import evaluate
-from tood.export.certificate import ApChange, Certificate, versions
+from tood.export.certificate import ApChange, Certificate, own_version, versions
 from tood.export.config import ExportConfig
 from tood.export.lower_precision import FLOAT_PARTS, in_half, in_int8
 from tood.export.network import export_network
@@ -81,7 +81,7 @@ def export_model(
     origin: Origin,
     out: Path,
     config: ExportConfig,
-    proof: Proof = Proof(),  # noqa: B008 - frozen
+    proof: Proof = Proof(),
     *,
     allow_loss: bool = False,
     say: Say = lambda _: None,
@@ -136,8 +136,6 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
     Raises:
         ToodError: if the model has no such graph, or cannot have such a size.
     """
-    import tood
-
     model, own = origin.model, origin.model.config
     if config.size is not None:
         FixedInput.of(own.input, *config.size)
@@ -147,7 +145,7 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
     ends_alone = isinstance(own.postprocess, TopKConfig) or predictions.one_to_one is not None
     if config.graph == "topk" and not ends_alone:
         raise ToodError(
-            f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: choose --graph nms"
+            f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: take --graph nms"
         )
     if config.graph == "nms" and isinstance(own.postprocess, TopKConfig):
         raise ToodError("this model gives each object once and suppresses nothing: choose --graph topk")
@@ -161,7 +159,7 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
         config.size,
         0 if config.graph == "dense" else rows_of(own.postprocess),
         origin.licence,
-        tood.__version__,
+        own_version(),
         origin.source,
         "" if origin.weights is None else sha256_of(origin.weights),
     )

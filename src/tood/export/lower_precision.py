@@ -30,9 +30,7 @@ def in_half(proto: ModelProto) -> ModelProto:
     return result
 
 
-def in_int8(
-    proto: ModelProto, images: Sequence[NDArray[np.float32]], float_parts: tuple[str, ...]
-) -> ModelProto:
+def in_int8(proto: ModelProto, images: Sequence[NDArray[np.float32]], float_parts: tuple[str, ...]) -> ModelProto:
     """The network's graph with its convolutions in int8, by ONNX Runtime's static quantisation.
 
     Args:

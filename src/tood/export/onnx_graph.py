@@ -35,9 +35,7 @@ def deform_form(config: ExportConfig) -> DeformForm:
     return "deform_conv" if known else "grid_sample"
 
 
-def export_dimensions(
-    model: AnyDetector, size: tuple[int, int] | None
-) -> tuple[torch.Tensor, dict[int, Any]]:
+def export_dimensions(model: AnyDetector, size: tuple[int, int] | None) -> tuple[torch.Tensor, dict[int, Any]]:
     """An example of a network's input [2, 3, H, W], and which of its dimensions are free."""
     config = model.config
     divisor = config.input.divisor

@@ -71,5 +71,3 @@ def _origin(name: str) -> str:
 def operators(model: Any) -> dict[str, int]:
     """How often a model of OpenVINO's has each operator."""
     return dict(sorted(Counter(operation.get_type_name() for operation in model.get_ordered_ops()).items()))
-
-

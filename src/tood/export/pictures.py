@@ -114,9 +114,7 @@ def _axes(g: OnnxNodes, pictures: str, config: InputConfig) -> tuple[_Axis, _Axi
 
 def _padded(g: OnnxNodes, pixels: str, rows: _Axis, columns: _Axis, ends: list[str]) -> str:
     """Pixels [B, C, h, w] with zeros around, so that they begin where the axes say and end at `ends`."""
-    after = [
-        g("Sub", g("Sub", end, axis.scaled), axis.before) for end, axis in zip(ends, (rows, columns), strict=True)
-    ]
+    after = [g("Sub", g("Sub", end, axis.scaled), axis.before) for end, axis in zip(ends, (rows, columns), strict=True)]
     none = g.integer([0, 0])
     return g("Pad", pixels, g.join(none, rows.before, columns.before, none, *after), g.real(0.0))
 
@@ -156,8 +154,7 @@ def _places(g: OnnxNodes, axis: _Axis) -> tuple[str, str, str, str]:
     first = g("Min", g("Max", floor, g.real(0.0)), last)
     second = g("Min", g("Add", first, g.real(1.0)), last)
     weights = [
-        g.cast(g("Round", g("Mul", part, g.real(_WEIGHT))), np.int32)
-        for part in (g("Sub", g.real(1.0), share), share)
+        g.cast(g("Round", g("Mul", part, g.real(_WEIGHT))), np.int32) for part in (g("Sub", g.real(1.0), share), share)
     ]
     return g.cast(first, np.int64), g.cast(second, np.int64), weights[0], weights[1]
 

@@ -54,5 +54,3 @@ def _paths(source: str) -> Iterator[Path]:
         return
     dataset = load_dataset(source, pick_splits(source).evaluation)
     yield from (Path(record.path) for record in dataset.images)
-
-

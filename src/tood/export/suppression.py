@@ -131,7 +131,9 @@ def _candidates(
     elif config.per_level is not None:
         pairs = _best_pairs(g, chosen, config.per_level, classes, levels)  # [B, M]
         priors = g("Div", pairs, g.integer(classes))
-        of_class = g("Mod", pairs, g.integer(classes)) if labels is None else g("GatherElements", labels, priors, axis=1)
+        of_class = (
+            g("Mod", pairs, g.integer(classes)) if labels is None else g("GatherElements", labels, priors, axis=1)
+        )
         values = g("GatherElements", g.reshape(values, [0, -1]), pairs, axis=1)
         boxes = _rows(g, dense.boxes, priors)
         return _in_groups(g, boxes, values, of_class, config, dense.scores)
@@ -261,9 +263,7 @@ def _scattered(g: OnnxNodes, kept: str, values: str) -> str:
     return g("ScatterND", g("Mul", values, g.real(0.0)), kept, g("GatherND", values, kept))
 
 
-def _voted(
-    g: OnnxNodes, boxes: str, labels: str, candidates: str, values: str, config: ScoreVotingConfig
-) -> str:
+def _voted(g: OnnxNodes, boxes: str, labels: str, candidates: str, values: str, config: ScoreVotingConfig) -> str:
     """Boxes [B, D, 4] as the mean of the candidates [B, M, 4] that they overlap; values [B, C, M]."""
     overlap = _iou(g, boxes, candidates)  # [B, D, M]
     votes = g("GatherND", values, g("Unsqueeze", labels, g.integer([2])), batch_dims=1)  # [B, D, M]

@@ -16,7 +16,7 @@ from tood.data.images import DecodedImage
 from tood.data.notes import SourceNotes
 from tood.engines import Engine, is_exported
 from tood.errors import ToodError, first_line
-from tood.inference.exported import engine_predictor, engine_precision, load_engine
+from tood.inference.exported import engine_precision, engine_predictor, load_engine
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
 from tood.input import Geometry, prepare, stacked
