@@ -52,12 +52,9 @@ _ROOMS = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from tood.version import own_version
 
-        try:
-            return version("tood")
-        except PackageNotFoundError:
-            return "0+unknown"
+        return own_version()
     if name in _ROOMS:
         return getattr(import_module(_ROOMS[name]), name)
     raise AttributeError(f"module 'tood' has no attribute '{name}'")

@@ -17,6 +17,20 @@ TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 DatasetFormat = Literal["coco", "yolo", "voc"]
 """The dataset formats that are written."""
 
+ExportFormat = Literal["onnx", "openvino", "torch"]
+"""Kinds of files that models are exported as: ONNX's, OpenVINO's, PyTorch's exported programs."""
+
+ExportGraph = Literal["dense", "nms", "topk"]
+"""Where an exported graph ends: with a prediction of every prior, with those that non-maximum suppression leaves, or
+with the best of a head that gives each object once.
+"""
+
+ExportPrecision = Literal["fp32", "fp16", "int8"]
+"""What an exported model's convolutions compute in; pictures, boxes and post-processing stay in fp32."""
+
+ExportTarget = Literal["onnxruntime", "tensorrt"]
+"""What an ONNX file is to run on: operators differ in which of them knows them."""
+
 
 class ImageTransfer(str, Enum):
     """How image files get into a new folder: hard links (copies where that cannot be), copies, or symlinks."""

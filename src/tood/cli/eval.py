@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tood.data import DetectionDataset
+    from tood.engines import Engine
     from tood.evaluation import DetectionTable
+    from tood.models import AnyDetector
     from tood.processes import Processes
 
 WHAT = "What to evaluate on what"
@@ -150,14 +152,20 @@ def _detect(
 ) -> DetectionTable:
     import time
 
+    from tood.engines import is_exported
     from tood.evaluation import detect
-    from tood.inference import load_model
+    from tood.inference import engine_precision, load_engine, load_model
     from tood.machine import busy_advice
     from tood.precision import choose_precision
 
-    chosen = choose_precision(precision, device)
+    network: AnyDetector | Engine
     with processes.agreed():
-        network, class_names = load_model(model)
+        if is_exported(model):
+            network = load_engine(model, device)
+            class_names, chosen = network.description.class_names, engine_precision(network, precision)
+        else:
+            network, class_names = load_model(model)
+            chosen = str(choose_precision(precision, device))
     shared = "" if processes.alone else f", {processes.count} processes"
     console.print(f"{model} on {_name(dataset)}, {device}, {chosen}{shared}", markup=False, highlight=False)
     if advice := busy_advice():

@@ -19,6 +19,7 @@ from tood.cli.data import app as data_app
 from tood.cli.demo import demo
 from tood.cli.doctor import doctor
 from tood.cli.eval import evaluate
+from tood.cli.export import bench, export
 from tood.cli.models import models
 from tood.cli.predict import predict
 from tood.cli.serve import serve
@@ -107,6 +108,8 @@ app.command(name="eval")(evaluate)
 app.command()(predict)
 app.command()(serve)
 app.add_typer(data_app, name="data")
+app.command()(export)
+app.command()(bench)
 app.command()(models)
 app.add_typer(weights_app, name="weights")
 app.command()(demo)

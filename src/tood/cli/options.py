@@ -14,8 +14,8 @@ Data = Annotated[Path, typer.Argument(help="COCO, YOLO or VOC folder, or a COCO 
 HOW, FILES = "How", "Files"
 
 MODEL_HELP = (
-    "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, or "
-    "hf://OWNER/NAME."
+    "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, "
+    "hf://OWNER/NAME, or a file of `tood export`."
 )
 
 BatchSize = Annotated[

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from tood.choices import PredictionPrecision
 from tood.data import Category, DetectionDataset, SkippedImages, WorkerDeaths, eval_loader
+from tood.engines import Engine
 from tood.errors import ToodError
 from tood.evaluation.coco import CocoResult, evaluate_detections
 from tood.evaluation.detections import DetectionTable
-from tood.inference import Predictor
+from tood.inference import Predictor, engine_predictor
 from tood.models import AnyDetector, for_inference
 from tood.precision import choose_precision
 from tood.processes import Processes
@@ -44,13 +46,15 @@ class EvaluationConfig:
     device: torch.device | str | None = None
     precision: PredictionPrecision = "fp32"
 
-    def place(self, model: AnyDetector) -> torch.device:
-        """Where the model computes."""
+    def place(self, model: AnyDetector | Engine) -> torch.device:
+        """Where the model computes; an exported one takes its images from the CPU's memory."""
+        if isinstance(model, Engine):
+            return torch.device("cpu")
         return next(model.parameters()).device if self.device is None else torch.device(self.device)
 
 
 def evaluate(
-    model: AnyDetector,
+    model: AnyDetector | Engine,
     dataset: DetectionDataset,
     class_names: Sequence[str] | None = None,
     *,
@@ -71,7 +75,7 @@ def evaluate(
 
 
 def detect(
-    model: AnyDetector,
+    model: AnyDetector | Engine,
     dataset: DetectionDataset,
     class_names: Sequence[str] | None = None,
     *,
@@ -89,7 +93,8 @@ def detect(
     their last bytes, unused bits) is told in the log at the end.
 
     Args:
-        model: any network of this package; its configuration says input size and thresholds.
+        model: any network of this package, or an exported one, whose precision is its own; its configuration says
+            input size and thresholds.
         dataset: images to look at.
         class_names: what the model calls its classes, where they may differ from the dataset's: they are then matched
             by name. None: they are the dataset's, in its order.
@@ -117,12 +122,14 @@ class _Work:
     skipped: SkippedImages | None = None
 
     def detect(
-        self, model: AnyDetector, dataset: DetectionDataset, class_names: Sequence[str] | None
+        self, model: AnyDetector | Engine, dataset: DetectionDataset, class_names: Sequence[str] | None
     ) -> DetectionTable:
         """What all processes find."""
         processes, skipped = self.processes, self.skipped
         with processes.agreed():
-            found = self._detect_share(model, dataset, _match(model.config.classes, class_names, dataset))
+            classes = model.classes if isinstance(model, Engine) else model.config.classes
+            with self._predictor(model) as predictor:
+                found = self._detect_share(predictor, dataset, _match(classes, class_names, dataset))
         dataset.picture_notes.tell(processes)
         if skipped is not None:
             skipped.flags.copy_(torch.stack(processes.gather(skipped.flags.clone())).amax(dim=0))
@@ -130,39 +137,46 @@ class _Work:
                 raise ToodError(f"{dataset.root}, split {dataset.split!r}: no image can be read: is the disk there?")
         return DetectionTable.join(processes.gather(found)).by_image()
 
-    def _detect_share(self, model: AnyDetector, dataset: DetectionDataset, matching: _Matching) -> DetectionTable:
+    @contextmanager
+    def _predictor(self, model: AnyDetector | Engine) -> Iterator[Predictor]:
+        """What runs the model, which is in evaluation mode meanwhile."""
+        if isinstance(model, Engine):
+            yield engine_predictor(model)
+            return
+        place = self.config.place(model)
+        was_training = model.training
+        try:
+            model.to(place).eval()
+            network = for_inference(model, choose_precision(self.config.precision, place).dtype)
+            yield Predictor(network, model.config.input, model.config.postprocess, place)
+        finally:
+            model.train(was_training)
+
+    def _detect_share(self, predictor: Predictor, dataset: DetectionDataset, matching: _Matching) -> DetectionTable:
         """What this process finds in its share of the images."""
-        input, place = model.config.input, self.config.place(model)
         loader = eval_loader(
             dataset,
-            input,
+            predictor.input,
             self.config.batch_size,
             self.config.workers,
             self.processes,
-            on_gpu=place.type == "cuda",
+            on_gpu=predictor.device.type == "cuda",
             skipped=self.skipped,
         )
-        was_training = model.training
-        model.to(place).eval()
-        network = for_inference(model, choose_precision(self.config.precision, place).dtype)
-        predictor = Predictor(network, input, model.config.postprocess, place)
         tables = []
         total, done = len(dataset.images), 0
-        try:
-            with WorkerDeaths(FEWER_WORKERS) as deaths:
-                for batch in deaths.batches(loader):
-                    if batch.blank:  # none of it can be read
+        with WorkerDeaths(FEWER_WORKERS) as deaths:
+            for batch in deaths.batches(loader):
+                if batch.blank:  # none of it can be read
+                    continue
+                results = predictor(batch.images, [info.geometry for info in batch.infos])
+                for info, found in zip(batch.infos, results, strict=True):
+                    if info.blank:  # a blank, for one that cannot be read
                         continue
-                    results = predictor(batch.images, [info.geometry for info in batch.infos])
-                    for info, found in zip(batch.infos, results, strict=True):
-                        if info.blank:  # a blank, for one that cannot be read
-                            continue
-                        tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
-                    done += len(batch.infos)
-                    if self.progress is not None:
-                        self.progress(min(done * self.processes.count, total), total)
-        finally:
-            model.train(was_training)
+                    tables.append(matching.table(info.id, *(part.cpu().numpy() for part in found)))
+                done += len(batch.infos)
+                if self.progress is not None:
+                    self.progress(min(done * self.processes.count, total), total)
         return DetectionTable.join(tables)
 
 

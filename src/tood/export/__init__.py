@@ -1,1 +1,25 @@
-"""Models as files for other engines and servers."""
+"""Trained models as files for other engines, each with a certificate of what it is worth."""
+
+from tood.export.bench import BenchRow, advice, bench_engines
+from tood.export.certificate import ApChange, Certificate
+from tood.export.config import ExportConfig
+from tood.export.export import Origin, Proof, certificate_files, describe, export_model
+from tood.export.parity import ParityCase, compare
+from tood.export.source import origin_of
+
+__all__ = [
+    "ApChange",
+    "BenchRow",
+    "Certificate",
+    "ExportConfig",
+    "Origin",
+    "ParityCase",
+    "Proof",
+    "advice",
+    "bench_engines",
+    "certificate_files",
+    "compare",
+    "describe",
+    "export_model",
+    "origin_of",
+]

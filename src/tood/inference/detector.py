@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from tood.choices import PredictionPrecision
 from tood.data.images import DecodedImage
 from tood.data.notes import SourceNotes
+from tood.engines import Engine, is_exported
 from tood.errors import ToodError, first_line
+from tood.inference.exported import engine_precision, engine_predictor, load_engine
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
 from tood.input import Geometry, prepare, stacked
@@ -60,19 +62,27 @@ class Detector:
 
         Args:
             name_or_file: a model's name (its published weights are fetched once), a file of weights, the folder of a
-                training run, or hf://OWNER/NAME.
+                training run, hf://OWNER/NAME, or a file of `tood export` (.onnx, .xml, .pt2).
             device: such as "cpu" or "cuda:1"; None picks the accelerator if there is one.
             threshold: only detections of a higher score are given; None takes the model's own, which is low (0.05) as
                 evaluation wants it; pictures for people want about 0.3.
             precision: what the network computes in; boxes and scores always are fp32. "auto" is bf16 on a CPU that has
-                instructions for it (scores differ in the third digit, AP by less than 0.2), else fp32.
+                instructions for it (scores differ in the third digit, AP by less than 0.2), else fp32. An exported
+                file has its own.
             sources: how images are fetched and read.
 
         Raises:
             ToodError: if there is no such model or device.
         """
+        if is_exported(name_or_file):
+            # Engines decide for themselves what they compute on; the CPU unless another is asked for.
+            self.device = torch.device("cpu") if device is None else check_device(device)
+            engine = load_engine(name_or_file, self.device)
+            self.precision = engine_precision(engine, precision)
+            self._set_up(engine_predictor(engine), engine.description.class_names, threshold, sources)
+            return
         model, class_names = load_model(name_or_file)
-        self._set_up(model, class_names, device, threshold, precision, sources)
+        self._set_up_model(model, class_names, device, threshold, precision, sources)
         del model  # what computes is a copy
         return_freed_memory()
 
@@ -92,10 +102,24 @@ class Detector:
         What computes is a faster copy of it: for weights that changed since make another detector.
         """
         detector = cls.__new__(cls)
-        detector._set_up(model, class_names, device, threshold, precision, sources)
+        detector._set_up_model(model, class_names, device, threshold, precision, sources)
         return detector
 
-    def _set_up(
+    @classmethod
+    def from_engine(
+        cls,
+        engine: Engine,
+        threshold: float | None = None,
+        *,
+        sources: SourceConfig = SourceConfig(),  # noqa: B008 - frozen
+    ) -> Detector:
+        """A detector of an exported model in memory."""
+        detector = cls.__new__(cls)
+        detector.device, detector.precision = torch.device("cpu"), engine_precision(engine, "auto")
+        detector._set_up(engine_predictor(engine), engine.description.class_names, threshold, sources)
+        return detector
+
+    def _set_up_model(
         self,
         model: AnyDetector,
         class_names: Sequence[str],
@@ -109,9 +133,15 @@ class Detector:
         self.precision = str(chosen)
         # The network itself is not kept: a second set of weights.
         network = for_inference(model.to(self.device).eval(), chosen.dtype)
+        predictor = Predictor(network, model.config.input, model.config.postprocess, self.device)
+        self._set_up(predictor, class_names, threshold, sources)
+
+    def _set_up(
+        self, predictor: Predictor, class_names: Sequence[str], threshold: float | None, sources: SourceConfig
+    ) -> None:
         self.class_names = tuple(class_names)
-        self.config = model.config.postprocess
-        self._predictor = Predictor(network, model.config.input, self.config, self.device)
+        self.config = predictor.postprocess
+        self._predictor = predictor
         if threshold is not None:
             if not 0 <= threshold <= 1:
                 raise ToodError(f"threshold is {threshold}: give a score from 0 to 1")

@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from tood.engines import Engine
 from tood.inference.postprocess import Found, postprocess
 from tood.input import Geometry, InputConfig, normalise
 from tood.models import AnyPostprocessConfig
@@ -33,13 +34,13 @@ class Predictor:
     """Runs a network over batches of images.
 
     Attributes:
-        network: PyTorch's, or any other engine's behind a function.
+        network: a function, or an exported model in its engine, which runs on the CPU's memory.
         input: what the network expects.
         postprocess: how its predictions become detections.
         device: that it takes its images on.
     """
 
-    network: Network
+    network: Network | Engine
     input: InputConfig
     postprocess: AnyPostprocessConfig
     device: torch.device
@@ -54,14 +55,29 @@ class Predictor:
         Returns:
             Boxes in pixels of the images as they were; tensors on the device, made in inference mode.
         """
+        whole = isinstance(self.network, Engine) and self.network.description.raw
+        if whole and len({geometry.image for geometry in geometries}) > 1:
+            # What takes whole pictures takes several only where they are of one size: beside them there is no padding.
+            return [self(image[None], [geometry])[0] for image, geometry in zip(images, geometries, strict=True)]
         canvases = torch.tensor([geometry.canvas for geometry in geometries]).to(self.device)
         scaled = torch.tensor([geometry.scaled for geometry in geometries])
         scales = torch.tensor([geometry.scale for geometry in geometries])
         offsets = torch.tensor([geometry.offset[::-1] for geometry in geometries])
         with torch.inference_mode():
             images = images.to(self.device, non_blocking=True)
-            predictions = self.network(normalise(images, canvases, self.input))
+            predictions = self._predictions(images, canvases, scaled, offsets)
             return postprocess(predictions, scales, self.postprocess, scaled, offsets if offsets.any() else None)
+
+    def _predictions(self, images: Tensor, canvases: Tensor, scaled: Tensor, offsets: Tensor) -> DensePredictions:
+        """Of images [B, 3, H, W] uint8, of whose canvas and picture [B, 2] are the height and width."""
+        engine = self.network
+        if not isinstance(engine, Engine):
+            return engine(normalise(images, canvases, self.input))
+        windows = torch.cat([offsets, offsets + scaled.flip(1)], dim=1).float()  # [B, 4] x1 y1 x2 y2
+        if not engine.description.raw:
+            return engine.predictions(normalise(images, canvases, self.input), windows)
+        height, width = scaled[0].tolist()
+        return engine.predictions(images[:, :, :height, :width].permute(0, 2, 3, 1), windows)
 
 
 def read_ahead(items: Iterable[T], read: Callable[[T], R], ahead: int) -> Generator[Callable[[], R], None, None]:

@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
-import tood
 from tood.drawing.palette import class_colour
 from tood.serving.metrics import CONTENT_TYPE
 from tood.serving.observed import Observed
@@ -29,6 +28,7 @@ from tood.serving.served_model import ServedModel
 from tood.serving.service import Hold, Pending, Service, stop_waiting
 from tood.serving.submitted import submitted_pictures
 from tood.structures import Detections
+from tood.version import own_version
 
 PAGE = Path(__file__).parent / "page"
 # Bodies beyond this are taken apart in a thread, so that the others go on meanwhile.
@@ -48,7 +48,7 @@ def create_app(service: Service) -> Observed:
         await asyncio.get_running_loop().run_in_executor(None, service.close)
 
     app = FastAPI(
-        title="tood", version=tood.__version__, description="Finds objects in pictures.", lifespan=lifespan,
+        title="tood", version=own_version(), description="Finds objects in pictures.", lifespan=lifespan,
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app, service)

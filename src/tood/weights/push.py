@@ -6,10 +6,10 @@ import json
 import re
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tood.errors import ToodError, first_line
+from tood.version import own_version
 from tood.weights.locate import HUB, HUB_FILE, load_model, locate_weights
 from tood.weights.model_card import FIGURES, CardFacts, model_card, title_of
 from tood.weights.safetensors_file import recorded_figures, save_weights
@@ -73,7 +73,7 @@ def push_weights(source: str, target: str, config: PushConfig = PushConfig()) ->
             figures=figures,
             dataset=config.dataset,
             licence=config.licence,
-            version=_own_version(),
+            version=own_version(),
             sha256=sha256_of(folder / HUB_FILE),
         )
         (folder / CARD).write_text(model_card(model.config, class_names, facts), encoding="utf-8")
@@ -97,7 +97,7 @@ def _upload(repository: str, folder: Path, config: PushConfig) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    hub = HfApi(library_name="tood", library_version=_own_version())
+    hub = HfApi(library_name="tood", library_version=own_version())
     try:
         # None leaves the visibility of a repository that is there as it is.
         hub.create_repo(repository, private=config.private or None, exist_ok=True)
@@ -142,10 +142,3 @@ def _recorded(path: Path) -> dict[str, float]:
     """What training measured of its best weights."""
     figures = recorded_figures(path)
     return {"ap": figures["AP"]} if "AP" in figures else {}
-
-
-def _own_version() -> str:
-    try:
-        return version("tood")
-    except PackageNotFoundError:
-        return ""

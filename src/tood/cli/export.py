@@ -1,0 +1,192 @@
+"""`tood export` and `tood bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tood import choices
+from tood.cli.options import FILES, HOW, MODEL_HELP, Threads, optional
+
+if TYPE_CHECKING:
+    from tood.data import DetectionDataset
+
+WHAT = "What the file is"
+PROOF = "What it is measured on"
+
+Model = Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False)]
+
+
+def export(
+    model: Model,
+    to: Annotated[
+        choices.ExportFormat,
+        typer.Option("--to", help="Kind of file: .onnx, OpenVINO's .xml, PyTorch's .pt2.", rich_help_panel=WHAT),
+    ] = "onnx",
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Take whole pictures [B, H, W, 3] uint8 RGB of any size, instead of prepared images.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    graph: Annotated[
+        choices.ExportGraph,
+        typer.Option(
+            help="Where it ends: dense, before suppression; nms, with it inside; topk, the best of a head that gives "
+            "each object once.",
+            rich_help_panel=WHAT,
+        ),
+    ] = "dense",
+    precision: Annotated[
+        choices.ExportPrecision,
+        typer.Option(help="Of convolutions; boxes and post-processing stay in fp32.", rich_help_panel=WHAT),
+    ] = "fp32",
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            help="Height and width of the input, fixed. Left out: any.",
+            metavar="H W",
+            rich_help_panel=WHAT,
+            show_default=False,
+        ),
+    ] = None,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Any height and width, as where --size is left out.", rich_help_panel=WHAT)
+    ] = False,
+    opset: Annotated[int, typer.Option(help="Version of ONNX's operators.", rich_help_panel=WHAT)] = 20,
+    target: Annotated[
+        choices.ExportTarget,
+        typer.Option(help="What an ONNX file is to run on; operators are chosen for it.", rich_help_panel=WHAT),
+    ] = "onnxruntime",
+    data: Annotated[
+        str | None,
+        optional("Dataset to measure AP on, before and after. Left out: AP is not measured.", PROOF),
+    ] = None,
+    split: Annotated[
+        str | None,
+        optional("Split of it. Left out: the annotated test split, else the one for validation.", PROOF),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        optional("Dataset or folder of pictures that int8 learns the range of values from.", PROOF),
+    ] = None,
+    allow_loss: Annotated[
+        bool,
+        typer.Option(
+            "--allow-loss", help="Write the file even where it is beyond the tolerance.", rich_help_panel=PROOF
+        ),
+    ] = False,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None,
+        optional("File to write. Left out: MODEL's name with the ending of the format.", FILES),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.", rich_help_panel=FILES)] = False,
+) -> None:
+    """Write a model as a file that other engines run, and a certificate of how far it is from PyTorch beside it.
+
+    The certificate has the largest difference of boxes and scores over 3 shapes and 3 batch sizes, the AP before and
+    after where --data is given, operators, versions and SHA-256. A file beyond the tolerance (fp32: 0.5 pixels, 0.001;
+    int8: 1 % of the AP) is not written.
+
+    `tood predict`, `tood eval` and `Detector` take the file as they take weights.
+
+    Examples:
+
+    tood export runs/x/best.safetensors --to onnx --data my_pictures
+
+    tood export tood_r50_fpn_1x --to onnx --graph nms --raw --out tood.onnx
+
+    tood export runs/x --to openvino --precision int8 --calibrate my_pictures --data my_pictures
+    """
+    from tood.errors import ToodError
+    from tood.export import ExportConfig, Proof, certificate_files, export_model, origin_of
+
+    if dynamic and size is not None:
+        raise ToodError("--size fixes height and width and --dynamic leaves them free: give one of them")
+    config = ExportConfig(to, graph, raw, precision, size, opset, target)
+    path = out or _named(model, config.suffix)
+    for there in (path, *certificate_files(path)):
+        if there.exists() and not force:
+            raise ToodError(f"{there} exists already: name another file with --out, or overwrite it with --force")
+    dataset = None if data is None else _open(data, split)
+    certificate = export_model(
+        origin_of(model),
+        path,
+        config,
+        Proof(dataset, calibration=calibrate),
+        allow_loss=allow_loss,
+        say=lambda what: typer.echo(f"{what} ...", err=True),
+    )
+    boxes, scores = certificate.largest
+    typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
+    typer.echo(f"largest difference from PyTorch: boxes {boxes:.2g} pixels, scores {scores:.2g}")
+    if certificate.ap is not None:
+        typer.echo(f"AP: {certificate.ap.before:.4f} before, {certificate.ap.after:.4f} after")
+    for complaint in certificate.complaints:
+        typer.echo(f"beyond the tolerance: {complaint}", err=True)
+    typer.echo(f"certificate: {certificate_files(path)[1]}")
+
+
+def bench(
+    model: Model,
+    picture: Annotated[
+        Path | None, optional("Picture to run on. Left out: a built-in scene of the size of a photograph.", HOW)
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each engine runs.", rich_help_panel=HOW)] = 10,
+    threads: Threads = None,
+) -> None:
+    """Time a model in every engine that is installed, on this machine, and say which one to take.
+
+    PyTorch in fp32 and, where the CPU has it, bf16; ONNX Runtime; OpenVINO. From a picture's pixels to its boxes, one
+    picture at a time.
+
+    Example: tood bench runs/x/best.safetensors
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from tood.data import read_image
+    from tood.export import advice, bench_engines, origin_of
+    from tood.machine import busy_advice
+
+    pixels = _scene() if picture is None else read_image(picture)
+    if busy := busy_advice():
+        typer.echo(busy, err=True)
+    rows = bench_engines(origin_of(model), pixels, repeats, lambda engine: typer.echo(f"{engine} ...", err=True))
+    table = Table("engine", "ms a picture", "pictures/s")
+    for row in rows:
+        if row.seconds is None:
+            table.add_row(row.engine, "-", row.problem)
+        else:
+            table.add_row(row.engine, f"{1000 * row.seconds:.1f}", f"{1 / row.seconds:.1f}")
+    Console(emoji=False).print(table)
+    typer.echo(advice(rows))
+
+
+def _named(model: str, suffix: str) -> Path:
+    """Beside a file of weights under its name, in a run's folder, else where the person is."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.with_suffix(suffix)
+    if path.is_dir():
+        return path / f"best{suffix}"
+    return Path(model.removeprefix("hf://").replace("/", "_") + suffix)
+
+
+def _open(data: str, split: str | None) -> DetectionDataset:
+    from tood.data import load_dataset, pick_splits
+
+    return load_dataset(data, split or pick_splits(data).evaluation)
+
+
+def _scene() -> Any:
+    import cv2
+
+    from tood.export.pictures_of import pictures_of
+
+    return cv2.resize(pictures_of(None, 1)[0], (640, 480))

@@ -1,0 +1,47 @@
+"""What a model is to be exported as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tood.choices import ExportFormat, ExportGraph, ExportPrecision, ExportTarget
+from tood.errors import ToodError
+
+SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What a model is to be exported as.
+
+    Attributes:
+        format: see `ExportFormat`.
+        graph: where the graph ends.
+        raw: whether it takes whole pictures rather than prepared images.
+        precision: see `ExportPrecision`.
+        size: height and width of the input where they are to be fixed.
+        opset: version of ONNX's operators.
+        target: see `ExportTarget`.
+    """
+
+    format: ExportFormat = "onnx"
+    graph: ExportGraph = "dense"
+    raw: bool = False
+    precision: ExportPrecision = "fp32"
+    size: tuple[int, int] | None = None
+    opset: int = 20
+    target: ExportTarget = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        if self.format == "torch" and (self.raw or self.graph != "dense" or self.precision != "fp32"):
+            raise ToodError(
+                "PyTorch's programs are written in fp32, of prepared images, before suppression: leave out --raw, "
+                "--graph and --precision, or choose --to onnx or openvino"
+            )
+        if not 18 <= self.opset <= 23:
+            raise ToodError(f"opset is {self.opset}: give 18 to 23")
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the file's name."""
+        return SUFFIXES[self.format]

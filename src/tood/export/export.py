@@ -1,0 +1,285 @@
+"""From a trained model to a file that runs elsewhere, with a certificate of what it is worth."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tood.engines import Engine, ExportedModel, FixedInput, PriorGrid, open_exported
+from tood.engines.program_file import METADATA, NAMES
+from tood.errors import ToodError
+from tood.evaluation import evaluate
+from tood.export.certificate import ApChange, Certificate, versions
+from tood.export.config import ExportConfig
+from tood.export.lower_precision import FLOAT_PARTS, in_half, in_int8
+from tood.export.network import export_network
+from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph
+from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
+from tood.export.parity import compare
+from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images
+from tood.export.suppression import rows_of
+from tood.models import AnyDetector
+from tood.models.common import TopKConfig
+from tood.version import own_version
+from tood.whole_file import sha256_of, whole_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from tood.data import DetectionDataset
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What is exported.
+
+    Attributes:
+        model: the network.
+        class_names: of its classes.
+        source: what it was called.
+        licence: SPDX identifier of its weights' licence, empty where nobody said.
+        weights: its file, None where it has none.
+    """
+
+    model: AnyDetector
+    class_names: tuple[str, ...]
+    source: str = ""
+    licence: str = ""
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """What an exported file is measured on.
+
+    Attributes:
+        data: dataset on which AP is measured before and after, None: AP is not measured.
+        pictures: what results are compared on: a dataset or folder of pictures; None takes built-in scenes.
+        calibration: what the ranges of int8 are learnt from.
+        batch_size: images at once when AP is measured.
+    """
+
+    data: DetectionDataset | None = None
+    pictures: str | None = None
+    calibration: str | None = None
+    batch_size: int = 4
+
+
+def export_model(
+    origin: Origin,
+    out: Path,
+    config: ExportConfig,
+    proof: Proof = Proof(),
+    *,
+    allow_loss: bool = False,
+    say: Say = lambda _: None,
+) -> Certificate:
+    """Writes a model as a file for an engine, and its certificate beside it: all of them whole, or none.
+
+    Args:
+        origin: what is exported.
+        out: the file to write; its name ends as the format's do.
+        config: what it is exported as.
+        proof: what it is measured on.
+        allow_loss: write it even where it is beyond the tolerance.
+        say: told what is being done.
+
+    Raises:
+        ToodError: if the model has no such graph, an engine is not installed, or the file's results are beyond the
+            tolerance, which the message tells.
+    """
+    if out.suffix != config.suffix:
+        raise ToodError(f"{out} is no name for what is written: name a file that ends in {config.suffix}")
+    if config.precision == "int8" and proof.calibration is None:
+        raise ToodError("int8 learns the range of values from pictures: give a dataset or folder with --calibrate")
+    work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
+    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
+        built, certificate = work.best(Path(folder), out.name)
+        if certificate.complaints and not allow_loss:
+            raise ToodError(
+                f"{out} is not written: {'; '.join(certificate.complaints)} (--allow-loss writes it all the same)"
+            )
+        with ExitStack() as stack:
+            # What is entered last takes its place first: the model comes when all that belongs to it is there.
+            for path in built:
+                shutil.copyfile(path, stack.enter_context(whole_file(out.with_suffix(path.suffix), durable=True)))
+            for path, text in zip(certificate_files(out), (certificate.as_json(), certificate.as_page()), strict=True):
+                stack.enter_context(whole_file(path)).write_text(text, encoding="utf-8")
+    return certificate
+
+
+def certificate_files(out: Path) -> tuple[Path, Path]:
+    """Names of an exported file's certificate, for programs and for people."""
+    return out.with_suffix(".certificate.json"), out.with_suffix(".certificate.md")
+
+
+def replace_model(origin: Origin) -> Origin:
+    """The same, on the CPU and in evaluation mode, where everything is compared."""
+    return replace(origin, model=origin.model.cpu().eval())
+
+
+def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
+    """What the file is to say of itself.
+
+    Raises:
+        ToodError: if the model has no such graph, or cannot have such a size.
+    """
+    model, own = origin.model, origin.model.config
+    if config.size is not None:
+        FixedInput.of(own.input, *config.size)
+    example, _ = export_dimensions(model, config.size)
+    with torch.inference_mode():
+        predictions = model(example[:1])
+    ends_alone = isinstance(own.postprocess, TopKConfig) or predictions.one_to_one is not None
+    if config.graph == "topk" and not ends_alone:
+        raise ToodError(
+            f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: take --graph nms"
+        )
+    if config.graph == "nms" and isinstance(own.postprocess, TopKConfig):
+        raise ToodError("this model gives each object once and suppresses nothing: choose --graph topk")
+    return ExportedModel(
+        own,
+        origin.class_names,
+        config.graph,
+        config.raw,
+        config.precision,
+        PriorGrid.of(predictions.priors),
+        config.size,
+        0 if config.graph == "dense" else rows_of(own.postprocess),
+        origin.licence,
+        own_version(),
+        origin.source,
+        "" if origin.weights is None else sha256_of(origin.weights),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Export:
+    """One export; see `export_model`."""
+
+    origin: Origin
+    config: ExportConfig
+    proof: Proof
+    description: ExportedModel
+    say: Say
+
+    def best(self, folder: Path, name: str) -> tuple[list[Path], Certificate]:
+        """The files, and what is known of them: of those with the most in int8 that are within the tolerance."""
+        config, model = self.config, self.origin.model
+        before = self._ap(model)
+        if config.format == "torch":
+            self.say("PyTorch's exporter")
+            return self._certified(self._program(folder / name), (), before, {})
+        self.say("PyTorch's exporter to ONNX")
+        network = network_graph(model, config)
+        choices = FLOAT_PARTS if config.precision == "int8" else FLOAT_PARTS[:1]
+        for float_parts in choices:
+            built, found = self._files(network, folder / name, float_parts)
+            result = self._certified(built, float_parts, before, found)
+            if not result[1].complaints or (before is None and config.precision == "int8"):
+                break
+        return result
+
+    def _files(
+        self, network: ModelProto, path: Path, float_parts: tuple[str, ...]
+    ) -> tuple[list[Path], dict[str, int]]:
+        """Writes the model; its files, the one that is opened first, and its operators."""
+        import onnx
+
+        config = self.config
+        proto = type(network)()
+        proto.CopyFrom(network)
+        if config.format == "onnx":
+            if config.precision == "fp16":
+                proto = in_half(proto)
+            elif config.precision == "int8":
+                self.say(f"calibration{_told(float_parts)}")
+                proto = in_int8(proto, self._calibration(), float_parts)
+            proto = whole_graph(proto, self.description)
+            onnx.checker.check_model(proto)
+            onnx.save(proto, path)
+            return [path], dict(sorted(Counter(node.op_type for node in proto.graph.node).items()))
+        proto = whole_graph(proto, self.description)
+        model = to_openvino(proto)
+        if config.precision == "int8":
+            self.say(f"calibration{_told(float_parts)}")
+            model = quantised(model, proto, self._calibration_inputs(), float_parts)
+        save_openvino(model, path, self.description)
+        return [path, path.with_suffix(".bin")], operators(model)
+
+    def _program(self, path: Path) -> list[Path]:
+        network = export_network(self.origin.model, "grid_sample", isinstance(self.description.postprocess, TopKConfig))
+        example, free = export_dimensions(self.origin.model, self.config.size)
+        program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
+        texts = self.description.texts() | {NAMES: ",".join(network.names)}
+        torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
+        return [path]
+
+    def _certified(
+        self, built: list[Path], float_parts: tuple[str, ...], before: float | None, found: dict[str, int]
+    ) -> tuple[list[Path], Certificate]:
+        engine = open_exported(built[0])
+        self.say("comparison with PyTorch")
+        source = self.proof.pictures or self._data_source()
+        pictures = pictures_of(source, COMPARED)
+        cases = tuple(compare(self.origin.model, engine, pictures))
+        data = self.proof.data
+        ap = None
+        if data is not None and before is not None:
+            ap = ApChange(str(data.root), data.split, len(data), before, self._ap(engine) or 0.0)
+        certificate = Certificate(
+            {path.name: sha256_of(path) for path in built},
+            sum(path.stat().st_size for path in built),
+            self.description,
+            engine.kind,
+            f"{len(pictures)} pictures of {source}" if source else f"{len(pictures)} built-in scenes of digits",
+            cases,
+            ap,
+            found,
+            versions(),
+            float_parts,
+        )
+        return built, certificate
+
+    def _ap(self, model: AnyDetector | Engine) -> float | None:
+        data = self.proof.data
+        if data is None:
+            return None
+        self.say(f"AP on {len(data)} images")
+        return evaluate(model, data, self.origin.class_names, batch_size=self.proof.batch_size).ap
+
+    def _data_source(self) -> str | None:
+        data = self.proof.data
+        return None if data is None else str(data.root)
+
+    def _calibration(self) -> list[NDArray[np.float32]]:
+        pictures = pictures_of(self.proof.calibration, CALIBRATING)
+        return list(prepared_images(pictures, self.description.network_input))
+
+    def _calibration_inputs(self) -> Sequence[dict[str, NDArray[Any]]]:
+        """The graph's own inputs."""
+        if self.description.raw:
+            return [{"images": picture[None]} for picture in pictures_of(self.proof.calibration, CALIBRATING)]
+        inputs: list[dict[str, NDArray[Any]]] = [{"images": image} for image in self._calibration()]
+        if self.description.wants_windows:
+            for one in inputs:
+                height, width = one["images"].shape[2:]
+                one["windows"] = np.array([[0, 0, width, height]], np.float32)
+        return inputs
+
+
+def _told(float_parts: tuple[str, ...]) -> str:
+    return f", {' and '.join(float_parts)} in floating point" if float_parts else ""

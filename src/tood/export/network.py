@@ -1,0 +1,114 @@
+"""A network as it is handed to an exporter: norms folded, deformable convolutions in a form that the target knows."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tood.models import AnyDetector
+from tood.models.common.deform_conv import DeformConv2d
+from tood.models.common.detector import BackboneNeckHead
+from tood.models.inference import settled
+from tood.ops import CannotFuse
+from tood.ops.deform_conv import plain_deform_conv2d
+from tood.structures import DensePredictions
+
+DeformForm: TypeAlias = Literal["deform_conv", "grid_sample"]
+"""How deformable convolutions stand in a file: as ONNX's operator DeformConv, or nine GridSamples and a convolution."""
+
+# The first set of ONNX operators that has it is 19; this one's is what ONNX Runtime's kernel is tried with here.
+DEFORM_CONV_OPSET = 19
+
+
+class ExportNetwork(nn.Module):
+    """A network that gives tensors alone, in plain numbers that need no more knowledge of its family.
+
+    Attributes:
+        names: what the tensors are called, in their order.
+    """
+
+    def __init__(self, network: nn.Module, one_to_one: bool, judges_boxes: bool) -> None:
+        super().__init__()
+        self.network, self.one_to_one = network, one_to_one
+        self.names = ("boxes", "scores", "quality") if judges_boxes else ("boxes", "scores")
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] normalised -> boxes [B, N, 4] in their pixels, probabilities [B, N, C], of boxes too [B, N]."""
+        found: DensePredictions = self.network(images)
+        if self.one_to_one and found.one_to_one is not None:
+            found = found.one_to_one
+        outputs = (found.boxes.float(), found.probabilities().float())
+        return outputs if found.quality is None else (*outputs, found.quality.float().sigmoid())
+
+
+def export_network(model: AnyDetector, form: DeformForm, one_to_one: bool = False) -> ExportNetwork:
+    """A copy of a network for exporters, in evaluation mode; later changes of the network do not reach it.
+
+    Args:
+        model: any network of this package.
+        form: of its deformable convolutions.
+        one_to_one: whether the head that gives each object once is the one that counts.
+    """
+    own = settled(model)
+    # A copy, as the network may be in training mode, and is to stay so.
+    own = copy.deepcopy(own).cpu().eval().requires_grad_(False)
+    # Without oneDNN what is fused is plain convolutions, which every exporter knows.
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        parts = [_folded(part) for part in (own.backbone, own.neck, own.head)]
+    network = BackboneNeckHead(*parts).eval().requires_grad_(False)
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DeformConv2d):
+                setattr(parent, name, _ExportDeformConv2d(child, form))
+    return ExportNetwork(network, one_to_one, model.config.predicts_quality)
+
+
+def _folded(part: nn.Module) -> nn.Module:
+    """The part with its BatchNorms folded into convolutions and its branches into one, if it knows how.
+
+    A part without any stays as it is: what else fusing does is of use on PyTorch's own engine alone.
+    """
+    fuse: Any = getattr(part, "fuse", None)
+    if fuse is None or not any(isinstance(module, nn.BatchNorm2d) for module in part.modules()):
+        return part
+    try:
+        folded: nn.Module = fuse(torch.float32)
+    except CannotFuse:
+        return part
+    return folded
+
+
+class _ExportDeformConv2d(nn.Module):
+    """A deformable convolution in operators of ONNX."""
+
+    def __init__(self, conv: DeformConv2d, form: DeformForm) -> None:
+        super().__init__()
+        self.conv, self.form = conv, form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
+        conv = self.conv
+        first, second, mask = conv.offset(x).chunk(3, dim=1)
+        offsets, masks = torch.cat([first, second], dim=1), mask.sigmoid()
+        stride, groups = conv.stride[0], conv.groups
+        if self.form == "grid_sample":
+            return plain_deform_conv2d(x, offsets, masks, conv.weight, stride, groups)
+        bias = conv.weight.new_zeros(conv.out_channels)
+        out: Tensor = torch.onnx.ops.symbolic(
+            "DeformConv",
+            (x, conv.weight, offsets, bias, masks),
+            {
+                "group": groups,
+                "offset_group": conv.deform_groups,
+                "kernel_shape": [3, 3],
+                "pads": [1, 1, 1, 1],
+                "strides": [stride, stride],
+            },
+            dtype=x.dtype,
+            shape=(x.shape[0], conv.out_channels, *masks.shape[2:]),
+            version=DEFORM_CONV_OPSET,
+        )
+        return out

@@ -1,0 +1,206 @@
+"""`tood export` from weights to files that `Detector`, `tood eval` and `tood predict` take, with their certificates."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from narrow_models import EXAMPLES, lively
+from tood.boxes import iou_matrix
+from tood.cli import app
+from tood.data.digits import load_scans, render_scene
+from tood.errors import ToodError
+from tood.export import ExportConfig, Origin, Proof, export_model
+from tood.inference import Detector
+from tood.input import InputConfig
+from tood.models import build_model
+from tood.weights import save_weights
+from training.pictures import coco_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of two classes and a dataset of them."""
+    folder = tmp_path_factory.mktemp("export")
+    model = replace(EXAMPLES["tood-plain"], classes=2, input=InputConfig(64, 64))  # type: ignore[type-var]
+    save_weights(folder / "model.safetensors", lively(build_model(model)), ("cat", "dog"))
+    coco_folder(folder / "data")
+    return folder
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path) -> Path:
+    out = folder / "out" / "model.onnx"
+    arguments = ("--graph", "nms", "--data", folder / "data", "--split", "val", "--out", out)
+    result = _run("export", folder / "model.safetensors", *arguments)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_the_certificate_says_what_was_measured(exported: Path) -> None:
+    told = json.loads(exported.with_suffix(".certificate.json").read_text())
+    assert told["within_tolerance"]
+    assert told["sha256"] == {"model.onnx": hashlib.sha256(exported.read_bytes()).hexdigest()}
+    assert len({(*case["picture"], case["batch"]) for case in told["cases"]}) == 9
+    assert len({tuple(case["input"]) for case in told["cases"]}) == 3
+    assert told["ap"]["before"] == pytest.approx(told["ap"]["after"], abs=0.001)
+    assert told["operators"]["NonMaxSuppression"] == 1
+    assert {"tood", "torch", "onnx", "onnxruntime"} <= told["versions"].keys()
+    page = exported.with_suffix(".certificate.md").read_text()
+    assert "Within the tolerance" in page
+    assert told["sha256"]["model.onnx"] in page
+    assert len(list(exported.parent.iterdir())) == 3
+
+
+def test_a_detector_of_the_file_finds_what_the_model_finds(folder: Path, exported: Path) -> None:
+    pictures = [render_scene(load_scans("test"), np.random.default_rng(seed)).image for seed in (0, 1)]
+    ours, theirs = (Detector(path, "cpu", 0.3, precision="fp32") for path in (folder / "model.safetensors", exported))
+    assert (theirs.class_names, theirs.precision) == (("cat", "dog"), "fp32 by ONNX Runtime")
+    for one, other in zip(ours(pictures), theirs(pictures), strict=True):
+        assert len(one) == len(other) > 0
+        torch.testing.assert_close(other.scores, one.scores, rtol=0, atol=1e-4)
+        assert iou_matrix(one.boxes, other.boxes).amax(dim=1).min() > 0.99
+
+
+def test_eval_and_predict_take_the_file(folder: Path, exported: Path, tmp_path: Path) -> None:
+    figures = []
+    for model in (folder / "model.safetensors", exported):
+        out = tmp_path / f"{model.suffix}.json"
+        options = ("--data", folder / "data", "--split", "val", "--json", out, "--workers", 0)
+        result = _run("eval", "--model", model, *options)
+        assert result.exit_code == 0, result.output
+        figures.append(json.loads(out.read_text()))
+    assert figures[1]["ap"] == pytest.approx(figures[0]["ap"], abs=1e-3)
+    picture = next((folder / "data" / "val2017").glob("*.png"))
+    result = _run("predict", picture, "--model", exported, "--out", tmp_path / "found", "--json")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "found" / "predictions.json").is_file()
+    refused = _run("eval", "--model", exported, "--data", folder / "data", "--precision", "bf16")
+    assert (refused.exit_code, "leave --precision out" in refused.output) == (2, True)
+
+
+def test_nothing_is_overwritten_unasked(folder: Path, exported: Path) -> None:
+    before = exported.read_bytes()
+    result = _run("export", folder / "model.safetensors", "--out", exported)
+    assert result.exit_code == 2
+    assert "--force" in result.output
+    assert exported.read_bytes() == before
+
+
+def test_a_file_beyond_the_tolerance_is_not_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tolerance is narrowed so that fp32's own rounding is beyond it."""
+    monkeypatch.setattr("tood.export.certificate._TOLERANCES", {"fp32": (1e-9, 1e-9)})
+    out = tmp_path / "model.onnx"
+    result = _run("export", folder / "model.safetensors", "--out", out)
+    assert result.exit_code == 2
+    assert "--allow-loss" in result.output
+    assert not list(tmp_path.iterdir())
+    result = _run("export", folder / "model.safetensors", "--out", out, "--allow-loss")
+    assert result.exit_code == 0, result.output
+    assert not json.loads(out.with_suffix(".certificate.json").read_text())["within_tolerance"]
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (("--graph", "topk"), "--graph nms"),
+    (("--precision", "int8"), "--calibrate"),
+    (("--size", 60, 64), "multiples of 32"),
+    (("--size", 64, 64, "--dynamic"), "give one of them"),
+    (("--to", "torch", "--raw"), "--to onnx"),
+    (("--out", "model.xml"), ".onnx"),
+    (("--opset", 9), "18 to 23"),
+])  # fmt: skip
+def test_what_cannot_be_is_told_in_a_sentence(
+    folder: Path, tmp_path: Path, options: tuple[object, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = _run("export", folder / "model.safetensors", "--out", "x.onnx", *options)
+    assert (result.exit_code, said in result.output) == (2, True), result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("format", "engine"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precision(folder: Path, tmp_path: Path, format: str, engine: str, precision: str) -> None:
+    """Of random weights nobody knows what is lost; that files are smaller and run is all that is asked here."""
+    sizes = {}
+    for chosen in ("fp32", precision):
+        out = tmp_path / f"{chosen}{ExportConfig(format).suffix}"  # type: ignore[arg-type]
+        options = ["--to", format, "--precision", chosen, "--out", out, "--allow-loss"]
+        result = _run("export", folder / "model.safetensors", *options, "--calibrate", folder / "data")
+        assert result.exit_code == 0, result.output
+        sizes[chosen] = sum(path.stat().st_size for path in tmp_path.glob(f"{chosen}.[bxo]*"))
+        detector = Detector(out)
+        assert detector.precision == f"{chosen} by {engine}"
+        assert len(detector(next((folder / "data" / "val2017").glob("*.png"))))
+    if format == "openvino":
+        assert sizes[precision] < 0.9 * sizes["fp32"]
+
+
+def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model.pt2"
+    result = _run("export", folder / "model.safetensors", "--to", "torch", "--out", out)
+    assert result.exit_code == 0, result.output
+    picture = next((folder / "data" / "val2017").glob("*.png"))
+    ours, theirs = (Detector(path, precision="fp32")(picture) for path in (folder / "model.safetensors", out))
+    torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_files_that_are_none(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(exported.read_bytes()[:1000])
+    (tmp_path / "alone.xml").write_text("<net/>")
+    (tmp_path / "broken.pt2").write_bytes(b"PK")
+    for name in ("broken.onnx", "alone.xml", "broken.pt2", "missing.onnx"):
+        with pytest.raises(ToodError, match=name.partition(".")[0]):
+            Detector(tmp_path / name)
+
+
+def test_int8_without_a_dataset_is_not_written_unasked(folder: Path, tmp_path: Path) -> None:
+    model = lively(build_model(EXAMPLES["tood-plain"]))
+    with pytest.raises(ToodError, match="--data"):
+        export_model(
+            Origin(model, tuple("abcdefg")),
+            tmp_path / "x.onnx",
+            ExportConfig(precision="int8"),
+            Proof(calibration=str(folder / "data")),
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_is_missing_is_told_with_the_command(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError(name='onnxruntime')")
+    code = f"from tood.cli.main import app; app(['predict', 'x.png', '--model', {str(exported)!r}])"
+    environment = {"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}", "PATH": "/usr/bin:/bin"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "pip install 'tood[export]'" in result.stderr
+
+
+def test_importing_takes_no_engine() -> None:
+    code = (
+        "import sys, tood.inference, tood.export; print({'onnx', 'onnxruntime', 'openvino', 'nncf'} & {*sys.modules})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_bench_says_which_engine_to_take(folder: Path) -> None:
+    result = _run("bench", folder / "model.safetensors", "--repeats", 1)
+    assert result.exit_code == 0, result.output
+    for engine in ("PyTorch, fp32", "ONNX Runtime, fp32", "OpenVINO, fp32"):
+        assert engine in result.output
+    assert "Take " in result.output

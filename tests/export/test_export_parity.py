@@ -1,0 +1,146 @@
+"""Every family's every kind of layer, exported, on ONNX Runtime and OpenVINO."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from narrow_models import EXAMPLES, lively
+from tood.engines import Engine, open_exported
+from tood.engines.onnx_file import onnx_session, session_run
+from tood.export import Origin, describe
+from tood.export.config import ExportConfig
+from tood.export.onnx_graph import network_graph, whole_graph
+from tood.export.openvino_model import save_openvino, to_openvino
+from tood.export.parity import compare
+from tood.export.pictures_of import pictures_of
+from tood.models import AnyDetector, build_model
+
+CLASSES = tuple("abcdefg")
+DEFORMABLE = tuple(name for name in EXAMPLES if "deformable" in name)
+
+
+class Made(NamedTuple):
+    """A network, and its graph alone."""
+
+    model: AnyDetector
+    proto: onnx.ModelProto
+    config: ExportConfig
+
+    def engine(self, config: ExportConfig) -> Engine:
+        """The whole graph of that kind, in ONNX Runtime."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        description = describe(Origin(self.model, CLASSES), config)
+        whole = whole_graph(proto, description)
+        session = onnx_session(whole.SerializeToString(), torch.device("cpu"))
+        return Engine(description, "onnxruntime", session_run(session))
+
+
+def _made(name: str, config: ExportConfig) -> Made:
+    model = lively(build_model(EXAMPLES[name]))
+    return Made(model, network_graph(model, config), config)
+
+
+@pytest.fixture(scope="module", params=EXAMPLES)
+def made(request: pytest.FixtureRequest) -> Made:
+    # GridSample is what both engines know.
+    return _made(request.param, ExportConfig(target="tensorrt"))
+
+
+def _sizes(model: AnyDetector) -> list[tuple[int, int, int]]:
+    """Batches, heights and widths: among them maps of one row, of one column and of one cell."""
+    divisor = model.config.input.divisor
+    side = math.lcm(model.config.strides[-1], divisor)
+    return [(1, divisor, divisor), (2, divisor, 3 * divisor), (3, side + divisor, divisor), (2, side, 2 * side)]
+
+
+def _assert_same(engine: Engine, model: AnyDetector) -> None:
+    for batch, height, width in _sizes(model):
+        images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height + width))
+        with torch.inference_mode():
+            wanted = model(images)
+        given = engine.predictions(images, torch.zeros(batch, 4))
+        torch.testing.assert_close(given.scores, wanted.probabilities(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(given.boxes, wanted.boxes, rtol=1e-3, atol=0.05)
+        for part in ("centres", "sizes", "strides"):
+            assert torch.equal(getattr(given.priors, part), getattr(wanted.priors, part))
+        assert given.priors.shapes == wanted.priors.shapes
+        assert (given.quality is None) == (wanted.quality is None)
+        if given.quality is not None and wanted.quality is not None:
+            torch.testing.assert_close(given.quality.sigmoid(), wanted.quality.sigmoid(), rtol=1e-3, atol=1e-4)
+
+
+def test_onnx_runtime_gives_what_pytorch_gives(made: Made) -> None:
+    _assert_same(made.engine(made.config), made.model)
+
+
+def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(made.proto)
+    description = describe(Origin(made.model, CLASSES), ExportConfig("openvino"))
+    save_openvino(to_openvino(whole_graph(proto, description)), tmp_path / "model.xml", description)
+    engine = open_exported(tmp_path / "model.xml")
+    assert engine.description == description
+    _assert_same(engine, made.model)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_suppression_and_whole_pictures_within_the_graph(made: Made, raw: bool) -> None:
+    engine = made.engine(ExportConfig(graph="nms", raw=raw, target="tensorrt"))
+    cases = compare(made.model, engine, pictures_of(None, 3))
+    compared = sum(case.compared for case in cases)
+    assert compared > 100
+    # Of pictures scaled in the graph a byte in a thousand is one step off.
+    assert sum(case.unmatched for case in cases) <= (0.02 if raw else 0.005) * compared
+    assert max(case.scores for case in cases) < 0.01
+
+
+@pytest.mark.parametrize("name", DEFORMABLE)
+def test_deformable_convolutions_as_one_operator(name: str) -> None:
+    made = _made(name, ExportConfig())
+    assert "DeformConv" in {node.op_type for node in made.proto.graph.node}
+    _assert_same(made.engine(made.config), made.model)
+
+
+def test_a_fixed_size_is_in_the_file() -> None:
+    made = _made("tood-plain", ExportConfig(size=(64, 96)))
+    engine = made.engine(made.config)
+    (images,) = made.proto.graph.input
+    assert [dimension.dim_value for dimension in images.type.tensor_type.shape.dim[1:]] == [3, 64, 96]
+    cases = compare(made.model, engine, pictures_of(None, 2))
+    assert {case.input for case in cases} == {(64, 96)}
+    assert max(case.boxes for case in cases) < 0.01
+
+
+def test_the_file_tells_what_it_is() -> None:
+    made = _made("yolox-plain", ExportConfig())
+    description = describe(Origin(made.model, CLASSES, "x", "Apache-2.0"), made.config)
+    proto = whole_graph(made.proto, description)
+    texts = {entry.key: entry.value for entry in proto.metadata_props}
+    assert json.loads(texts["class_names"]) == list(CLASSES)
+    assert (texts["family"], texts["licence"], texts["graph"]) == ("yolox", "Apache-2.0", "dense")
+    assert json.loads(texts["input"])["channels"] == "bgr"
+    assert json.loads(texts["postprocess"])["best_class"] is True
+    assert type(description).from_texts(texts, Path("x.onnx")) == description
+    assert [output.name for output in proto.graph.output] == ["boxes", "scores", "quality"]
+
+
+def test_a_batch_of_unlike_whole_pictures(tmp_path: Path) -> None:
+    """They cannot lie in one array: each is looked at alone, and what it gets does not depend on the others."""
+    from tood.inference import Detector
+
+    made = _made("tood-plain", ExportConfig(raw=True, graph="nms"))
+    detector = Detector.from_engine(made.engine(made.config))
+    small, large = (np.random.default_rng(0).integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (90, 50, 3)))
+    together, alone = detector([small, large], batch_size=2), [detector(small), detector(large)]
+    for one, other in zip(together, alone, strict=True):
+        assert len(one)
+        torch.testing.assert_close(one.boxes, other.boxes)
