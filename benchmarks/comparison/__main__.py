@@ -44,10 +44,11 @@ def main() -> int:
     try:
         variants = [VARIANTS[key] for key in _chosen(arguments.only, tuple(VARIANTS))]
         datasets: list[DatasetName] = [name for name in DATASETS if name in _chosen(arguments.datasets, DATASETS)]
-        if "cells" in datasets and not arguments.cells.is_dir():
+        makes = not arguments.page and not arguments.speed
+        if makes and "cells" in datasets and not arguments.cells.is_dir():
             console.print(f"no blood cells in {arguments.cells}: digits alone (--cells names their folder)")
             datasets.remove("cells")
-        if not arguments.page and not arguments.speed:
+        if makes:
             stopped_by = run_missing(out, variants, datasets, arguments.cells, budget, console)
             if stopped_by:
                 console.print("stopped: the same command goes on")

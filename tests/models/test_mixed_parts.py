@@ -22,7 +22,7 @@ from tood.structures import Targets
 from tood.training import RunConfig, run_config
 from tood.training.freeze import freeze_parts
 from tood.training.optim import parameter_groups
-from tood.weights import load_detector_file, save_weights
+from tood.weights import initialise, load_detector_file, read_weights_file, save_weights
 
 BACKBONES: dict[str, dict[str, Any]] = {
     "resnet": {"block": "basic", "blocks": [1, 1, 1], "width": 8, "stem_width": 8, "frozen_stages": -1},
@@ -149,6 +149,18 @@ def test_a_mixed_network_is_saved_and_loaded(tmp_path: Path) -> None:
     save_weights(tmp_path / "mixed.safetensors", model, ("a", "b", "c"))
     loaded = load_detector_file(tmp_path / "mixed.safetensors")
     assert loaded[0].config == model.config  # type: ignore[index]
+
+
+@pytest.mark.parametrize("family", ["ppyoloe", "yolox"])
+def test_other_classes_are_learned_on_as_many_levels_as_there_are(family: str, tmp_path: Path) -> None:
+    config = network(family, "resnet", "fpn")  # of four levels, one more than published
+    save_weights(tmp_path / "three.safetensors", build_model(config), ("a", "b", "c"))
+    model = build_model(replace(config, classes=2))
+    told = initialise(model, read_weights_file(tmp_path / "three.safetensors"), ("c", "new"))
+    assert "starts from" in told
+    learned = load_detector_file(tmp_path / "three.safetensors")[0].state_dict()
+    name = {"ppyoloe": "head.classifiers.3.weight", "yolox": "head.class_predictors.3.weight"}[family]
+    assert torch.equal(model.state_dict()[name][0], learned[name][2])
 
 
 def test_stages_of_mixed_parts_learn_at_rates_of_their_own_and_are_frozen() -> None:

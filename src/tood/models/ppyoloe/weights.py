@@ -10,14 +10,16 @@ from torch import Tensor
 from tood.models.backbones import CSPRepResNetConfig
 from tood.models.backbones.weights import csp_rep_resnet_names, infer_backbone
 from tood.models.common.paddle_names import conv_norm_names
-from tood.models.common.published import MOST_LEVELS, Hints, Names, count, rename, shape
+from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks.weights import csp_pan_names, infer_neck
 from tood.models.ppyoloe.config import LEGACY_INPUT, PLUS_INPUT, PPYOLOEConfig
 from tood.models.ppyoloe.head import ETHeadConfig
 
 LAYOUTS = ("paddle",)
 FRAMEWORK_TYPES = ("PPYOLOEHead", "PPYOLOE")
-CLASSIFIER = tuple(f"head.classifiers.{level}.{kind}" for level in range(MOST_LEVELS) for kind in ("weight", "bias"))
+# Those of the published networks.
+_LEVELS = 3
+CLASSIFIER = tuple(f"head.classifiers.{level}.{kind}" for level in range(_LEVELS) for kind in ("weight", "bias"))
 # The bins' values 0, 1, 2 ..., which the published head keeps beside its weights and nothing changes.
 _BINS = "yolo_head.proj_conv.weight"
 # Paddle's BatchNorms do not count their batches.

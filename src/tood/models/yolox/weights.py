@@ -15,7 +15,7 @@ from torch import Tensor
 from tood.input import InputConfig
 from tood.models.backbones import CSPDarknetConfig, RepVGGConfig
 from tood.models.backbones.weights import infer_backbone
-from tood.models.common.published import MOST_LEVELS, Hints, Names, count, rename, shape
+from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks import CSPPAFPNConfig
 from tood.models.necks.weights import infer_neck
 from tood.models.yolox.config import INPUT, YOLOXConfig
@@ -23,9 +23,7 @@ from tood.models.yolox.head import TowerBlock, YOLOXHeadConfig
 
 LAYOUTS = ("mmdet", "easycv")
 FRAMEWORK_TYPES = ("YOLOXHead", "YOLOX")
-CLASSIFIER = tuple(
-    f"head.class_predictors.{level}.{kind}" for level in range(MOST_LEVELS) for kind in ("weight", "bias")
-)
+CLASSIFIER = tuple(f"head.class_predictors.{level}.{kind}" for level in range(3) for kind in ("weight", "bias"))
 
 # Networks of stems up to so wide are meant for smaller pictures (Nano and Tiny).
 _LIGHT_WIDTH, _LIGHT_SIDE = 24, 416
