@@ -7,6 +7,7 @@ dataset does not count.
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +34,12 @@ def grown(size: Size) -> Size:
 def memory(work: Callable[[], object]) -> tuple[int, int]:
     """Bytes that are held by what some work gives, and at the most on the way."""
     work()  # what is loaded and compiled once
+    # Threads get their own lasting buffers when they are first needed, which may be in either.
+    helds, highests = zip(*(_traced(work) for _ in range(2)), strict=True)
+    return min(helds), min(highests)
+
+
+def _traced(work: Callable[[], object]) -> tuple[int, int]:
     tracemalloc.start()
     kept = work()
     highest = tracemalloc.get_traced_memory()[1]
@@ -76,7 +83,8 @@ def test_a_folder_of_files_takes_a_few_bytes_an_image(tmp_path: Path, write: Cal
         partial(load_dataset, tmp_path / "small"), partial(load_dataset, tmp_path / "large"), FOLDERS.images
     )
     assert held < 4 * 45 + 200
-    assert highest < 3000
+    # A name with letters beyond Latin takes four bytes a letter while it is a path.
+    assert 0 < highest < 2000 + 4 * sys.getsizeof(str(tmp_path / "large" / "JPEGImages" / "000000000001.jpg"))
 
 
 def test_figures_of_a_dataset_take_a_few_bytes_a_box(tmp_path: Path) -> None:
