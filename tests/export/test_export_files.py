@@ -6,10 +6,12 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -20,10 +22,11 @@ from tood.cli import app
 from tood.data.digits import load_scans, render_scene
 from tood.errors import ToodError
 from tood.export import ExportConfig, Origin, Proof, export_model
+from tood.export import onnx_graph
 from tood.inference import Detector
 from tood.input import InputConfig
-from tood.models import build_model
-from tood.weights import save_weights
+from tood.models import AnyDetector, build_model
+from tood.weights import load_weights, save_weights
 from training.pictures import coco_folder
 
 
@@ -31,10 +34,29 @@ from training.pictures import coco_folder
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two classes and a dataset of them."""
     folder = tmp_path_factory.mktemp("export")
-    model = replace(EXAMPLES["tood-plain"], classes=2, input=InputConfig(64, 64))  # type: ignore[type-var]
+    model = replace(EXAMPLES["tood-plain"], classes=2, input=InputConfig(64, 96))  # type: ignore[type-var]
     save_weights(folder / "model.safetensors", lively(build_model(model)), ("cat", "dog"))
     coco_folder(folder / "data")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_graph() -> Iterator[None]:
+    """PyTorch's exporter takes seconds: the network's own graph, the same in all files of a size, is made once."""
+    made: dict[object, onnx.ModelProto] = {}
+
+    def network_graph(model: AnyDetector, config: ExportConfig) -> onnx.ModelProto:
+        key = (model.config, config.size, config.opset)
+        if key not in made:
+            made[key] = onnx_graph.network_graph(model, config)
+        copied = onnx.ModelProto()
+        copied.CopyFrom(made[key])
+        return copied
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("export", "bench"):
+            patch.setattr(f"tood.export.{module}.network_graph", network_graph)
+        yield
 
 
 def _run(*arguments: object) -> Result:
@@ -170,10 +192,10 @@ def test_files_that_are_none(exported: Path, tmp_path: Path) -> None:
 
 
 def test_int8_without_a_dataset_is_not_written_unasked(folder: Path, tmp_path: Path) -> None:
-    model = lively(build_model(EXAMPLES["tood-plain"]))
+    model = load_weights(folder / "model.safetensors")[0]
     with pytest.raises(ToodError, match="--data"):
         export_model(
-            Origin(model, tuple("abcdefg")),
+            Origin(model, ("cat", "dog")),
             tmp_path / "x.onnx",
             ExportConfig(precision="int8"),
             Proof(calibration=str(folder / "data")),

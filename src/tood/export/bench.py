@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +71,7 @@ def bench_engines(
             except ToodError as error:
                 rows.append(BenchRow(engine, None, command, str(error)))
                 continue
-            rows.append(
-                BenchRow(engine, _median(lambda found=detector: found(picture, keep_image=False), repeats), command)
-            )  # type: ignore[misc]
+            rows.append(BenchRow(engine, _median(partial(detector, picture, keep_image=False), repeats), command))
     return sorted(rows, key=lambda row: float("inf") if row.seconds is None else row.seconds)
 
 

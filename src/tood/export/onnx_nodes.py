@@ -32,7 +32,9 @@ class OnnxNodes:
 
         name = f"{self.prefix}/{operator}_{len(self.nodes)}"
         outputs = [f"{name}:{number}" for number in range(count)]
-        self.nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, **attributes))
+        node = helper.make_node(operator, list(inputs), outputs, name=name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
         return outputs
 
     def __call__(self, operator: str, *inputs: str, **attributes: Attribute) -> str:

@@ -20,7 +20,7 @@ from tood.models import AnyDetector
 from tood.ops import plain
 
 # Height and width of the pictures that are compared; what the network sees of them is as its input says.
-SHAPES = ((240, 320), (320, 240), (272, 288))
+SHAPES = ((240, 320), (320, 240), (288, 288))
 BATCHES = (1, 2, 3)
 # Detections that a graph gives itself agree where their boxes overlap by this and their scores differ by less.
 _SAME_BOX, _SAME_SCORE = 0.9, 0.01

@@ -61,8 +61,8 @@ def add_pictures(g: OnnxNodes, pictures: str, config: InputConfig) -> Laid:
         pixels = g("Add", _padded(g, g("Sub", pixels, shade), rows, columns, ends), shade)
     pixels = g("Div", g("Sub", pixels, g.reshape(g.real(mean), [3, 1, 1])), g.reshape(g.real(std), [3, 1, 1]))
     if config.pad is None:
-        canvases = [axis._replace(scaled=axis.canvas, before=g.integer([0])) for axis in (rows, columns)]
-        pixels = _padded(g, pixels, *canvases, [rows.padded, columns.padded])
+        down, across = (axis._replace(scaled=axis.canvas, before=g.integer([0])) for axis in (rows, columns))
+        pixels = _padded(g, pixels, down, across, [rows.padded, columns.padded])
     scale = [g("Div", g.cast(axis.scaled, np.float64), g.cast(axis.own, np.float64)) for axis in (columns, rows)]
     before = [g.cast(axis.before, np.float32) for axis in (columns, rows)]
     size = [g.cast(axis.own, np.float32) for axis in (columns, rows)]
