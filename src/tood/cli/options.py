@@ -86,3 +86,11 @@ def optional(
         metavar: what stands for its value in the help.
     """
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, min=least, metavar=metavar)
+
+
+def model_identity(model: str) -> list[Any]:
+    """What a model was called and which file that is: a run is resumed with the same."""
+    from tood.weights import locate_weights
+
+    found = locate_weights(model).path.stat()
+    return [model, found.st_size, found.st_mtime_ns]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads
+from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads, model_identity, optional
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from tood.stop import StopSignal
     from tood.structures import Detections
 
+TILES = "Large pictures"
+_OVERLAP = 0.2
 # Seconds that a picture which is under way gets after Ctrl-C.
 _PATIENCE = 3.0
 
@@ -64,6 +65,22 @@ def predict(
             rich_help_panel=HOW,
         ),
     ] = False,
+    tiles: Annotated[
+        bool,
+        typer.Option(
+            "--tiles",
+            help="Look at each picture tile by tile, for small objects in large pictures; TIFF files beyond the limit "
+            "of pixels are always looked at so.",
+            rich_help_panel=TILES,
+        ),
+    ] = False,
+    tile_size: Annotated[
+        int | None, optional("Side of a tile in pixels. Left out: the model's input.", TILES, least=32)
+    ] = None,
+    overlap: Annotated[
+        float,
+        typer.Option(min=0, max=0.8, help="Share of its side that a tile has in common with the next.", rich_help_panel=TILES),
+    ] = _OVERLAP,
     out: Annotated[Path, typer.Option(help="Folder to write to.", rich_help_panel=FILES)] = Path("runs/predict"),
     save_images: Annotated[
         bool, typer.Option("--save-images/--no-save-images", help="Write annotated pictures.", rich_help_panel=FILES)
@@ -85,7 +102,8 @@ def predict(
 
     A picture that cannot be read is reported at the end, after all others, with exit code 2.
 
-    A picture of more than 200 million pixels is refused, unless TOOD_MAX_PIXELS allows more (here as in every command).
+    A picture of more than 200 million pixels is refused, unless TOOD_MAX_PIXELS allows more (here as in every command);
+    a TIFF file of that size (GeoTIFF and whole-slide pictures, too) is looked at by tiles, and drawn smaller.
     Earlier results in OUT are replaced, no other file is. Ctrl-C keeps what was found: --resume does the rest.
 
     Published weights are kept in the folder that TOOD_CACHE names, else in the system's place for caches. Where the
@@ -100,8 +118,9 @@ def predict(
     tood predict --model runs/x pictures "more/**/*.png" --json --no-save-images
     """
     from tood.cli.prediction_folder import Outputs, PredictionFolder
+    from tood.cli.tiled_pictures import TiledPictures, is_beyond_limit
     from tood.errors import ToodError
-    from tood.inference import Detector, SourceConfig
+    from tood.inference import Detector, SourceConfig, TileConfig
     from tood.machine import busy_advice
     from tood.stop import StopSignal
 
@@ -115,13 +134,14 @@ def predict(
     if resume and not kept:
         raise ToodError("--resume goes on with what is written: leave it out, or ask for pictures, --json or --csv")
     settings = {
-        "model": _identity(model),
+        "model": model_identity(model),
         "threshold": threshold,
         "batch size": batch_size,
         "device": detector.device.type,
         "precision": detector.precision,
         "exif": exif,
         "pictures": save_images,
+        "tiles": [tile_size, overlap] if tiles or tile_size or overlap != _OVERLAP else None,
     }
     names = [str(image) for image in images]
     outputs = Outputs(json, csv)
@@ -129,13 +149,20 @@ def predict(
     with StopSignal() as stop, begun as folder:
         _say_start(folder, resume)
         to_do = [images[number] for number in folder.to_do]
-        wanted = (image for image in to_do if not stop.number)
+        large = set(to_do if tiles else filter(is_beyond_limit, to_do))
+        ordinary = [image for image in to_do if image not in large]
+        wanted = (image for image in ordinary if not stop.number)
         failed_before, answered = len(failures), 0
-        results = _run(detector, wanted, len(to_do), batch_size, failures)
+        results = _run(detector, wanted, len(ordinary), batch_size, failures)
         while (result := _next(results, stop)) is not None:
             answered += 1
             if kept:
                 folder.add(result, _drawn(result) if save_images else None)
+        if large:
+            run = TiledPictures(
+                detector, TileConfig(tile_size, overlap), batch_size, settings, folder, save_images, resume=resume
+            )
+            answered += run.look_at([image for image in to_do if image in large], failures, stop, told=not tiles)
         folder.complete = answered + len(failures) - failed_before == len(to_do)
     done = folder.done
     if done and kept:
@@ -198,18 +225,12 @@ def _say_start(folder: PredictionFolder, resume: bool) -> None:
         typer.echo("a run that was stopped here is begun anew (with --resume it would go on)", err=True)
 
 
-def _identity(model: str) -> list[Any]:
-    """What a model was called and which file that is."""
-    from tood.weights import locate_weights
-
-    found = locate_weights(model).path.stat()
-    return [model, found.st_size, found.st_mtime_ns]
-
-
 def _run(
     detector: Detector, images: Iterable[Any], count: int, batch_size: int, failures: list[ToodError]
 ) -> Iterator[Detections]:
     """Detections of every image that can be read, with a line or a bar for the person; errors are appended."""
+    from tood.cli.tiled_pictures import summary
+
     many, failed_before, found = count > 20, len(failures), 0
     with progress_bar("pictures", count, shown=many) as move:
 
@@ -221,7 +242,7 @@ def _run(
             found += 1
             move(found + len(failures) - failed_before, None)
             if not many:
-                typer.echo(f"{result.path}: {_summary(result)}")
+                typer.echo(f"{result.path}: {summary(result)}")
             yield result
 
 
@@ -232,11 +253,6 @@ def _next(results: Iterator[Detections], stop: StopSignal) -> Detections | None:
             return next(results, None)
     except KeyboardInterrupt:
         return None
-
-
-def _summary(result: Detections) -> str:
-    counts = Counter(result.names)
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing found"
 
 
 def _drawn(result: Detections) -> NDArray[np.uint8]:
