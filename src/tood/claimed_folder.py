@@ -51,7 +51,9 @@ def require_own(out: Path, name: str, command: str, *written: Manifest) -> None:
     """
     path = out / name
     if os.path.lexists(path) and not any(manifest.holds(out, name) for manifest in written):
-        raise ToodError(f"{path} was not written by {command}, or has changed since: move it away, or name another --out")
+        raise ToodError(
+            f"{path} was not written by {command}, or has changed since: move it away, or name another --out"
+        )
 
 
 def require_ours(path: Path, readable: bool, command: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.kills import command, make_model, make_picture, make_video, results, survive
 from PIL import Image
 
-from benchmarks.kills import command, make_model, make_picture, make_video, results, survive
 from cli.test_eval_predict import refused, tood
 from tood.cli.tile_journal import PREFIX, TileJournal
 from tood.inference.tile_merging import TileBoxes
@@ -55,7 +55,9 @@ def test_a_broken_part_is_told_and_other_pictures_are_done(model: Path, large: P
     data = bytearray(large.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
     (tmp_path / "bad.tif").write_bytes(data)
-    result = tood("predict", "--model", model, tmp_path / "bad.tif", large, "--tiles", "--out", tmp_path / "o", "--json")
+    result = tood(
+        "predict", "--model", model, tmp_path / "bad.tif", large, "--tiles", "--out", tmp_path / "o", "--json"
+    )
     refused(result, "bad.tif: cannot be read at")
     assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())) == 1
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-
 from benchmarks.kills import make_model, results
+
 from bright_square import picture, save_picture
 from cli.test_eval_predict import refused, tood
 from tood.errors import ToodError
@@ -109,7 +109,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     for before in (0, 1, 4, 50, SEGMENT, SEGMENT + 2, SEGMENT + 29):
         with pytest.raises(Killed):
             run(detector, clip, out, config, before, resume=True)
-        assert results(out) == {}
+        assert not out.exists() or results(out) == {}
     run(detector, clip, out, config, resume=True)
     assert results(out) == wanted
     assert not (out / UNFINISHED).exists()
@@ -196,11 +196,9 @@ def test_an_object_keeps_its_number_and_is_counted_at_a_line_and_in_a_zone(kind:
 
     counters = Counters([parse_line("door=48,0,48,64", 1)], [parse_zone("0,0,30,0,30,64,0,64", 1)])
     tracker = Tracking(kind, 0.3).build(25.0)  # type: ignore[arg-type]
-    seen = [
-        tracker.update(one, number / 25, np.zeros((64, 96, 3), np.uint8)) for number, one in enumerate(walk(False))
-    ]
+    seen = [tracker.update(one, number / 25, np.zeros((64, 96, 3), np.uint8)) for number, one in enumerate(walk(False))]
     numbers = [one.tracks.tolist() for one in seen]
-    assert {number for number in sum(numbers, []) if number >= 0} == {max(sum(numbers, []))}
+    assert len({number for (number,) in numbers} - {-1}) == 1
     assert numbers[5:] == [numbers[5]] * (len(numbers) - 5)
     told = [counters.update(one) for one in seen]
     assert told[-1]["door"] == {"in": 1, "out": 1}
@@ -229,7 +227,9 @@ def test_the_python_way(detector: Detector, clip: Path) -> None:
     assert all(isinstance(one, FoundFrame) and one.seen is not None for one in found)
 
 
-def test_a_missing_package_is_told_with_the_command(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_told_with_the_command(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(ToodError, match="pip install --no-deps trackers"):
         Tracking("bytetrack").build(25.0)

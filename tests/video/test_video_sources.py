@@ -1,8 +1,9 @@
-"""Frames of files and folders: every one, in order, upright, with their times; from any of them on; bad ones counted."""
+"""Frames of files and folders: all, in order, upright, with their times; from any of them on; bad ones counted."""
 
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -143,7 +144,7 @@ def test_times_rise_whatever_the_stamps_say() -> None:
     stamps = [500, 600, None, 550, 900, 10**9, 10**9 + 100]
     ticks = [clock.tell(stamp, 0.001) for stamp in stamps]
     assert ticks[:3] == [0, 9000, 18000]
-    assert all(later > earlier for earlier, later in zip(ticks, ticks[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(ticks))
     assert ticks[-1] - ticks[-2] == 9000  # after a leap it goes on from there
 
 

@@ -79,7 +79,9 @@ def predict(
     ] = None,
     overlap: Annotated[
         float,
-        typer.Option(min=0, max=0.8, help="Share of its side that a tile has in common with the next.", rich_help_panel=TILES),
+        typer.Option(
+            min=0, max=0.8, help="Share of its side that a tile has in common with the next.", rich_help_panel=TILES
+        ),
     ] = _OVERLAP,
     out: Annotated[Path, typer.Option(help="Folder to write to.", rich_help_panel=FILES)] = Path("runs/predict"),
     save_images: Annotated[

@@ -62,7 +62,9 @@ def video(
     ] = 60.0,
     track: Annotated[
         choices.Tracker | None,
-        optional("Follow objects from frame to frame. botsort sees the camera move; it reads all frames to resume.", COUNTING),
+        optional(
+            "Follow objects from frame to frame. botsort sees the camera move; it reads all frames to resume.", COUNTING
+        ),
     ] = None,
     line: Annotated[
         list[str] | None,

@@ -3,9 +3,9 @@
 from tood.inference.detector import Detector, check_device, parse_device
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.predictor import Network, Predictor, read_ahead
+from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
 from tood.inference.tile_merging import MergeConfig
 from tood.inference.tiles import TileConfig, detect_in_tiles
-from tood.inference.sources import Source, SourceConfig, expand, is_many, is_url
 from tood.weights import load_model
 
 __all__ = [

@@ -39,9 +39,7 @@ class TileBoxes:
 
     def chosen(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> TileBoxes:
         """Some of them, by a mask or by places."""
-        return TileBoxes(
-            self.boxes[which], self.scores[which], self.labels[which], self.cut[which], self.levels[which]
-        )
+        return TileBoxes(self.boxes[which], self.scores[which], self.labels[which], self.cut[which], self.levels[which])
 
     @staticmethod
     def together(parts: list[TileBoxes]) -> TileBoxes:
@@ -60,33 +58,59 @@ class MergeConfig:
     """When boxes of different tiles are of one object.
 
     Attributes:
-        iou: overlap above which the lower of two whole boxes goes.
+        iou: overlap above which the lower of two whole boxes goes, seen in copies of one size.
+        across: overlap with a box that was seen in a larger copy, above which a box goes: that one is more exact.
         covered: share of a box that was cut above which it is a piece of a whole one, and goes.
         alike: overlap, along a seam, of two boxes cut by it from which on they are halves of one object.
     """
 
     iou: float = 0.5
+    across: float = 0.35
     covered: float = 0.7
     alike: float = 0.5
 
 
-def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:  # noqa: B008 - frozen
+def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:
     """Each object once, best first.
 
-    Whole boxes are held against each other as in NMS. A box that was cut by its tile's border goes where a whole one
-    covers it; what is left of these was seen whole by no tile, and halves that meet are put together, with the better
-    score. Time grows with the number of cut boxes x boxes, memory does not.
+    Whole boxes are held against each other as in NMS, from the full picture to its smaller copies. A box that was cut
+    by its tile's border goes where a whole one covers it; what is left of these was seen whole by no tile, and halves
+    that meet are put together, with the better score. Time grows with the number of cut boxes x boxes, memory does not.
     """
     is_cut = found.cut.any(axis=1)
     whole, cut = found.chosen(~is_cut), found.chosen(is_cut)
-    whole = _suppressed(whole, config.iou)
+    whole = _by_levels(whole, config)
     cut = cut.chosen(~_covered(cut, whole, config.covered))
     joined = _joined(cut, config.alike)
     # A half that met nothing, inside of what others became.
     sides = joined.boxes[:, 2:] - joined.boxes[:, :2]
     joined = joined.chosen(np.argsort(-(sides[:, 0] * sides[:, 1]), kind="stable"))
     joined = joined.chosen(~_covered_by_earlier(joined, config.covered))
-    return _suppressed(TileBoxes.together([whole, joined]), config.iou)
+    joined = joined.chosen(~_overlapped(joined, whole, config.iou))
+    kept = TileBoxes.together([whole, joined])
+    return kept.chosen(np.argsort(-kept.scores, kind="stable"))
+
+
+def _by_levels(whole: TileBoxes, config: MergeConfig) -> TileBoxes:
+    """Of whole boxes each object's, from the largest copy that has it."""
+    kept = TileBoxes.together([])
+    for level in np.unique(whole.levels):
+        found = _suppressed(whole.chosen(whole.levels == level), config.iou)
+        kept = TileBoxes.together([kept, found.chosen(~_overlapped(found, kept, config.across))])
+    return kept
+
+
+def _overlapped(found: TileBoxes, others: TileBoxes, iou: float) -> NDArray[np.bool_]:
+    """[n] whether each has more than this in common with another one of its class."""
+    overlapped = np.zeros(len(found), np.bool_)
+    if len(others):
+        areas = (others.boxes[:, 2:] - others.boxes[:, :2]).prod(axis=1)
+        for block in _blocks(len(found), len(others)):
+            some = found.chosen(np.arange(len(found))[block])
+            own = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(axis=1)[:, None]
+            common = _shares(some, others) * own
+            overlapped[block] = (common > iou * (own + areas - common)).any(axis=1)
+    return overlapped
 
 
 def _suppressed(found: TileBoxes, iou: float) -> TileBoxes:

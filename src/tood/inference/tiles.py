@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _STEP = 4
 # Share of a tile's side within which a box touches its border.
 _MARGIN = 0.01
+# Share of the overlap up to which an object certainly was whole in some tile: boxes are not exact.
+_CERTAIN = 0.8
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class TileConfig:
     size: int | None = None
     overlap: float = 0.2
     smaller: bool = True
-    merge: MergeConfig = MergeConfig()
+    merge: MergeConfig = field(default_factory=MergeConfig)
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 32:
@@ -71,9 +73,7 @@ def tiles_of(height: int, width: int, size: int, config: TileConfig) -> list[Til
         high, wide = height // reduction, width // reduction
         overlap = round(config.overlap * size)
         found += [
-            Tile(
-                top * reduction, left * reduction, min(size, high) * reduction, min(size, wide) * reduction, reduction
-            )
+            Tile(top * reduction, left * reduction, min(size, high) * reduction, min(size, wide) * reduction, reduction)
             for top in starts(high, size, overlap)
             for left in starts(wide, size, overlap)
         ]
@@ -121,6 +121,7 @@ def detect_in_tiles(
     """
     size = config.size or detector.input.short
     tiles = tiles_of(picture.height, picture.width, size, config)
+    whole_below = _CERTAIN * config.overlap * size / _STEP
     found = list(store.known()) if store is not None else []
     done = min(len(found) * batch_size, len(tiles))
     progress(done, len(tiles))
@@ -135,7 +136,7 @@ def detect_in_tiles(
                 return None
             pictures = [job() for _, job in zip(batch, ahead, strict=False)]
             results = detector.detect_prepared(pictures)
-            boxes = [_in_picture(*pair, picture) for pair in zip(batch, results, strict=True)]
+            boxes = [_in_picture(*pair, picture, whole_below) for pair in zip(batch, results, strict=True)]
             found.append(TileBoxes.together(boxes))
             if store is not None:
                 store.add(found[-1])
@@ -155,8 +156,15 @@ def _batches(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
     return (tiles[start : start + size] for start in range(0, len(tiles), size))
 
 
-def _in_picture(tile: Tile, found: Detections, picture: Windows) -> TileBoxes:
-    """A tile's boxes in the picture's pixels, and which of their sides its borders cut."""
+def _in_picture(tile: Tile, found: Detections, picture: Windows, whole_below: float) -> TileBoxes:
+    """A tile's boxes in the picture's pixels, and which of their sides its borders cut.
+
+    In a smaller copy, those whose sides are below `whole_below` in its own pixels are left out: they are smaller than
+    the overlap of the next larger copy's tiles, where they were seen whole and better.
+    """
+    if tile.reduction > 1:
+        sides = (found.boxes[:, 2:] - found.boxes[:, :2]).amax(dim=1)
+        found = found.chosen(sides >= whole_below)
     boxes = found.boxes.numpy() * np.float32(tile.reduction)
     far = np.array([tile.width, tile.height], np.float32)
     margin = _MARGIN * far

@@ -1,4 +1,4 @@
-"""Moving pictures: files, webcams, network streams and folders of frames, with tracking, counting and annotated video."""
+"""Moving pictures: files, webcams, network streams, folders of frames; tracking, counting and annotated video."""
 
 from tood.video.counting import Counters, Line, Zone, parse_line, parse_zone
 from tood.video.found import FoundFrame, detections

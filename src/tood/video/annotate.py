@@ -18,7 +18,7 @@ def annotated(
     seen: Seen,
     class_names: Sequence[str],
     counters: Counters | None = None,
-    counts: Mapping[str, Any] = {},  # noqa: B006 - read alone
+    counts: Mapping[str, Any] = {},
 ) -> NDArray[np.uint8]:
     """The frame [H, W, 3] with boxes in the colours of their objects, or of their classes where none is followed.
 

@@ -73,18 +73,18 @@ class VideoFile:
         rest = None if after.stamp is None else self._found_again(after)
         yield from self._counted_to(after) if rest is None else rest
 
-    def _items(self, clock: Clock, number: int = 0) -> Iterator[Item]:
+    def _items(self, clock: Clock) -> Iterator[Item]:
         with closing(self._open()) as container:
-            yield from self._read(container, clock, number)
+            stream = container.streams.video[0]
+            yield from self._told(decoded_frames(container, stream), float(stream.time_base), clock, 0)
 
-    def _read(self, container: Any, clock: Clock, number: int) -> Iterator[Item]:
-        stream = container.streams.video[0]
-        for decoded in decoded_frames(container, stream):
-            yield (
-                FailedFrame(number, f"{self.name}: frame {number} cannot be decoded ({decoded})")
-                if isinstance(decoded, str)
-                else framed(decoded, clock, number, float(stream.time_base))
-            )
+    def _told(self, decoded: Iterator[Any], unit: float, clock: Clock, number: int) -> Iterator[Item]:
+        """Decoded frames as items, from a number on; `unit` is seconds of a stamp."""
+        for one in decoded:
+            if isinstance(one, str):
+                yield FailedFrame(number, f"{self.name}: frame {number} cannot be decoded ({one})")
+            else:
+                yield framed(one, clock, number, unit)
             number += 1
 
     def _found_again(self, after: Position) -> Iterator[Item] | None:
@@ -93,23 +93,24 @@ class VideoFile:
         container = self._open()
         stream = container.streams.video[0]
         unit = float(stream.time_base)
+        wanted = after.stamp or 0
         try:
-            container.seek(int(after.stamp - _RUN_UP / unit), stream=stream, backward=True)  # type: ignore[operator]
-            clock = Clock(self.rate, after.start, after.ticks)
-            for decoded in decoded_frames(container, stream):
-                if isinstance(decoded, str) or decoded.pts is None or decoded.pts < (after.stamp or 0):
+            container.seek(int(wanted - _RUN_UP / unit), stream=stream, backward=True)
+            decoded = decoded_frames(container, stream)
+            for one in decoded:
+                if isinstance(one, str) or one.pts is None or one.pts < wanted:
                     continue
-                if decoded.pts == after.stamp and checksum(upright(decoded)) == after.check:
-                    return self._rest(container, stream, clock, after.number + 1)
+                if one.pts == wanted and checksum(upright(one)) == after.check:
+                    return self._rest(container, decoded, unit, after)
                 break
         except av.FFmpegError:
             pass
         container.close()
         return None
 
-    def _rest(self, container: Any, stream: Any, clock: Clock, number: int) -> Iterator[Item]:
+    def _rest(self, container: Any, decoded: Iterator[Any], unit: float, after: Position) -> Iterator[Item]:
         with closing(container):
-            yield from self._read(container, clock, number)
+            yield from self._told(decoded, unit, Clock(self.rate, after.start, after.ticks), after.number + 1)
 
     def _counted_to(self, after: Position) -> Iterator[Item]:
         """What comes after a frame, by counting from the beginning."""

@@ -39,7 +39,11 @@ Found: TypeAlias = "FoundFrame | FailedFrame"
 
 
 def find(
-    detector: Detector, items: Iterator[Item], *, batch_size: int = 1, known: int = 0,
+    detector: Detector,
+    items: Iterator[Item],
+    *,
+    batch_size: int = 1,
+    known: int = 0,
     stop: Callable[[], bool] | None = None,
 ) -> Generator[Found, None, None]:
     """What is on each frame, in order; a thread decodes and scales the next while the network computes.

@@ -126,6 +126,7 @@ class NetworkStream(_Live):
         latest, wait, seen, why = time.monotonic(), _FIRST_WAIT, False, "nothing came"
         while not self._ended.is_set():
             try:
+                again = seen
                 with closing(self._connected(av)) as container:
                     stream = container.streams.video[0]
                     self.rate = float(stream.average_rate or stream.guessed_rate or 30)
@@ -136,7 +137,8 @@ class NetworkStream(_Live):
                             why = decoded
                             yield decoded
                             continue
-                        latest, wait, seen = time.monotonic(), _FIRST_WAIT, True
+                        self.lost += again
+                        latest, wait, seen, again = time.monotonic(), _FIRST_WAIT, True, False
                         yield upright(decoded)
             except (av.FFmpegError, OSError, ValueError) as error:
                 why = reason(error)
@@ -144,12 +146,10 @@ class NetworkStream(_Live):
                 why = "it holds no video"
             if time.monotonic() - latest > self.patience:
                 break
-            self.lost += seen
             self._ended.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
         if not seen and not self._ended.is_set():
             raise ToodError(f"{self.name} cannot be read: {why}, in {self.patience:g} seconds of trying")
-
 
     def _connected(self, av: Any) -> Any:
         if self._opened is not None:

@@ -39,7 +39,7 @@ def is_video(source: str) -> bool:
     return lowered.endswith(_SUFFIXES) or lowered.startswith(("rtsp://", "rtsps://", "rtmp://", "srt://", "udp://"))
 
 
-def open_source(source: str | Path, config: StreamConfig = StreamConfig()) -> FrameSource:  # noqa: B008 - frozen
+def open_source(source: str | Path, config: StreamConfig = StreamConfig()) -> FrameSource:
     """The video that a source names.
 
     Args:

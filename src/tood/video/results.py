@@ -1,4 +1,4 @@
-"""The folder that `tood video` writes to, and what it writes there when a run ends, be it at the last frame or before."""
+"""The folder that `tood video` writes to, and what it writes there when a run ends, at the last frame or before."""
 
 from __future__ import annotations
 

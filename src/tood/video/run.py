@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tood.errors import ToodError
 from tood.video.annotate import annotated
 from tood.video.counting import Counters, Line, Zone
-from tood.video.found import Found, FoundFrame, find
+from tood.video.found import Found, find
 from tood.video.frames import TICKS, FailedFrame, FrameSource, Item, Position
 from tood.video.journal import SEGMENT, Known, KnownFrame, add_line, failed_line, frame_line
 from tood.video.results import VideoFolder
@@ -110,9 +110,7 @@ def run_video(
         after = journal.frame(begun_at - 1).position if begun_at else None
         frames: Iterator[Item] = iter(()) if finished else source.frames(after)
         items = _most(frames, config.most, after)
-        found = find(
-            detector, items, batch_size=config.batch_size, known=journal.frames - begun_at, stop=stop
-        )
+        found = find(detector, items, batch_size=config.batch_size, known=journal.frames - begun_at, stop=stop)
         take = waiting or (lambda results: next(results, None))
         with writer:
             while (result := take(found)) is not None:
@@ -128,9 +126,7 @@ def run_video(
         if summary.frames or summary.failed:
             last = round(TICKS / source.rate)
             counts = writer.counters.totals(detector.class_names)
-            summary.written = folder.finish(
-                detector.class_names, writer.times, last, counts, complete=summary.complete
-            )
+            summary.written = folder.finish(detector.class_names, writer.times, last, counts, complete=summary.complete)
     return summary
 
 
@@ -263,9 +259,7 @@ class _Writer:
         self._passed_over(failed.number)
         self._write_line(failed_table_line(failed))
 
-    def _frame(
-        self, position: Position, size: tuple[int, int], seen: Seen, pixels: NDArray[np.uint8] | None
-    ) -> None:
+    def _frame(self, position: Position, size: tuple[int, int], seen: Seen, pixels: NDArray[np.uint8] | None) -> None:
         """Takes a frame; without pixels one that is drawn, or never will be."""
         index = self.summary.frames
         if self._tracker is not None:
@@ -296,7 +290,9 @@ class _Writer:
     def _draw(self, picture: NDArray[np.uint8], ticks: int) -> None:
         assert self._size is not None
         if self._part is None:
-            self._part = SegmentWriter(new_temporary(self.folder.journal.folder / "part", ".mp4"), self._size, self.rate)
+            self._part = SegmentWriter(
+                new_temporary(self.folder.journal.folder / "part", ".mp4"), self._size, self.rate
+            )
         self._part.add(picture, ticks)
 
     def _end_part(self) -> None:

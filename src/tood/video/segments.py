@@ -53,7 +53,9 @@ class SegmentWriter:
         if name is None:
             raise ToodError("this FFmpeg encodes neither H.264 nor MPEG-4: reinstall av, or take --no-save-video")
         self._container: Any = av.open(str(path), "w", format="mp4")
-        self._stream: Any = self._container.add_stream(name, rate=Fraction(rate).limit_denominator(1001), options=options)
+        self._stream: Any = self._container.add_stream(
+            name, rate=Fraction(rate).limit_denominator(1001), options=options
+        )
         context = self._stream.codec_context
         context.height, context.width = (side + side % 2 for side in size)
         context.pix_fmt = "yuv420p"

@@ -23,9 +23,7 @@ _GROUP = 50_000
 def line(position: Position, seen: Seen, counts: dict[str, Any]) -> dict[str, Any]:
     """A frame as the tables have it: boxes to 2 decimals, scores to 4, seconds to 3."""
     rows = zip(seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist(), seen.tracks.tolist(), strict=True)
-    found = [
-        [track, label, round(score, 4), *(round(side, 2) for side in box)] for box, score, label, track in rows
-    ]
+    found = [[track, label, round(score, 4), *(round(side, 2) for side in box)] for box, score, label, track in rows]
     told: dict[str, Any] = {"frame": position.number, "time": round(position.ticks / TICKS, 3), "found": found}
     return {**told, "counts": counts} if counts else told
 
@@ -73,7 +71,9 @@ def require_parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
-        raise ToodError("parquet needs the package pyarrow, which is not installed: pip install 'tood[video]'") from None
+        raise ToodError(
+            "parquet needs the package pyarrow, which is not installed: pip install 'tood[video]'"
+        ) from None
     return pyarrow
 
 

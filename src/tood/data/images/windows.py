@@ -160,9 +160,9 @@ class TiffWindows:
         problem = None
         if page.dtype not in (np.uint8, np.uint16):
             problem = f"holds {page.dtype} values: convert it to 8 or 16 bits a channel"
-        elif page.photometric.name in ("CMYK", "CIELAB", "ICCLAB", "ITULAB", "CFA"):
+        elif page.photometric.name in ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA"):
             problem = f"is of the colour space {page.photometric.name}: convert it to RGB"
-        elif self._piece_bytes(page) > _LARGEST_PIECE and not page.is_memmappable:
+        elif self._piece_bytes(page) > _LARGEST_PIECE and (page.is_tiled or not page.is_memmappable):
             problem = (
                 f"is compressed in pieces of {self._piece_bytes(page) / 2**20:,.0f} MiB: write it in tiles, such as by "
                 "tiffcp -t"
@@ -237,7 +237,7 @@ class TiffWindows:
         result = np.zeros((height, width, samples), page.dtype)
         high, wide = _piece_size(page)
         rows, columns = -(-int(page.imagelength) // high), -(-int(page.imagewidth) // wide)
-        by_rows = self._piece_bytes(page) > _LARGE_PIECE and page.is_memmappable
+        by_rows = not page.is_tiled and self._piece_bytes(page) > _LARGE_PIECE and page.is_memmappable
         for plane in range(planes):
             channels = slice(plane, plane + 1) if planes > 1 else slice(0, samples)
             if by_rows:
