@@ -21,6 +21,8 @@ install: $(VENV)/.installed ## Set up .venv with the tested versions (demo and t
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	# It asks for opencv-python, whose files would take the place of opencv-python-headless's.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackers
 	touch $@
 
 demo: $(VENV)/.installed ## Train on handwriting for 3 minutes, evaluate, and show the detections

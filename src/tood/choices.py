@@ -14,6 +14,9 @@ PredictionPrecision = Literal["auto", "fp32", "bf16"]
 TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 """What a network computes in when it learns."""
 
+Tracker = Literal["bytetrack", "ocsort", "botsort"]
+"""How objects are followed through a video: ByteTrack, OC-SORT, or BoT-SORT, which sees the camera move."""
+
 DatasetFormat = Literal["coco", "yolo", "voc"]
 """The dataset formats that are written."""
 

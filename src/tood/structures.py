@@ -138,8 +138,11 @@ class Detections:
 
     def above(self, threshold: float) -> Detections:
         """Only the detections whose score is at least `threshold`."""
-        keep = self.scores >= threshold
-        return replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        return self.chosen(self.scores >= threshold)
+
+    def chosen(self, which: Tensor) -> Detections:
+        """Only those of a mask [K], or of places in an order of their own."""
+        return replace(self, boxes=self.boxes[which], scores=self.scores[which], labels=self.labels[which])
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """One plain dict a detection: box (x1 y1 x2 y2, original pixels), score, label, name."""

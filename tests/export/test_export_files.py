@@ -21,8 +21,7 @@ from tood.boxes import iou_matrix
 from tood.cli import app
 from tood.data.digits import load_scans, render_scene
 from tood.errors import ToodError
-from tood.export import ExportConfig, Origin, Proof, export_model
-from tood.export import onnx_graph
+from tood.export import ExportConfig, Origin, Proof, export_model, onnx_graph
 from tood.inference import Detector
 from tood.input import InputConfig
 from tood.models import AnyDetector, build_model

@@ -24,6 +24,7 @@ from tood.cli.models import models
 from tood.cli.predict import predict
 from tood.cli.serve import serve
 from tood.cli.train import TrainCommand, train
+from tood.cli.video import video
 from tood.cli.weights import app as weights_app
 from tood.errors import SharedError, ToodError
 from tood.machine import settle_threads
@@ -107,6 +108,7 @@ app.command(no_args_is_help=False, cls=TrainCommand)(train)
 app.command(name="eval")(evaluate)
 app.command()(predict)
 app.command()(serve)
+app.command()(video)
 app.add_typer(data_app, name="data")
 app.command()(export)
 app.command()(bench)

@@ -12,6 +12,8 @@ from tood import choices
 Data = Annotated[Path, typer.Argument(help="COCO, YOLO or VOC folder, or a COCO json or YOLO yaml.", metavar="DATA")]
 
 HOW, FILES = "How", "Files"
+# Share of its side that a tile has in common with the next.
+OVERLAP = 0.2
 
 MODEL_HELP = (
     "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, "
@@ -86,3 +88,11 @@ def optional(
         metavar: what stands for its value in the help.
     """
     return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, min=least, metavar=metavar)
+
+
+def model_identity(model: str) -> list[Any]:
+    """What a model was called and which file that is: a run is resumed with the same."""
+    from tood.weights import locate_weights
+
+    found = locate_weights(model).path.stat()
+    return [model, found.st_size, found.st_mtime_ns]

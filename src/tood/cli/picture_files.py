@@ -33,10 +33,12 @@ class PictureFiles:
         folder: to write to.
         sources: paths (and addresses) of the images of the run: never replaced.
         earlier: files in the folder that may be replaced.
+        adopted: of so many pictures the first may be there already, the same to the last bit: a run that was killed had
+            written them, but not yet listed.
     """
 
-    def __init__(self, folder: Path, sources: Iterable[str], earlier: Manifest) -> None:
-        self.folder, self.earlier = folder, earlier
+    def __init__(self, folder: Path, sources: Iterable[str], earlier: Manifest, adopted: int = 0) -> None:
+        self.folder, self.earlier, self._adopted = folder, earlier, adopted
         self._protected = {file_identity(Path(source)) for source in sources}
         self._next: dict[str, int] = {}
 
@@ -57,6 +59,7 @@ class PictureFiles:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
         self._next[stem + suffix] = number + 1
+        self._adopted -= 1
         self._protected.add(file_identity(self.folder / name))
         return name
 
@@ -74,10 +77,17 @@ class PictureFiles:
         try:
             _create(temporary, path)
         except FileExistsError:
-            if not self.earlier.holds(self.folder, name) or file_identity(path, follow=False) in self._protected:
+            if file_identity(path, follow=False) in self._protected:
                 return False
+            if not self.earlier.holds(self.folder, name):
+                return self._adopted > 0 and not path.is_symlink() and _same(path, temporary)
             temporary.replace(path)
         return True
+
+
+def _same(one: Path, two: Path) -> bool:
+    """Whether two files hold the same bytes."""
+    return one.is_file() and one.stat().st_size == two.stat().st_size and one.read_bytes() == two.read_bytes()
 
 
 def _create(temporary: Path, path: Path) -> None:

@@ -7,9 +7,7 @@ end, be it the end of all pictures, a signal or an error; in the last two cases 
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -21,13 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.claimed_folder import append_line, claim, require_ours, require_own
 from tood.cli.picture_files import PictureFiles
 from tood.errors import ToodError
 from tood.file_identity import is_open_as
-from tood.folder_lock import FolderLock, give_back, make_folder
 from tood.manifest import FileStamp, Manifest
 from tood.structures import Detections
-from tood.whole_file import remove_unfinished, whole_file
+from tood.whole_file import whole_file
 
 MANIFEST = ".tood-predict.json"
 """File in the folder that lists what `tood predict` wrote there."""
@@ -37,6 +35,9 @@ JOURNAL = ".tood-predict.unfinished.jsonl"
 
 LOCK = ".tood-predict.running"
 """File in the folder that is there while `tood predict` writes to it."""
+
+WRITING = ".tood-predict.writing"
+"""File in the folder that is there while json and CSV are written: until they are listed, too, they are ours."""
 
 _VERSION = 1
 
@@ -110,7 +111,7 @@ class PredictionFolder:
         self.out, self.outputs, self.settings = out, outputs, dict(settings)
         self.complete = self.found_unfinished = False
         self.to_do: list[int] = []
-        self._batch_size, self._resume, self._writes = batch_size, resume, writes
+        self._batch_size, self._resume, self.writes = batch_size, resume, writes
         self._images = list(_keys(images))
         self._places: dict[Key, range] = {}
         self._results: Counter[str] = Counter()
@@ -125,7 +126,7 @@ class PredictionFolder:
 
     def __enter__(self) -> PredictionFolder:
         with ExitStack() as held:
-            if self._writes:
+            if self.writes:
                 self._claim(held)
             self._look()
             self._held = held.pop_all()
@@ -147,38 +148,40 @@ class PredictionFolder:
 
     def _claim(self, held: ExitStack) -> None:
         """Make the folder and lock it, until `held` is closed."""
-        made: list[Path] = []
-        held.callback(give_back, made)
-        lock = FolderLock(self.out, LOCK)
-        try:
-            make_folder(self.out, made)
-            free = lock.acquire()
-        except OSError as error:
-            raise ToodError(f"{self.out} cannot be written to: {error.strerror or error}") from error
-        if not free:
-            raise ToodError(
-                f"another tood predict ({lock.holder}) is writing to {self.out}: wait for its end, or name another"
-                " --out"
-            )
-        held.callback(lock.release)
-        remove_unfinished(self.out)
+        claim(self.out, LOCK, "tood predict", held)
 
     def _look(self) -> None:
         """What is in the folder: which files may be replaced, and what is done already."""
         manifest, journal = Manifest.read(self.out / MANIFEST), _read_journal(self.out / JOURNAL)
-        _require_ours(self.out / MANIFEST, manifest is not None)
-        _require_ours(self.out / JOURNAL, journal is not None)
+        require_ours(self.out / MANIFEST, manifest is not None, "tood predict")
+        require_ours(self.out / JOURNAL, journal is not None, "tood predict")
         self._before = _written(manifest or Manifest({}), journal)
-        for name in self.outputs.names:
-            _require_own(self.out, name, self._before)
-        self._pictures = PictureFiles(self.out, [source for source, _ in self._images], self._before)
+        killed_while_writing = journal is not None and (self.out / WRITING).exists()
+        for name in () if killed_while_writing else self.outputs.names:
+            require_own(self.out, name, "tood predict", self._before)
+        # What was drawn last may be without its line in the journal.
+        adopted = self._batch_size if journal is not None and self._resume else 0
+        self._pictures = PictureFiles(self.out, [source for source, _ in self._images], self._before, adopted)
         self.found_unfinished = journal is not None
         if journal is not None and self._resume:
             self._take_over(journal, self._batch_size)
         self.to_do = [at for at, image in enumerate(self._images) if image not in self._places]
 
-    def add(self, result: Detections, picture: NDArray[np.uint8] | None) -> None:
+    def add(
+        self,
+        result: Detections,
+        picture: NDArray[np.uint8] | None,
+        size: tuple[int, int] | None = None,
+        *,
+        tiled: bool = False,
+    ) -> None:
         """Keep a result, and its annotated picture [H, W, 3] uint8 RGB if one is wanted.
+
+        Args:
+            result: of one image.
+            picture: to be written.
+            size: (height, width) of the image, where the result does not carry it.
+            tiled: it was looked at by tiles, and shares no batch with others.
 
         Raises:
             ToodError: if it cannot be written; what was added before is kept.
@@ -193,9 +196,10 @@ class PredictionFolder:
                 "changed": _change(source),
                 "picture": name,
                 "stamp": asdict(FileStamp.of(self.out / name)) if name else None,
-                "entry": entry(result),
+                "entry": entry(result, size),
+                **({"tiled": True} if tiled else {}),
             }
-            place = _append(file, line)
+            place = append_line(file, line)
         except BaseException as error:
             if name:  # without its line nobody would know whose it is
                 (self.out / name).unlink(missing_ok=True)
@@ -218,8 +222,11 @@ class PredictionFolder:
             )
         self._file = (self.out / JOURNAL).open("r+b", buffering=0)
         # A batch that was not whole was computed otherwise than it will be.
-        kept = journal.lines[: len(journal.lines) // batch_size * batch_size]
+        ordinary = [pair for pair in journal.lines if not pair[0].get("tiled")]
+        kept = ordinary[: len(ordinary) // batch_size * batch_size]
         self._file.truncate(kept[-1][1].stop if kept else journal.header)
+        # Pictures that were looked at by tiles come after all others.
+        kept += [(line, append_line(self._file, line)) for line, _ in journal.lines if line.get("tiled")]
         wanted = set(self._images)
         for line, place in kept:
             source, name = line["image"], line["picture"]
@@ -241,7 +248,7 @@ class PredictionFolder:
                 self._before.write(self.out / MANIFEST)
                 path.unlink()
             self._file = path.open("x+b", buffering=0)
-            _append(self._file, {"tood predict": _VERSION, "settings": self.settings})
+            append_line(self._file, {"tood predict": _VERSION, "settings": self.settings})
         return self._file
 
     def _finish(self) -> None:
@@ -253,12 +260,17 @@ class PredictionFolder:
         }
         # As it is now: another run may have ended here in the meantime.
         known = Manifest.read(self.out / MANIFEST) or Manifest({})
-        for name in self.outputs.names if self._places else ():
-            _require_own(self.out, name, known)
+        names = self.outputs.names if self._places else []
+        if not (self.out / WRITING).exists():
+            for name in names:
+                require_own(self.out, name, "tood predict", known, self._before)
+            (self.out / WRITING).touch()
+        for name in names:
             with whole_file(self.out / name) as temporary:
                 writers[name](temporary)
             self._written[name] = FileStamp.of(self.out / name)
         Manifest({**known.files, **self._before.files, **self._written}).write(self.out / MANIFEST)
+        (self.out / WRITING).unlink(missing_ok=True)
         if self.complete:
             path = self.out / JOURNAL
             own = is_open_as(path, self._file.fileno())  # where there are no locks, another run may have begun
@@ -291,10 +303,12 @@ class PredictionFolder:
                     table.writerow([found["image"], one["name"], one["label"], one["score"], *one["box"]])
 
 
-def entry(result: Detections) -> dict[str, Any]:
-    """A result as the json has it: boxes to 2 decimals, scores to 4."""
-    assert result.image is not None
-    height, width = result.image.shape[:2]
+def entry(result: Detections, size: tuple[int, int] | None = None) -> dict[str, Any]:
+    """A result as the json has it: boxes to 2 decimals, scores to 4; `size` is as of `PredictionFolder.add`."""
+    if size is None:
+        assert result.image is not None
+        size = (result.image.shape[0], result.image.shape[1])
+    height, width = size
     rounded = [
         {**one, "box": [round(side, 2) for side in one["box"]], "score": round(one["score"], 4)}
         for one in result.to_dicts()
@@ -330,16 +344,6 @@ def _read_journal(path: Path) -> _Journal | None:
         return None
 
 
-def _append(file: FileIO, content: object) -> range:
-    """Add a line to a journal; gives its place in bytes."""
-    line = json.dumps(content).encode() + b"\n"
-    start = file.seek(0, os.SEEK_END)
-    if file.write(line) < len(line):
-        file.truncate(start)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return range(start, start + len(line))
-
-
 def _keys(images: Sequence[str]) -> Iterator[Key]:
     seen: Counter[str] = Counter()
     for image in images:
@@ -354,21 +358,6 @@ def _change(source: str) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [found.st_size, found.st_mtime_ns]
-
-
-def _require_own(out: Path, name: str, manifest: Manifest) -> None:
-    """Refuse to write a file over one that is not an earlier result."""
-    path = out / name
-    if os.path.lexists(path) and not manifest.holds(out, name):
-        raise ToodError(
-            f"{path} was not written by tood predict, or has changed since: move it away, or name another --out"
-        )
-
-
-def _require_ours(path: Path, readable: bool) -> None:
-    """Refuse a folder in which something else has the name of our list or journal."""
-    if os.path.lexists(path) and (path.is_symlink() or not readable):
-        raise ToodError(f"{path} is none of this version of tood predict: move it away, or name another --out")
 
 
 def _json_text(content: object) -> str:

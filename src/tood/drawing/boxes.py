@@ -45,13 +45,18 @@ def draw_named_boxes(
     Returns:
         [H, W, 3] uint8 RGB.
     """
-    drawn = names_to_draw(tuple(class_names))
+    drawn = drawn_names(class_names)
     names = [drawn[label] if label < len(drawn) else str(label) for label in labels]
     captions = [
-        " ".join(([isolated(name)] if show_names else []) + ([f"{100 * score:.0f}%"] if show_scores else []))
+        " ".join(([name] if show_names else []) + ([f"{100 * score:.0f}%"] if show_scores else []))
         for name, score in zip(names, scores, strict=True)
     ]
     return draw_boxes(image, boxes, [class_colour(label) for label in labels], captions)
+
+
+def drawn_names(class_names: Sequence[str]) -> list[str]:
+    """The classes' names as they stand in captions, whatever direction their script is read in."""
+    return [isolated(name) for name in names_to_draw(tuple(class_names))]
 
 
 def draw_boxes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 
 from tood.choices import PredictionPrecision
 from tood.data.images import DecodedImage
+from tood.data.images.windows import ArrayWindows, Windows, open_windows
 from tood.data.notes import SourceNotes
 from tood.engines import Engine, is_exported
 from tood.errors import ToodError, first_line
 from tood.inference.exported import engine_precision, engine_predictor, load_engine
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
-from tood.input import Geometry, prepare, stacked
+from tood.inference.tiles import TileConfig, detect_in_tiles
+from tood.input import Geometry, InputConfig, prepare, stacked
 from tood.models import AnyDetector, for_inference
 from tood.ops.allocator import return_freed_memory
 from tood.precision import choose_precision
@@ -148,6 +151,17 @@ class Detector:
             self.config = replace(self.config, score_threshold=threshold)
         self.sources = sources
 
+    @property
+    def input(self) -> InputConfig:
+        """What the network expects of a picture."""
+        return self._predictor.input
+
+    def with_threshold(self, threshold: float) -> Detector:
+        """The same detector, sharing its weights, with another least score."""
+        other = copy(self)
+        other.config = replace(self.config, score_threshold=threshold)
+        return other
+
     @overload
     def __call__(self, source: Source, *, keep_image: bool = True, batch_size: int = 1) -> Detections: ...  # type: ignore[overload-overlap]
     @overload
@@ -210,6 +224,35 @@ class Detector:
             del picture  # which holds what it gave
         yield from self._detect(batch, keep_image)
         notes.tell()
+
+    def in_tiles(
+        self,
+        source: str | Path | NDArray[np.uint8],
+        config: TileConfig = TileConfig(),  # noqa: B008 - frozen
+        *,
+        batch_size: int = 4,
+    ) -> Detections:
+        """The objects in a picture of any size, which is looked at tile by tile and never held whole.
+
+        Args:
+            source: a TIFF file (tiled, striped, BigTIFF, GeoTIFF, whole-slide), which is read by windows and needs
+                tifffile (the extra `big`); any other picture file, or a uint8 array [H, W, 3] RGB, which is cut.
+            config: size of the tiles, overlap and merging.
+            batch_size: tiles computed together.
+
+        Returns:
+            Each object once, without the picture; as many as there are.
+
+        Raises:
+            ToodError: if it cannot be read.
+        """
+        if isinstance(source, np.ndarray):
+            picture: Windows = ArrayWindows("array", ImageSource("array", source).read(self.sources))
+        else:
+            picture = open_windows(source, exif=self.sources.exif)
+        found = detect_in_tiles(self, picture, config, batch_size=batch_size)
+        assert found is not None
+        return found
 
     def _read(self, source: ImageSource) -> _Picture:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _SAVE_AS = "save it as JPEG or PNG"
+_VIDEO = "is a video: `tood video` looks at it; as pictures, save its frames as JPEG or PNG"
 _AGAIN = "saved in the place of the picture: fetch the picture again"
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "a HEIC picture"),
@@ -17,7 +18,7 @@ _STARTS = {
     b"%PDF-": f"is a PDF document, not an image: {_SAVE_AS}",
     b"PK\3\4": "is a zip archive: unpack it",
     b"\x1f\x8b": "is packed by gzip: unpack it",
-    b"\x1a\x45\xdf\xa3": "is a video: save its frames as JPEG or PNG",
+    b"\x1a\x45\xdf\xa3": _VIDEO,
     b"\x93NUMPY": f"is a NumPy array: {_SAVE_AS}",
     b"\0\5\x16\7": "is a side file of macOS, not the picture itself: copy the file of its name without ._",
 }
@@ -27,7 +28,7 @@ def what_it_is(data: bytes) -> str:
     """What to say of the bytes of a file that no decoder knows, as the end of a sentence that begins with its name."""
     if data[4:8] == b"ftyp":
         kind = _BRANDS.get(data[8:12])
-        return f"is {kind}, which is not read: {_SAVE_AS}" if kind else "is a video: save its frames as JPEG or PNG"
+        return f"is {kind}, which is not read: {_SAVE_AS}" if kind else _VIDEO
     for start, said in _STARTS.items():
         if data.startswith(start):
             return said

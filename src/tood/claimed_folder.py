@@ -1,0 +1,76 @@
+"""A folder of results that one command alone writes to, in which it replaces nothing but its own files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import ExitStack
+from io import FileIO
+from pathlib import Path
+
+from tood.errors import ToodError
+from tood.folder_lock import FolderLock, give_back, make_folder
+from tood.manifest import Manifest
+from tood.whole_file import remove_unfinished
+
+
+def claim(out: Path, lock_name: str, command: str, held: ExitStack) -> None:
+    """Make a folder and lock it, until `held` is closed; what was made for it goes then, where it is still empty.
+
+    Args:
+        out: the folder.
+        lock_name: of the file in it that is there meanwhile.
+        command: who writes, in words for a person.
+        held: what the lock is held by.
+
+    Raises:
+        ToodError: if it cannot be written to, or another process writes to it.
+    """
+    made: list[Path] = []
+    held.callback(give_back, made)
+    lock = FolderLock(out, lock_name)
+    try:
+        make_folder(out, made)
+        free = lock.acquire()
+    except OSError as error:
+        raise ToodError(f"{out} cannot be written to: {error.strerror or error}") from error
+    if not free:
+        raise ToodError(
+            f"another {command} ({lock.holder}) is writing to {out}: wait for its end, or name another --out"
+        )
+    held.callback(lock.release)
+    remove_unfinished(out)
+
+
+def require_own(out: Path, name: str, command: str, *written: Manifest) -> None:
+    """Refuse to write a file over one that is no earlier result of the command.
+
+    Raises:
+        ToodError: if a file of that name is there, and no list of what was written holds it.
+    """
+    path = out / name
+    if os.path.lexists(path) and not any(manifest.holds(out, name) for manifest in written):
+        raise ToodError(
+            f"{path} was not written by {command}, or has changed since: move it away, or name another --out"
+        )
+
+
+def require_ours(path: Path, readable: bool, command: str) -> None:
+    """Refuse a folder in which something else has the name of a list or journal of the command's."""
+    if os.path.lexists(path) and (path.is_symlink() or not readable):
+        raise ToodError(f"{path} is none of this version of {command}: move it away, or name another --out")
+
+
+def append_line(file: FileIO, content: object) -> range:
+    """Add a line of json to a journal; gives its place in bytes.
+
+    Raises:
+        OSError: if it cannot be written whole; nothing is left of it.
+    """
+    line = json.dumps(content).encode() + b"\n"
+    start = file.seek(0, os.SEEK_END)
+    if file.write(line) < len(line):
+        file.truncate(start)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return range(start, start + len(line))

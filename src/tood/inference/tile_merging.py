@@ -1,0 +1,193 @@
+"""One set of boxes from the boxes of tiles that overlap, and from pictures of several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tood.boxes import nms
+
+# Pairs of boxes that are measured at once: 16 MiB a temporary.
+_BLOCK = 1 << 21
+
+
+@dataclass(frozen=True, eq=False)
+class TileBoxes:
+    """Boxes of any number of tiles.
+
+    Attributes:
+        boxes: [K, 4] float32, x1 y1 x2 y2 in pixels of the whole picture.
+        scores: [K] float32.
+        labels: [K] int64.
+        cut: [K, 4] bool, whether the left, top, right, bottom side lies on a border of the tile that is none of the
+            picture's: there the object may go on.
+        levels: [K] int64, the reduction that the tile was looked at with.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+    levels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def chosen(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> TileBoxes:
+        """Some of them, by a mask or by places."""
+        return TileBoxes(self.boxes[which], self.scores[which], self.labels[which], self.cut[which], self.levels[which])
+
+    @staticmethod
+    def together(parts: list[TileBoxes]) -> TileBoxes:
+        """All of several."""
+        return TileBoxes(
+            np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)]),
+            np.concatenate([np.zeros(0, np.float32), *(part.scores for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.labels for part in parts)]),
+            np.concatenate([np.zeros((0, 4), np.bool_), *(part.cut for part in parts)]),
+            np.concatenate([np.zeros(0, np.int64), *(part.levels for part in parts)]),
+        )
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """When boxes of different tiles are of one object.
+
+    Attributes:
+        iou: overlap above which the lower of two whole boxes goes, seen in copies of one size.
+        across: overlap with a box that was seen in a larger copy, above which a box goes: that one is more exact.
+        covered: share of a box that was cut above which it is a piece of a whole one, and goes.
+        alike: overlap, along a seam, of two boxes cut by it from which on they are halves of one object.
+    """
+
+    iou: float = 0.5
+    across: float = 0.35
+    covered: float = 0.7
+    alike: float = 0.5
+
+
+def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:
+    """Each object once, best first.
+
+    Whole boxes are held against each other as in NMS, from the full picture to its smaller copies. A box that was cut
+    by its tile's border goes where a whole one covers it; what is left of these was seen whole by no tile, and halves
+    that meet are put together, with the better score. Time grows with the number of cut boxes x boxes, memory does not.
+    """
+    is_cut = found.cut.any(axis=1)
+    whole, cut = found.chosen(~is_cut), found.chosen(is_cut)
+    whole = _by_levels(whole, config)
+    cut = cut.chosen(~_covered(cut, whole, config.covered))
+    joined = _joined(cut, config.alike)
+    # A half that met nothing, inside of what others became.
+    sides = joined.boxes[:, 2:] - joined.boxes[:, :2]
+    joined = joined.chosen(np.argsort(-(sides[:, 0] * sides[:, 1]), kind="stable"))
+    joined = joined.chosen(~_covered_by_earlier(joined, config.covered))
+    joined = joined.chosen(~_overlapped(joined, whole, config.iou))
+    kept = TileBoxes.together([whole, joined])
+    return kept.chosen(np.argsort(-kept.scores, kind="stable"))
+
+
+def _by_levels(whole: TileBoxes, config: MergeConfig) -> TileBoxes:
+    """Of whole boxes each object's, from the largest copy that has it."""
+    kept = TileBoxes.together([])
+    for level in np.unique(whole.levels):
+        found = _suppressed(whole.chosen(whole.levels == level), config.iou)
+        kept = TileBoxes.together([kept, found.chosen(~_overlapped(found, kept, config.across))])
+    return kept
+
+
+def _overlapped(found: TileBoxes, others: TileBoxes, iou: float) -> NDArray[np.bool_]:
+    """[n] whether each has more than this in common with another one of its class."""
+    overlapped = np.zeros(len(found), np.bool_)
+    if len(others):
+        areas = (others.boxes[:, 2:] - others.boxes[:, :2]).prod(axis=1)
+        for block in _blocks(len(found), len(others)):
+            some = found.chosen(np.arange(len(found))[block])
+            own = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(axis=1)[:, None]
+            common = _shares(some, others) * own
+            overlapped[block] = (common > iou * (own + areas - common)).any(axis=1)
+    return overlapped
+
+
+def _suppressed(found: TileBoxes, iou: float) -> TileBoxes:
+    kept = nms(*(torch.from_numpy(part) for part in (found.boxes, found.scores, found.labels)), iou)
+    return found.chosen(kept.numpy())
+
+
+def _blocks(rows: int, columns: int) -> Iterator[slice]:
+    step = max(1, _BLOCK // max(1, columns))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _shares(inner: TileBoxes, outer: TileBoxes) -> NDArray[np.float32]:
+    """[n, m] the share of each inner box that lies in each outer one of its class, 0 for other classes."""
+    a, b = inner.boxes[:, None], outer.boxes[None]
+    sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(min=0)  # [n, m, 2]
+    own = (inner.boxes[:, 2:] - inner.boxes[:, :2]).prod(axis=1)
+    shares: NDArray[np.float32] = sides.prod(axis=2) / np.maximum(own, 1e-6)[:, None]
+    return shares * (inner.labels[:, None] == outer.labels)
+
+
+def _covered(inner: TileBoxes, outer: TileBoxes, share: float) -> NDArray[np.bool_]:
+    """[n] whether one outer box of its class covers so much of each."""
+    covered = np.zeros(len(inner), np.bool_)
+    if len(outer):
+        for block in _blocks(len(inner), len(outer)):
+            covered[block] = (_shares(inner.chosen(np.arange(len(inner))[block]), outer) > share).any(axis=1)
+    return covered
+
+
+def _covered_by_earlier(found: TileBoxes, share: float) -> NDArray[np.bool_]:
+    """[n] whether one that comes before it covers so much of each."""
+    covered = np.zeros(len(found), np.bool_)
+    for block in _blocks(len(found), len(found)):
+        rows = np.arange(len(found))[block]
+        shares = _shares(found.chosen(rows), found)
+        covered[block] = ((shares > share) & (np.arange(len(found)) < rows[:, None])).any(axis=1)
+    return covered
+
+
+def _joined(cut: TileBoxes, alike: float) -> TileBoxes:
+    """Boxes that continue each other across a seam as their hull."""
+    group = np.arange(len(cut))
+    for one, two in _halves(cut, alike):
+        first, second = _root(group, one), _root(group, two)
+        group[max(first, second)] = min(first, second)
+    roots = np.array([_root(group, place) for place in range(len(cut))], np.int64)
+    names, inverse = np.unique(roots, return_inverse=True)
+    hulls = cut.chosen(names)
+    boxes, scores = hulls.boxes.copy(), hulls.scores.copy()
+    np.minimum.at(boxes[:, :2], inverse, cut.boxes[:, :2])
+    np.maximum.at(boxes[:, 2:], inverse, cut.boxes[:, 2:])
+    np.maximum.at(scores, inverse, cut.scores)
+    return replace(hulls, boxes=boxes, scores=scores)
+
+
+def _root(group: NDArray[np.int64], place: int) -> int:
+    while group[place] != place:
+        group[place] = group[group[place]]
+        place = int(group[place])
+    return place
+
+
+def _halves(cut: TileBoxes, alike: float) -> Iterator[tuple[int, int]]:
+    """Pairs of boxes of one class and level that a seam parts: cut on facing sides, meeting, alike along the seam."""
+    for block in _blocks(len(cut), len(cut)):
+        rows = np.arange(len(cut))[block]
+        a, b = cut.boxes[rows][:, None], cut.boxes[None]
+        low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+        common = (high - low).clip(min=0)  # [n, m, 2]
+        hull = np.maximum(a[..., 2:], b[..., 2:]) - np.minimum(a[..., :2], b[..., :2])
+        similar = common / np.maximum(hull, 1e-6) >= alike  # [n, m, 2], along x and along y
+        meets = (common > 0).all(axis=2)
+        same = (cut.labels[rows][:, None] == cut.labels) & (cut.levels[rows][:, None] == cut.levels)
+        across_x = cut.cut[rows][:, None, 2] & cut.cut[:, 0] & similar[..., 1]
+        across_y = cut.cut[rows][:, None, 3] & cut.cut[:, 1] & similar[..., 0]
+        pairs = same & meets & (across_x | across_y)
+        for row, column in zip(*np.nonzero(pairs), strict=True):
+            if rows[row] != column:
+                yield int(rows[row]), int(column)

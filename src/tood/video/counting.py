@@ -1,0 +1,150 @@
+"""Objects that cross lines or are within zones, counted by the package `supervision`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tood.errors import ToodError
+from tood.video.tracking import Seen, require_tracking
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line between two places x, y in pixels; from the first to the second, "in" is from right to left."""
+
+    name: str
+    start: Point
+    end: Point
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A polygon of three or more places x, y in pixels."""
+
+    name: str
+    corners: tuple[Point, ...]
+
+
+def parse_line(text: str, number: int) -> Line:
+    """A line from `NAME=x1,y1,x2,y2`, the name left out or not; `number` names it then.
+
+    Raises:
+        ToodError: if it is none.
+    """
+    name, points = _points("--line", text, f"line {number}")
+    if len(points) != 2 or points[0] == points[1]:
+        raise ToodError(f"--line {text}: give two different places, as in door=100,300,500,300")
+    return Line(name, points[0], points[1])
+
+
+def parse_zone(text: str, number: int) -> Zone:
+    """A zone from `NAME=x1,y1,x2,y2,x3,y3,...`, the name left out or not; `number` names it then.
+
+    Raises:
+        ToodError: if it is none.
+    """
+    name, points = _points("--zone", text, f"zone {number}")
+    if len(set(points)) < 3:
+        raise ToodError(f"--zone {text}: give three places or more, as in yard=0,0,400,0,400,300")
+    return Zone(name, tuple(points))
+
+
+def _points(option: str, text: str, usual: str) -> tuple[str, list[Point]]:
+    name, equals, numbers = text.rpartition("=")
+    try:
+        values = [float(value) for value in numbers.split(",")]
+    except ValueError:
+        values = []
+    if not values or len(values) % 2 or not all(np.isfinite(values)) or (equals and not name.strip()):
+        raise ToodError(f"{option} {text}: expected numbers x1,y1,x2,y2,... in pixels, with NAME= before them or not")
+    return (name.strip() or usual), list(zip(values[::2], values[1::2], strict=True))
+
+
+@dataclass
+class _Within:
+    """What was in a zone so far."""
+
+    now: int = 0
+    most: int = 0
+    objects: dict[int, int] = field(default_factory=dict)
+
+
+class Counters:
+    """Counts through one video.
+
+    Args:
+        lines: crossed by objects that are tracked; a crossing counts when the whole box is on the other side.
+        zones: an object is within by the middle of its lower side, where it stands.
+
+    Raises:
+        ToodError: if two have one name, or supervision is not installed.
+    """
+
+    def __init__(self, lines: Sequence[Line] = (), zones: Sequence[Zone] = ()) -> None:
+        names = [part.name for part in (*lines, *zones)]
+        if len(set(names)) < len(names):
+            raise ToodError(f"two lines or zones are called {Counter(names).most_common(1)[0][0]!r}: give other names")
+        self.lines, self.zones = tuple(lines), tuple(zones)
+        self._lines: list[Any] = []
+        self._zones: list[Any] = []
+        if not names:
+            return
+        supervision = require_tracking("counting")
+        for line in lines:
+            start, end = supervision.Point(*line.start), supervision.Point(*line.end)
+            self._lines.append(supervision.LineZone(start=start, end=end))
+        for zone in zones:
+            self._zones.append(supervision.PolygonZone(polygon=np.array(zone.corners).round().astype(np.int64)))
+        self._within = [_Within() for _ in zones]
+
+    def update(self, seen: Seen) -> dict[str, Any]:
+        """Takes the next frame; gives what is counted by now, by the names of lines and zones."""
+        if not (self._lines or self._zones):
+            return {}
+        import supervision
+
+        given = supervision.Detections(
+            xyxy=seen.boxes, confidence=seen.scores, class_id=seen.labels, tracker_id=seen.tracks
+        )
+        told: dict[str, Any] = {}
+        for line, counter in zip(self.lines, self._lines, strict=True):
+            counter.trigger(given)
+            told[line.name] = {"in": int(counter.in_count), "out": int(counter.out_count)}
+        for zone, area, within in zip(self.zones, self._zones, self._within, strict=True):
+            inside = _mask(area, given)
+            within.now = int(inside.sum())
+            within.most = max(within.most, within.now)
+            for track, label in zip(seen.tracks[inside].tolist(), seen.labels[inside].tolist(), strict=True):
+                if track >= 0:
+                    within.objects.setdefault(track, label)
+            told[zone.name] = {"now": within.now}
+        return told
+
+    def totals(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """What was counted in all, class by class."""
+
+        def named(counts: dict[Any, int]) -> dict[str, int]:
+            called = {class_names[label] if label < len(class_names) else str(label): n for label, n in counts.items()}
+            return dict(sorted(called.items()))
+
+        told: dict[str, Any] = {"lines": {}, "zones": {}}
+        for line, counter in zip(self.lines, self._lines, strict=True):
+            told["lines"][line.name] = {
+                "in": named(counter.in_count_per_class),
+                "out": named(counter.out_count_per_class),
+            }
+        for zone, within in zip(self.zones, self._within if self._zones else (), strict=True):
+            told["zones"][zone.name] = {"most": within.most, "objects": named(Counter(within.objects.values()))}
+        return told
+
+
+def _mask(area: Any, given: Any) -> NDArray[np.bool_]:
+    return np.asarray(area.trigger(given), bool) if len(given) else np.zeros(0, bool)

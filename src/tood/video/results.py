@@ -1,0 +1,178 @@
+"""The folder that `tood video` writes to, and what it writes there when a run ends, at the last frame or before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tood.claimed_folder import claim, require_ours, require_own
+from tood.errors import ToodError
+from tood.manifest import FileStamp, Manifest
+from tood.video.journal import Journal
+from tood.video.segments import join
+from tood.video.tables import write_csv, write_jsonl, write_parquet
+from tood.whole_file import whole_file
+
+COMMAND = "tood video"
+MANIFEST = ".tood-video.json"
+"""File in the folder that lists what was written there."""
+UNFINISHED = ".tood-video.unfinished"
+"""Folder in it that holds what a run which did not end has found."""
+LOCK = ".tood-video.running"
+"""File in it that is there while a run writes."""
+
+
+@dataclass(frozen=True)
+class VideoOutputs:
+    """Which files are written.
+
+    Attributes:
+        video: the annotated video.
+        jsonl, csv, parquet: the detections of each frame.
+        counts: what was counted at lines and in zones.
+    """
+
+    video: bool = True
+    jsonl: bool = False
+    csv: bool = False
+    parquet: bool = False
+    counts: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """Names that these files have in the folder."""
+        wanted = {
+            "annotated.mp4": self.video,
+            "detections.jsonl": self.jsonl,
+            "detections.csv": self.csv,
+            "detections.parquet": self.parquet,
+            "counts.json": self.counts,
+        }
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+class VideoFolder:
+    """A run's results on their way into a folder, which one run alone writes to.
+
+    Args:
+        out: the folder.
+        settings: whatever decides the results: a run is only resumed under the same.
+        outputs: which files.
+        source: path of the video, which is never written over.
+        resume: go on with what a run that did not end has left.
+
+    Attributes:
+        journal: what is found.
+        resumed: whether there is something of an earlier run in it.
+        found_unfinished: whether there was, be it taken or not.
+
+    Raises:
+        ToodError: on entering, if another run writes there, a file that is to be written is somebody else's, or the run
+            to resume had other settings.
+    """
+
+    def __init__(
+        self, out: Path, settings: Mapping[str, Any], outputs: VideoOutputs, source: str, *, resume: bool
+    ) -> None:
+        self.out, self.outputs, self.settings = out, outputs, json.loads(json.dumps(dict(settings)))
+        self.resumed = self.found_unfinished = False
+        self._source, self._resume = source, resume
+        self._held = ExitStack()
+        self.journal: Journal
+
+    def __enter__(self) -> VideoFolder:
+        with ExitStack() as held:
+            claim(self.out, LOCK, COMMAND, held)
+            manifest = Manifest.read(self.out / MANIFEST)
+            require_ours(self.out / MANIFEST, manifest is not None, COMMAND)
+            self._manifest = manifest or Manifest({})
+            found = Journal.read(self.out / UNFINISHED)
+            self.found_unfinished = found is not None
+            self._refuse_source()
+            for name in self.outputs.names if found is None or not found.writing else ():
+                require_own(self.out, name, COMMAND, self._manifest)
+            if found is not None and self._resume:
+                self._require_same(found)
+                self.journal, self.resumed = found, True
+            else:
+                self.journal = Journal.begin(self.out / UNFINISHED, self.settings)
+            held.callback(self._forget_nothing)
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def _forget_nothing(self) -> None:
+        """A journal without a line is none."""
+        if self.journal.is_empty:
+            self.journal.remove()
+
+    def _refuse_source(self) -> None:
+        try:
+            same = [name for name in self.outputs.names if (self.out / name).samefile(self._source)]
+        except (OSError, ValueError):
+            return
+        if same:
+            raise ToodError(f"{self._source} is what would be written: name another --out")
+
+    def _require_same(self, journal: Journal) -> None:
+        other = [key for key, value in self.settings.items() if journal.settings.get(key) != value]
+        if other:
+            told = ", ".join(f"{key} {journal.settings.get(key)!r}, now {self.settings[key]!r}" for key in other)
+            raise ToodError(
+                f"{self.out}: the run that is to be resumed had other settings ({told}): give the same, or leave out "
+                "--resume to begin anew"
+            )
+
+    def finish(
+        self, class_names: Sequence[str], times: Sequence[int], last: int, counts: Mapping[str, Any], *, complete: bool
+    ) -> list[str]:
+        """Write the results and list them; what is left of the run is removed where it is complete.
+
+        Args:
+            class_names: of all classes.
+            times: of the frames of the annotated video, in ticks.
+            last: how long its last frame is shown.
+            counts: of lines and zones.
+            complete: whether nothing is left to do.
+
+        Returns:
+            Names of the files that were written.
+        """
+        writers: dict[str, Callable[[Path], None]] = {
+            "annotated.mp4": lambda path: join(self.journal.parts(), times, last, path),
+            "detections.jsonl": lambda path: write_jsonl(self._lines(), class_names, path),
+            "detections.csv": lambda path: write_csv(self._lines(), class_names, path),
+            "detections.parquet": lambda path: write_parquet(self._lines(), class_names, path),
+            "counts.json": lambda path: _write_counts(counts, path),
+        }
+        names = [name for name in self.outputs.names if name != "annotated.mp4" or times]
+        known = Manifest.read(self.out / MANIFEST) or Manifest({})
+        if not self.journal.writing:
+            for name in names:
+                require_own(self.out, name, COMMAND, known, self._manifest)
+            self.journal.mark_writing()
+        written = {}
+        for name in names:
+            with whole_file(self.out / name) as temporary:
+                writers[name](temporary)
+            written[name] = FileStamp.of(self.out / name)
+        Manifest({**known.files, **self._manifest.files, **written}).write(self.out / MANIFEST)
+        self.journal.mark_writing(False)
+        if complete:
+            self.journal.remove()
+        return names
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        with self.journal.scratch.open(encoding="utf-8") as file:
+            for text in file:
+                yield json.loads(text)
+
+
+def _write_counts(counts: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(counts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

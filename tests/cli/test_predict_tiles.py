@@ -1,0 +1,94 @@
+"""`tood predict --tiles`: large pictures, resumed at the tile; and what SIGKILL leaves of this and of `tood video`."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmarks.kills import command, make_model, make_picture, make_video, results, survive
+from PIL import Image
+
+from cli.test_eval_predict import refused, tood
+from tood.cli.tile_journal import PREFIX, TileJournal
+from tood.inference.tile_merging import TileBoxes
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_picture(tmp_path_factory.mktemp("large") / "large.tif", 400)
+
+
+def test_a_picture_beyond_the_limit_goes_by_tiles_and_says_so(
+    model: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("predict", "--model", model, large, "--json", "--csv", "--threshold", 0.5)
+    assert tood(*run, "--tiles", "--out", tmp_path / "asked").exit_code == 0
+    monkeypatch.setenv("TOOD_MAX_PIXELS", "100000")
+    result = tood(*run, "--out", tmp_path / "itself")
+    assert result.exit_code == 0, result.output
+    assert "beyond 100,000 pixels, so it is looked at by tiles" in result.stderr
+    assert results(tmp_path / "itself") == results(tmp_path / "asked")
+    (told,) = json.loads((tmp_path / "itself" / "predictions.json").read_text())
+    assert (told["width"], told["height"]) == (400, 400)
+    assert len(told["detections"]) > 20
+    assert Image.open(tmp_path / "itself" / "large.png").size == (400, 400)
+    assert not [path for path in (tmp_path / "itself").iterdir() if path.name.startswith(PREFIX)]
+
+
+def test_a_large_picture_is_drawn_smaller(
+    model: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tood.cli.tiled_pictures._DRAWN", 50_000)
+    assert tood("predict", "--model", model, large, "--tiles", "--out", tmp_path).exit_code == 0
+    assert Image.open(tmp_path / "large.png").size == (200, 200)
+
+
+def test_a_broken_part_is_told_and_other_pictures_are_done(model: Path, large: Path, tmp_path: Path) -> None:
+    data = bytearray(large.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    (tmp_path / "bad.tif").write_bytes(data)
+    result = tood(
+        "predict", "--model", model, tmp_path / "bad.tif", large, "--tiles", "--out", tmp_path / "o", "--json"
+    )
+    refused(result, "bad.tif: cannot be read at")
+    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())) == 1
+
+
+def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:
+    def batch(number: int) -> TileBoxes:
+        boxes = np.array([[0.1, 0.2, number, 3]], np.float32)
+        cut = np.array([[True, False, False, True]])
+        return TileBoxes(boxes, np.array([0.3], np.float32), np.array([1]), cut, np.array([4]))
+
+    begun = TileJournal(tmp_path, "a.tif", {"size": 1}, resume=False)
+    for number in range(3):
+        begun.add(batch(number))
+    begun.close(done=False)
+    with begun.path.open("ab") as file:
+        file.write(b'{"b": [[1, 2')  # killed within a line
+    resumed = TileJournal(tmp_path, "a.tif", {"size": 1}, resume=True)
+    assert [one.boxes.tolist() for one in resumed.known()] == [batch(n).boxes.tolist() for n in range(3)]
+    assert resumed.known()[0].cut.tolist() == [[True, False, False, True]]
+    resumed.add(batch(3))
+    resumed.close(done=False)
+    assert len(TileJournal(tmp_path, "a.tif", {"size": 1}, resume=True).known()) == 4
+    assert TileJournal(tmp_path, "a.tif", {"size": 2}, resume=True).known() == []
+
+
+def test_killed_and_resumed_runs_end_as_those_left_alone(model: Path, tmp_path: Path) -> None:
+    """A few SIGKILLs; `python -m benchmarks.kills` gives a hundred."""
+    rng = random.Random(0)
+    video = make_video(tmp_path / "film.mp4", 260)
+    words = command("video", video, "--model", model, "--threshold", 0.1, "--csv", "--track", "bytetrack")
+    survive(words, tmp_path / "video", 2, rng, later=1.5)
+    picture = make_picture(tmp_path / "large.tif", 900)
+    words = command("predict", picture, "--model", model, "--tiles", "--json", "--threshold", 0.5)
+    survive(words, tmp_path / "tiles", 2, rng, later=1.5)

@@ -1,0 +1,162 @@
+"""Windows of TIFF files of every layout are what the whole picture has there."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bright_square import save_picture
+from tood.data.images.windows import open_windows, reduced, starts, tiff_pixels
+from tood.errors import PictureError
+
+HEIGHT, WIDTH = 150, 190
+
+
+def colours(dtype: type = np.uint8, top: int = 256, samples: int = 3) -> NDArray[np.generic]:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    channels = [(rows * (3 + c) + columns * (7 - c)) * (top // 256) * 3 % top for c in range(samples)]
+    return np.stack(channels, axis=-1).astype(dtype)
+
+
+RGB, GREY = {"photometric": "rgb"}, {"photometric": "minisblack"}
+KINDS = {
+    "tiled": (colours(), {**RGB, "tile": (32, 48), "compression": "zlib"}),
+    "striped": (colours(), {**RGB, "rowsperstrip": 16, "compression": "lzw"}),
+    "one strip": (colours(), {**RGB, "rowsperstrip": HEIGHT}),
+    "planar": (np.moveaxis(colours(), -1, 0), {**RGB, "planarconfig": "separate", "tile": (32, 32)}),
+    "planar strips": (np.moveaxis(colours(), -1, 0), {**RGB, "planarconfig": "separate", "rowsperstrip": 7}),
+    "big": (colours(), {**RGB, "tile": (64, 64)}),
+    "alpha": (colours(samples=4), {**RGB, "tile": (64, 64), "extrasamples": ["unassalpha"]}),
+    "grey": (
+        colours()[..., 0],
+        {"photometric": "minisblack", "tile": (64, 64), "predictor": True, "compression": "lzw"},
+    ),
+    "white is zero": (colours()[..., 0], {"photometric": "miniswhite", "tile": (64, 64)}),
+    "12 of 16 bits": (colours(np.uint16, 4096), {**RGB, "tile": (64, 64), "compression": "zstd"}),
+    "many bands": (colours(samples=6), {**GREY, "tile": (64, 64), "planarconfig": "contig"}),
+    "big-endian": (colours(np.uint16, 65536), {**RGB, "rowsperstrip": HEIGHT}),
+}
+
+
+def wanted(kind: str, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if kind.startswith("planar"):
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.dtype == np.uint16:
+        pixels = pixels >> (4 if kind.startswith("12") else 8)
+    if pixels.ndim == 2:
+        grey = 255 - pixels if kind == "white is zero" else pixels
+        pixels = np.repeat(grey[..., None], 3, axis=2)
+    return pixels[..., :3].astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tiffs")
+    for kind, (pixels, options) in KINDS.items():
+        order = ">" if kind == "big-endian" else "<"
+        tifffile.imwrite(folder / f"{kind}.tif", pixels, bigtiff=kind == "big", byteorder=order, **options)
+    return {kind: folder / f"{kind}.tif" for kind in KINDS}
+
+
+@pytest.mark.parametrize("large_pieces", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_of_every_kind(
+    files: dict[str, Path], kind: str, large_pieces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large_pieces:  # read row by row, where that can be
+        monkeypatch.setattr("tood.data.images.windows._LARGE_PIECE", 1)
+    picture, whole = open_windows(files[kind]), wanted(kind, KINDS[kind][0])
+    assert (picture.height, picture.width) == (HEIGHT, WIDTH)
+
+    @settings(max_examples=15)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        top, left = data.draw(st.integers(0, HEIGHT - 1)), data.draw(st.integers(0, WIDTH - 1))
+        height, width = data.draw(st.integers(1, HEIGHT - top)), data.draw(st.integers(1, WIDTH - left))
+        assert np.array_equal(picture.read(top, left, height, width), whole[top : top + height, left : left + width])
+
+    check()
+
+
+def test_a_reduced_window_is_the_mean_of_its_squares(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = wanted("tiled", KINDS["tiled"][0])
+    picture = open_windows(files["tiled"])
+    for band in (1, 1 << 20):
+        monkeypatch.setattr("tood.data.images.windows._BAND", band)
+        found = picture.read(8, 4, 130, 170, 4)
+        assert found.shape == (32, 42, 3)
+        means = whole[8:136, 4:172].reshape(32, 4, 42, 4, 3).mean(axis=(1, 3))
+        assert np.abs(found - means).max() <= 0.51
+
+
+def test_the_smaller_copies_of_a_pyramid_are_read(tmp_path: Path) -> None:
+    """A whole-slide picture: marks in a copy that the full one does not have show which was read."""
+    full = np.zeros((512, 768, 3), np.uint8)
+    copies = [np.full((512 // factor, 768 // factor, 3), 10 * factor, np.uint8) for factor in (2, 4)]
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=True) as writer:
+        writer.write(full, subifds=2, tile=(64, 64), photometric="rgb")
+        for copy in copies:
+            writer.write(copy, subfiletype=1, tile=(64, 64), photometric="rgb")
+    picture = open_windows(tmp_path / "a.tif")
+    assert picture.read(0, 0, 512, 768, 1).max() == 0
+    for reduction, mark in ((2, 20), (4, 40), (8, 40), (3, 0), (6, 20)):
+        small = picture.read(0, 0, 512, 768, reduction)
+        assert small.shape == (512 // reduction, 768 // reduction, 3)
+        assert set(np.unique(small)) == {mark}
+
+
+def test_other_pictures_are_decoded_whole(tmp_path: Path) -> None:
+    pixels = colours().astype(np.uint8)
+    picture = open_windows(save_picture(tmp_path / "a.png", pixels))
+    assert np.array_equal(picture.read(5, 6, 40, 30), pixels[5:45, 6:36])
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((20, 20), np.float32))
+    tifffile.imwrite(tmp_path / "cmyk.tif", np.zeros((20, 20, 4), np.uint8), photometric="separated")
+    (tmp_path / "broken.tif").write_bytes(b"II*\0" + bytes(40))
+    for name, sentence in (
+        ("float.tif", "convert it to 8 or 16 bits"),
+        ("cmyk.tif", "convert it to RGB"),
+        ("broken.tif", "is no TIFF that can be read"),
+    ):
+        with pytest.raises(PictureError, match=sentence):
+            open_windows(tmp_path / name)
+    tifffile.imwrite(tmp_path / "a.tif", colours(), tile=(32, 32), photometric="rgb", compression="zlib")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(PictureError, match="cannot be read at 0,0"):
+        open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH)
+    monkeypatch.setattr("tood.data.images.windows._LARGEST_PIECE", 1000)
+    tifffile.imwrite(tmp_path / "b.tif", colours(), rowsperstrip=HEIGHT, compression="zlib", photometric="rgb")
+    with pytest.raises(PictureError, match="write it in tiles"):
+        open_windows(tmp_path / "b.tif")
+    assert tiff_pixels(tmp_path / "b.tif") == HEIGHT * WIDTH
+    monkeypatch.setenv("TOOD_MAX_PIXELS", "100")
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(PictureError, match=r"pip install 'tood\[big\]'"):
+        open_windows(tmp_path / "b.tif")
+
+
+@given(st.integers(1, 5000), st.integers(2, 900), st.floats(0, 0.8))
+def test_windows_cover_a_side_with_their_overlap(length: int, size: int, share: float) -> None:
+    overlap = round(share * size)
+    if overlap >= size:
+        return
+    places = list(starts(length, size, overlap))
+    assert places[0] == 0
+    assert all(later - earlier <= size - overlap for earlier, later in pairwise(places))
+    assert places[-1] + size == max(length, size)
+
+
+def test_reduction_of_an_array() -> None:
+    assert reduced(np.full((9, 7, 3), 4, np.uint8), 4).shape == (2, 1, 3)

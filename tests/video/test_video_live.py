@@ -1,0 +1,198 @@
+"""Streams from real servers on this machine: read as they come, lost and reached again."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import numpy as np
+import pytest
+
+from tood.errors import ToodError
+from tood.video import FailedFrame, Frame, StreamConfig, open_source
+from tood.video.frames import Item, Position
+from tood.video.live import NetworkStream, _Live
+from video.films import pictures
+
+# Serves so many films over HTTP, one visitor each, as `ffmpeg -listen 1` does, and drops the connection in between.
+SERVER = """
+import sys, time, av, numpy as np
+address, films, frames = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+for number in range(films):
+    with av.open(address, "w", format="mpegts", options={"listen": "1"}) as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for place in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 100 + 100 * number, np.uint8), format="rgb24")
+            frame.pts = place
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(films: int, frames: int) -> Iterator[str]:
+    address = f"http://127.0.0.1:{free_port()}/film.ts"
+    process = subprocess.Popen([sys.executable, "-c", SERVER, address, str(films), str(frames)])
+    try:
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_stream_that_drops_is_reached_again() -> None:
+    with serving(2, 40) as address:
+        source = NetworkStream(address, every_frame=True, patience=4.0)
+        frames = [item for item in source.frames() if isinstance(item, Frame)]
+    assert [len([f for f in frames if abs(f.pixels.mean() - level) < 10]) for level in (100, 200)] == [40, 40]
+    assert source.lost >= 1
+    times = [frame.position.ticks for frame in frames]
+    assert times == sorted(set(times))
+
+
+def test_a_stream_that_is_not_there_is_told() -> None:
+    source = open_source(f"http://127.0.0.1:{free_port()}/a.ts", StreamConfig(patience=0.3))
+    with pytest.raises(ToodError, match="cannot be read: Connection refused"):
+        list(source.frames())
+
+
+class Camera(_Live):
+    """Gives a picture every few milliseconds."""
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        for number in range(60):
+            time.sleep(0.005)
+            yield np.full((8, 8, 3), number, np.uint8)
+
+
+def test_a_slow_reader_gets_the_newest_frames_or_all() -> None:
+    def slowly(items: Iterator[Item]) -> list[Frame]:
+        taken = []
+        for item in items:
+            assert isinstance(item, Frame)
+            taken.append(item)
+            time.sleep(0.05)
+        return taken
+
+    newest = slowly(Camera("camera", every_frame=False).frames())
+    assert len(newest) < 20
+    assert newest[-1].position.number == 59
+    assert all(frame.pixels[0, 0, 0] == frame.position.number for frame in newest)
+    assert len(list(Camera("camera", every_frame=True).frames())) == 60
+    with pytest.raises(ToodError, match="does not come again"):
+        list(Camera("camera", every_frame=True).frames(Position(3, 3)))
+
+
+class RtspServer:
+    """The least of RTSP (RFC 2326) that a camera speaks: H.264 by RTP within the connection."""
+
+    def __init__(self, frames: int) -> None:
+        self._nals = _encoded(frames)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/cam"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self._speak(connection)
+
+    def _speak(self, connection: socket.socket) -> None:
+        text = b""
+        while True:
+            while b"\r\n\r\n" not in text:
+                if not (more := connection.recv(4096)):
+                    return
+                text += more
+            request, _, text = text.partition(b"\r\n\r\n")
+            method = request.split(b" ", 1)[0].decode()
+            number = re.search(rb"CSeq: *(\d+)", request)[1].decode()  # type: ignore[index]
+            head, body = "", ""
+            if method == "OPTIONS":
+                head = "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
+            elif method == "DESCRIBE":
+                sets = ",".join(base64.b64encode(nal).decode() for nal in self._nals[0][:2])
+                body = (
+                    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=cam\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
+                    "a=rtpmap:96 H264/90000\r\n"
+                    f"a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sets}\r\na=control:track1\r\n"
+                )
+                head = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
+            elif method == "SETUP":
+                head = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 1\r\n"
+            elif method == "PLAY":
+                head = "Session: 1\r\n"
+            connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n{head}\r\n{body}".encode())
+            if method == "PLAY":
+                self._play(connection)
+                return
+
+    def _play(self, connection: socket.socket) -> None:
+        sequence = 0
+        for time_stamp, nals in enumerate(self._nals):
+            for place, nal in enumerate(nals):
+                marker = 0x80 if place == len(nals) - 1 else 0
+                header = bytes([0x80, 96 | marker]) + sequence.to_bytes(2, "big")
+                packet = header + (3600 * time_stamp).to_bytes(4, "big") + b"\0\0\0\7" + nal
+                connection.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+                sequence += 1
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def _encoded(frames: int) -> list[list[bytes]]:
+    """The parts of each frame's H.264, small enough for a packet each."""
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = 96, 64, "yuv420p", 25
+    encoder.options = {"tune": "zerolatency", "g": "10", "preset": "ultrafast"}
+    found = []
+    for number, pixels in enumerate([*pictures(frames), None]):
+        frame = None
+        if pixels is not None:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number
+        for packet in encoder.encode(frame):
+            nals = [part for part in re.split(rb"\0\0\0?\1", bytes(packet)) if part]
+            found.append([nal for nal in nals if nal[0] & 31 != 6])
+    return found
+
+
+def test_rtsp_is_read_and_reached_again() -> None:
+    server = RtspServer(60)
+    try:
+        source = open_source(server.address, StreamConfig(every_frame=True, patience=10.0))
+        frames: list[Frame] = []
+        for item in source.frames():
+            assert not isinstance(item, FailedFrame) or "timed out" not in item.reason
+            if isinstance(item, Frame):
+                frames.append(item)
+            if len(frames) >= 90:
+                break
+    finally:
+        server.close()
+    assert source.live
+    assert source.lost >= 1  # type: ignore[attr-defined]
+    wanted = pictures(60)
+    close = [min(np.abs(frame.pixels.astype(int) - one).mean() for one in wanted) for frame in frames]
+    assert max(close) < 20

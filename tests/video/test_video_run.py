@@ -1,0 +1,241 @@
+"""`tood video`: every file that it writes, whatever stops it, and nothing of anybody else's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from benchmarks.kills import make_model, results
+
+from bright_square import picture, save_picture
+from cli.test_eval_predict import refused, tood
+from tood.errors import ToodError
+from tood.inference import Detector
+from tood.video import FoundFrame, Tracking, VideoConfig, VideoOutputs, detections, open_source, run_video
+from tood.video.frames import Frame, Item, Position
+from tood.video.journal import SEGMENT
+from tood.video.results import UNFINISHED, VideoFolder
+from tood.video.tracking import Seen
+from video.films import film, pictures, stamps_of
+
+TABLES = ("--jsonl", "--csv", "--parquet")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def detector(model: Path) -> Detector:
+    return Detector(model, "cpu", 0.1)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return film(tmp_path_factory.mktemp("clip") / "clip.mp4", pictures(SEGMENT + 30))
+
+
+def test_all_that_is_written_tells_the_same(model: Path, tmp_path: Path) -> None:
+    stamps = [0, 40, 60, 200, 210, 1000, 1033]
+    clip = film(tmp_path / "a.mkv", pictures(7, 63, 95), stamps=stamps, codec="ffv1", pix_fmt="bgr0")
+    out = tmp_path / "out"
+    result = tood("video", clip, "--model", model, "--out", out, *TABLES)
+    assert result.exit_code == 0, result.output
+    assert "7 frames done" in result.stdout
+    assert set(results(out)) == {"annotated.mp4", "detections.jsonl", "detections.csv", "detections.parquet"}
+    lines = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
+    assert [line["time"] for line in lines] == [stamp / 1000 for stamp in stamps]
+    rows = list(csv.DictReader((out / "detections.csv").open()))
+    table = pyarrow.parquet.read_table(out / "detections.parquet").to_pylist()
+    told = [(line["frame"], one) for line in lines for one in line["detections"]]
+    assert len(told) > 5
+    assert len(rows) == len(table) == len(told)
+    for (frame, one), row, entry in zip(told, rows, table, strict=True):
+        assert (frame, one["name"], one["score"]) == (int(row["frame"]), row["name"], float(row["score"]))
+        assert [float(row[side]) for side in ("x1", "y1", "x2", "y2")] == one["box"]
+        assert (entry["frame"], entry["label"], entry["track"]) == (frame, one["label"], None)
+        assert entry["x1"] == pytest.approx(one["box"][0])
+    assert [round(1000 * time) for time in stamps_of(out / "annotated.mp4")] == stamps
+    drawn = next(iter(open_source(out / "annotated.mp4").frames()))
+    assert isinstance(drawn, Frame)
+    assert drawn.pixels.shape == (64, 96, 3)  # even sides
+
+
+class Killed(BaseException):
+    """Ends a run at once."""
+
+
+class Fragile:
+    """A source that kills the run before a frame."""
+
+    def __init__(self, path: Path, before: int) -> None:
+        self._source, self._before = open_source(path), before
+        self.name, self.live, self.rate, self.count = str(path), False, self._source.rate, None
+
+    def identity(self) -> object:
+        return self._source.identity()
+
+    def frames(self, after: Position | None = None) -> Iterator[Item]:
+        for item in self._source.frames(after):
+            if isinstance(item, Frame) and item.position.number >= self._before:
+                raise Killed
+            yield item
+
+
+def run(
+    detector: Detector, clip: Path, out: Path, config: VideoConfig, before: int | None = None, *, resume: bool = False
+) -> None:
+    outputs = VideoOutputs(True, True, True, True)
+    source = open_source(clip) if before is None else Fragile(clip, before)
+    with VideoFolder(out, {"clip": str(clip)}, outputs, str(clip), resume=resume) as folder:
+        run_video(detector, source, folder, config, stop=lambda: False)
+
+
+@pytest.mark.parametrize("tracker", [None, "bytetrack", "ocsort", "botsort"])
+def test_a_run_that_was_killed_ends_as_one_that_was_not(
+    detector: Detector, clip: Path, tmp_path: Path, tracker: str | None
+) -> None:
+    config = VideoConfig(3, None if tracker is None else Tracking(tracker, 0.2))  # type: ignore[arg-type]
+    run(detector, clip, tmp_path / "alone", config)
+    wanted = results(tmp_path / "alone")
+    out = tmp_path / "killed"
+    for before in (0, 1, 4, 50, SEGMENT, SEGMENT + 2, SEGMENT + 29):
+        with pytest.raises(Killed):
+            run(detector, clip, out, config, before, resume=True)
+        assert not out.exists() or results(out) == {}
+    run(detector, clip, out, config, resume=True)
+    assert results(out) == wanted
+    assert not (out / UNFINISHED).exists()
+
+
+def test_frames_are_not_computed_twice(detector: Detector, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        run(detector, clip, tmp_path, VideoConfig(), 100, resume=True)
+    computed = []
+    counting = detector.with_threshold(0.1)
+    original = counting.detect_prepared
+    counting.detect_prepared = lambda pictures: computed.append(len(pictures)) or original(pictures)  # type: ignore
+    run(counting, clip, tmp_path, VideoConfig(), resume=True)
+    assert sum(computed) == SEGMENT + 30 - 100
+
+
+def test_stopped_by_the_number_of_frames_and_resumed_under_other_settings(
+    model: Path, clip: Path, tmp_path: Path
+) -> None:
+    command = ("video", clip, "--model", model, "--out", tmp_path, "--jsonl")
+    assert "9 frames done" in tood(*command, "--frames", 9).stdout
+    assert len((tmp_path / "detections.jsonl").read_text().splitlines()) == 9
+    assert len(stamps_of(tmp_path / "annotated.mp4")) == 9
+    assert "nothing to resume" in tood(*command, "--frames", 9, "--resume").stderr
+    detector = Detector(model, "cpu", 0.1)
+    with pytest.raises(Killed):
+        run(detector, clip, tmp_path, VideoConfig(), 5)
+    refused(tood(*command, "--resume"), "had other settings")
+    assert tood(*command, "--frames", 3).exit_code == 0
+    assert len((tmp_path / "detections.jsonl").read_text().splitlines()) == 3
+
+
+def test_files_of_somebody_else_stay(model: Path, clip: Path, tmp_path: Path) -> None:
+    command = ("video", clip, "--model", model, "--frames", 3)
+    (tmp_path / "a" / UNFINISHED).mkdir(parents=True)
+    (tmp_path / "a" / UNFINISHED / "mine.txt").write_text("mine")
+    refused(tood(*command, "--out", tmp_path / "a"), "is none of tood video")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "annotated.mp4").write_text("mine")
+    refused(tood(*command, "--out", tmp_path / "b"), "was not written by tood video")
+    assert (tmp_path / "b" / "annotated.mp4").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["annotated.mp4"]
+    assert tood(*command, "--out", tmp_path / "c").exit_code == 0
+    own = tmp_path / "c" / "annotated.mp4"
+    refused(tood("video", own, "--model", model, "--out", tmp_path / "c"), "is what would be written")
+    refused(tood(*command, "--out", tmp_path / "d", "--no-save-video"), "nothing would be written")
+
+
+def test_frames_that_fail_are_counted(model: Path, tmp_path: Path) -> None:
+    for number in range(6):
+        save_picture(tmp_path / "in" / f"{number}.png", picture(40, 60, (5, 5, 25, 25)))
+    (tmp_path / "in" / "3.png").write_bytes(b"no picture")
+    save_picture(tmp_path / "in" / "4.png", picture(30, 50))  # of another size
+    result = tood("video", tmp_path / "in", "--model", model, "--out", tmp_path / "out", "--jsonl")
+    assert result.exit_code == 0, result.output
+    assert "5 frames done; 1 could not be read (the first:" in result.stdout
+    lines = [json.loads(line) for line in (tmp_path / "out" / "detections.jsonl").read_text().splitlines()]
+    assert [("error" in line, line["frame"]) for line in lines] == [(n == 3, n) for n in range(6)]
+    assert len(stamps_of(tmp_path / "out" / "annotated.mp4")) == 5
+
+
+def crossing(tmp_path: Path) -> Path:
+    """A bright square from the left to the right and back."""
+    steps = [*range(4, 70, 2), *range(70, 4, -2)]
+    return film(tmp_path / "walk.mp4", [picture(64, 96, (at, 20, at + 20, 44)) for at in steps])
+
+
+def walk(tracks: bool = True) -> list[Seen]:
+    steps = [*range(4, 70, 2), *range(70, 4, -2)]
+    return [
+        Seen(
+            np.array([[at, 20, at + 20, 44]], np.float32),
+            np.array([0.9], np.float32),
+            np.array([1]),
+            np.array([7 if tracks else -1]),
+        )
+        for at in steps
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bytetrack", "ocsort", "botsort"])
+def test_an_object_keeps_its_number_and_is_counted_at_a_line_and_in_a_zone(kind: str) -> None:
+    from tood.video import Counters, parse_line, parse_zone
+
+    counters = Counters([parse_line("door=48,0,48,64", 1)], [parse_zone("0,0,30,0,30,64,0,64", 1)])
+    tracker = Tracking(kind, 0.3).build(25.0)  # type: ignore[arg-type]
+    seen = [tracker.update(one, number / 25, np.zeros((64, 96, 3), np.uint8)) for number, one in enumerate(walk(False))]
+    numbers = [one.tracks.tolist() for one in seen]
+    assert len({number for (number,) in numbers} - {-1}) == 1
+    assert numbers[5:] == [numbers[5]] * (len(numbers) - 5)
+    told = [counters.update(one) for one in seen]
+    assert told[-1]["door"] == {"in": 1, "out": 1}
+    totals = counters.totals(["cat", "dog"])
+    assert totals["lines"]["door"] == {"in": {"dog": 1}, "out": {"dog": 1}}
+    assert totals["zones"]["zone 1"] == {"most": 1, "objects": {"dog": 1}}
+
+
+def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
+    command = ("video", crossing(tmp_path), "--model", model, "--threshold", 0.1, "--jsonl", "--out", tmp_path / "out")
+    result = tood(*command, "--track", "bytetrack", "--line", "door=48,0,48,64", "--zone", "yard=0,0,96,0,96,64")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (tmp_path / "out" / "detections.jsonl").read_text().splitlines()]
+    assert any("track" in one for line in lines for one in line["detections"])
+    assert set(lines[-1]["counts"]) == {"door", "yard"}
+    counts = json.loads((tmp_path / "out" / "counts.json").read_text())
+    assert set(counts["lines"]["door"]) == {"in", "out"}
+    refused(tood(*command, "--line", "1,2,3,4"), "give --track")
+    refused(tood(*command, "--track", "bytetrack", "--line", "1,2,3"), "expected numbers")
+    refused(tood(*command, "--zone", "a=1,2,3,4"), "three places or more")
+
+
+def test_the_python_way(detector: Detector, clip: Path) -> None:
+    found = list(detections(detector, clip, batch_size=4, track=Tracking("bytetrack", 0.2)))
+    assert len(found) == SEGMENT + 30
+    assert all(isinstance(one, FoundFrame) and one.seen is not None for one in found)
+
+
+def test_a_missing_package_is_told_with_the_command(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    with pytest.raises(ToodError, match="pip install --no-deps trackers"):
+        Tracking("bytetrack").build(25.0)
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ToodError, match=r"pip install 'tood\[track\]'"):
+        Tracking("bytetrack").build(25.0)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    refused(tood("video", clip, "--parquet", "--out", tmp_path), "pip install 'tood[video]'")
