@@ -62,7 +62,10 @@ def _detector_of(
     names = checkpoint.class_names or _usual_names(config.classes)
     if len(names) != config.classes:
         raise ToodError(f"{path} names {len(names)} classes, but its classifier knows {config.classes}")
-    model = build_model(config)
+    try:
+        model = build_model(config)
+    except ToodError as error:
+        raise ToodError(f"{path} is of a network that cannot be built: {error}") from error
     load_tensors(model, tensors, f"{path} does not fit {describe_architecture(config)}")
     return model.eval(), names
 

@@ -50,13 +50,20 @@ class ArrayValues:
         if id(content) not in self._found:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that bytes cannot be written to
-                self._found[id(content)] = torch.frombuffer(content, dtype=torch.uint8)
+                self._found[id(content)] = torch.frombuffer(_bytes(content), dtype=torch.uint8)
         values = self._found[id(content)]
         # numpy's own bytes lie where they fall.
         values = (values.clone() if values.data_ptr() % dtype.itemsize else values).view(dtype)
         if array.by_columns:
             return values.view(array.shape[::-1]).permute(*reversed(range(len(array.shape))))
         return values.view(array.shape)
+
+
+def _bytes(content: bytes | bytearray | str) -> bytes | bytearray:
+    try:
+        return content.encode("latin-1") if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        raise DamagedError("the values of an array in it are a text") from error
 
 
 def write_pdparams(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tood.errors import SettingError
+
+
+def require_bins(bins: int) -> None:
+    """Refuses a head's number of bins over which nothing is distributed.
+
+    Raises:
+        SettingError: if there are fewer than two.
+    """
+    if bins < 2:
+        raise SettingError("model.head.bins", f"is {bins}: a distribution needs two places or more")
+
 
 def side_distributions(regression: Tensor) -> Tensor:
     """[B, N, 4 * R] channels of a head -> logits [B, N, 4, R] of the bins 0 .. R - 1 of each side, a view.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from tood.models.common.distribution import require_bins
 from tood.models.common.parallel_head import (
     InferenceParallelHead,
     ParallelHead,
@@ -33,6 +34,9 @@ class GFLHeadConfig:
     norm_groups: int = 32
     anchor_scale: float = 8.0
     bins: int = 17
+
+    def __post_init__(self) -> None:
+        require_bins(self.bins)
 
 
 class GFLHead(ParallelHead):

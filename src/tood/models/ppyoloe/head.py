@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tood.boxes import decode_distances
-from tood.errors import SettingError
 from tood.models.common.csp import conv_norm_silu, spatial_average
-from tood.models.common.distribution import expected_bins, side_distributions
+from tood.models.common.distribution import expected_bins, require_bins, side_distributions
 from tood.models.common.fused_parts import with_fused_parts
 from tood.models.common.priors import grid_priors
 from tood.ops import known
@@ -34,8 +33,7 @@ class ETHeadConfig:
     anchor_scale: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise SettingError("model.head.bins", f"is {self.bins}: expected 2 or more")
+        require_bins(self.bins)
 
 
 class TaskAttention(nn.Module):

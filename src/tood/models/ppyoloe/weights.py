@@ -58,7 +58,7 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> PPYOLOE
         classes=shape(state, "head.classifiers.0.weight", 4)[0],
         backbone=backbone,
         neck=neck,
-        head=ETHeadConfig(bins=max(shape(state, "head.regressors.0.weight", 4)[0] // 4, 2)),
+        head=ETHeadConfig(bins=shape(state, "head.regressors.0.weight", 4)[0] // 4),
         # No tensor shows it: those whose blocks weigh their branches are PP-YOLOE+.
         input=PLUS_INPUT if backbone.alpha else LEGACY_INPUT,
     )
