@@ -61,6 +61,9 @@ class ETHead(nn.Module):
         self.regression = nn.ModuleList(TaskAttention(width) for width in inputs)
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes, 3, padding=1) for width in inputs)
         self.regressors = nn.ModuleList(nn.Conv2d(width, 4 * config.bins, 3, padding=1) for width in inputs)
+        # As the published head has it among its parameters, which nothing trains; boxes are of the bins themselves.
+        bins = torch.arange(float(config.bins)).view(1, config.bins, 1, 1)
+        self.projection = nn.Parameter(bins, requires_grad=False)
         self._initialise()
 
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
