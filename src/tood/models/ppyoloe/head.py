@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,11 @@ class ETHead(nn.Module):
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
         return with_fused_parts(known(self, ETHead), (ETHead, TaskAttention), dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Checkpoints of runs from before it was kept lack it.
+        state_dict.setdefault(f"{prefix}projection", self.projection.detach())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _initialise(self) -> None:
         for tasks in (self.classification, self.regression):
