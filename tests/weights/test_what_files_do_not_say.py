@@ -110,7 +110,11 @@ def test_bins_that_are_none_of_ours_are_refused(tmp_path: Path) -> None:
     name = "yolo_head.proj_conv.weight"
     assert written["state_dict"][name].flatten().tolist() == [0, 1, 2, 3, 4]
     for change, exit_code in ((1.0, 2), (1e-5, 0)):  # the latter as an average of weights is rounded
-        torch.save({"state_dict": written["state_dict"] | {name: written["state_dict"][name] + change}}, tmp_path / "y.pth")
-        result = CliRunner().invoke(app, ["weights", "import", str(tmp_path / "y.pth"), str(tmp_path / "z.safetensors")])
+        torch.save(
+            {"state_dict": written["state_dict"] | {name: written["state_dict"][name] + change}}, tmp_path / "y.pth"
+        )
+        result = CliRunner().invoke(
+            app, ["weights", "import", str(tmp_path / "y.pth"), str(tmp_path / "z.safetensors")]
+        )
         assert result.exit_code == exit_code, result.output
         assert exit_code == 0 or ("y.pth" in result.output and "other places" in " ".join(result.output.split()))

@@ -24,11 +24,12 @@ COLUMNS = (
 )
 BY_HAND = "drive.google.com"
 NOTE = f"""\
-Merged are the parameters once re-parameterisable blocks are one convolution each. GFLOPs are multiply-adds, as in MMDetection's tables (twice as many operations), by torch's own counter: convolutions
-and matrix products at the model's input size. Memory is what weights and maps hold at most while one image is
-predicted in fp32 by plain PyTorch, without the runtime's own; prediction on a CPU takes less for maps. AP is as
-published, in percent, on COCO minival (val2017) and test-dev. What is published is fetched by the model's name, but from
-{BY_HAND} only a person downloads; `tood models NAME` has addresses and exact figures."""
+Merged are the parameters once re-parameterisable blocks are one convolution each. GFLOPs are multiply-adds, as in
+MMDetection's tables (twice as many operations), by torch's own counter: convolutions and matrix products at the
+model's input size. Memory is what weights and maps hold at most while one image is predicted in fp32 by plain PyTorch,
+without the runtime's own; prediction on a CPU takes less for maps. AP is as published, in percent, on COCO minival
+(val2017) and test-dev. What is published is fetched by the model's name, but from {BY_HAND} only a person
+downloads; `tood models NAME` has addresses and exact figures."""
 
 
 def models(
@@ -109,7 +110,10 @@ def _print_table(facts: dict[str, dict[str, object]]) -> None:
             f"{weight_bytes / 1e6:.0f} MB",
             f"{(weight_bytes + map_bytes) / 1e6:.0f} MB",
             str(row["recipe"]),
-            *("" if row[key] is None else f"{row[key]:.1f}{_mark(row, remarks)}" for key in ("ap_minival", "ap_test_dev")),
+            *(
+                "" if row[key] is None else f"{row[key]:.1f}{_mark(row, remarks)}"
+                for key in ("ap_minival", "ap_test_dev")
+            ),
             str(row["licence"] or ""),
             _place(row),
         )

@@ -90,9 +90,9 @@ def train(
     batch_size: Annotated[
         int | None,
         optional(
-            "Images in a batch of one process. In the paper's recipes as many batches make a step as come nearest to "
-            "the recipe's own number of images, and the rate scales with what is over or short; in the small one each batch is a step. "
-            "Left out, the recipe's.",
+            "Images in a batch of one process. In the papers' recipes as many batches make a step as come nearest to "
+            "the recipe's own number of images, and the rate scales with what is over or short; in the small one each "
+            "batch is a step. Left out, the recipe's.",
             RECIPE,
             least=1,
         ),

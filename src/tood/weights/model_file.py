@@ -20,7 +20,16 @@ from tood.weights.families import family_of, framework_head, said_family, those_
 from tood.weights.framework_config import model_section
 from tood.weights.paddle_file import write_pdparams
 from tood.weights.published import COCO_CLASSES
-from tood.weights.safetensors_file import CONFIG, COUNTERS, OUR_META, SOURCE, describe, described, load_tensors, save_weights
+from tood.weights.safetensors_file import (
+    CONFIG,
+    COUNTERS,
+    OUR_META,
+    SOURCE,
+    describe,
+    described,
+    load_tensors,
+    save_weights,
+)
 from tood.whole_file import whole_file
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.

@@ -49,7 +49,7 @@ def atss_tiny() -> ATSSConfig:
     )
 
 
-_R101_OF_THE_AUTHORS = "the authors', with DCNv2 in the last layer of both towers as well"
+_R101_OF_THE_AUTHORS = "the authors' network, which has DCNv2 in the last layer of both towers as well"
 _X101_OF_THE_AUTHORS = f"{_R101_OF_THE_AUTHORS}, and in the backbone in C4 and C5 alone"
 
 

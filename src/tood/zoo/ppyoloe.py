@@ -64,9 +64,7 @@ def ppyoloe_tiny() -> PPYOLOEConfig:
     )
 
 
-def _legacy(
-    size: str, config: Callable[[], PPYOLOEConfig], published_ap: float, step_images: int
-) -> ModelCard:
+def _legacy(size: str, config: Callable[[], PPYOLOEConfig], published_ap: float, step_images: int) -> ModelCard:
     """The card of a PP-YOLOE; how long ATSS assigns is the recipe's."""
     return ModelCard(
         f"ppyoloe_{size}",

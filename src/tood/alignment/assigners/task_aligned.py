@@ -123,9 +123,7 @@ class TaskAlignedAssigner:
             values.new_zeros(truth.labels.shape).scatter_reduce(1, gt, values, "amax").gather(1, gt)
             for values in (metric, iou)
         )
-        return replace(
-            found, metric=metric, target_scores=metric / (largest_metric + self.epsilon) * largest_iou
-        )
+        return replace(found, metric=metric, target_scores=metric / (largest_metric + self.epsilon) * largest_iou)
 
     def _candidates(
         self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None
