@@ -180,8 +180,9 @@ async def _answered(request: Request, pending: Sequence[Pending], seconds: float
     results = asyncio.gather(*(asyncio.wrap_future(one.result) for one in pending))
     # When the body has been read, the next message is that the other side is gone.
     gone = asyncio.ensure_future(request.receive())
+    either: set[asyncio.Future[Any]] = {results, gone}
     try:
-        await asyncio.wait({results, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if results.done():
             results.result()
             return True

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.drawing import PALETTE, class_colour, draw_boxes, draw_paths, drawn_names
-from tood.video.counting import Counters
+from tood.video.counting import Counters, Line, Zone
 from tood.video.tracking import Seen
 
 
@@ -36,11 +36,14 @@ def annotated(
         captions.append(f"#{track} {name} {100 * score:.0f}%" if track >= 0 else f"{name} {100 * score:.0f}%")
         colours.append(PALETTE[track % len(PALETTE)] if track >= 0 else class_colour(label))
     if counters is not None and (counters.lines or counters.zones):
-        paths = [((line.start, line.end), False) for line in counters.lines]
+        paths: list[tuple[tuple[tuple[float, float], ...], bool]] = [
+            ((line.start, line.end), False) for line in counters.lines
+        ]
         paths += [(zone.corners, True) for zone in counters.zones]
+        parts: tuple[Line | Zone, ...] = (*counters.lines, *counters.zones)
         told = [
             f"{part.name}: " + ", ".join(f"{value} {word}" for word, value in counts.get(part.name, {}).items())
-            for part in (*counters.lines, *counters.zones)
+            for part in parts
         ]
         pixels = draw_paths(pixels, paths, told)
     return draw_boxes(pixels, seen.boxes, colours, captions)
