@@ -44,6 +44,9 @@ def test_a_frozen_part_and_weights_that_are_not_averaged() -> None:
     said = learning(config)
     assert "the backbone rests" in said
     assert "no EMA" in said
+    first, stem = (apply_overrides(run_config("tood_lite0"), [f"model.backbone.frozen_stages={n}"]) for n in (1, 0))
+    assert "the backbone's stem and first of 7 stages rest," in learning(first)
+    assert "the backbone's stem rests," in learning(stem)
 
 
 def test_how_pictures_are_varied_and_until_when() -> None:

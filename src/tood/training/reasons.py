@@ -76,14 +76,14 @@ def _resting(model: AnyDetector, from_scratch: bool) -> str:
     if first == len(resting):
         names.append("the backbone")
     elif first:
-        last = first - 1
-        names.append(f"the backbone's stem{f' and first {last} of {len(resting) - 1} stages' if last else ''}")
+        count = "" if first == 2 else f"{first - 1} "
+        names.append(f"the backbone's stem{f' and first {count}of {len(resting) - 1} stages' if first > 1 else ''}")
     names += [name for name, stage in (("the neck", neck), ("the head", head)) if _rests(stage)]
-    some = "" if names else _some_rest(model)
     if not names:
-        return some or "all of it learns"
+        return _some_rest(model) or "all of it learns"
     why = "" if from_scratch else ", since what they know holds for other pictures too"
-    return f"{' and '.join(names)} {'rests' if names == ['the backbone'] else 'rest'}{why}"
+    told = " and ".join(names)
+    return f"{told} {'rest' if ' and ' in told else 'rests'}{why}"
 
 
 def _rests(stage: Sequence[nn.Module]) -> bool:
