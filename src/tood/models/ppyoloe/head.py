@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,9 @@ class ETHead(nn.Module):
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return with_fused_parts(known(self, ETHead), (ETHead, TaskAttention), dtype)
+        bare = copy.copy(known(self, ETHead))
+        bare._parameters = {}  # what predicts needs no bins
+        return with_fused_parts(bare, (ETHead, TaskAttention), dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # Checkpoints of runs from before it was kept lack it.
