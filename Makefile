@@ -11,7 +11,7 @@ ODD := наши 写真 صور 📷
 ANY_LOCALE := tests/test_configuration.py $(addprefix tests/data/test_formats_,yolo.py coco.py voc.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types format bench bench-peers bench-gpu clean
+.PHONY: help install demo test lint types format bench bench-peers bench-gpu comparison clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench-peers: ## Set up MMDetection, Ultralytics and pycocotools for that table, 
 bench-gpu: $(if $(DRY),$(VENV)/.installed) ## Measure all on one GPU in 8 minutes, its environment included (DRY=1 tries it on the CPU)
 	$(if $(DRY),$(BIN)/python -m benchmarks.gpu --dry-run,$(PYTHON) benchmarks/gpu/start.py $(if $(WHEELS),--wheels $(WHEELS)) --peers $(PEERS)) \
 	$(if $(PARTS),--parts $(PARTS)) $(if $(OUT),--out $(OUT)) $(if $(TOGETHER),--together $(TOGETHER))
+
+comparison: $(VENV)/.installed ## Test TOOD's claim on small data, hours on two cores, and make docs/comparison.md (QUICK=1: minutes)
+	$(BIN)/python -m benchmarks.comparison $(if $(QUICK),--quick) $(if $(CELLS),--cells $(CELLS)) $(if $(OUT),--out $(OUT))
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) .venv-gpu build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

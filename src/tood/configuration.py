@@ -292,7 +292,20 @@ def _convert_dataclass(cls: Any, value: Any, place: _Place) -> Any:
     for field in fields(cls):
         if field.init and field.name not in value and not _has_default(field):
             raise place.error(f"{(place / field.name).key} is missing")
-    return _build(cls, {key: _convert(kinds[key], item, place / key) for key, item in value.items()}, place)
+    given = [field for field in fields(cls) if field.name in value]
+    meant = {field.name: _meant(field, kinds[field.name], value[field.name]) for field in given}
+    return _build(cls, {key: _convert(meant[key], item, place / key) for key, item in value.items()}, place)
+
+
+def _meant(field: Field[Any], kind: Any, value: Any) -> Any:
+    """The type of a field's value: of a union whose member it does not name, that of the default, where it may be."""
+    members = tuple(member for member in get_args(kind) if is_dataclass(member))
+    if field.default_factory is MISSING or not isinstance(value, Mapping) or len(members) < 2:
+        return kind
+    default = type(field.default_factory())
+    if default not in members or not getattr(default, "UNNAMED_KIND", False) or _discriminator(members)[0] in value:
+        return kind
+    return default
 
 
 def _older(cls: Any) -> Mapping[str, tuple[Any, Callable[[Any, Any], Any]]]:

@@ -25,8 +25,8 @@ from tood.data.image_cache import ImageCache, build_cache
 from tood.data.reading import ImageReader, SkippedImages
 from tood.data.sampler import EvalBatchSampler, TrainBatchSampler
 from tood.data.samples import EvalImages, ImageInfo, TrainImages
+from tood.data.transforms.augment import AugmentConfig
 from tood.data.transforms.sample import Sample
-from tood.data.transforms.steps import AugmentConfig
 from tood.errors import ToodError
 from tood.input import InputConfig, stacked
 from tood.machine import usable_cores

@@ -15,10 +15,11 @@ from tood.data.image_cache import ImageCache
 from tood.data.images import reduced_shape
 from tood.data.reading import WHOLE, ImageReader, SkippedImages, UnreadableImageError
 from tood.data.sampler import BLANK, SampleKey
+from tood.data.transforms.augment import AugmentConfig
 from tood.data.transforms.geometry import scale_boxes, with_area
 from tood.data.transforms.pipeline import Circumstances, build_transforms, canvas_shape
 from tood.data.transforms.sample import Compose, Sample
-from tood.data.transforms.steps import AugmentConfig, StretchStep
+from tood.data.transforms.steps import StretchStep
 from tood.input import Geometry, InputConfig, prepare
 
 # So many images that cannot be read, drawn one after the other, are no accident.

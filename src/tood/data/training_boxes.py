@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tood.data.dataset import DetectionDataset
 from tood.data.samples import usual_ratio
+from tood.data.transforms.augment import AugmentConfig
 from tood.data.transforms.pipeline import canvas_shape
-from tood.data.transforms.steps import AugmentConfig, FitStep, StretchStep
+from tood.data.transforms.steps import FitStep, StretchStep
 from tood.input import Fit, InputConfig
 
 # A box smaller than a pixel of the input shows nothing to learn.

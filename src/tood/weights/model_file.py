@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from tood.weights.paddle_file import write_pdparams
 from tood.weights.published import COCO_CLASSES
 from tood.weights.safetensors_file import COUNTERS, SOURCE, describe, described, load_tensors, save_weights
 from tood.whole_file import whole_file
+
+# A level's number in the name of a tensor.
+_LEVEL = re.compile(r"\.\d+\.")
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
 _UNSUPPORTED: tuple[tuple[tuple[str, ...], object], ...] = (
@@ -150,8 +154,8 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
     state = model.state_dict()
     classifier = [
         name
-        for name in family.CLASSIFIER
-        if name in tensors and name in state and tensors[name].shape[1:] == state[name].shape[1:]
+        for name in _classifier(family, tensors)
+        if name in state and tensors[name].shape[1:] == state[name].shape[1:]
     ]
     if class_names is not None and classifier:
         match, told = _matched(checkpoint, tuple(class_names), len(tensors[classifier[0]]))
@@ -173,6 +177,12 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
         f"starts from {len(taken)} tensors of {checkpoint.path}; it knows {known} classes and this model "
         f"{model.config.classes}, so the classifier starts anew"
     )
+
+
+def _classifier(family: FamilyWeights[AnyModelConfig], names: Iterable[str]) -> list[str]:
+    """Those of a network's tensors that have one entry a class, on whatever levels."""
+    known = {_LEVEL.sub(".", name) for name in family.CLASSIFIER}
+    return [name for name in names if _LEVEL.sub(".", name) in known]
 
 
 def _matched(checkpoint: Checkpoint, wanted: tuple[str, ...], rows: int) -> tuple[ClassMatch, str]:

@@ -112,6 +112,19 @@ class TaskAlignedAssigner:
         normalised = candidates.metric / (largest_metric + self.epsilon) * largest_iou
         return build_assignment(truth, gt_index, won, candidates, normalised)
 
+    @torch.no_grad()
+    def scored(self, assignment: Assignment, scores: Tensor, boxes: Tensor, targets: Sequence[Targets]) -> Assignment:
+        """The positives of another assigner with the figures that alignment gives them.
+
+        Args:
+            assignment: whose positives are taken.
+            scores, boxes, targets: as in a call.
+        """
+        truth = PaddedTargets.of(targets)
+        if truth.boxes.shape[1] == 0:
+            return assignment
+        return self._of_owners(assignment.gt_index, scores.float(), boxes.float(), truth)
+
     def _of_owners(self, owner: Tensor, scores: Tensor, boxes: Tensor, truth: PaddedTargets) -> Assignment:
         """The assignment of priors [B, N] to ground truths, whoever chose them."""
         positive, gt = owner >= 0, owner.clamp(min=0)

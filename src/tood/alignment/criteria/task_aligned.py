@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -36,6 +36,9 @@ class TaskAlignedCriterionConfig:
         classification_weight, box_weight: factors of the two losses.
         focal_alpha, focal_gamma: of the focal loss in the warm-up.
         quality_beta: exponent of the quality focal loss after it.
+        positives: who gives them after the warm-up, the "task_aligned" assigner or the "geometric" one of the warm-up.
+        losses: what is minimised after the warm-up: scores pulled towards the alignment ("task_aligned"), which also
+            weighs the boxes, or the losses of the warm-up ("focal"). Both are for comparisons; the paper has neither.
         trains_quality: whether a head's judgement of its boxes (`DensePredictions.quality`) learns anything: here the
             class scores themselves say how good a box is.
     """
@@ -52,6 +55,8 @@ class TaskAlignedCriterionConfig:
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     quality_beta: float = 2.0
+    positives: Literal["task_aligned", "geometric"] = "task_aligned"
+    losses: Literal["task_aligned", "focal"] = "task_aligned"
 
     def __post_init__(self) -> None:
         check_share("warm_up_share", self.warm_up_share)
@@ -79,30 +84,40 @@ class TaskAlignedCriterion(BatchCriterion):
         Returns:
             Each loss divided by the sum of its own weights over the batch.
         """
-        if batch.progress is not None and self.config.in_warm_up(batch.progress):
-            return self._warm_up_losses(batch)
-        return self._aligned_losses(batch)
+        warm_up = batch.progress is not None and self.config.in_warm_up(batch.progress)
+        assignment = self._assignment(batch, warm_up)
+        if warm_up or self.config.losses == "focal":
+            return self._focal_losses(batch, assignment)
+        return self._aligned_losses(batch, assignment)
 
-    def _warm_up_losses(self, batch: CriterionInput) -> Losses:
-        config, scores, priors = self.config, batch.scores, batch.predictions.priors
-        assignment = config.warm_up_assigner(priors, batch.targets, batch.valid)
+    def _assignment(self, batch: CriterionInput, warm_up: bool) -> Assignment:
+        config, priors, targets, valid = self.config, batch.predictions.priors, batch.targets, batch.valid
+        if warm_up:
+            return config.warm_up_assigner(priors, targets, valid)
+        scores, boxes = batch.scores.detach(), batch.boxes.detach()
+        scores = scores.sigmoid() if batch.predictions.logits else scores
+        if config.positives == "geometric":
+            return config.assigner.scored(config.warm_up_assigner(priors, targets, valid), scores, boxes, targets)
+        return config.assigner(scores, boxes, priors.centres, targets, valid)
+
+    def _focal_losses(self, batch: CriterionInput, assignment: Assignment) -> Losses:
+        config, scores, positive = self.config, batch.scores, assignment.positive
+        assignment = replace(assignment, target_scores=positive.to(scores.dtype))
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
             batch,
             focal_loss(scores, wanted, config.focal_alpha, config.focal_gamma, logits=batch.predictions.logits),
             assignment,
-            classification_sum=assignment.positive.sum(),
-            box_weights=centerness(priors.centres, assignment.boxes) * assignment.positive,
+            classification_sum=positive.sum(),
+            box_weights=centerness(batch.predictions.priors.centres, assignment.boxes) * positive,
         )
 
-    def _aligned_losses(self, batch: CriterionInput) -> Losses:
-        config, scores, predictions = self.config, batch.scores, batch.predictions
-        probabilities = scores.sigmoid() if predictions.logits else scores
-        assignment = config.assigner(probabilities, batch.boxes, predictions.priors.centres, batch.targets, batch.valid)
+    def _aligned_losses(self, batch: CriterionInput, assignment: Assignment) -> Losses:
+        scores = batch.scores
         wanted = class_targets(assignment, scores.shape[2])
         return self._weighted(
             batch,
-            quality_focal_loss(scores, wanted, config.quality_beta, logits=predictions.logits),
+            quality_focal_loss(scores, wanted, self.config.quality_beta, logits=batch.predictions.logits),
             assignment,
             classification_sum=assignment.target_scores.sum(),
             box_weights=assignment.target_scores,

@@ -1,5 +1,6 @@
 """What training does to an image and its boxes: each a frozen dataclass, called with a sample and a generator."""
 
+from tood.data.transforms.augment import AugmentConfig
 from tood.data.transforms.colour import PhotometricJitter
 from tood.data.transforms.geometry import (
     MultiScaleResize,
@@ -16,7 +17,6 @@ from tood.data.transforms.pipeline import Circumstances, build_transforms, canva
 from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
 from tood.data.transforms.ssd import Distort, Expand, SampledCrop, Stretch
 from tood.data.transforms.steps import (
-    AugmentConfig,
     AugmentStep,
     CanvasStep,
     CropStep,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tood.data.transforms.augment import AugmentConfig
 from tood.data.transforms.colour import PhotometricJitter
 from tood.data.transforms.geometry import MultiScaleResize, RandomFlip, Resize, ScaleJitter
 from tood.data.transforms.mosaic import MixUp, Mosaic
 from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
 from tood.data.transforms.ssd import INTERPOLATIONS, Distort, Expand, SampledCrop, Stretch
 from tood.data.transforms.steps import (
-    AugmentConfig,
     AugmentStep,
     CanvasStep,
     CropStep,

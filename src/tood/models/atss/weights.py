@@ -11,7 +11,7 @@ from tood.models.atss.head import ATSSHeadConfig
 from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
 from tood.models.common.parallel_weights import A_TOWER, CLASSIFIER, TOWER_NAMES, infer_towers
 from tood.models.common.published import Hints, Names, rename, shape
-from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 
 __all__ = [
     "CLASSIFIER",
@@ -59,7 +59,7 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> ATSSCon
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_fpn(state)
+    neck, map_channels = infer_neck(state)
     towers = infer_towers(state, hints, ATSSHeadConfig.anchor_scale)
     return ATSSConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],

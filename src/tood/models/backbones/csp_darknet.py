@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -30,11 +30,24 @@ class CSPDarknetConfig:
         outputs: stages whose maps are given, 0 being that at stride 4.
     """
 
+    # Of the family that it came with, a configuration need not say it.
+    UNNAMED_KIND: ClassVar[bool] = True
+
     kind: Literal["csp_darknet"] = "csp_darknet"
     width: int = 64
     blocks: tuple[int, ...] = (3, 9, 9, 3)
     depthwise: bool = False
     outputs: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def stages(self) -> int:
+        """Stages that maps may be taken of."""
+        return len(self.blocks)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of its images are multiples of."""
+        return 2
 
     @property
     def channels(self) -> tuple[int, ...]:

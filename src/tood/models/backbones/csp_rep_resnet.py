@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,14 @@ class CSPRepResNetConfig:
         outputs: stages whose maps are given, 0 being that of stride 4.
     """
 
+    # Of the family that it came with, a configuration need not say it.
+    UNNAMED_KIND: ClassVar[bool] = True
+
     widths: tuple[int, ...] = _WIDTHS
     blocks: tuple[int, ...] = _BLOCKS
     alpha: bool = False
     outputs: tuple[int, ...] = (1, 2, 3)
+    kind: Literal["csp_rep_resnet"] = "csp_rep_resnet"
 
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.blocks) + 1 or min(self.widths) < 2 or min(self.blocks, default=0) < 1:
@@ -38,10 +43,6 @@ class CSPRepResNetConfig:
                 "model.backbone.widths",
                 f"is {list(self.widths)} and blocks {list(self.blocks)}: give channels of the stem and of every stage, "
                 "at least 2 each, and at least one block a stage",
-            )
-        if not self.outputs or not set(self.outputs) <= set(range(len(self.blocks))):
-            raise SettingError(
-                "model.backbone.outputs", f"is {list(self.outputs)}: give stages from 0 to {len(self.blocks) - 1}"
             )
 
     @staticmethod
@@ -52,6 +53,16 @@ class CSPRepResNetConfig:
             blocks=tuple(max(round(blocks * depth), 1) for blocks in _BLOCKS),
             alpha=alpha,
         )
+
+    @property
+    def stages(self) -> int:
+        """Stages that maps may be taken of."""
+        return len(self.blocks)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of its images are multiples of."""
+        return 1
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -76,6 +87,10 @@ class CSPRepResNetConfig:
     def from_scratch(self) -> CSPRepResNetConfig:
         """The same: all of it learns anyway."""
         return self
+
+    def build(self) -> CSPRepResNet:
+        """The backbone, with freshly initialised weights."""
+        return CSPRepResNet(self)
 
 
 class DownStage(nn.Module):

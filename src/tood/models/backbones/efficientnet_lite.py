@@ -117,8 +117,13 @@ class EfficientNetLiteConfig:
 
     @property
     def stages(self) -> int:
-        """Stages of the whole network."""
+        """Stages that maps may be taken of."""
         return len(_STAGES)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of its images are multiples of."""
+        return 1
 
     def stage_channels(self, stage: int) -> int:
         """Channels that a stage gives."""

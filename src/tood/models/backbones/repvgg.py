@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -23,10 +23,23 @@ class RepVGGConfig:
         outputs: stages whose maps are given, 0 being that at stride 4.
     """
 
+    # Of the family that it came with, a configuration need not say it.
+    UNNAMED_KIND: ClassVar[bool] = True
+
     kind: Literal["repvgg"] = "repvgg"
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     blocks: tuple[int, ...] = (3, 5, 7, 3)
     outputs: tuple[int, ...] = (1, 2, 3)
+
+    @property
+    def stages(self) -> int:
+        """Stages that maps may be taken of."""
+        return len(self.blocks)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of its images are multiples of."""
+        return 1
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -62,6 +62,16 @@ class ResNetConfig:
         return 4 if self.block == "bottleneck" else 1
 
     @property
+    def stages(self) -> int:
+        """Stages that maps may be taken of."""
+        return len(self.blocks)
+
+    @property
+    def divisor(self) -> int:
+        """What the sides of its images are multiples of."""
+        return 1
+
+    @property
     def channels(self) -> tuple[int, ...]:
         """Channels of each output map."""
         return tuple(self.width * 2**stage * self.expansion for stage in self.outputs)

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from tood.errors import ToodError
 from tood.models.backbones import AnyBackboneConfig
+from tood.models.backbones.csp_darknet import CSPDarknetConfig
 from tood.models.backbones.csp_rep_resnet import CSPRepResNetConfig
 from tood.models.backbones.efficientnet_lite import SIZES, EfficientNetLiteConfig
+from tood.models.backbones.repvgg import RepVGGConfig
 from tood.models.backbones.resnet import ResNetConfig
 from tood.models.common.paddle_names import conv_norm_names, csp_names
 from tood.models.common.published import count, shape
@@ -28,8 +30,15 @@ def infer_backbone(state: Mapping[str, Tensor], map_channels: tuple[int, ...]) -
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
+    maps = len(map_channels)
     if "backbone.blocks.0.depthwise.conv.weight" in state:
         return _infer_efficientnet_lite(state, map_channels)
+    if any(name.startswith("backbone.down_stages.") for name in state):
+        return infer_csp_rep_resnet(state, maps)
+    if "backbone.stem.dense.conv.weight" in state:
+        return infer_repvgg(state, maps)
+    if any(name.startswith("backbone.stage1.") for name in state):
+        return infer_csp_darknet(state, maps)
     return _infer_resnet(state, map_channels)
 
 
@@ -96,4 +105,40 @@ def infer_csp_rep_resnet(state: Mapping[str, Tensor], maps: int) -> CSPRepResNet
         blocks=tuple(count(state, f"backbone.down_stages.{stage}.csp.blocks.#.") for stage in range(stages)),
         alpha="backbone.down_stages.0.csp.blocks.0.rep.alpha" in state,
         outputs=tuple(range(stages - maps, stages)),
+    )
+
+
+def infer_csp_darknet(state: Mapping[str, Tensor], maps: int) -> CSPDarknetConfig:
+    """The backbone that a detector's tensors (under our names) show, whose last stages give so many maps.
+
+    Raises:
+        ToodError: if a tensor is missing that tells the shape.
+    """
+    stages = count(state, "backbone.stage#.")
+    # Before the last stage's layer stands the pooling.
+    places = [1] * (stages - 1) + [2]
+    return CSPDarknetConfig(
+        width=shape(state, "backbone.stem.conv.conv.weight", 4)[0],
+        blocks=tuple(
+            count(state, f"backbone.stage{stage}.{place}.blocks.#.") for stage, place in enumerate(places, start=1)
+        ),
+        depthwise="backbone.stage1.0.depthwise_conv.conv.weight" in state,
+        outputs=tuple(range(stages - maps, stages)),
+    )
+
+
+def infer_repvgg(state: Mapping[str, Tensor], maps: int) -> RepVGGConfig:
+    """The backbone that a detector's tensors (under our names) show, whose last stages give so many maps.
+
+    Raises:
+        ToodError: if a tensor is missing that tells the shape.
+    """
+    stages = range(1, count(state, "backbone.stage#.") + 1)
+    stem = shape(state, "backbone.stem.dense.conv.weight", 4)[0]
+    return RepVGGConfig(
+        widths=(stem, *(shape(state, f"backbone.stage{stage}.0.dense.conv.weight", 4)[0] for stage in stages)),
+        blocks=tuple(
+            count({name for name in state if ".dense." in name}, f"backbone.stage{stage}.#.") for stage in stages
+        ),
+        outputs=tuple(range(len(stages) - maps, len(stages))),
     )

@@ -122,7 +122,7 @@ class FamilyWeights(Protocol[ConfigT_co]):
 
     @property
     def CLASSIFIER(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
-        """Our names of the tensors that have one entry a class."""
+        """Our names of the tensors that have one entry a class; those of further levels are like them."""
 
     def matches(self, names: Collection[str]) -> bool:
         """Whether these are names of this family, in any layout, ours included."""

@@ -21,19 +21,23 @@ class TaskDecomposition(nn.Module):
         width: channels of every layer of the trunk, and of what is given.
         layers: of the trunk.
         norm_groups: of the GroupNorm.
-        attention_reduction: the attention has `width` divided by this hidden channels.
+        attention_reduction: the attention has `width` divided by this hidden channels; None for no attention, so that
+            all layers count alike.
     """
 
     # What a subclass may change: whoever computes the same sooner asks for it (`tood.ops.guard`).
     REPLACEABLE = frozenset({"layer_attention"})
 
-    def __init__(self, width: int, layers: int, norm_groups: int, attention_reduction: int) -> None:
+    def __init__(self, width: int, layers: int, norm_groups: int, attention_reduction: int | None) -> None:
         super().__init__()
         self.layers = layers
-        channels, hidden = width * layers, width // attention_reduction
-        self.attention = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, layers, 1), nn.Sigmoid()
-        )
+        channels = width * layers
+        self.attention: nn.Sequential | None = None
+        if attention_reduction is not None:
+            hidden = width // attention_reduction
+            self.attention = nn.Sequential(
+                nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, layers, 1), nn.Sigmoid()
+            )
         self.reduction = nn.Conv2d(channels, width, 1, bias=False)
         self.norm = nn.GroupNorm(norm_groups, width)
 
@@ -56,7 +60,10 @@ class TaskDecomposition(nn.Module):
         Returns:
             [B, L]; a subclass may give [B, L * C], a weight for each channel.
         """
-        return self.attention(average[..., None, None]).flatten(1)  # type: ignore[no-any-return]
+        if self.attention is None:
+            return average.new_ones(len(average), self.layers)
+        weights: Tensor = self.attention(average[..., None, None])
+        return weights.flatten(1)
 
     def fuse(self, dtype: torch.dtype) -> InferenceTaskDecomposition:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""

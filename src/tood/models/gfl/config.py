@@ -9,9 +9,10 @@ from tood.errors import ToodError
 from tood.input import InputConfig
 from tood.models.backbones import AnyBackboneConfig, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
+from tood.models.common.parts import build_trunk, one_width
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
 from tood.models.gfl.head import GFLHead, GFLHeadConfig
-from tood.models.necks import FPN, FPNConfig
+from tood.models.necks import AnyNeckConfig, FPNConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class GFLConfig:
     family: Literal["gfl"] = "gfl"
     classes: int = 80
     backbone: AnyBackboneConfig = field(default_factory=ResNetConfig)
-    neck: FPNConfig = field(default_factory=FPNConfig)
+    neck: AnyNeckConfig = field(default_factory=FPNConfig)
     head: GFLHeadConfig = field(default_factory=GFLHeadConfig)
     input: InputConfig = field(default_factory=InputConfig)
     postprocess: AnyPostprocessConfig = field(default_factory=lambda: PostprocessConfig(clip=True))
@@ -29,7 +30,7 @@ class GFLConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels a cell, one a level."""
-        return self.neck.strides(self.backbone.strides[0])
+        return self.neck.strides(self.backbone.strides)
 
     @property
     def predicts_quality(self) -> bool:
@@ -44,7 +45,6 @@ class GFL(DenseDetector[GFLConfig]):
         check_head(config.classes, config.head.width, config.head.norm_groups)
         if config.head.bins < 2:
             raise ToodError(f"model.head.bins is {config.head.bins}: a distribution needs two places or more")
-        backbone = config.backbone.build()
-        neck = FPN(config.neck, config.backbone.channels)
-        head = GFLHead(config.head, config.classes, config.neck.width, config.strides)
+        backbone, neck = build_trunk(config)
+        head = GFLHead(config.head, config.classes, one_width(config), config.strides)
         super().__init__(config, backbone, neck, head)

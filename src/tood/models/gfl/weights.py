@@ -13,7 +13,7 @@ from tood.models.common.parallel_weights import A_TOWER, CLASSIFIER, TOWER_NAMES
 from tood.models.common.published import Hints, Names, rename, shape
 from tood.models.gfl.config import GFLConfig
 from tood.models.gfl.head import GFLHeadConfig
-from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 
 __all__ = [
     "CLASSIFIER",
@@ -74,7 +74,7 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> GFLConf
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_fpn(state)
+    neck, map_channels = infer_neck(state)
     towers = infer_towers(state, hints, GFLHeadConfig.anchor_scale)
     return GFLConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],

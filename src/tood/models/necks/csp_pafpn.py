@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from tood.models.necks.gsconv import GSConv, GSLayer
 
 @dataclass(frozen=True)
 class CSPPAFPNConfig:
-    """Shape of the neck; the defaults are YOLOX-L's. Its levels are the backbone's maps, of the same channels.
+    """Shape of the neck; the defaults are YOLOX-L's. Its levels are the backbone's maps.
 
     Attributes:
         blocks: bottlenecks of each cross stage partial layer, or pairs of GSConvs.
@@ -29,13 +29,41 @@ class CSPPAFPNConfig:
         fusion: what follows on three levels: nothing, adaptively spatial feature fusion ("asff"), or its light form
             without weights for resizing ("asff_sim").
         fusion_channels: channels of each map that the fusion's weights are computed from.
+        width: channels of every level, to which a 1x1 convolution each brings them at the end; null leaves them those
+            of the backbone's maps.
     """
+
+    # Of the family that it came with, a configuration need not say it.
+    UNNAMED_KIND: ClassVar[bool] = True
 
     blocks: int = 3
     depthwise: bool = False
     gsconv: Literal["none", "part", "all"] = "none"
     fusion: Literal["none", "asff", "asff_sim"] = "none"
     fusion_channels: int = 2
+    width: int | None = None
+    kind: Literal["csp_pafpn"] = "csp_pafpn"
+
+    def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
+        """Channels of each level, of those of the backbone's maps."""
+        return tuple(maps) if self.width is None else (self.width,) * len(maps)
+
+    def strides(self, maps: Sequence[int]) -> tuple[int, ...]:
+        """Input pixels a cell of each level: those of the backbone's maps."""
+        return tuple(maps)
+
+    def divisor(self, strides: Sequence[int]) -> int:
+        """What the sides of images are multiples of: where levels fuse, each is exactly twice as large as the next."""
+        return 1 if self.fusion == "none" else strides[-1]
+
+    @property
+    def one_width(self) -> str:
+        """How all levels get the same number of channels."""
+        return "set model.neck.width"
+
+    def build(self, channels: Sequence[int]) -> CSPPAFPN:
+        """The neck on maps of so many channels, with freshly initialised weights."""
+        return CSPPAFPN(self, channels)
 
 
 class CSPPAFPN(nn.Module):
@@ -67,10 +95,13 @@ class CSPPAFPN(nn.Module):
         fusions = range(len(channels)) if config.fusion != "none" else ()
         light = config.fusion == "asff_sim"
         self.fusions = nn.ModuleList(ASFF(channels, level, config.fusion_channels, light) for level in fusions)
+        self.projections = nn.ModuleList(
+            yolo_conv(own, config.width, 1) for own in channels if config.width is not None
+        )
         init_convolutions(self)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The backbone's maps, fine to coarse -> as many of the same shapes."""
+        """The backbone's maps, fine to coarse -> as many of the same sizes."""
         *finer, coarsest = maps
         reduced = []
         inner = coarsest
@@ -82,7 +113,11 @@ class CSPPAFPN(nn.Module):
         levels = [inner]
         for downsample, block, own in zip(self.downsamples, self.bottom_up_blocks, reversed(reduced), strict=True):
             levels.append(block(torch.cat([downsample(levels[-1]), own], dim=1)))
-        return [fusion(levels) for fusion in self.fusions] if len(self.fusions) else levels
+        if len(self.fusions):
+            levels = [fusion(levels) for fusion in self.fusions]
+        if len(self.projections):
+            levels = [project(level) for project, level in zip(self.projections, levels, strict=True)]
+        return levels
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a layer is of another kind."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,12 @@ class CSPPANConfig:
         blocks: residual blocks in each of its stages.
     """
 
+    # Of the family that it came with, a configuration need not say it.
+    UNNAMED_KIND: ClassVar[bool] = True
+
     widths: tuple[int, ...] = _WIDTHS
     blocks: int = _BLOCKS
+    kind: Literal["csp_pan"] = "csp_pan"
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 2 or self.blocks < 1:
@@ -42,8 +47,29 @@ class CSPPANConfig:
     def scaled(width: float, depth: float) -> CSPPANConfig:
         """The published shape with its channels and its blocks multiplied, in whole numbers of at least 1."""
         return CSPPANConfig(
-            tuple(max(round(channels * width), 1) for channels in _WIDTHS), max(round(_BLOCKS * depth), 1)
+            widths=tuple(max(round(channels * width), 1) for channels in _WIDTHS), blocks=max(round(_BLOCKS * depth), 1)
         )
+
+    def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
+        """Channels of each level, whatever those of the backbone's maps."""
+        return self.widths
+
+    def strides(self, maps: Sequence[int]) -> tuple[int, ...]:
+        """Input pixels a cell of each level: those of the backbone's maps."""
+        return tuple(maps)
+
+    def divisor(self, strides: Sequence[int]) -> int:
+        """What the sides of images are multiples of, of the backbone's strides."""
+        return 1
+
+    @property
+    def one_width(self) -> str:
+        """How all levels get the same number of channels."""
+        return "set model.neck.widths to one number repeated"
+
+    def build(self, channels: Sequence[int]) -> CSPPAN:
+        """The neck on maps of so many channels, with freshly initialised weights."""
+        return CSPPAN(self, channels)
 
 
 class CSPPAN(nn.Module):

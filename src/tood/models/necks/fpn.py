@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +24,33 @@ class FPNConfig:
             the coarsest output (P6 on P5), each further one on the one before, without an activation between.
     """
 
+    # Files from before there was another neck name no kind.
+    UNNAMED_KIND: ClassVar[bool] = True
+
     width: int = 256
     levels: int = 5
+    kind: Literal["fpn"] = "fpn"
 
-    def strides(self, finest: int) -> tuple[int, ...]:
-        """Input pixels a cell of each level, `finest` being those of the backbone's first map."""
-        return tuple(finest * 2**level for level in range(self.levels))
+    def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
+        """Channels of each level, whatever those of the backbone's maps."""
+        return (self.width,) * self.levels
+
+    def strides(self, maps: Sequence[int]) -> tuple[int, ...]:
+        """Input pixels a cell of each level, of those of the backbone's maps, fine to coarse."""
+        return tuple(maps[0] * 2**level for level in range(self.levels))
+
+    def divisor(self, strides: Sequence[int]) -> int:
+        """What the sides of images are multiples of, of the backbone's strides."""
+        return 1
+
+    @property
+    def one_width(self) -> str:
+        """How all levels get the same number of channels."""
+        return "set model.neck.width"
+
+    def build(self, channels: Sequence[int]) -> FPN:
+        """The neck on maps of so many channels, with freshly initialised weights."""
+        return FPN(self, channels)
 
 
 class FPN(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor
 from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
 from tood.models.common.parallel_weights import A_TOWER, CLASSIFIER, TOWER_NAMES, infer_towers
 from tood.models.common.published import Hints, Names, rename, shape
-from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 from tood.models.paa.config import PAAConfig
 from tood.models.paa.head import PAAHeadConfig
 
@@ -62,7 +62,7 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> PAAConf
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_fpn(state)
+    neck, map_channels = infer_neck(state)
     towers = infer_towers(state, hints, PAAHeadConfig.anchor_scale)
     return PAAConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],

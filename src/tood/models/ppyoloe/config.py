@@ -7,10 +7,11 @@ from typing import Literal
 
 from tood.errors import ToodError
 from tood.input import InputConfig
-from tood.models.backbones import CSPRepResNet, CSPRepResNetConfig
+from tood.models.backbones import AnyBackboneConfig, CSPRepResNetConfig
 from tood.models.common.detector import DenseDetector
+from tood.models.common.parts import build_trunk, level_widths
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
-from tood.models.necks import CSPPAN, CSPPANConfig
+from tood.models.necks import AnyNeckConfig, CSPPANConfig
 from tood.models.ppyoloe.head import ETHead, ETHeadConfig
 
 # Colours as ImageNet's models want them; PP-YOLOE+ takes 0..1.
@@ -28,8 +29,8 @@ class PPYOLOEConfig:
 
     family: Literal["ppyoloe"] = "ppyoloe"
     classes: int = 80
-    backbone: CSPRepResNetConfig = field(default_factory=CSPRepResNetConfig)
-    neck: CSPPANConfig = field(default_factory=CSPPANConfig)
+    backbone: AnyBackboneConfig = field(default_factory=CSPRepResNetConfig)
+    neck: AnyNeckConfig = field(default_factory=CSPPANConfig)
     head: ETHeadConfig = field(default_factory=ETHeadConfig)
     input: InputConfig = field(default_factory=lambda: LEGACY_INPUT)
     postprocess: AnyPostprocessConfig = field(default_factory=lambda: POSTPROCESS)
@@ -53,7 +54,7 @@ class PPYOLOEConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels a cell, one a level."""
-        return self.backbone.strides
+        return self.neck.strides(self.backbone.strides)
 
     @property
     def predicts_quality(self) -> bool:
@@ -67,7 +68,6 @@ class PPYOLOE(DenseDetector[PPYOLOEConfig]):
     def __init__(self, config: PPYOLOEConfig) -> None:
         if config.classes < 1:
             raise ToodError(f"model.classes is {config.classes}: a detector needs at least one class")
-        backbone = CSPRepResNet(config.backbone)
-        neck = CSPPAN(config.neck, config.backbone.channels)
-        head = ETHead(config.head, config.classes, config.neck.widths, config.strides)
+        backbone, neck = build_trunk(config)
+        head = ETHead(config.head, config.classes, level_widths(config), config.strides)
         super().__init__(config, backbone, neck, head)

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from tood.models.backbones.weights import csp_rep_resnet_names, infer_csp_rep_resnet
+from tood.models.backbones import CSPRepResNetConfig
+from tood.models.backbones.weights import csp_rep_resnet_names, infer_backbone
 from tood.models.common.paddle_names import conv_norm_names
 from tood.models.common.published import Hints, Names, count, rename, shape
-from tood.models.necks.weights import csp_pan_names, infer_csp_pan
+from tood.models.necks.weights import csp_pan_names, infer_neck
 from tood.models.ppyoloe.config import LEGACY_INPUT, PLUS_INPUT, PPYOLOEConfig
 from tood.models.ppyoloe.head import ETHeadConfig
 
@@ -52,15 +53,15 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> PPYOLOE
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck = infer_csp_pan(state)
-    backbone = infer_csp_rep_resnet(state, len(neck.widths))
+    neck, map_channels = infer_neck(state)
+    backbone = infer_backbone(state, map_channels)
     return PPYOLOEConfig(
         classes=shape(state, "head.classifiers.0.weight", 4)[0],
         backbone=backbone,
         neck=neck,
         head=ETHeadConfig(bins=max(shape(state, "head.regressors.0.weight", 4)[0] // 4, 2)),
         # No tensor shows it: those whose blocks weigh their branches are PP-YOLOE+.
-        input=PLUS_INPUT if backbone.alpha else LEGACY_INPUT,
+        input=PLUS_INPUT if isinstance(backbone, CSPRepResNetConfig) and backbone.alpha else LEGACY_INPUT,
     )
 
 

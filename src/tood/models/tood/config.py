@@ -8,8 +8,9 @@ from typing import Literal
 from tood.input import InputConfig
 from tood.models.backbones import AnyBackboneConfig, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
+from tood.models.common.parts import build_trunk, one_width
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
-from tood.models.necks import FPN, FPNConfig
+from tood.models.necks import AnyNeckConfig, FPNConfig
 from tood.models.tood.head import THead, THeadConfig
 
 
@@ -20,7 +21,7 @@ class TOODConfig:
     family: Literal["tood"] = "tood"
     classes: int = 80
     backbone: AnyBackboneConfig = field(default_factory=ResNetConfig)
-    neck: FPNConfig = field(default_factory=FPNConfig)
+    neck: AnyNeckConfig = field(default_factory=FPNConfig)
     head: THeadConfig = field(default_factory=THeadConfig)
     input: InputConfig = field(default_factory=InputConfig)
     postprocess: AnyPostprocessConfig = field(default_factory=PostprocessConfig)
@@ -28,7 +29,7 @@ class TOODConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels a cell, one a level."""
-        return self.neck.strides(self.backbone.strides[0])
+        return self.neck.strides(self.backbone.strides)
 
     @property
     def predicts_quality(self) -> bool:
@@ -41,7 +42,6 @@ class TOOD(DenseDetector[TOODConfig]):
 
     def __init__(self, config: TOODConfig) -> None:
         check_head(config.classes, config.head.width, config.head.norm_groups)
-        backbone = config.backbone.build()
-        neck = FPN(config.neck, config.backbone.channels)
-        head = THead(config.head, config.classes, config.neck.width, config.strides)
+        backbone, neck = build_trunk(config)
+        head = THead(config.head, config.classes, one_width(config), config.strides)
         super().__init__(config, backbone, neck, head)

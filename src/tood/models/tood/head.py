@@ -33,6 +33,9 @@ class THeadConfig:
         deform_groups: their deformable groups.
         anchor: "free" predicts distances from a point, "based" deltas of a square anchor.
         anchor_scale: side of the anchors, in strides.
+        layer_attention, score_alignment, box_alignment: parts of the head, which the paper has all (equations 3, 4 and
+            5). Without them a task weighs the trunk's layers alike, scores are those of the classifier, and boxes those
+            of their own place.
     """
 
     width: int = 256
@@ -44,6 +47,9 @@ class THeadConfig:
     deform_groups: int = 4
     anchor: Literal["free", "based"] = "free"
     anchor_scale: float = 8.0
+    layer_attention: bool = True
+    score_alignment: bool = True
+    box_alignment: bool = True
 
 
 class THead(nn.Module):
@@ -63,14 +69,15 @@ class THead(nn.Module):
             )
             for layer in range(config.interactive_layers)
         )
-        decomposition = (config.width, config.interactive_layers, config.norm_groups, config.attention_reduction)
+        attention = config.attention_reduction if config.layer_attention else None
+        decomposition = (config.width, config.interactive_layers, config.norm_groups, attention)
         self.classification_decomposition = TaskDecomposition(*decomposition)
         self.regression_decomposition = TaskDecomposition(*decomposition)
         self.classifier = nn.Conv2d(config.width, classes, 3, padding=1)
         self.regressor = nn.Conv2d(config.width, 4, 3, padding=1)
         hidden = config.width // config.alignment_reduction
-        self.classification_alignment = _alignment_branch(trunk, hidden, 1)
-        self.regression_alignment = _alignment_branch(trunk, hidden, 4 * 2)
+        self.classification_alignment = _alignment_branch(trunk, hidden, 1) if config.score_alignment else None
+        self.regression_alignment = _alignment_branch(trunk, hidden, 4 * 2) if config.box_alignment else None
         self.scales = nn.ParameterList(nn.Parameter(torch.tensor(1.0)) for _ in self.strides)
         self._initialise()
 
@@ -81,13 +88,18 @@ class THead(nn.Module):
         levels = zip(self.seen(self.trunks(maps)), self.scales, level_priors(priors), self.strides, strict=True)
         for seen, scale, own, stride in levels:
             logits = self.classifier(seen.classification)  # P
-            scores.append(aligned_scores(logits, seen.alignment).flatten(2))  # equation 4
+            scores.append(aligned_scores(logits, seen.alignment).flatten(2))
             # Coordinates need all of fp32's bits; autocast would lower none of the operations from here on.
             distances = self.regressor(seen.regression).float()
             level_boxes = decoded_boxes(distances, scale, own, self.config.anchor)  # B
-            boxes.append((aligned_boxes(level_boxes, seen.offsets.float()) * stride).flatten(2))  # equation 5
+            boxes.append((aligned_boxes(level_boxes, seen.offsets) * stride).flatten(2))
         # [B, C, N] -> [B, N, C]
         return DensePredictions(torch.cat(scores, 2).transpose(1, 2), torch.cat(boxes, 2).transpose(1, 2), priors)
+
+    @property
+    def alignments(self) -> tuple[nn.Sequential | None, nn.Sequential | None]:
+        """What aligns the scores, and what aligns the boxes."""
+        return self.classification_alignment, self.regression_alignment
 
     def trunks(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of all interactive layers (equation 1): [B, inputs, h, w] -> [B, L * C, h, w], of each level."""
@@ -96,12 +108,14 @@ class THead(nn.Module):
     def seen(self, trunks: Sequence[Tensor]) -> Iterator[SeenInTrunk]:
         """What both tasks and both alignments make of each level's trunk."""
         tasks = (self.classification_decomposition, self.regression_decomposition)
-        alignments = (self.classification_alignment, self.regression_alignment)
-        if may_read_at_once(tasks, alignments, trunks):
-            yield from read_at_once(tasks, alignments, trunks)
-        else:
-            for trunk in trunks:
-                yield SeenInTrunk(*(module(trunk) for module in (*tasks, *alignments)))
+        alignments = [branch for branch in self.alignments if branch is not None]
+        at_once = may_read_at_once(tasks, alignments, trunks)
+        plain = ([module(trunk) for module in (*tasks, *alignments)] for trunk in trunks)
+        for classification, regression, *aligned in read_at_once(tasks, alignments, trunks) if at_once else plain:
+            found = iter(aligned)
+            yield SeenInTrunk(
+                classification, regression, *(None if branch is None else next(found) for branch in self.alignments)
+            )
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
@@ -112,19 +126,27 @@ class THead(nn.Module):
     def _initialise(self) -> None:
         init_normal(self, std=0.01)
         for decomposition in (self.classification_decomposition, self.regression_decomposition):
-            init_normal(decomposition.attention, std=0.001)
-        init_normal(self.regression_alignment, std=0.001)
-        for predictor in (self.classifier, self.classification_alignment[2]):
+            if decomposition.attention is not None:
+                init_normal(decomposition.attention, std=0.001)
+        if self.regression_alignment is not None:
+            init_normal(self.regression_alignment, std=0.001)
+        predictors: list[nn.Module] = [self.classifier]
+        if self.classification_alignment is not None:
+            predictors.append(self.classification_alignment[2])
+        for predictor in predictors:
             assert isinstance(predictor, nn.Conv2d)
             assert predictor.bias is not None
             nn.init.constant_(predictor.bias, PRIOR_BIAS)
 
 
-def aligned_scores(logits: Tensor, alignment: Tensor) -> Tensor:
+def aligned_scores(logits: Tensor, alignment: Tensor | None) -> Tensor:
     """sqrt(sigmoid(logits) * sigmoid(M)) (equation 4): [B, C, h, w] logits, [B, 1, h, w] M -> [B, C, h, w] fp32.
 
-    As the exponential of the mean log-sigmoid, so that the square root's gradient cannot blow up near 0.
+    As the exponential of the mean log-sigmoid, so that the square root's gradient cannot blow up near 0. Without M
+    sigmoid(logits).
     """
+    if alignment is None:
+        return logits.float().sigmoid()
     return ((F.logsigmoid(logits.float()) + F.logsigmoid(alignment.float())) / 2).exp()
 
 
@@ -140,18 +162,20 @@ def decoded_boxes(regression: Tensor, scale: Tensor, priors: Priors, anchor: Lit
     return boxes.view(batch, height, width, 4).permute(0, 3, 1, 2)
 
 
-def aligned_boxes(boxes: Tensor, offsets: Tensor) -> Tensor:
+def aligned_boxes(boxes: Tensor, offsets: Tensor | None) -> Tensor:
     """Every edge of a box read from a neighbouring place that knows it better (equation 5).
 
     Args:
         boxes: [B, 4, h, w] x1 y1 x2 y2, in strides.
-        offsets: [B, 8, h, w] a (dy, dx) pair in cells for each of the four edges.
+        offsets: [B, 8, h, w] a (dy, dx) pair in cells for each of the four edges; None leaves the boxes as they are.
 
     Returns:
         [B, 4, h, w]: each edge sampled bilinearly at (y + dy, x + dx), zeros outside the map. A box that the sampling
         turned inside out is left as it was: its GIoU would be negative.
     """
-    sampled = sampled_at_offsets(boxes, offsets)
+    if offsets is None:
+        return boxes
+    sampled = sampled_at_offsets(boxes, offsets.float())
     inverted = (sampled[:, :2] > sampled[:, 2:]).any(dim=1, keepdim=True)
     return torch.where(inverted, boxes, sampled)
 

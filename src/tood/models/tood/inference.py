@@ -38,12 +38,9 @@ class InferenceTHead(nn.Module):
         self.norms = nn.ModuleList(InferenceGroupNormReLU(task.norm) for task in tasks)
         self.classifier = fused(head.classifier, None, False, dtype)
         self.regressor = fused(head.regressor, None, False, dtype)
-        first, second = _joined(head.classification_alignment, head.regression_alignment)
-        outputs = len(first.weight)
-        self.alignment = first.weight.view(outputs, len(self.interactive), -1).permute(1, 2, 0).to(dtype).contiguous()
-        assert first.bias is not None
-        self.alignment_bias = first.bias.to(dtype)
-        self.alignment_output = fused(second, None, False, dtype)
+        self.alignment: _Alignment | None = None
+        if any(branch is not None for branch in head.alignments):
+            self.alignment = _Alignment(head, dtype)
 
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
         """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; scores are probabilities."""
@@ -72,12 +69,38 @@ class InferenceTHead(nn.Module):
                 self.reductions, self.norms, (self.classifier, self.regressor), strict=True
             )
         )
-        hidden = _weighted_sum(layers, self.alignment[:, None], self.alignment_bias).relu_()
+        hidden = None if self.alignment is None else self.alignment.hidden(layers)
         del layers, features  # the most memory that a network of this kind holds at once
-        alignment, offsets = self.alignment_output(hidden).float().split((1, 8), dim=1)
+        alignment, offsets = (None, None) if self.alignment is None else self.alignment(hidden)
         scores = _scores(logits, alignment)
         boxes = decoded_boxes(regression.float(), self.scales[level], priors, self.config.anchor)
         return scores, aligned_boxes(boxes, offsets) * self.strides[level]
+
+
+class _Alignment(nn.Module):
+    """Both branches of a head's alignment, or the one that it has, read from the trunk together."""
+
+    def __init__(self, head: THead, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.outputs = [
+            0 if branch is None else outputs for branch, outputs in zip(head.alignments, (1, 8), strict=True)
+        ]
+        first, second = _joined([branch for branch in head.alignments if branch is not None])
+        weight = first.weight.view(len(first.weight), len(head.interactive), -1)
+        self.weight = weight.permute(1, 2, 0).to(dtype).contiguous()[:, None]
+        assert first.bias is not None
+        self.bias = first.bias.to(dtype)
+        self.output = fused(second, None, False, dtype)
+
+    def hidden(self, layers: Sequence[Tensor]) -> Tensor:
+        """The trunk's layers [B, C, h, w] -> [B, hidden, h, w]."""
+        return _weighted_sum(layers, self.weight, self.bias).relu_()
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """M [B, 1, h, w] of equation 4 and the offsets [B, 8, h, w] of equation 5, fp32; None where there are none."""
+        parts = self.output(hidden).float().split(self.outputs, dim=1)
+        alignment, offsets = (part if size else None for part, size in zip(parts, self.outputs, strict=True))
+        return alignment, offsets
 
 
 def _weighted_sum(
@@ -102,30 +125,38 @@ def _weighted_sum(
     return out.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def _scores(logits: Tensor, alignment: Tensor) -> Tensor:
+def _scores(logits: Tensor, alignment: Tensor | None) -> Tensor:
     """`aligned_scores`, which needs no gradient here: [B, C, h, w] logits, [B, 1, h, w] M -> [B, h * w, C] fp32."""
+    if alignment is None:
+        return rows_of(logits).sigmoid_()
     # Each root for itself: a product of two small probabilities may be less than fp32 holds.
     return rows_of(logits).sigmoid_().sqrt_().mul_(rows_of(alignment).sigmoid_().sqrt_())
 
 
-def _joined(one: nn.Sequential, other: nn.Sequential) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """Two branches of convolution, ReLU, convolution on the same input as one of twice the width."""
-    branches = [known(branch, nn.Sequential) for branch in (one, other)]
-    if any(len(branch) != 3 for branch in branches):
+def _joined(branches: Sequence[nn.Module]) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """One or two branches of convolution, ReLU, convolution on the same input as one of the width of all."""
+    known_branches = [known(branch, nn.Sequential) for branch in branches]
+    if any(len(branch) != 3 for branch in known_branches):
         raise CannotFuse("an alignment branch of other layers")
-    for branch in branches:
+    for branch in known_branches:
         known(branch[1], nn.ReLU)
-    first = stacked(branches[0][0], branches[1][0])
-    a, b = (known(branch[2], nn.Conv2d) for branch in branches)
-    if not is_pointwise(first) or any(not keeps_size_3x3(conv) or conv.bias is None for conv in (a, b)):
+    first = stacked(known_branches[0][0], known_branches[1][0] if len(branches) > 1 else None)
+    convs = [known(branch[2], nn.Conv2d) for branch in known_branches]
+    if (
+        not is_pointwise(first)
+        or first.bias is None
+        or any(not keeps_size_3x3(conv) or conv.bias is None for conv in convs)
+    ):
         raise CannotFuse("an alignment branch of another geometry")
-    assert a.bias is not None
-    assert b.bias is not None
-    second = nn.Conv2d(a.in_channels + b.in_channels, a.out_channels + b.out_channels, 3, padding=1)
-    second.requires_grad_(False).to(a.weight.device)
+    inputs, outputs = sum(conv.in_channels for conv in convs), sum(conv.out_channels for conv in convs)
+    second = nn.Conv2d(inputs, outputs, 3, padding=1)
+    second.requires_grad_(False).to(first.weight.device)
     assert second.bias is not None
     second.weight.zero_()
-    second.weight[: len(a.weight), : a.in_channels] = a.weight
-    second.weight[len(a.weight) :, a.in_channels :] = b.weight
-    second.bias.copy_(torch.cat([a.bias, b.bias]))
+    row = column = 0
+    for conv in convs:
+        assert conv.bias is not None
+        second.weight[row : row + conv.out_channels, column : column + conv.in_channels] = conv.weight
+        second.bias[row : row + conv.out_channels] = conv.bias
+        row, column = row + conv.out_channels, column + conv.in_channels
     return first, second

@@ -22,14 +22,14 @@ class SeenInTrunk(NamedTuple):
 
     Attributes:
         classification, regression: [B, C, h, w] of the tasks.
-        alignment: [B, 1, h, w], M of equation 4, logits.
-        offsets: [B, 8, h, w], O of equation 5, in cells.
+        alignment: [B, 1, h, w], M of equation 4, logits; None of a head without it.
+        offsets: [B, 8, h, w], O of equation 5, in cells; None of a head without them.
     """
 
     classification: Tensor
     regression: Tensor
-    alignment: Tensor
-    offsets: Tensor
+    alignment: Tensor | None
+    offsets: Tensor | None
 
 
 def may_read_at_once(
@@ -49,30 +49,31 @@ def may_read_at_once(
     bypassed += [(conv, nn.Conv2d) for conv in first]
     return may_stand_in(bypassed, trunks) and all(
         isinstance(conv, nn.Conv2d) and is_pointwise(conv) and conv.stride == (1, 1) and (conv.bias is None) == of_task
-        for conv, of_task in zip(first, (True, True, False, False), strict=True)
+        for conv, of_task in zip(first, (True, True, *(False for _ in alignments)), strict=True)
     )
 
 
 def read_at_once(
     tasks: Sequence[TaskDecomposition], alignments: Sequence[nn.Sequential], trunks: Sequence[Tensor]
-) -> Iterator[SeenInTrunk]:
-    """The tasks and alignments of each level's trunk [B, L * C, h, w]."""
+) -> Iterator[list[Tensor]]:
+    """What two tasks and up to two alignments, in this order, make of each level's trunk [B, L * C, h, w]."""
     convolutions = [task.reduction for task in tasks] + [_conv(alignment) for alignment in alignments]
     weight = torch.cat([conv.weight for conv in convolutions]).flatten(1)  # [O, L * C]
     outputs = [conv.out_channels for conv in convolutions]
-    sizes = [outputs[0], outputs[1], outputs[2] + outputs[3]]
+    sizes = [*outputs[:2], *([sum(outputs[2:])] if alignments else [])]
     rows = [trunk.permute(0, 2, 3, 1).flatten(1, 2) for trunk in trunks]  # [B, hw, L * C]
     averages = [cells.mean(dim=1) for cells in rows]  # [B, L * C]
     attentions = zip(*(_attentions(task, averages) for task in tasks), strict=True)
     for trunk, cells, of_tasks in zip(trunks, rows, attentions, strict=True):
         batch, _, height, width = trunk.shape
-        reduced = scaled_product(cells, weight, _scales(of_tasks, tasks[0].layers, trunk.shape[1]), sizes)
+        scales = _scales(of_tasks, tasks[0].layers, trunk.shape[1])[:, : len(sizes)]
+        reduced = scaled_product(cells, weight, scales, sizes)
         parts = torch.split(reduced.view(batch, height, width, -1), outputs, dim=3)
         maps = [part.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for part in parts]
-        yield SeenInTrunk(
+        yield [
             *(group_norm_relu(task.norm, features) for task, features in zip(tasks, maps[:2], strict=True)),
             *(_aligned(branch, features) for branch, features in zip(alignments, maps[2:], strict=True)),
-        )
+        ]
 
 
 def _attentions(task: TaskDecomposition, averages: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -13,13 +13,17 @@ from torch import Tensor
 
 from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
 from tood.models.common.published import Hints, Names, count, rename, shape
-from tood.models.necks.weights import count_maps, fpn_names, infer_fpn
+from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
 
 LAYOUTS = ("original", "mmdet")
 FRAMEWORK_TYPES = ("TOODHead", "TOOD")
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
+
+# First tensors of what a head may lack.
+_ATTENTION = "head.classification_decomposition.attention.0.weight"
+_SCORE_ALIGNMENT, _BOX_ALIGNMENT = "head.classification_alignment.0.weight", "head.regression_alignment.0.weight"
 
 _HEAD: tuple[tuple[str, str], ...] = (
     ("bbox_head.inter_convs.#.conv.conv_offset.", "head.interactive.#.conv.offset."),
@@ -82,21 +86,26 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> TOODCon
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_fpn(state)
+    neck, map_channels = infer_neck(state)
     width = shape(state, "head.interactive.0.conv.weight", 4)[0]
     layers = count(state, "head.interactive.#.")
     offsets = "head.interactive.{}.conv.offset.weight"
+    attention = _has(state, _ATTENTION)
+    alignments = [name for name in (_SCORE_ALIGNMENT, _BOX_ALIGNMENT) if _has(state, name)]
     deformable = sum(offsets.format(layer) in state for layer in range(layers))
     head = THeadConfig(
         width=width,
         interactive_layers=layers,
         norm_groups=hints.norm_groups(width),
-        attention_reduction=_reduction(width, state, "head.classification_decomposition.attention.0.weight"),
-        alignment_reduction=_reduction(width, state, "head.classification_alignment.0.weight"),
+        attention_reduction=_reduction(width, state, _ATTENTION) if attention else THeadConfig.attention_reduction,
+        alignment_reduction=_reduction(width, state, alignments[0]) if alignments else THeadConfig.alignment_reduction,
         deformable_layers=deformable,
         deform_groups=shape(state, offsets.format(0), 4)[0] // 27 if deformable else THeadConfig.deform_groups,
         anchor=_anchor(hints),
         anchor_scale=hints.anchor_scale(THeadConfig.anchor_scale),
+        layer_attention=attention,
+        score_alignment=_SCORE_ALIGNMENT in alignments,
+        box_alignment=_BOX_ALIGNMENT in alignments,
     )
     return TOODConfig(
         classes=shape(state, "head.classifier.weight", 4)[0],
@@ -104,6 +113,11 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> TOODCon
         neck=neck,
         head=head,
     )
+
+
+def _has(state: Mapping[str, Tensor], first: str) -> bool:
+    """Whether there is anything of the branch whose first tensor has this name."""
+    return any(name.startswith(first.removesuffix("0.weight")) for name in state)
 
 
 def _reduction(width: int, state: Mapping[str, Tensor], name: str) -> int:

@@ -7,10 +7,11 @@ from typing import Literal
 
 from tood.errors import ToodError
 from tood.input import InputConfig
-from tood.models.backbones import CSPDarknetConfig, RepVGGConfig
+from tood.models.backbones import AnyBackboneConfig, CSPDarknetConfig
 from tood.models.common.detector import DenseDetector, check_head
+from tood.models.common.parts import build_trunk, level_widths
 from tood.models.common.postprocess_config import AnyPostprocessConfig, PostprocessConfig
-from tood.models.necks import CSPPAFPN, CSPPAFPNConfig
+from tood.models.necks import AnyNeckConfig, CSPPAFPNConfig
 from tood.models.yolox.head import YOLOXHead, YOLOXHeadConfig
 
 # Pixels as they are, in OpenCV's order, at the top left of a grey square.
@@ -41,8 +42,8 @@ class YOLOXConfig:
 
     family: Literal["yolox"] = "yolox"
     classes: int = 80
-    backbone: CSPDarknetConfig | RepVGGConfig = field(default_factory=CSPDarknetConfig)
-    neck: CSPPAFPNConfig = field(default_factory=CSPPAFPNConfig)
+    backbone: AnyBackboneConfig = field(default_factory=CSPDarknetConfig)
+    neck: AnyNeckConfig = field(default_factory=CSPPAFPNConfig)
     head: YOLOXHeadConfig = field(default_factory=YOLOXHeadConfig)
     input: InputConfig = INPUT
     postprocess: AnyPostprocessConfig = POSTPROCESS
@@ -50,7 +51,7 @@ class YOLOXConfig:
     @property
     def strides(self) -> tuple[int, ...]:
         """Input pixels a cell, one a level."""
-        return self.backbone.strides
+        return self.neck.strides(self.backbone.strides)
 
     @property
     def predicts_quality(self) -> bool:
@@ -62,14 +63,12 @@ class YOLOX(DenseDetector[YOLOXConfig]):
     """Backbone, path aggregation network and decoupled head."""
 
     def __init__(self, config: YOLOXConfig) -> None:
-        head, channels = config.head, config.backbone.channels
+        head = config.head
         check_head(config.classes, head.width, head.norm_groups if head.interactive_layers else 1)
         if head.interactive_layers and head.width < head.attention_reduction:
             raise ToodError(
                 f"model.head.attention_reduction is {head.attention_reduction}, which leaves nothing of "
                 f"model.head.width {head.width}: choose a smaller one"
             )
-        neck = CSPPAFPN(config.neck, channels)
-        super().__init__(
-            config, config.backbone.build(), neck, YOLOXHead(head, config.classes, channels, config.strides)
-        )
+        backbone, neck = build_trunk(config)
+        super().__init__(config, backbone, neck, YOLOXHead(head, config.classes, level_widths(config), config.strides))

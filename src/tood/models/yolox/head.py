@@ -105,7 +105,7 @@ class YOLOXHead(nn.Module):
     def _initialise(self) -> None:
         init_convolutions(self)
         for decomposition in (*self.classification_decompositions, *self.regression_decompositions):
-            if isinstance(decomposition, TaskDecomposition):
+            if isinstance(decomposition, TaskDecomposition) and decomposition.attention is not None:
                 init_normal(decomposition.attention, std=0.001)
         for predictor in (*self.class_predictors, *self.objectness_predictors):
             assert isinstance(predictor, nn.Conv2d)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
 from tood.input import InputConfig
 from tood.models.backbones import CSPDarknetConfig, RepVGGConfig
+from tood.models.backbones.weights import infer_backbone
 from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks import CSPPAFPNConfig
+from tood.models.necks.weights import infer_neck
 from tood.models.yolox.config import INPUT, YOLOXConfig
 from tood.models.yolox.head import TowerBlock, YOLOXHeadConfig
 
@@ -86,12 +88,11 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> YOLOXCo
         norm_groups=hints.norm_groups(width) if layers else YOLOXHeadConfig.norm_groups,
         attention_reduction=reduction,
     )
-    maps = count(state, "neck.reduce_layers.#.") + 1
-    backbone = _infer_repvgg(state, maps) if _is_repvgg(state) else _infer_darknet(state, maps)
+    neck, map_channels = infer_neck(state)
     config = YOLOXConfig(
         classes=shape(state, "head.class_predictors.0.weight", 4)[0],
-        backbone=backbone,
-        neck=_infer_neck(state),
+        backbone=infer_backbone(state, map_channels),
+        neck=neck,
         head=head,
     )
     return replace(config, input=_input(config, hints))
@@ -99,47 +100,6 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> YOLOXCo
 
 def _is_repvgg(names: Collection[str]) -> bool:
     return "backbone.stem.dense.conv.weight" in names
-
-
-def _infer_darknet(state: Mapping[str, Tensor], maps: int) -> CSPDarknetConfig:
-    stages = count(state, "backbone.stage#.")
-    # Before the last stage's layer stands the pooling.
-    places = [1] * (stages - 1) + [2]
-    return CSPDarknetConfig(
-        width=shape(state, "backbone.stem.conv.conv.weight", 4)[0],
-        blocks=tuple(
-            count(state, f"backbone.stage{stage}.{place}.blocks.#.") for stage, place in enumerate(places, start=1)
-        ),
-        depthwise="backbone.stage1.0.depthwise_conv.conv.weight" in state,
-        outputs=tuple(range(stages - maps, stages)),
-    )
-
-
-def _infer_repvgg(state: Mapping[str, Tensor], maps: int) -> RepVGGConfig:
-    stages = range(1, count(state, "backbone.stage#.") + 1)
-    stem = shape(state, "backbone.stem.dense.conv.weight", 4)[0]
-    return RepVGGConfig(
-        widths=(stem, *(shape(state, f"backbone.stage{stage}.0.dense.conv.weight", 4)[0] for stage in stages)),
-        blocks=tuple(
-            count({name for name in state if ".dense." in name}, f"backbone.stage{stage}.#.") for stage in stages
-        ),
-        outputs=tuple(range(len(stages) - maps, len(stages))),
-    )
-
-
-def _infer_neck(state: Mapping[str, Tensor]) -> CSPPAFPNConfig:
-    gsconv: Literal["none", "part", "all"] = "none"
-    if "neck.reduce_layers.0.conv1.conv.weight" in state:
-        gsconv = "all" if "neck.mixer.conv1.conv.weight" in state else "part"
-    weighting = "neck.fusions.0.weighting.0.conv.weight"
-    fused = weighting in state
-    return CSPPAFPNConfig(
-        blocks=count(state, "neck.top_down_blocks.0.blocks.#."),
-        depthwise="neck.top_down_blocks.0.blocks.0.conv2.depthwise_conv.conv.weight" in state,
-        gsconv=gsconv,
-        fusion="none" if not fused else "asff" if count(state, "neck.fusions.0.resizing.#.") else "asff_sim",
-        fusion_channels=shape(state, weighting, 4)[0] if fused else CSPPAFPNConfig.fusion_channels,
-    )
 
 
 def _tower_block(state: Mapping[str, Tensor]) -> TowerBlock:
@@ -150,9 +110,9 @@ def _tower_block(state: Mapping[str, Tensor]) -> TowerBlock:
 
 
 def _input(config: YOLOXConfig, hints: Hints) -> InputConfig:
-    backbone = config.backbone
-    neck = CSPPAFPNConfig(blocks=config.neck.blocks, depthwise=config.neck.depthwise)
-    pai = isinstance(backbone, RepVGGConfig) or neck != config.neck or config.head.interactive_layers > 0
+    backbone, neck = config.backbone, config.neck
+    extended = isinstance(neck, CSPPAFPNConfig) and (neck.gsconv, neck.fusion) != ("none", "none")
+    pai = isinstance(backbone, RepVGGConfig) or extended or config.head.interactive_layers > 0
     easycv = pai or config.head.tower_block == "rep" or hints.find("nms_thre") is not None
     size = INPUT
     if isinstance(backbone, CSPDarknetConfig) and backbone.width <= _LIGHT_WIDTH and not pai:

@@ -1,0 +1,1 @@
+"""TOOD's claim tested on small data: its rivals, its followers, and itself with one part taken away at a time."""
