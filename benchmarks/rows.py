@@ -77,6 +77,7 @@ SUBJECTS: Mapping[str, Subject] = MappingProxyType(
         "data": Subject(ours=("benchmarks.rows_data",), beside={USUAL: ("benchmarks.rows_data", "--usual")}),
         "feed": Subject(ours=("benchmarks.rows_feed",)),
         "stream": Subject(ours=("benchmarks.rows_stream",)),
+        "small": Subject(ours=("benchmarks.rows_small",)),
         "start": Subject(ours=("benchmarks.rows_start",), peers={ULTRALYTICS: ("benchmarks.peers.ultralytics_start",)}),
     }
 )
@@ -110,11 +111,14 @@ def rows() -> tuple[Row, ...]:
         Row("data", "data", "images", USUAL, 1.5, more_is_better=True),
         Row("data-fed", "feed", "step fed by the loader", OURS, 1.05, "step of one batch"),
         Row("stream-memory", "stream", "memory grown over a stream", None, 20.0),
+        Row("small-bf16", "small", "small detector bf16", None, 25.0, more_is_better=True),
+        Row("small-fp32", "small", "small detector fp32", None, 15.0, more_is_better=True),
         Row("start-import", "start", "import tood", None, 0.15),
         Row("start-help", "start", "tood --help", None, 0.4),
         Row("start-help", "start", "tood train --help", None, 0.4),
         Row("start-detection", "start", "first detection", None, 4.0),
         Row("start-detection", "start", "first detection", ULTRALYTICS),
+        Row("start-small", "start", "first detection, tood_lite0", None, 2.0),
         Row("start-models", "start", "tood models"),
     )
 

@@ -19,6 +19,7 @@ from tood.models.backbones import EfficientNetLite, EfficientNetLiteConfig
 from tood.models.backbones.efficientnet_lite import SIZES, MBConv
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
 from tood.models.backbones.weights import infer_backbone
+from tood.models.measure import measure
 from tood.weights import imagenet_weights, load_imagenet, read_weights_file
 from tood.zoo import named_model
 
@@ -130,3 +131,12 @@ def test_tensors_show_the_backbone(size: tuple[float, float]) -> None:
     with torch.device("meta"):
         state = build_model(model).state_dict()
     assert infer_backbone(state, model.backbone.channels) == replace(model.backbone, frozen_stages=-1)
+
+
+def test_the_smaller_sibling_has_two_to_three_million_weights_and_starts_from_the_same_file() -> None:
+    small, large = (named_model(name).config() for name in ("tood_lite0_320", "tood_lite0"))
+    cost, more = measure(small), measure(large)
+    assert 2e6 < cost.parameters < 3e6 < more.parameters
+    assert cost.multiply_adds < more.multiply_adds / 2.5
+    assert small.input.short == 320
+    assert imagenet_weights(small.backbone) == imagenet_weights(large.backbone) is not None

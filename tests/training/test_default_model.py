@@ -39,7 +39,7 @@ def test_from_scratch_the_plain_one() -> None:
     assert default_model("scratch").name == "tood_tiny"
 
 
-@pytest.mark.parametrize("name", ["tood_tiny", "tood_lite0", "tood_r18_fpn"])
+@pytest.mark.parametrize("name", ["tood_tiny", "tood_lite0", "tood_lite0_320", "tood_r18_fpn"])
 def test_fine_tuning_takes_the_model_that_the_weights_are_of(name: str, tmp_path: Path) -> None:
     config = replace(named_model(name).config(), classes=3)
     file = tmp_path / "best.safetensors"

@@ -72,7 +72,10 @@ def train(
     epochs: Annotated[
         int | None,
         optional(
-            "Passes over the training images; the schedule stretches along. Left out, the recipe's.", LENGTH, least=1
+            "Passes over the training images; the schedule stretches along. Left out, the recipe's; those for small "
+            "models and few pictures end at a plateau, when AP on the validation images no longer rises.",
+            LENGTH,
+            least=1,
         ),
     ] = None,
     minutes: Annotated[
@@ -256,7 +259,7 @@ def _require_one_length(run: RunConfig, epochs: int | None, settings: list[str])
     from tood.errors import ToodError
 
     asked = epochs is not None or any(setting.partition("=")[0].strip() == "epochs" for setting in settings)
-    if asked and run.minutes is not None:
+    if asked and run.epochs is not None and run.minutes is not None:
         raise ToodError(
             f"epochs are given, and minutes ({run.minutes:g}), which alone would count: give one of the two (epochs "
             "end a run that has minutes with --set minutes=null)"

@@ -41,7 +41,8 @@ class RunConfig:
         criterion: assigners and losses.
         data, augment: where the pictures are, and how they are varied.
         optimizer, schedule, ema: how the weights move.
-        epochs: length of the run in passes over the training images.
+        epochs: length of the run in passes over the training images. null, where `minutes` is null too, goes on until
+            a plateau: until AP on the validation images no longer rises (`training.length`).
         minutes: length of the run in minutes instead, `epochs` then count for nothing; evaluations during the run
             among them, the one at its end not.
         batch_size: images in a batch of one process; null shares the recipe's (`optimizer.lr_batch`) out among the
@@ -53,9 +54,12 @@ class RunConfig:
         clip_gradient: largest norm of the gradient, null for no limit.
         not_finite: what to do with a step whose loss or gradient is no number: "stop", or "skip" it and go on.
         freeze: names of the network's parts that do not learn, such as backbone or backbone.layer1.
-        evaluate_every: epochs between evaluations; the run's end is always evaluated.
+        evaluate_every: epochs between evaluations, in a run without a length at least; the run's end is always
+            evaluated.
         evaluation_share: a run limited by `minutes` skips evaluations that would take more than this share of its time.
         patience: evaluations without a higher AP after which the run ends early, null for never.
+        cool_down: what is left of the schedule is then gone through in this share of the run so far, so that the rate
+            falls to its end all the same; 0 ends the run at once. null is 0, or a quarter in a run without a length.
         precision: of the network's arithmetic; losses and box decoding always are fp32. "auto" is bf16 where the GPU
             or the CPU has instructions for it, else fp32.
         channels_last: memory layout of weights and images; faster on most CPUs and GPUs.
@@ -85,7 +89,7 @@ class RunConfig:
     optimizer: SGDConfig | AdamWConfig = field(default_factory=SGDConfig)
     schedule: AnyScheduleConfig = field(default_factory=StepScheduleConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
-    epochs: int = 12
+    epochs: int | None = 12
     minutes: float | None = None
     batch_size: int | None = None
     accumulation: int | None = None
@@ -96,6 +100,7 @@ class RunConfig:
     evaluate_every: int = 1
     evaluation_share: float = 0.05
     patience: int | None = None
+    cool_down: float | None = None
     precision: TrainingPrecision = "auto"
     channels_last: bool = True
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -124,8 +129,9 @@ class RunConfig:
         for name, value in positive.items():
             if value is not None and not 0 < value < math.inf:
                 raise SettingError(name, f"is {value}: expected a number above 0")
-        if not 0 <= self.evaluation_share <= 1:
-            raise SettingError("evaluation_share", f"is {self.evaluation_share}: expected a number from 0 to 1")
+        for name, share in (("evaluation_share", self.evaluation_share), ("cool_down", self.cool_down or 0.0)):
+            if not 0 <= share <= 1:
+                raise SettingError(name, f"is {share}: expected a number from 0 to 1")
 
     def from_scratch(self) -> RunConfig:
         """The same with all of the network learning, as one that nothing was learnt before wants it."""
@@ -164,6 +170,8 @@ class RunConfig:
         """How long the run is, in words."""
         if self.minutes is not None:
             return f"{self.minutes:g} minutes"
+        if self.epochs is None:
+            return "until a plateau"
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
 
 

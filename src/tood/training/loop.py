@@ -28,7 +28,7 @@ from tood.training.progress import TrainingDisplay
 from tood.training.record import RunRecord
 from tood.training.resuming import TrainingImages
 from tood.training.run_state import RunState, StepUnderWay
-from tood.training.schedule import Clock, rate_factor
+from tood.training.schedule import Clock, Turn, rate_factor
 from tood.training.state import Position, Scores, TrainResult, Window, result_of
 from tood.training.validation import Validation
 from tood.weights import save_weights
@@ -58,6 +58,7 @@ class Trainer:
         display: TrainingDisplay,
     ) -> None:
         assert config.out is not None
+        assert config.epochs is not None or config.minutes is not None, "`with_length` has seen to it"
         self.config, self.out, self.images, self.validation = config, config.out, images, validation
         self.accelerator, self.display = accelerator, display
         self.learner = Learner(config, model, accelerator)
@@ -67,7 +68,7 @@ class Trainer:
             images.loader, accelerator.device, 1, 0, put_on_device=True, non_blocking=True
         )
         self.steps_per_epoch = math.ceil(len(self.loader) / self.learner.accumulation)
-        self.clock = Clock(self.steps_per_epoch * config.epochs, config.minutes)
+        self.clock = Clock(self.steps_per_epoch * (config.epochs or 0), config.minutes)
         self.position = Position()
         self.record = RunRecord(config, config.out, display)
         self.under_way: list[StepUnderWay] = []  # launched, their numbers not read
@@ -128,6 +129,7 @@ class Trainer:
             # Each process has a clock of its own.
             if at_epoch_end and self.processes.from_main(self._evaluation_due):
                 self._evaluate()
+                self._turn_to_the_end()
             if self._ends_early:
                 break
             goes_on = self._train_epoch()
@@ -161,7 +163,7 @@ class Trainer:
         """
         if not self.finished:
             return
-        if not self._ends_early:
+        if not self._patience_is_over:
             why, more = f"({self.config.length})", "give more --epochs or --minutes to go on with it"
         else:
             why = f"(patience={self.config.patience}: so many evaluations brought no higher AP)"
@@ -306,9 +308,31 @@ class Trainer:
         return self.validation.due(self.config, position, self.learner.images_per_step, self.clock.seconds)
 
     @property
+    def _patience_is_over(self) -> bool:
+        patience, position = self.config.patience, self.position
+        return position.plateau is not None or (patience is not None and position.evaluations_since_rise >= patience)
+
+    @property
     def _ends_early(self) -> bool:
-        patience = self.config.patience
-        return patience is not None and self.position.evaluations_since_rise >= patience
+        return self._patience_is_over and not self.config.cool_down
+
+    def _turn_to_the_end(self) -> None:
+        """At a plateau: what is left of the schedule is gone through in a share of the run so far."""
+        position, share = self.position, self.config.cool_down
+        if not share or position.plateau is not None or not self._patience_is_over:
+            return
+        seconds = self.processes.from_main(lambda: self.clock.seconds)
+        position.plateau = (position.step, seconds, position.evaluations_since_rise)
+        self.clock.turn = self._turn
+        self.display.say(
+            f"AP has not risen in {position.evaluations_since_rise} evaluations: from here the rate falls to its end, "
+            f"in {share:.0%} of the run so far"
+        )
+
+    @property
+    def _turn(self) -> Turn | None:
+        plateau, share = self.position.plateau, self.config.cool_down
+        return None if plateau is None or not share else Turn(plateau[0], plateau[1], share)
 
     def _evaluate(self) -> None:
         """AP now; the best weights so far are saved as `best.safetensors`."""
@@ -383,7 +407,10 @@ class Trainer:
         """
         taken, remarks = RunState.take_up(state, self.learner, self.images, self.config.seed, self.out)
         self.position, self.record.window, self.record.tracker_ids = taken.position, taken.window, taken.tracker_ids
-        self.clock = Clock(self.clock.total_steps, self.config.minutes, taken.seconds)
+        plateau, patience = self.position.plateau, self.config.patience
+        if plateau is not None and (patience is None or patience > plateau[2]):
+            self.position.plateau = None  # it was told to be more patient
+        self.clock = Clock(self.clock.total_steps, self.config.minutes, taken.seconds, self._turn)
         states = taken.random_states
         self.random_states = states[self.processes.rank] if self.processes.rank < len(states) else None
         for remark in remarks:

@@ -7,6 +7,7 @@ from tood.models import AnyDetector
 from tood.precision import ChosenPrecision
 from tood.training.loop import Trainer
 from tood.training.progress import TrainingDisplay
+from tood.training.reasons import how_it_learns, what_it_sees
 
 
 def say_plan(
@@ -33,6 +34,9 @@ def say_plan(
         f"recipe: {config.recipe}, {config.length}, {config.optimizer.kind}, {config.schedule.kind} schedule, "
         f"{batch}, {rate}"
     )
+    trainer.learner.train_mode()
+    display.say(how_it_learns(config, model, trainer.learner.peak_rate))
+    display.say(what_it_sees(config, trainer.images.count))
     computes = f"{trainer.accelerator.device}, precision {precision.name} ({precision.why})"
     display.say(f"device: {computes}; files: {trainer.out}")
     if advice := busy_advice():

@@ -103,7 +103,7 @@ def recipe_small(run: RunConfig) -> RunConfig:
         optimizer=AdamWConfig(lr=2e-3, betas=(0.8, 0.95), weight_decay=0.05),
         schedule=CosineScheduleConfig(final_ratio=0.01, warm_up_steps=100),
         ema=EMAConfig(enabled=True, decay=0.9995),
-        epochs=100,
+        epochs=None,
         batch_size=8,
         accumulation=1,
         clip_gradient=10.0,
@@ -191,7 +191,7 @@ def _ppyoloe(run: RunConfig, name: str, epochs: int, static_epochs: int, rate: f
 def recipe_transfer(run: RunConfig) -> RunConfig:
     """For few pictures and a backbone that knows ImageNet: its first stages rest, what is nearer the head learns more.
 
-    Objects are shown small and large, alone and in mosaics, until the last part of the run.
+    Pictures are scaled further up and down than in `recipe_small`, to the end of the run.
     """
     size = run.model.input
     canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor

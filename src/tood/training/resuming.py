@@ -34,6 +34,11 @@ class TrainingImages:
     order: str = ""
     tell: Callable[[Processes], None] = lambda _processes: None
 
+    @property
+    def count(self) -> int:
+        """Number of the images, of all processes together."""
+        return len(self.loader.dataset)  # type: ignore[arg-type]  # it has a length
+
 
 def batch_to_go_on_with(
     state: Mapping[str, Any], images: TrainingImages, seed: int, images_per_step: int, accumulation: int, out: Path

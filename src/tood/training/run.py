@@ -29,6 +29,7 @@ from tood.training.config import RunConfig
 from tood.training.datasets import describe, open_datasets, order_of, training_batches, validation_on
 from tood.training.folder import CONFIG, Resume, RunFolder, claimed_folder, run_folders
 from tood.training.input_size import box_report
+from tood.training.length import with_length
 from tood.training.loop import BEST, Trainer
 from tood.training.plan import say_plan
 from tood.training.progress import TrainingDisplay
@@ -95,6 +96,8 @@ def _train(
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
+    selects = validation is not None and not datasets.validates_on_test
+    config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 
     if resumes and (changes := processes.from_main(lambda: _changes(config, out))):
         display.say(changes)

@@ -147,17 +147,34 @@ def _warm_up_factor(config: StepScheduleConfig | CosineScheduleConfig, step: int
     return config.warm_up_ratio + (1 - config.warm_up_ratio) * grown
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Where a run turned to its end: what was left of it is gone through faster from there on.
+
+    Attributes:
+        step: completed steps.
+        seconds: spent on the run.
+        share: length of the rest over these.
+    """
+
+    step: int
+    seconds: float
+    share: float
+
+
 class Clock:
     """How far a run has come, in time and as a share of its whole.
 
     Attributes:
         total_steps: length of a run that is limited by epochs.
         minutes: length of a run that is limited by time, None for the other.
+        turn: where what is left of the run began to be gone through faster, None where it did not.
     """
 
-    def __init__(self, total_steps: int, minutes: float | None, seconds: float = 0.0) -> None:
+    def __init__(self, total_steps: int, minutes: float | None, seconds: float = 0.0, turn: Turn | None = None) -> None:
         self.total_steps = total_steps
         self.minutes = minutes
+        self.turn = turn
         self._before = seconds
         self._started: float | None = None
 
@@ -176,13 +193,33 @@ class Clock:
 
     def progress(self, step: int) -> float:
         """Completed share of the run after so many steps, 0..1."""
-        if self.minutes is None:
-            return min(step / self.total_steps, 1.0)
-        return min(self.seconds / (self.minutes * 60), 1.0)
+        total = self.total_steps if self.minutes is None else self.minutes * 60
+        gone = step if self.minutes is None else self.seconds
+        if self.turn is None:
+            return min(gone / total, 1.0)
+        start = self._turned_at(self.turn)
+        if gone <= start:
+            return min(gone / total, 1.0)
+        if gone >= self._end:
+            return 1.0
+        # A straight line from where it stood then up to 1.
+        return start / total + (1 - start / total) * (gone - start) / (self._end - start)
+
+    def _turned_at(self, turn: Turn) -> float:
+        return turn.step if self.minutes is None else turn.seconds
+
+    @property
+    def _end(self) -> float:
+        """Steps or seconds at which the run ends."""
+        total = self.total_steps if self.minutes is None else self.minutes * 60
+        if self.turn is None:
+            return total
+        start = self._turned_at(self.turn)
+        left = self.turn.share * start
+        return min(start + (left if self.minutes is not None else math.ceil(left)), total)
 
     def seconds_left(self, step: int) -> float | None:
         """Time to the run's end at the speed so far, None before there is any."""
-        progress = self.progress(step)
         if self.minutes is not None:
-            return self.minutes * 60 * (1 - progress)
-        return None if progress == 0 else self.seconds * (1 - progress) / progress
+            return max(self._end - self.seconds, 0.0)
+        return None if step == 0 else self.seconds * max(self._end - step, 0.0) / step

@@ -60,6 +60,8 @@ class Position:
         epoch: completed epochs.
         batch: batches taken of the epoch under way.
         epoch_share: part of the run, 0 to 1, that was completed when that epoch began.
+        plateau: (step, seconds) at which AP had not risen for so many evaluations (the third number) and the run began
+            to cool down, None before that.
         step: completed optimiser steps.
         evaluated_step: the step of the last evaluation.
         ap, ap50, ap75: of the last evaluation.
@@ -83,6 +85,7 @@ class Position:
     evaluation_seconds: float = 0.0
     skipped: int = 0
     epoch_share: float = 0.0
+    plateau: tuple[int, float, int] | None = None
 
 
 def result_of(

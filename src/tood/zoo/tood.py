@@ -76,9 +76,21 @@ def tood_lite0() -> TOODConfig:
     )
 
 
+def tood_lite0_320() -> TOODConfig:
+    """`tood_lite0` for half the pixels: without its backbone's last stage, neck and head narrower."""
+    return replace(
+        tood_lite0(),
+        backbone=EfficientNetLiteConfig(frozen_stages=3, outputs=(2, 4, 5)),
+        neck=FPNConfig(width=64, levels=4),
+        head=THeadConfig(width=64, interactive_layers=3, norm_groups=8),
+        input=InputConfig(short=320, long=320, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
+    )
+
+
 CARDS: tuple[ModelCard, ...] = (
     ModelCard("tood_tiny", tood_tiny, "small"),
     ModelCard("tood_lite0", tood_lite0, "transfer"),
+    ModelCard("tood_lite0_320", tood_lite0_320, "transfer"),
     ModelCard("tood_r18_fpn", tood_r18_fpn, "1x"),
     ModelCard(
         "tood_r50_fpn_1x",

@@ -1,0 +1,184 @@
+"""What was chosen for a run and why, in two lines of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from tood.data.transforms import (
+    AugmentConfig,
+    AugmentStep,
+    CanvasStep,
+    CropStep,
+    DistortStep,
+    ExpandStep,
+    FitStep,
+    FlipStep,
+    MixUpStep,
+    MosaicStep,
+    PhotometricStep,
+    StretchStep,
+)
+from tood.input import InputConfig
+from tood.models import AnyDetector
+from tood.training.config import RunConfig
+from tood.training.schedule import StepScheduleConfig, StretchedCosineScheduleConfig
+from tood.training.start import SCRATCH
+
+# Fewer pictures than this are few.
+FEW = 2_000
+
+
+def how_it_learns(config: RunConfig, model: AnyDetector, rate: float) -> str:
+    """Which parts learn at which rates, what BatchNorms do, and what of the weights is kept, with the reasons.
+
+    Args:
+        config: of the run, `start_from` decided.
+        model: in training mode, with its frozen parts.
+        rate: the head's at its peak.
+    """
+    parts = [_resting(model, config.start_from == SCRATCH), _rates(config, model, rate), _norms(model)]
+    if config.ema.enabled:
+        steps = round(1 / (1 - config.ema.decay))
+        parts.append(f"weights are averaged over some {steps:,} steps (EMA {config.ema.decay:g}), which steadies them")
+    else:
+        parts.append("the last weights are taken as they are (no EMA)")
+    return f"learning: {'; '.join(part for part in parts if part)}"
+
+
+def what_it_sees(config: RunConfig, images: int) -> str:
+    """How pictures are varied and until when, in which sizes, and how long, with the reasons.
+
+    Args:
+        config: of the run.
+        images: that it learns from.
+    """
+    augment = config.augment
+    varied = [text for step in augment.steps if (text := _variation(step))]
+    seen = ", ".join(varied) if varied else "as they are"
+    if varied and not any(getattr(step, "until", 1.0) < 1 for step in augment.steps):
+        seen += ", to the end of the run"
+    if varied and images < FEW:
+        seen += f", since {images:,} are few"
+    parts = [seen, _no_mosaic(augment), _sizes(augment, config.model.input), _length(config)]
+    return f"pictures: {'; '.join(part for part in parts if part)}"
+
+
+# --- learning ------------------------------------------------------------------------------------------------------
+
+
+def _resting(model: AnyDetector, from_scratch: bool) -> str:
+    *backbone, neck, head = model.stages()
+    resting = [_rests(stage) for stage in backbone]
+    first = next((i for i, rests in enumerate(resting) if not rests), len(resting))
+    names = []
+    if first == len(resting):
+        names.append("the backbone")
+    elif first:
+        count = "" if first == 2 else f"{first - 1} "
+        names.append(f"the backbone's stem{f' and first {count}of {len(resting) - 1} stages' if first > 1 else ''}")
+    names += [name for name, stage in (("the neck", neck), ("the head", head)) if _rests(stage)]
+    if not names:
+        return _some_rest(model) or "all of it learns"
+    why = "" if from_scratch else ", since what they know holds for other pictures too"
+    told = " and ".join(names)
+    return f"{told} {'rest' if ' and ' in told else 'rests'}{why}"
+
+
+def _rests(stage: Sequence[nn.Module]) -> bool:
+    parameters = [parameter for module in stage for parameter in module.parameters()]
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+
+
+def _some_rest(model: AnyDetector) -> str:
+    still = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    return f"{still:,} parameters rest (freeze)" if still else ""
+
+
+def _rates(config: RunConfig, model: AnyDetector, rate: float) -> str:
+    decay = config.optimizer.layer_decay
+    if decay == 1:
+        return f"one rate for all that learns, {rate:.2g}"
+    stages = model.stages()
+    first = next((i for i, stage in enumerate(stages) if not _rests(stage)), 0)
+    lowest = rate * decay ** (len(stages) - 1 - first)
+    return (
+        f"the head learns at {rate:.2g} and each stage before it at {decay:g} of that, down to {lowest:.2g}, since "
+        "what is nearer the picture needs less change"
+    )
+
+
+def _norms(model: AnyDetector) -> str:
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    learning = sum(norm.training for norm in norms)
+    if not norms:
+        return ""
+    if not learning:
+        return "BatchNorms keep the statistics they have, which are better than a small batch's"
+    if learning == len(norms):
+        return "BatchNorms learn their statistics"
+    return "BatchNorms keep their statistics in what rests and learn them elsewhere"
+
+
+# --- pictures ------------------------------------------------------------------------------------------------------
+
+
+def _variation(step: AugmentStep) -> str:
+    """What a step does, in words; empty for one that varies nothing."""
+    text = _varied(step)
+    until = getattr(step, "until", 1.0)
+    return f"{text} until {until:.0%} of the run" if text and until < 1 else text
+
+
+def _varied(step: AugmentStep) -> str:
+    if isinstance(step, CanvasStep):
+        return "" if step.scale == (1.0, 1.0) else f"scaled {step.scale[0]:g} to {step.scale[1]:g} times"
+    if isinstance(step, FitStep):
+        return "" if step.shortest is None else f"short sides from {step.shortest} pixels up"
+    if isinstance(step, StretchStep):
+        return "stretched to a square"
+    if isinstance(step, MosaicStep):
+        return f"{step.probability:.0%} in mosaics of four" if step.probability else ""
+    if isinstance(step, MixUpStep):
+        return f"{step.probability:.0%} blended with another" if step.probability else ""
+    if isinstance(step, FlipStep):
+        sides = [name for name, share in (("sideways", step.horizontal), ("upside down", step.vertical)) if share]
+        return f"mirrored {' and '.join(sides)}" if sides else ""
+    if isinstance(step, PhotometricStep):
+        return "colours varied" if step.strength else ""
+    return {DistortStep: "colours varied", ExpandStep: "made smaller", CropStep: "cropped"}[type(step)]
+
+
+def _no_mosaic(augment: AugmentConfig) -> str:
+    return "" if augment.find(MosaicStep) or augment.canvas is None else "no mosaics"
+
+
+def _sizes(augment: AugmentConfig, size: InputConfig) -> str:
+    if augment.sides:
+        return f"batches of {min(augment.sides)} to {max(augment.sides)} pixels"
+    canvas = augment.canvas
+    if canvas is None:
+        return ""
+    if canvas.side < size.long:
+        return (
+            f"all batches of {canvas.side} pixels, fewer than the {size.long} of prediction, as scaling shows objects "
+            "larger than they will be"
+        )
+    return f"all batches of {canvas.side} pixels"
+
+
+def _length(config: RunConfig) -> str:
+    schedule = config.schedule
+    if isinstance(schedule, StepScheduleConfig):
+        falls = f"the rate falls at {len(schedule.milestones)} milestones"
+    elif isinstance(schedule, StretchedCosineScheduleConfig):
+        falls = "the rate falls along a cosine"
+    else:
+        falls = f"the rate falls along a cosine to {schedule.final_ratio:.0%}"
+    if config.patience is None:
+        return f"{config.length}, in which {falls}"
+    until = f"until {config.patience} evaluations bring no higher AP, at most {config.length}"
+    if not config.cool_down:
+        return f"{until}, in which {falls}"
+    return f"{until}, then {config.cool_down:.0%} longer, in which {falls}"

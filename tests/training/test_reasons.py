@@ -1,0 +1,80 @@
+"""The two lines of a run's log that say what was chosen and why are true of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tood.configuration import apply_overrides
+from tood.models import build_model
+from tood.training import RunConfig, run_config
+from tood.training.optim import build_optimizer
+from tood.training.reasons import how_it_learns, what_it_sees
+
+
+def learning(config: RunConfig) -> str:
+    model = build_model(config.model).train()
+    return how_it_learns(config, model, config.optimizer.lr)
+
+
+def seen(name: str, *settings: str, images: int = 130) -> str:
+    return what_it_sees(apply_overrides(run_config(name), settings), images)
+
+
+def test_few_pictures_on_a_backbone_that_knows_imagenet() -> None:
+    config = replace(run_config("tood_lite0"), start_from="imagenet")
+    said = learning(config)
+    assert "the backbone's stem and first 3 of 7 stages rest, since what they know holds" in said
+    assert "BatchNorms keep the statistics they have" in said
+    assert "weights are averaged over some 500 steps (EMA 0.998)" in said
+    optimizer = build_optimizer(config.optimizer, build_model(config.model), config.optimizer.lr)
+    lowest = min(group["lr"] for group in optimizer.param_groups)
+    assert f"the head learns at 0.001 and each stage before it at 0.8 of that, down to {lowest:.2g}" in said
+    assert "\n" not in said
+
+
+def test_what_learns_from_nothing() -> None:
+    said = learning(replace(run_config("tood_tiny"), start_from="scratch"))
+    assert "all of it learns; one rate for all that learns, 0.002; BatchNorms learn their statistics" in said
+
+
+def test_a_frozen_part_and_weights_that_are_not_averaged() -> None:
+    config = apply_overrides(run_config("tood_lite0"), ["model.backbone.frozen_stages=7", "ema.enabled=false"])
+    said = learning(config)
+    assert "the backbone rests" in said
+    assert "no EMA" in said
+    first, stem = (apply_overrides(run_config("tood_lite0"), [f"model.backbone.frozen_stages={n}"]) for n in (1, 0))
+    assert "the backbone's stem and first of 7 stages rest," in learning(first)
+    assert "the backbone's stem rests," in learning(stem)
+
+
+def test_how_pictures_are_varied_and_until_when() -> None:
+    said = seen("tood_lite0", "minutes=7.5")
+    assert (
+        "scaled 0.6 to 1.6 times, mirrored sideways, colours varied, to the end of the run, since 130 are few" in said
+    )
+    assert "no mosaics; all batches of 384 pixels, fewer than the 448 of prediction" in said
+    assert "7.5 minutes, in which the rate falls along a cosine to 1%" in said
+    said = seen("tood_lite0", "augment.steps.canvas.until=0.85", "augment.mosaic=0.5", "augment.steps.mosaic.until=0.6")
+    assert "50% in mosaics of four until 60% of the run, scaled 0.6 to 1.6 times until 85% of the run" in said
+    assert "to the end" not in said
+    assert "no mosaics" not in said
+    assert "are few" not in seen("tood_lite0", images=100_000)
+
+
+@pytest.mark.parametrize("name", ["tood_r50_fpn_1x", "yolox_s", "ppyoloe_s"])
+def test_other_recipes_are_told_too(name: str) -> None:
+    said = seen(name, images=117_266)
+    assert f"{run_config(name).epochs} epochs" in said
+    sizes = {"yolox_s": "batches of 480 to 800 pixels", "ppyoloe_s": "batches of 320 to 768 pixels"}
+    assert sizes.get(name, "mirrored sideways, to the end of the run") in said
+
+
+def test_until_a_plateau() -> None:
+    config = replace(run_config("tood_lite0"), epochs=92, patience=4, cool_down=0.25)
+    said = what_it_sees(config, 130)
+    assert said.endswith(
+        "until 4 evaluations bring no higher AP, at most 92 epochs, then 25% longer, in which the rate falls along a "
+        "cosine to 1%"
+    )
