@@ -12,6 +12,7 @@ from golden_values import NARROW
 from tood.models import FAMILIES, AnyDetector, AnyModelConfig
 from tood.models.atss import ATSSConfig, ATSSHeadConfig
 from tood.models.backbones import ResNetConfig
+from tood.models.common.rep_block import RepBlock
 from tood.models.gfl import GFLConfig, GFLHeadConfig
 from tood.models.paa import PAAConfig, PAAHeadConfig
 
@@ -47,6 +48,8 @@ def lively(model: ModelT) -> ModelT:
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5, generator=generator)
             if module.bias is not None:
                 nn.init.normal_(module.bias, std=0.3, generator=generator)
+        if isinstance(module, RepBlock) and module.alpha is not None:
+            nn.init.uniform_(module.alpha, -1.5, -0.5, generator=generator)
         _lively_norm(module, generator)
     for level, scale in enumerate(getattr(model.head, "scales", ())):
         nn.init.constant_(scale, 0.8 + level / 10)

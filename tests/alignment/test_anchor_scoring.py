@@ -12,10 +12,10 @@ from torch import Tensor
 
 from alignment.slow_paa import nested, slow_candidates, slow_densities, slow_paa, slow_split
 from tood.alignment import AnchorScoringAssigner, Assignment, MaxIoUAssigner, MixtureFit
-from tood.alignment.assigners import max_iou
 from tood.alignment.assigners.anchor_scoring import _split
 from tood.alignment.assigners.mixture import log_densities_of_two
 from tood.models.common.priors import grid_priors
+from tood.models.measure import HeldBytes
 from tood.structures import Targets
 
 PRIORS = grid_priors([torch.zeros(1, 1, 8, 10), torch.zeros(1, 1, 4, 5), torch.zeros(1, 1, 2, 3)], (8, 16, 32), 4.0)
@@ -188,4 +188,13 @@ def test_iterations_end_where_they_are_told_to() -> None:
 
 
 def test_memory_does_not_grow_with_objects_times_priors() -> None:
-    assert max_iou.block_size(4, 20_000) * 4 * 20_000 <= 1 << 21
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(4000, 2, generator=generator) * 500
+    targets = Targets(
+        torch.cat([corner, corner + 30], 1), torch.zeros(4000, dtype=torch.long), torch.zeros(4000, dtype=torch.bool)
+    )
+    priors = grid_priors([torch.zeros(1, 1, 72, 72)], (8,), 4.0)
+    with HeldBytes([]) as held:
+        assignment = MaxIoUAssigner()(priors, [targets])
+    assert assignment.positive.any()
+    assert held.most < 6 * (8 << 20) < 4 * 4000 * len(priors.centres)  # one matrix of all pairs alone

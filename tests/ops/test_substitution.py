@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize, prune
 from narrow_models import EXAMPLES, lively
 from tood.models import FAMILIES, build_model, for_inference
 from tood.models.common.deform_conv import DeformConv2d
+from tood.models.common.published import named
 from tood.ops import is_awaited, plain
 from tood.ops.same_conv import SameConv2d
 from tood.training.batch_norm import SharedBatchNorm
@@ -289,7 +290,8 @@ def test_a_step_on_the_meta_device(name: str) -> None:
         found = model(torch.empty(2, 3, 64, 96))
     (found.scores.sum() + found.boxes.sum()).backward()
     family = next(family for family in FAMILIES if isinstance(EXAMPLES[name], family.config))
-    learnt = (model.get_parameter(parameter).grad for parameter in family.weights.CLASSIFIER)
+    learnt = [model.get_parameter(name).grad for name in named(model.state_dict(), family.weights.CLASSIFIER)]
+    assert learnt
     assert all(gradient is not None and gradient.is_meta for gradient in learnt)
     assert for_inference(model) is model
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tood.models.common.published import Hints, Names, count, rename, shape
 
-LAYOUTS = ("framework",)
 FRAMEWORK_TYPES = ("ToyHead", "Toy")
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 _NAMES = Names((("bbox_head.toy_cls.", "head.classifier."), ("bbox_head.toy_reg.", "head.regressor.")))
@@ -21,6 +20,11 @@ _NAMES = Names((("bbox_head.toy_cls.", "head.classifier."), ("bbox_head.toy_reg.
 def matches(names: Collection[str]) -> bool:
     """Whether these are a toy's names, published or ours."""
     return "backbone.halvings.0.0.weight" in names
+
+
+def layouts(names: Collection[str]) -> tuple[str, ...]:
+    """The layouts that published code reads."""
+    return ("framework",)
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

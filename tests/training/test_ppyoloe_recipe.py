@@ -111,11 +111,11 @@ def test_recipes_are_the_published_ones(name: str) -> None:
     run = run_config(name)
     plus = name == "ppyoloe_plus_s"
     criterion = run.criterion
-    epochs, static, rate = (80, 30, 0.001) if plus else (300, 100, 0.01)
+    epochs, static, rate, images = (80, 30, 0.001, 64) if plus else (300, 100, 0.04, 256)
     assert (run.epochs, criterion.warm_up_epochs, run.optimizer.lr) == (epochs, static, rate)  # type: ignore[attr-defined]
     assert criterion.warm_up_share == pytest.approx(static / epochs)  # type: ignore[attr-defined]
     assert run.ema == FROM_ZERO
-    assert run.batches() == (64, 1)
+    assert run.batches() == (images, 1)
     assert run.augment.find(StretchStep) == StretchStep(640, tuple(range(320, 769, 32)))
     assert [step.kind for step in run.augment.steps] == ["distort", "expand", "crop", "flip", "stretch"]
     # As its file says it.
@@ -127,6 +127,14 @@ def test_recipes_are_the_published_ones(name: str) -> None:
     assert any(parameter.ndim == 1 for parameter in decayed)  # biases and alphas
     assert all(parameter.ndim == 1 for parameter in free)
     assert model_free > 0
+
+
+@pytest.mark.parametrize(("name", "images"), [("s", 256), ("m", 224), ("l", 160), ("x", 128)])
+def test_a_size_s_own_number_of_images_a_step_sets_its_rate(name: str, images: int) -> None:
+    rate = run_config(f"ppyoloe_{name}").optimizer
+    assert (rate.lr_batch, rate.lr) == (images, pytest.approx(0.01 * images / 64))  # type: ignore[union-attr]
+    # Of another recipe they are not.
+    assert run_config(f"ppyoloe_{name}", recipe="ppyoloe_plus").batches() == (64, 1)
 
 
 def test_only_norms_are_spared() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from tood.data.transforms import (
 )
 from tood.errors import ToodError
 from tood.inference import postprocess
-from tood.input import InputConfig
+from tood.input import InputConfig, prepare
 from tood.models import AnyCriterionConfig, AnyModelConfig, build_model
 from tood.structures import Targets
 from tood.training import CosineScheduleConfig, RunConfig, rate_factor, run_config
@@ -171,6 +172,25 @@ def test_mosaic_mixup_and_scales_end_before_the_run(share: float) -> None:
         assert not fetched
         sides = after.boxes[:, 2:] - after.boxes[:, :2]
         np.testing.assert_allclose(sides, [[32, 64 / 3]], atol=0.6)
+
+
+@pytest.mark.parametrize("letterbox", ["corner", "middle"])
+def test_in_the_end_images_lie_where_evaluation_has_them(letterbox: Literal["corner", "middle"]) -> None:
+    config = AugmentConfig((MosaicStep(until=0.95), CanvasStep(64, scale=(0.3, 2.0), until=0.95)))
+    network = InputConfig(64, 64, fit="letterbox", letterbox=letterbox, pad=(114,) * 3)
+    transforms = build_transforms(config, Circumstances(network, (64, 64), lambda rng: pytest.fail("no mosaic"), 0.95))
+    sample = sample_of(100, (0, 0, 30, 20), 0)
+    given = transforms(sample, np.random.default_rng(3))
+    wanted, geometry = prepare(sample.image, network)
+    assert np.array_equal(given.image, wanted)
+    np.testing.assert_allclose(given.boxes, geometry.to_input(sample.boxes), rtol=1e-6)
+
+
+def test_a_larger_or_smaller_input_keeps_the_model_s_own_augmentation() -> None:
+    whole, light = run_config("yolox_s", size=448).augment, run_config("yolox_tiny", size=640).augment
+    assert whole.find(MixUpStep) is not None
+    assert light.find(MixUpStep) is None
+    assert (run_config("yolox_nano").recipe, run_config("yolox_s").recipe) == ("yolox_light", "yolox")
 
 
 def test_a_mixup_needs_a_canvas_before_it() -> None:

@@ -86,7 +86,7 @@ def test_what_is_exported_is_a_file_of_paddle_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1"])
-@pytest.mark.parametrize("protocol", [3, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_arrays_of_every_kind_come_out_as_they_are(dtype: str, protocol: int, tmp_path: Path) -> None:
     values = (np.arange(24).reshape(2, 3, 4) % 5).astype(dtype)
     given = {
@@ -102,6 +102,18 @@ def test_arrays_of_every_kind_come_out_as_they_are(dtype: str, protocol: int, tm
     for name, array in given.items():
         assert np.array_equal(read[name].numpy(), array), name
         assert read[name].numpy().dtype == array.dtype
+
+
+def test_bytes_that_an_old_protocol_spells_as_a_text_are_that_text_s(tmp_path: Path) -> None:
+    """Encoded otherwise than as Latin-1, or of other signs, they are none of numpy's."""
+    plain = pickle.dumps({"a": np.arange(4, dtype=np.uint8)}, 0)
+    path = tmp_path / "x.pdparams"
+    path.write_bytes(plain)
+    assert read_weights_file(path).tensors["a"].tolist() == [0, 1, 2, 3]
+    for old, new in ((b"latin1", b"utf-16"), (b"V\\u0000\x01\x02\x03", b"V\\u0100\x01\x02\x03")):
+        assert old in plain
+        path.write_bytes(plain.replace(old, new))
+        refused(path, "no readable file of weights")
 
 
 def test_hostile_and_broken_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +132,23 @@ def test_hostile_and_broken_files_are_refused(tmp_path: Path, monkeypatch: pytes
     refused(dumped(path, {"extra": np.array(["a", "b"])}), "no plain numbers")
     refused(dumped(path, {"extra": np.zeros(3, ">f4")}), "no plain numbers")
     refused(dumped(path, {"extra": np.zeros(3, np.complex64)}), "no plain numbers")
+
+
+class Shaped:
+    """An array that is pickled with a shape that it has not."""
+
+    def __init__(self, *shape: Any) -> None:
+        self.shape = shape
+
+    def __reduce__(self) -> Any:
+        empty = np.zeros(0, np.float32)
+        build, arguments, (version, _, dtype, order, content) = empty.__reduce__()  # type: ignore[misc]
+        return build, arguments, (version, self.shape, dtype, order, content)
+
+
+@pytest.mark.parametrize("shape", [(2**61, 2**61, 0), (2**61,) * 60 + (0,), (0, True), (-1,), (1.0,), ("a",)])
+def test_shapes_that_nothing_can_have_are_refused(shape: tuple[Any, ...], tmp_path: Path) -> None:
+    refused(dumped(tmp_path / "x.pdparams", {"a": Shaped(*shape)}), "the shape of an array in it makes no sense")
 
 
 def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:

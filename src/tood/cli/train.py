@@ -86,16 +86,16 @@ def train(
         str | None,
         optional(
             "1x, 1.5x, 2x or 3x (the papers'), small (small models from scratch), transfer (few pictures, and a "
-            "backbone that knows ImageNet), ppyoloe, ppyoloe_plus or yolox. Left out, the model's own.",
+            "backbone that knows ImageNet), ppyoloe, ppyoloe_plus, yolox or yolox_light. Left out, the model's own.",
             RECIPE,
         ),
     ] = None,
     batch_size: Annotated[
         int | None,
         optional(
-            "Images in a batch of one process. In the paper's recipes as many batches make a step as come nearest to "
-            "its 16 images, and the rate scales with what is over or short; in the small one each batch is a step. "
-            "Left out, the recipe's.",
+            "Images in a batch of one process. In the papers' recipes as many batches make a step as come nearest to "
+            "the recipe's own number of images, and the rate scales with what is over or short; in the small one each "
+            "batch is a step. Left out, the recipe's.",
             RECIPE,
             least=1,
         ),

@@ -22,6 +22,7 @@ class Layout(str, Enum):
 
     ORIGINAL = "original"
     MMDET = "mmdet"
+    EASYCV = "easycv"
     PADDLE = "paddle"
 
 
@@ -81,7 +82,7 @@ def export_file(
     ],
     layout: Annotated[
         Layout | None,
-        optional("Whose tensor names. Left out: the family's original repository's."),
+        optional("Whose tensor names. Left out: those that the code which published such networks reads."),
     ] = None,
     force: Force = False,
 ) -> None:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tood.models.build import build_model
+from tood.models.common.rep_block import RepBlock
 from tood.models.families import AnyModelConfig
 
 
@@ -24,6 +25,8 @@ class Cost:
 
     Attributes:
         parameters, trainable: numbers in it, and those of them that training changes.
+        merged: numbers once every re-parameterisable block is one convolution with bias; norms that stand elsewhere
+            count, which are folded as well where it predicts.
         weight_bytes: of its parameters and buffers.
         size: height, width of the image, padded, in pixels.
         multiply_adds: multiplications with an addition each, as published tables count "FLOPs": half of what torch's
@@ -37,6 +40,7 @@ class Cost:
 
     parameters: int
     trainable: int
+    merged: int
     weight_bytes: int
     size: tuple[int, int]
     multiply_adds: int
@@ -58,11 +62,20 @@ def measure(config: AnyModelConfig) -> Cost:
     return Cost(
         parameters=sum(parameter.numel() for parameter in parameters),
         trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        merged=sum(parameter.numel() for parameter in parameters) - sum(map(_spared, model.modules())),
         weight_bytes=sum(tensor.nbytes for tensor in model.state_dict().values()),
         size=(height, width),
         multiply_adds=multiply_adds + head_multiply_adds,
         map_bytes=max(trunk_bytes, images.nbytes + head_bytes),
     )
+
+
+def _spared(module: nn.Module) -> int:
+    """Parameters that merging a re-parameterisable block saves."""
+    if not isinstance(module, RepBlock):
+        return 0
+    one = module.dense.conv.weight.numel() + module.dense.conv.out_channels
+    return sum(parameter.numel() for parameter in module.parameters()) - one
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def accelerated(config: RunConfig) -> Iterator[tuple[Accelerator, ChosenPrecisio
         size, _ = config.batches(accelerator.num_processes)
         raise ToodError(
             f"the GPU's memory does not hold the training on {size} images at once: give a smaller --batch-size (the "
-            "published recipes then take as many batches a step as make up their 16 images)"
+            "published recipes then take as many batches a step as make up their own number of images)"
         ) from error
     except ValueError as error:
         if not is_too_little_to_normalise(error):

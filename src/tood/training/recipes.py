@@ -34,8 +34,6 @@ ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 
 # Side of the small recipe's canvas over that of the model's input.
 CANVAS_SHARE = 6 / 7
-# Longest side of the input from which on YOLOX trains with its full augmentation.
-LIGHT_SIDE = 512
 
 
 def recipe_1x(run: RunConfig) -> RunConfig:
@@ -114,11 +112,18 @@ def recipe_small(run: RunConfig) -> RunConfig:
 def recipe_yolox(run: RunConfig) -> RunConfig:
     """YOLOX's: 300 epochs of SGD, 64 images a step, mosaics and blended pairs of images until 15 epochs before the end.
 
-    Canvases of several sizes, one for each batch. Networks for small pictures (Nano, Tiny) see milder scales, more
-    sizes and no blended pairs.
+    Canvases of several sizes, one for each batch.
     """
+    return _yolox(run, "yolox", light=False)
+
+
+def recipe_yolox_light(run: RunConfig) -> RunConfig:
+    """YOLOX's for its networks that see little (Nano, Tiny): milder scales, more sizes and no blended pairs."""
+    return _yolox(run, "yolox_light", light=True)
+
+
+def _yolox(run: RunConfig, name: Recipe, light: bool) -> RunConfig:
     size = run.model.input
-    light = size.long < LIGHT_SIDE
     unit, until = size.divisor, 1 - 15 / 300
     smallest, largest = (0.75, 1.55) if light else (0.75, 1.25)
     sides = tuple(unit * i for i in range(round(size.long * smallest / unit), round(size.long * largest / unit) + 1))
@@ -127,7 +132,7 @@ def recipe_yolox(run: RunConfig) -> RunConfig:
     steps = (mosaic, canvas, *(() if light else (MixUpStep(until=until),)), FlipStep(0.5), PhotometricStep(0.5))
     return replace(
         run,
-        recipe="yolox",
+        recipe=name,
         start_from="scratch",
         augment=AugmentConfig(steps),
         optimizer=SGDConfig(
@@ -152,7 +157,7 @@ def recipe_yolox(run: RunConfig) -> RunConfig:
 def recipe_ppyoloe(run: RunConfig) -> RunConfig:
     """PP-YOLOE's 300 epochs of SGD, the first 100 assigned by ATSS, images of many sizes, weights averaged from zero.
 
-    Published runs take 256 (s) to 128 (x) images a step and a rate in proportion; here a step takes 64.
+    A step takes 64 of them, or as many as the model's card says, the rate in proportion.
     """
     return _ppyoloe(run, "ppyoloe", epochs=300, static_epochs=100, rate=0.01)
 
@@ -221,6 +226,7 @@ RECIPES: Mapping[str, Callable[[RunConfig], RunConfig]] = MappingProxyType(
         "small": recipe_small,
         "transfer": recipe_transfer,
         "yolox": recipe_yolox,
+        "yolox_light": recipe_yolox_light,
         "ppyoloe": recipe_ppyoloe,
         "ppyoloe_plus": recipe_ppyoloe_plus,
     }
@@ -255,4 +261,9 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
         close = get_close_matches(name, RECIPES, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(RECIPES)}"
         raise ToodError(f"there is no recipe '{name}': {hint}")
-    return RECIPES[name](RunConfig(name=model, model=config, criterion=named.criterion()))
+    run = RECIPES[name](RunConfig(name=model, model=config, criterion=named.criterion()))
+    published, rate = named.step_images, run.optimizer
+    if published is None or rate.lr_batch is None or name != named.recipe:
+        return run
+    scaled = replace(rate, lr=rate.lr * published / rate.lr_batch, lr_batch=published)
+    return replace(run, optimizer=scaled)

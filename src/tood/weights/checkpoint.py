@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tood.errors import ToodError
 from tood.weights.inert_pickle import DamagedError, HostileError, Inert, StoredTensor
-from tood.weights.safetensors_file import described, read_safetensors
+from tood.weights.safetensors_file import OUR_META, described, read_safetensors
 from tood.weights.stored_arrays import StoredArray
 from tood.weights.torch_file import TorchFile, read_torch_file
 
@@ -19,8 +19,6 @@ from tood.weights.torch_file import TorchFile, read_torch_file
 _STATE_DICTS = ("state_dict", "model", "ema")
 # What some files hold beside the network: the framework's own normalisation, and shadows of an average.
 _NOT_OF_THE_NETWORK = ("data_preprocessor.", "ema_")
-# Under this key of `meta` our own exports keep what our safetensors keep in their metadata.
-OUR_META = "tood"
 FRAMEWORK_CONFIG = "framework_config"
 
 

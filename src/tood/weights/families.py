@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tood.errors import ToodError
@@ -16,8 +17,8 @@ def family_of(checkpoint: Checkpoint, likely: Family[Any] | None = None) -> Fami
     """The one family that claims a file; None if it is of none.
 
     Our own metadata decides, else the head that the training framework's configuration in the file names, else the
-    tensors' names. What says more comes first, as heads may differ in nothing that a name shows: a PAA's tensors are
-    called as an ATSS's.
+    file's name, else the tensors' names. What says more comes first, as heads may differ in nothing that a tensor's
+    name shows: a PAA's are called as an ATSS's.
 
     Args:
         checkpoint: the file.
@@ -34,10 +35,29 @@ def family_of(checkpoint: Checkpoint, likely: Family[Any] | None = None) -> Fami
     if head is not None:
         claims = [family for family in FAMILIES if head in family.weights.FRAMEWORK_TYPES]
         return _only(claims, checkpoint, f"its configuration says {head}") if claims else None
-    if likely is not None and _are_called_as(likely, checkpoint):
-        return likely
+    for family in (likely, _family_in_file_name(checkpoint)):
+        if family is not None and _are_called_as(family, checkpoint):
+            return family
     claims = [family for family in FAMILIES if family.weights.matches(checkpoint.tensors.keys())]
     return _only(claims, checkpoint, "so are its tensors called") if claims else None
+
+
+def said_family(checkpoint: Checkpoint) -> str | None:
+    """What the file says of its family beside its tensors, None if nothing: by metadata, configuration or name."""
+    named = _family_in_file_name(checkpoint)
+    return _our_family(checkpoint) or framework_head(checkpoint) or (None if named is None else named.name)
+
+
+def those_called_alike(checkpoint: Checkpoint, family: str) -> list[str]:
+    """The other families of which the tensors' names could be."""
+    return [other.name for other in FAMILIES if other.name != family and _are_called_as(other, checkpoint)]
+
+
+def _family_in_file_name(checkpoint: Checkpoint) -> Family[Any] | None:
+    """The one family whose name stands in the file's as a word of its own."""
+    words = set(re.split(r"[^a-z0-9]+", checkpoint.path.name.lower()))
+    found = [family for family in FAMILIES if family.name in words]
+    return found[0] if len(found) == 1 else None
 
 
 def _are_called_as(family: Family[Any], checkpoint: Checkpoint) -> bool:

@@ -213,6 +213,11 @@ def _constructed(called: Any, arguments: Any) -> Any:
     if name == "torch._tensor._rebuild_from_type_v2":  # a subclass of Tensor
         return _constructed(arguments[0], arguments[2])
     first = arguments[0] if arguments else None
+    # So protocols before 3 spell bytes. They stay the text that they are written as, however often it is used.
+    if name == "_codecs.encode" and len(arguments) == 2 and isinstance(first, str) and arguments[1] == "latin1":
+        return first
+    if name == "builtins.bytes" and not arguments:
+        return b""
     array = stored_arrays.constructed(name, arguments, first.name if isinstance(first, Inert) else "")
     if array is not None:
         return array

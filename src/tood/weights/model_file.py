@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,19 +12,25 @@ from torch import Tensor
 from tood.configuration import apply_overrides
 from tood.errors import ToodError
 from tood.models import AnyDetector, AnyModelConfig, build_model
-from tood.models.common.published import FamilyWeights, Hints
+from tood.models.common.published import FamilyWeights, Hints, named
 from tood.models.families import family_of as family_of_config
-from tood.weights.checkpoint import FRAMEWORK_CONFIG, OUR_META, Checkpoint, read_weights_file
+from tood.weights.checkpoint import FRAMEWORK_CONFIG, Checkpoint, read_weights_file
 from tood.weights.class_names import ClassMatch, match_classes
-from tood.weights.families import family_of, framework_head
+from tood.weights.families import family_of, framework_head, said_family, those_called_alike
 from tood.weights.framework_config import model_section
 from tood.weights.paddle_file import write_pdparams
 from tood.weights.published import COCO_CLASSES
-from tood.weights.safetensors_file import COUNTERS, SOURCE, describe, described, load_tensors, save_weights
+from tood.weights.safetensors_file import (
+    CONFIG,
+    COUNTERS,
+    OUR_META,
+    SOURCE,
+    describe,
+    described,
+    load_tensors,
+    save_weights,
+)
 from tood.whole_file import whole_file
-
-# A level's number in the name of a tensor.
-_LEVEL = re.compile(r"\.\d+\.")
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
 _UNSUPPORTED: tuple[tuple[tuple[str, ...], object], ...] = (
@@ -66,7 +71,10 @@ def _detector_of(
     names = checkpoint.class_names or _usual_names(config.classes)
     if len(names) != config.classes:
         raise ToodError(f"{path} names {len(names)} classes, but its classifier knows {config.classes}")
-    model = build_model(config)
+    try:
+        model = build_model(config)
+    except ToodError as error:
+        raise ToodError(f"{path} is of a network that cannot be built: {error}") from error
     load_tensors(model, tensors, f"{path} does not fit {describe_architecture(config)}")
     return model.eval(), names
 
@@ -80,7 +88,7 @@ def import_weights(source: Path, out: Path, settings: Sequence[str] = ()) -> str
         settings: what its tensors do not show, as in `["head.anchor=based"]`.
 
     Returns:
-        What was written, for a person.
+        What was written, and what had to be assumed, for a person.
 
     Raises:
         ToodError: as `load_detector_file`, or if `out` cannot be written.
@@ -88,7 +96,31 @@ def import_weights(source: Path, out: Path, settings: Sequence[str] = ()) -> str
     checkpoint = read_weights_file(source)
     model, class_names = _detector_of(checkpoint, settings=settings)
     save_weights(out, model, class_names, checkpoint.metadata.get(SOURCE) or Path(source).name)
-    return f"{describe_architecture(model.config)}, {len(model.state_dict())} tensors"
+    done = f"{describe_architecture(model.config)}, {len(model.state_dict())} tensors"
+    return "; ".join((done, *_assumed(checkpoint, model.config, settings)))
+
+
+def _assumed(checkpoint: Checkpoint, config: AnyModelConfig, settings: Sequence[str]) -> Iterator[str]:
+    """What a file neither says nor shows of its network, each in a few words."""
+    if CONFIG in checkpoint.metadata:
+        return
+    alike = those_called_alike(checkpoint, config.family) if said_family(checkpoint) is None else []
+    for name in alike:
+        yield (
+            f"its tensors do not tell {_article(config.family)} from {_article(name)}: if it is the latter, give the "
+            f"file a name that says so, such as {name}_{checkpoint.path.name}"
+        )
+    if not any(setting.startswith("input.") for setting in settings):
+        given = config.input
+        yield (
+            f"its input is assumed, as no tensor shows it: {given.short} x {given.long} pixels ({given.fit}, "
+            f"{given.interpolation}), {given.channels}, mean {_numbers(given.mean)}, std {_numbers(given.std)} (else "
+            "--set input.KEY=VALUE)"
+        )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
@@ -97,30 +129,33 @@ def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
     Args:
         source: the file.
         out: the file to write, whole or not at all: a .pth of torch.save or, by that name and in the layout "paddle", a
-            .pdparams, which holds tensors alone: its reader has to be told the classes.
-        layout: one of the family's, such as "original", "mmdet" or "paddle"; None takes its usual one.
+            .pdparams.
+        layout: one of the network's, such as "original", "mmdet" or "paddle"; None takes its usual one.
 
     Returns:
         What was written, for a person.
 
     Raises:
-        ToodError: as `load_detector_file`, or if the family has no such layout or `out` cannot be written.
+        ToodError: as `load_detector_file`, or if no published code reads such a network in that layout or `out` cannot
+            be written.
     """
     checkpoint = read_weights_file(source)
     model, class_names = _detector_of(checkpoint)
     family = _ours(checkpoint)[0]
-    layout = layout or family.LAYOUTS[0]
-    if layout not in family.LAYOUTS:
-        raise ToodError(f"there is no layout '{layout}' of {model.config.family}: choose {' or '.join(family.LAYOUTS)}")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    layouts = family.layouts(tensors.keys())
+    layout = layout or layouts[0]
+    if layout not in layouts:
+        architecture = describe_architecture(model.config)
+        raise ToodError(f"there is no layout '{layout}' of {architecture}: choose {' or '.join(layouts)}")
     published = family.to_published(tensors, layout)
+    ours = describe(model, class_names) | {SOURCE: checkpoint.metadata.get(SOURCE) or Path(source).name}
     if out.suffix == ".pdparams":
         if layout != "paddle":
             raise ToodError(f"{out} would be a file of Paddle's, which has no layout '{layout}': name a .pth")
         with whole_file(out) as temporary:
-            write_pdparams(temporary, published)
+            write_pdparams(temporary, published, ours)
         return f"{describe_architecture(model.config)}, {len(tensors)} tensors in the layout '{layout}'"
-    ours = describe(model, class_names) | {SOURCE: checkpoint.metadata.get(SOURCE) or Path(source).name}
     saved = {
         "state_dict": published,
         "meta": {"CLASSES": tuple(class_names), OUR_META: ours},
@@ -154,7 +189,7 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
     state = model.state_dict()
     classifier = [
         name
-        for name in _classifier(family, tensors)
+        for name in named(tensors, family.CLASSIFIER)
         if name in state and tensors[name].shape[1:] == state[name].shape[1:]
     ]
     if class_names is not None and classifier:
@@ -172,17 +207,11 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
     load_tensors(model, taken, complaint, (*COUNTERS, *others))
     if not others:
         return f"starts from all {len(taken)} tensors of {checkpoint.path}"
-    known = len(tensors[family.CLASSIFIER[0]])
+    known = len(tensors[classifier[0]])
     return (
         f"starts from {len(taken)} tensors of {checkpoint.path}; it knows {known} classes and this model "
         f"{model.config.classes}, so the classifier starts anew"
     )
-
-
-def _classifier(family: FamilyWeights[AnyModelConfig], names: Iterable[str]) -> list[str]:
-    """Those of a network's tensors that have one entry a class, on whatever levels."""
-    known = {_LEVEL.sub(".", name) for name in family.CLASSIFIER}
-    return [name for name in names if _LEVEL.sub(".", name) in known]
 
 
 def _matched(checkpoint: Checkpoint, wanted: tuple[str, ...], rows: int) -> tuple[ClassMatch, str]:
@@ -215,7 +244,12 @@ def _rows_of(match: ClassMatch, tensor: Tensor, fresh: Tensor) -> Tensor:
 def describe_architecture(config: AnyModelConfig) -> str:
     """A few words on a network, such as "a tood with ResNet-50 and 80 classes"."""
     classes = f"{config.classes} {'class' if config.classes == 1 else 'classes'}"
-    return f"a {config.family} with {config.backbone.description} and {classes}"
+    return f"{_article(config.family)} with {config.backbone.description} and {classes}"
+
+
+def _article(family: str) -> str:
+    """A family's name behind its article."""
+    return f"{'an' if family[0] in 'aeio' else 'a'} {family}"
 
 
 def _usual_names(classes: int) -> tuple[str, ...]:

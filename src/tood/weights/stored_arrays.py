@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 
 _MOST_SIDES = 64
+# Bytes of so many are counted in 64 bits.
+_MOST_ELEMENTS = 2**59
 # Old and new numpy's.
 _RECONSTRUCT, _FROM_BUFFER = (
     frozenset(f"numpy.{core}.{name}" for core in ("core", "_core"))
@@ -40,23 +43,24 @@ class StoredArray:
         dtype: of the elements.
         shape: sides.
         by_columns: whether its first index runs fastest (Fortran's order).
-        content: its bytes, None where it cannot be read.
+        content: its bytes, or a text of their values in Latin-1, as protocols before 3 have no bytes; None where it
+            cannot be read.
         problem: why it cannot.
     """
 
     dtype: torch.dtype = torch.uint8
     shape: tuple[int, ...] = ()
     by_columns: bool = False
-    content: bytes | bytearray | None = None
+    content: bytes | bytearray | str | None = None
     problem: str = "the values of an array in it are missing"
 
     def fill(self, content: Any, kind: Any, shape: Any, by_columns: bool) -> None:
         """Takes what the pickle says."""
         dtype = _DTYPES.get(kind.code) if isinstance(kind, _ArrayType) and kind.little else None
         self.content = None
-        if dtype is None or not isinstance(content, bytes | bytearray):
+        if dtype is None or not isinstance(content, bytes | bytearray | str):
             self.problem = "an array in it is of no plain numbers, little end first"
-        elif not isinstance(shape, tuple) or len(shape) > _MOST_SIDES or not all(map(_is_side, shape)):
+        elif not _is_shape(shape):
             self.problem = "the shape of an array in it makes no sense"
         else:
             self.dtype, self.shape, self.by_columns, self.content = dtype, shape, by_columns, content
@@ -100,5 +104,13 @@ def set_state(built: object, state: Any) -> None:
         built.fill(content, kind, shape, by_columns is True)
 
 
+def _is_shape(value: Any) -> bool:
+    """Whether it is sides whose strides can be counted, also where one of them is 0."""
+    if not isinstance(value, tuple) or len(value) > _MOST_SIDES or not all(map(_is_side, value)):
+        return False
+    elements: int = math.prod(max(side, 1) for side in value)
+    return elements < _MOST_ELEMENTS
+
+
 def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value < 2**62
+    return type(value) is int and 0 <= value < _MOST_ELEMENTS

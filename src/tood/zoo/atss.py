@@ -1,7 +1,6 @@
 """ATSS's named models: each a function that returns a configuration, and its card.
 
-The networks are MMDetection's. The authors' own with DCNv2 have it in the last layer of both towers as well, and on the
-ResNeXt in C4 and C5 alone; their figures stand here, as nobody else published any.
+The networks are MMDetection's. Of those with DCNv2 only the authors published figures, of networks that differ.
 """
 
 from __future__ import annotations
@@ -50,6 +49,10 @@ def atss_tiny() -> ATSSConfig:
     )
 
 
+_R101_OF_THE_AUTHORS = "the authors' network, which has DCNv2 in the last layer of both towers as well"
+_X101_OF_THE_AUTHORS = f"{_R101_OF_THE_AUTHORS}, and in the backbone in C4 and C5 alone"
+
+
 CARDS: tuple[ModelCard, ...] = (
     ModelCard("atss_tiny", atss_tiny, "small", criterion=ATSSCriterionConfig),
     ModelCard(
@@ -83,6 +86,7 @@ CARDS: tuple[ModelCard, ...] = (
         "2x",
         published_ap=46.1,
         published_ap_test_dev=46.3,
+        differs=_R101_OF_THE_AUTHORS,
         criterion=ATSSCriterionConfig,
     ),
     ModelCard(
@@ -99,6 +103,7 @@ CARDS: tuple[ModelCard, ...] = (
         "2x",
         published_ap=47.7,
         published_ap_test_dev=47.7,
+        differs=_X101_OF_THE_AUTHORS,
         criterion=ATSSCriterionConfig,
     ),
 )

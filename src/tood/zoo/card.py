@@ -10,7 +10,9 @@ from tood.alignment import TaskAlignedCriterionConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.models.common.published import PublishedFile
 
-Recipe: TypeAlias = Literal["1x", "1.5x", "2x", "3x", "small", "transfer", "yolox", "ppyoloe", "ppyoloe_plus"]
+Recipe: TypeAlias = Literal[
+    "1x", "1.5x", "2x", "3x", "small", "transfer", "yolox", "yolox_light", "ppyoloe", "ppyoloe_plus"
+]
 """Name of a training recipe (`tood.training.recipes`): the papers', those for small models and few pictures, and those
 of other families.
 """
@@ -49,8 +51,10 @@ class ModelCard:
         published_ap: AP on COCO minival in percent, None where nothing was published. The paper's, where it has the
             model and the weights that are hosted for it differ by 0.2 at most (they were trained again), else theirs.
         published_ap_test_dev: AP on COCO test-dev in percent, None where nothing was published.
+        differs: how what was measured differs from this network trained by this recipe, None where it does not.
         criterion: returns the configuration of its losses and assigners.
         weights: where they are, None where none were published.
+        step_images: images a step of its published training, None for those of the recipe; the rate is in proportion.
     """
 
     name: str
@@ -58,8 +62,10 @@ class ModelCard:
     recipe: Recipe
     published_ap: float | None = None
     published_ap_test_dev: float | None = None
+    differs: str | None = None
     criterion: Callable[[], AnyCriterionConfig] = TaskAlignedCriterionConfig
     weights: PublishedWeights | None = None
+    step_images: int | None = None
 
 
 def on_mmdetection(path: str, sha256_prefix: str, authors_drive_id: str | None = None) -> PublishedWeights:

@@ -1,7 +1,6 @@
 """PAA's named models: each a function that returns a configuration, and its card.
 
-The networks are MMDetection's. The authors' own with DCNv2 have it in the last layer of both towers as well, and on the
-ResNeXt in C4 and C5 alone; their figures stand here, as nobody else published any.
+The networks are MMDetection's. Of those with DCNv2 only the authors published figures, of networks that differ.
 """
 
 from __future__ import annotations
@@ -50,6 +49,12 @@ def paa_tiny() -> PAAConfig:
     )
 
 
+_R101_OF_THE_AUTHORS = "the authors' network, which has DCNv2 in the last layer of both towers as well"
+_X101_OF_THE_AUTHORS = f"{_R101_OF_THE_AUTHORS}, and in the backbone in C4 and C5 alone"
+
+_AT_ONE_SCALE = "trained at one scale, where this recipe draws one for each image"
+
+
 # Names tell the schedule: all of one backbone have the same network.
 CARDS: tuple[ModelCard, ...] = (
     ModelCard("paa_tiny", paa_tiny, "small", criterion=PAACriterionConfig),
@@ -70,11 +75,12 @@ CARDS: tuple[ModelCard, ...] = (
         criterion=PAACriterionConfig,
         weights=on_mmdetection("paa/paa_r50_fpn_1.5x_coco/paa_r50_fpn_1.5x_coco_20200823", "805d6078"),
     ),
-    ModelCard(  # This file was trained at one scale.
+    ModelCard(
         "paa_r50_fpn_2x",
         paa_r50_fpn_1x,
         "2x",
         published_ap=41.6,
+        differs=_AT_ONE_SCALE,
         criterion=PAACriterionConfig,
         weights=on_mmdetection("paa/paa_r50_fpn_2x_coco/paa_r50_fpn_2x_coco_20200821", "c98bfc4e"),
     ),
@@ -96,11 +102,12 @@ CARDS: tuple[ModelCard, ...] = (
         criterion=PAACriterionConfig,
         weights=on_mmdetection("paa/paa_r101_fpn_1x_coco/paa_r101_fpn_1x_coco_20200821", "0a1825a4"),
     ),
-    ModelCard(  # This file was trained at one scale; the authors' at several has 44.9 on test-dev.
+    ModelCard(  # The authors' at several scales has 44.9 on test-dev.
         "paa_r101_fpn_2x",
         paa_r101_fpn_2x,
         "2x",
         published_ap=43.5,
+        differs=_AT_ONE_SCALE,
         criterion=PAACriterionConfig,
         weights=on_mmdetection("paa/paa_r101_fpn_2x_coco/paa_r101_fpn_2x_coco_20200821", "6829f96b"),
     ),
@@ -120,6 +127,7 @@ CARDS: tuple[ModelCard, ...] = (
         "2x",
         published_ap=47.0,
         published_ap_test_dev=47.4,
+        differs=_R101_OF_THE_AUTHORS,
         criterion=PAACriterionConfig,
     ),
     ModelCard(
@@ -136,6 +144,7 @@ CARDS: tuple[ModelCard, ...] = (
         "2x",
         published_ap=48.8,
         published_ap_test_dev=49.2,
+        differs=_X101_OF_THE_AUTHORS,
         criterion=PAACriterionConfig,
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tood.alignment import VarifocalCriterionConfig
 from tood.input import InputConfig
 from tood.models.backbones import CSPRepResNetConfig
@@ -62,14 +64,29 @@ def ppyoloe_tiny() -> PPYOLOEConfig:
     )
 
 
-def legacy_criterion() -> VarifocalCriterionConfig:
-    """ATSS assigns in 100 of 300 epochs."""
-    return VarifocalCriterionConfig(warm_up_epochs=100, warm_up_share=100 / 300)
+def _legacy(size: str, config: Callable[[], PPYOLOEConfig], published_ap: float, step_images: int) -> ModelCard:
+    """The card of a PP-YOLOE; how long ATSS assigns is the recipe's."""
+    return ModelCard(
+        f"ppyoloe_{size}",
+        config,
+        "ppyoloe",
+        published_ap=published_ap,
+        criterion=VarifocalCriterionConfig,
+        weights=_on_paddle(f"ppyoloe_crn_{size}_300e_coco"),
+        step_images=step_images,
+    )
 
 
-def plus_criterion() -> VarifocalCriterionConfig:
-    """ATSS assigns in 30 of 80 epochs."""
-    return VarifocalCriterionConfig(warm_up_epochs=30, warm_up_share=30 / 80)
+def _plus(size: str, config: Callable[[], PPYOLOEConfig], published_ap: float) -> ModelCard:
+    """The card of a PP-YOLOE+."""
+    return ModelCard(
+        f"ppyoloe_plus_{size}",
+        config,
+        "ppyoloe_plus",
+        published_ap=published_ap,
+        criterion=VarifocalCriterionConfig,
+        weights=_on_paddle(f"ppyoloe_plus_crn_{size}_80e_coco"),
+    )
 
 
 def _on_paddle(name: str) -> PublishedWeights:
@@ -79,31 +96,12 @@ def _on_paddle(name: str) -> PublishedWeights:
 
 CARDS: tuple[ModelCard, ...] = (
     ModelCard("ppyoloe_tiny", ppyoloe_tiny, "small", criterion=VarifocalCriterionConfig),
-    *(
-        ModelCard(
-            config.__name__,
-            config,
-            "ppyoloe",
-            published_ap=ap,
-            criterion=legacy_criterion,
-            weights=_on_paddle(f"ppyoloe_crn_{config.__name__[-1]}_300e_coco"),
-        )
-        for config, ap in ((ppyoloe_s, 43.0), (ppyoloe_m, 49.0), (ppyoloe_l, 51.4), (ppyoloe_x, 52.3))
-    ),
-    *(
-        ModelCard(
-            config.__name__,
-            config,
-            "ppyoloe_plus",
-            published_ap=ap,
-            criterion=plus_criterion,
-            weights=_on_paddle(f"ppyoloe_plus_crn_{config.__name__[-1]}_80e_coco"),
-        )
-        for config, ap in (
-            (ppyoloe_plus_s, 43.7),
-            (ppyoloe_plus_m, 49.8),
-            (ppyoloe_plus_l, 52.9),
-            (ppyoloe_plus_x, 54.7),
-        )
-    ),
+    _legacy("s", ppyoloe_s, 43.0, step_images=256),
+    _legacy("m", ppyoloe_m, 49.0, step_images=224),
+    _legacy("l", ppyoloe_l, 51.4, step_images=160),
+    _legacy("x", ppyoloe_x, 52.3, step_images=128),
+    _plus("s", ppyoloe_plus_s, 43.7),
+    _plus("m", ppyoloe_plus_m, 49.8),
+    _plus("l", ppyoloe_plus_l, 52.9),
+    _plus("x", ppyoloe_plus_x, 54.7),
 )

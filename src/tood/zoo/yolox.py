@@ -148,7 +148,7 @@ CARDS: tuple[ModelCard, ...] = (
     ModelCard(
         "yolox_nano",
         yolox_nano,
-        "yolox",
+        "yolox_light",
         published_ap=25.8,
         criterion=SimOTACriterionConfig,
         weights=_of_the_authors("yolox_nano"),
@@ -156,7 +156,7 @@ CARDS: tuple[ModelCard, ...] = (
     ModelCard(
         "yolox_tiny",
         yolox_tiny,
-        "yolox",
+        "yolox_light",
         published_ap=32.0,
         criterion=SimOTACriterionConfig,
         weights=_mmdetection("tiny", "20211124_171234", "b4047906"),

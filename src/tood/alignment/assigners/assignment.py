@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from tood.boxes import iou_pairs
+from tood.boxes import Overlap, iou_pairs, overlap_pairs
 from tood.structures import Targets
 
 # Ground truths are taken in blocks of so many (image, ground truth, prior) triples: 2 Mi, 8 MiB each temporary.
@@ -100,6 +100,31 @@ class Assignment:
     metric: Tensor
     target_scores: Tensor
     ignored: Tensor | None = None
+
+    @staticmethod
+    def of_owners(owner: Tensor, truth: PaddedTargets, boxes: Tensor, overlap: Overlap = "iou") -> Assignment:
+        """What the priors' ground truths mean for them, whoever chose them.
+
+        Args:
+            owner: [B, N] int64, index of each prior's ground truth, -1 on negatives.
+            truth: the padded ground truth, G >= 1.
+            boxes: [N, 4] or [B, N, 4] the priors' boxes in input pixels.
+            overlap: what stands for the IoU.
+
+        Returns:
+            The assignment, `metric` being the overlap and `target_scores` 1 on positives.
+        """
+        positive, gt = owner >= 0, owner.clamp(min=0)
+        gt_boxes = truth.boxes.gather(1, gt[..., None].expand(-1, -1, 4))
+        iou = torch.where(positive, overlap_pairs(overlap, gt_boxes, boxes), 0)
+        return Assignment(
+            gt_index=owner,
+            labels=torch.where(positive, truth.labels.gather(1, gt), -1),
+            boxes=torch.where(positive[..., None], gt_boxes, 0),
+            iou=iou,
+            metric=iou,
+            target_scores=positive.to(iou.dtype),
+        )
 
     @property
     def positive(self) -> Tensor:

@@ -68,7 +68,7 @@ class ATSSAssigner:
         candidates = Candidates(index, iou, iou, near & enough & inside & truth.present[..., None])
         if self.rivals != "chosen":
             owner = settle_among(self.rivals, candidates, truth, priors.boxes, priors.centres, self.margin)
-            return _of_owners(owner, priors, truth)
+            return Assignment.of_owners(owner, truth, priors.boxes)
         gt_index, won = settle_conflicts(candidates, count)
         return build_assignment(truth, gt_index, won, candidates, torch.ones_like(iou))
 
@@ -90,18 +90,3 @@ class ATSSAssigner:
             indices.append(index + start)
             start += size
         return torch.cat(indices, dim=2), torch.cat(distances, dim=2) < torch.inf
-
-
-def _of_owners(owner: Tensor, priors: Priors, truth: PaddedTargets) -> Assignment:
-    """The assignment of priors [B, N] to ground truths, whoever chose them."""
-    positive, gt = owner >= 0, owner.clamp(min=0)
-    gt_boxes = truth.boxes.gather(1, gt[..., None].expand(-1, -1, 4))
-    iou = torch.where(positive, iou_pairs(priors.boxes, gt_boxes), 0)
-    return Assignment(
-        gt_index=owner,
-        labels=torch.where(positive, truth.labels.gather(1, gt), -1),
-        boxes=torch.where(positive[..., None], gt_boxes, 0),
-        iou=iou,
-        metric=iou,
-        target_scores=positive.to(iou.dtype),
-    )

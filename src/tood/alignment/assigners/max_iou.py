@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tood.alignment.assigners.assignment import Assignment, PaddedTargets, block_size, empty_assignment
-from tood.boxes import iou_matrix, iou_pairs
+from tood.boxes import iou_matrix
 from tood.structures import Priors, Targets
 
 
@@ -61,20 +61,4 @@ class MaxIoUAssigner:
             claims = torch.where((iou == best) & (best > 0), number[block], -1)
             claimed = torch.maximum(claimed, claims.amax(dim=1))
         gt_index = torch.where(overlap >= self.positive_iou, closest, -1)
-        return _assigned(truth, torch.where(claimed >= 0, claimed, gt_index), anchors)
-
-
-def _assigned(truth: PaddedTargets, gt_index: Tensor, anchors: Tensor) -> Assignment:
-    """What the priors' ground truths [B, N] say of them, -1 for none."""
-    positive = gt_index >= 0
-    place = gt_index.clamp(min=0)
-    boxes = truth.boxes.gather(1, place[..., None].expand(-1, -1, 4)) * positive[..., None]
-    iou = iou_pairs(anchors, boxes) * positive
-    return Assignment(
-        gt_index=gt_index,
-        labels=torch.where(positive, truth.labels.gather(1, place), -1),
-        boxes=boxes,
-        iou=iou,
-        metric=iou,
-        target_scores=positive.float(),
-    )
+        return Assignment.of_owners(torch.where(claimed >= 0, claimed, gt_index), truth, anchors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from tood.alignment.assigners.assignment import (
     empty_assignment,
     first_largest,
 )
-from tood.boxes import inside_distance, iou_matrix, iou_pairs
+from tood.boxes import inside_distance, iou_matrix
 from tood.structures import Targets
 
 # A prior outside of a ground truth or far from its centre costs so much more, and is taken only if no other is left.
@@ -101,7 +101,8 @@ class SimOTAAssigner:
             least = torch.where(cheaper, own, least)
             cheapest = torch.where(cheaper, own_number + part.start, cheapest)
         first, last = first[:, :priors], last[:, :priors]
-        return _assignment(boxes, truth, torch.where(first < last, cheapest, last))
+        found = Assignment.of_owners(torch.where(first < last, cheapest, last), truth, boxes)
+        return replace(found, target_scores=found.iou)
 
     def _eligible(self, centres: Tensor, strides: Tensor, truth: PaddedTargets, priors: int) -> Tensor:
         """[B, N] bool: whether a place lies in any ground truth of its image, or near any one's centre."""
@@ -151,13 +152,3 @@ def _blocks(truth: PaddedTargets, priors: int) -> Iterator[slice]:
     size = block_size(batch, priors)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def _assignment(boxes: Tensor, truth: PaddedTargets, gt_index: Tensor) -> Assignment:
-    """What the priors' owners [B, N], -1 on negatives, mean for their boxes [B, N, 4]."""
-    positive = gt_index >= 0
-    index = gt_index.clamp(min=0)
-    gt_boxes = truth.boxes.gather(1, index[..., None].expand(-1, -1, 4)) * positive[..., None]
-    iou = torch.where(positive, iou_pairs(boxes, gt_boxes), 0)
-    labels = torch.where(positive, truth.labels.gather(1, index), -1)
-    return Assignment(gt_index, labels, gt_boxes, iou, iou, iou)

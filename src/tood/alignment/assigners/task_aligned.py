@@ -24,7 +24,7 @@ from tood.alignment.assigners.groups import best_in_groups
 from tood.alignment.assigners.runs import best_in_runs
 from tood.alignment.assigners.touching import Search
 from tood.alignment.metric import alignment_metric
-from tood.boxes import Overlap, inside_distance, overlap_matrix, overlap_pairs
+from tood.boxes import Overlap, inside_distance, overlap_matrix
 from tood.errors import SettingError
 from tood.structures import Targets
 
@@ -127,25 +127,16 @@ class TaskAlignedAssigner:
 
     def _of_owners(self, owner: Tensor, scores: Tensor, boxes: Tensor, truth: PaddedTargets) -> Assignment:
         """The assignment of priors [B, N] to ground truths, whoever chose them."""
-        positive, gt = owner >= 0, owner.clamp(min=0)
-        labels = truth.labels.gather(1, gt)
-        gt_boxes = truth.boxes.gather(1, gt[..., None].expand(-1, -1, 4))
-        iou = torch.where(positive, overlap_pairs(self.overlap, gt_boxes, boxes), 0)
-        score = scores.gather(2, labels[..., None]).squeeze(2)
-        metric = torch.where(positive, alignment_metric(score, iou, self.alpha, self.beta), 0)
+        found = Assignment.of_owners(owner, truth, boxes, self.overlap)
+        gt, iou = owner.clamp(min=0), found.iou
+        score = scores.gather(2, found.labels.clamp(min=0)[..., None]).squeeze(2)
+        metric = torch.where(found.positive, alignment_metric(score, iou, self.alpha, self.beta), 0)
         # [B, G] the largest of each ground truth, on each of its priors.
         largest_metric, largest_iou = (
             values.new_zeros(truth.labels.shape).scatter_reduce(1, gt, values, "amax").gather(1, gt)
             for values in (metric, iou)
         )
-        return Assignment(
-            gt_index=owner,
-            labels=torch.where(positive, labels, -1),
-            boxes=torch.where(positive[..., None], gt_boxes, 0),
-            iou=iou,
-            metric=metric,
-            target_scores=metric / (largest_metric + self.epsilon) * largest_iou,
-        )
+        return replace(found, metric=metric, target_scores=metric / (largest_metric + self.epsilon) * largest_iou)
 
     def _candidates(
         self, scores: Tensor, boxes: Tensor, centres: Tensor, truth: PaddedTargets, valid: Tensor | None

@@ -182,3 +182,25 @@ class ScaleJitter:
         top = random_offset(rng, sample.height, self.height)
         left = random_offset(rng, sample.width, self.width)
         return place(sample, self.height, self.width, top, left, self.fill, self.min_visible, self.min_side)
+
+
+@dataclass(frozen=True)
+class FitOnCanvas:
+    """Scale to just fit a canvas of fixed size, and lay on it as a letterbox does.
+
+    Attributes:
+        height, width: of the canvas, pixels.
+        middle: whether the image lies in the middle, instead of at the top left.
+        fill: RGB colour of what the image leaves free.
+    """
+
+    height: int
+    width: int
+    middle: bool = False
+    fill: tuple[int, int, int] = MEAN_COLOUR
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        fit = min(self.height / sample.height, self.width / sample.width)
+        sample = resize(sample, *scaled_size(sample.height, sample.width, fit))
+        top, left = ((self.height - sample.height) // 2, (self.width - sample.width) // 2) if self.middle else (0, 0)
+        return place(sample, self.height, self.width, top, left, self.fill, min_visible=0.0, min_side=0.0)

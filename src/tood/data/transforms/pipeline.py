@@ -10,7 +10,7 @@ import numpy as np
 
 from tood.data.transforms.augment import AugmentConfig
 from tood.data.transforms.colour import PhotometricJitter
-from tood.data.transforms.geometry import MultiScaleResize, RandomFlip, Resize, ScaleJitter
+from tood.data.transforms.geometry import FitOnCanvas, MultiScaleResize, RandomFlip, Resize, ScaleJitter
 from tood.data.transforms.mosaic import MixUp, Mosaic
 from tood.data.transforms.sample import Compose, OneOf, Sample, Sometimes, Transform
 from tood.data.transforms.ssd import INTERPOLATIONS, Distort, Expand, SampledCrop, Stretch
@@ -123,12 +123,16 @@ def _stretched(step: StretchStep, given: Circumstances) -> Transform:
 
 def _on_canvas(step: CanvasStep, mosaic: MosaicStep | None, given: Circumstances) -> Transform:
     shape, colour = given.canvas or (step.side, step.side), given.input.canvas_colour
-    scale = (1.0, 1.0) if _over(step.until, given) else step.scale
-    jitter = ScaleJitter(*shape, scale, colour, step.min_visible, step.min_side)
+    ended = _over(step.until, given)
+    scale = (1.0, 1.0) if ended else step.scale
+    in_the_middle = given.input.fit == "letterbox" and given.input.letterbox == "middle"
+    one: Transform = ScaleJitter(*shape, scale, colour, step.min_visible, step.min_side)
+    if ended:
+        one = FitOnCanvas(*shape, in_the_middle, colour)
     if mosaic is None or mosaic.probability == 0 or _over(mosaic.until, given):
-        return jitter
+        return one
     four = Mosaic(*shape, _others(given), scale, colour, step.min_visible, step.min_side)
-    return OneOf(mosaic.probability, four, jitter)
+    return OneOf(mosaic.probability, four, one)
 
 
 def _mixed(step: MixUpStep, canvas: CanvasStep, given: Circumstances) -> Transform:

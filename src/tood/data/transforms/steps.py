@@ -45,7 +45,7 @@ class CanvasStep:
         scale: smallest and largest random scale, 1 fits.
         min_visible: a box goes when less than this fraction of it is left.
         min_side: a box goes when less than this many pixels of a side are left.
-        until: share of the run after which images just fit the canvas.
+        until: share of the run after which images just fit the canvas, and lie on it where the model's input has them.
     """
 
     side: int

@@ -8,26 +8,22 @@ from torch import Tensor
 
 from tood.models.atss.config import ATSSConfig
 from tood.models.atss.head import ATSSHeadConfig
-from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
-from tood.models.common.parallel_weights import A_TOWER, CLASSIFIER, TOWER_NAMES, infer_towers
-from tood.models.common.published import Hints, Names, rename, shape
-from tood.models.necks.weights import count_maps, fpn_names, infer_neck
+from tood.models.common.published import Hints
+from tood.models.parallel_weights import A_TOWER, CLASSIFIER, infer, layouts, to_ours, to_theirs
 
 __all__ = [
     "CLASSIFIER",
     "FRAMEWORK_TYPES",
-    "LAYOUTS",
     "from_published",
     "infer_config",
+    "layouts",
     "matches",
     "to_published",
 ]
 
-LAYOUTS = ("mmdet",)
 FRAMEWORK_TYPES = ("ATSSHead", "ATSS")
 
-_HEAD: tuple[tuple[str, str], ...] = (
-    *TOWER_NAMES,
+_BRANCHES = (
     ("bbox_head.atss_cls.", "head.classifier."),
     ("bbox_head.atss_reg.", "head.regressor."),
     ("bbox_head.atss_centerness.", "head.centerness."),
@@ -41,33 +37,26 @@ def matches(names: Collection[str]) -> bool:
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict under this package's names; unknown names, and ours, stay as they are."""
-    return rename(state, _names(count_maps(state)))
+    return to_ours(state, _BRANCHES)
 
 
 def to_published(state: Mapping[str, Tensor], layout: str = "mmdet") -> dict[str, Tensor]:
     """This package's state dict under the published names."""
-    names = _names(count_maps(state))
-    return {names.published(name): tensor for name, tensor in state.items()}
+    return to_theirs(state, _BRANCHES)
 
 
 def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> ATSSConfig:  # noqa: B008 - frozen
-    """The network of a state dict under this package's names.
-
-    The groups of its GroupNorms show in no tensor: `hints` say, or else the published 32 (in a head too narrow for
-    these, groups of at least 4 channels) are taken.
+    """The network of a state dict under this package's names, as far as `infer` of the parallel head's knows it.
 
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_neck(state)
-    towers = infer_towers(state, hints, ATSSHeadConfig.anchor_scale)
-    return ATSSConfig(
-        classes=shape(state, "head.classifier.weight", 4)[0],
-        backbone=infer_backbone(state, map_channels),
-        neck=neck,
-        head=ATSSHeadConfig(**towers._asdict(), centerness="head.centerness.weight" in state),
+    shown = infer(state, hints, ATSSHeadConfig.anchor_scale)
+    head = ATSSHeadConfig(
+        width=shown.width,
+        tower_layers=shown.tower_layers,
+        norm_groups=shown.norm_groups,
+        anchor_scale=shown.anchor_scale,
+        centerness="head.centerness.weight" in state,
     )
-
-
-def _names(maps: int) -> Names:
-    return Names((*RESNET_NAMES, *fpn_names(maps), *_HEAD))
+    return ATSSConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=head)

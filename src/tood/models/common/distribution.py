@@ -5,6 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tood.errors import SettingError, ToodError
+
+
+def require_bins(bins: int) -> None:
+    """Refuses a head's number of bins over which nothing is distributed.
+
+    Raises:
+        SettingError: if there are fewer than two.
+    """
+    if bins < 2:
+        raise SettingError("model.head.bins", f"is {bins}: a distribution needs two places or more")
+
+
+def require_whole_bins(bins: Tensor, name: str) -> None:
+    """Refuses the bins that a published file lists, if its distributions are not over 0, 1, 2, ...
+
+    Averages of weights are rounded, and those of bins with them.
+
+    Raises:
+        ToodError: that names the tensor.
+    """
+    if bins.is_meta:
+        return
+    given = bins.flatten().float()
+    if not torch.allclose(given, torch.arange(float(len(given))), rtol=1e-3, atol=1e-3):
+        raise ToodError(f"{name} in it is not 0, 1, 2, ...: its distributions are over other places than tood's")
+
 
 def side_distributions(regression: Tensor) -> Tensor:
     """[B, N, 4 * R] channels of a head -> logits [B, N, 4, R] of the bins 0 .. R - 1 of each side, a view.

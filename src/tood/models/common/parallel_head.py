@@ -105,6 +105,10 @@ class ParallelHead(nn.Module):
         """What boxes are decoded from."""
         return self.get_submodule(self.branches.regressor)
 
+    def fuse(self, dtype: torch.dtype) -> nn.Module:
+        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
+        return InferenceParallelHead(self, dtype)
+
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
         """One map [B, inputs, h, w] a level -> N = sum of h * w predictions; all fp32, scores and quality logits."""
         scores, regressions, quality = [], [], []

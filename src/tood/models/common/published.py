@@ -113,16 +113,15 @@ class FamilyWeights(Protocol[ConfigT_co]):
     """What `models/<family>/weights.py` offers; the module itself is the implementation."""
 
     @property
-    def LAYOUTS(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
-        """Layouts that the family is published in, the usual one first."""
-
-    @property
     def FRAMEWORK_TYPES(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
         """Classes of its head, and of its whole network, in training frameworks' configurations."""
 
     @property
     def CLASSIFIER(self) -> tuple[str, ...]:  # noqa: N802 - a module's constant
-        """Our names of the tensors that have one entry a class; those of further levels are like them."""
+        """Our names of the tensors that have one entry a class, # for the number of each level."""
+
+    def layouts(self, names: Collection[str], /) -> tuple[str, ...]:
+        """Layouts in which published code reads a network of these tensors (our names), the usual one first."""
 
     def matches(self, names: Collection[str]) -> bool:
         """Whether these are names of this family, in any layout, ours included."""
@@ -158,6 +157,12 @@ def count(names: Iterable[str], pattern: str) -> int:
     return len({match[1] for match in map(matcher.match, names) if match})
 
 
+def named(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Those of the names that are one of the patterns, in which # stands for a number."""
+    matchers = [_pattern(pattern) for pattern in patterns]
+    return [name for name in names if any(matcher.fullmatch(name) for matcher in matchers)]
+
+
 def shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     """Shape of a tensor that a family cannot do without.
 
@@ -167,7 +172,9 @@ def shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int,
     if name not in state:
         raise ToodError(f"{name} is missing in it")
     found = tuple(state[name].shape)
-    if len(found) != dimensions or 0 in found:
+    if len(found) == dimensions and 0 in found:
+        raise ToodError(f"{name} has the shape {list(found)}, which holds no number")
+    if len(found) != dimensions:
         raise ToodError(f"{name} has the shape {list(found)}, where {dimensions} dimensions are expected")
     return found
 

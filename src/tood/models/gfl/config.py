@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tood.errors import ToodError
 from tood.input import InputConfig
 from tood.models.backbones import AnyBackboneConfig, ResNetConfig
 from tood.models.common.detector import DenseDetector, check_head
@@ -43,8 +42,6 @@ class GFL(DenseDetector[GFLConfig]):
 
     def __init__(self, config: GFLConfig) -> None:
         check_head(config.classes, config.head.width, config.head.norm_groups)
-        if config.head.bins < 2:
-            raise ToodError(f"model.head.bins is {config.head.bins}: a distribution needs two places or more")
         backbone, neck = build_trunk(config)
         head = GFLHead(config.head, config.classes, one_width(config), config.strides)
         super().__init__(config, backbone, neck, head)

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
-from tood.models.common.parallel_head import (
-    InferenceParallelHead,
-    ParallelHead,
-    RegressionBranches,
-    boxes_from_distributions,
-)
+from tood.models.common.distribution import require_bins
+from tood.models.common.parallel_head import ParallelHead, RegressionBranches, boxes_from_distributions
 
 
 @dataclass(frozen=True)
@@ -34,6 +27,9 @@ class GFLHeadConfig:
     anchor_scale: float = 8.0
     bins: int = 17
 
+    def __post_init__(self) -> None:
+        require_bins(self.bins)
+
 
 class GFLHead(ParallelHead):
     """Distances from a point to the sides of its box, each the mean of a distribution."""
@@ -42,7 +38,3 @@ class GFLHead(ParallelHead):
         branches = RegressionBranches("distribution", 4 * config.bins, boxes_from_distributions)
         super().__init__(config, classes, inputs, strides, branches)
         self.config = config
-
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return InferenceParallelHead(self, dtype)

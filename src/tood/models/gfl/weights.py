@@ -7,29 +7,25 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from tood.errors import ToodError
-from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
-from tood.models.common.parallel_weights import A_TOWER, CLASSIFIER, TOWER_NAMES, infer_towers
-from tood.models.common.published import Hints, Names, rename, shape
+from tood.models.common.distribution import require_whole_bins
+from tood.models.common.published import Hints, shape
 from tood.models.gfl.config import GFLConfig
 from tood.models.gfl.head import GFLHeadConfig
-from tood.models.necks.weights import count_maps, fpn_names, infer_neck
+from tood.models.parallel_weights import A_TOWER, CLASSIFIER, infer, layouts, to_ours, to_theirs
 
 __all__ = [
     "CLASSIFIER",
     "FRAMEWORK_TYPES",
-    "LAYOUTS",
     "from_published",
     "infer_config",
+    "layouts",
     "matches",
     "to_published",
 ]
 
-LAYOUTS = ("mmdet",)
 FRAMEWORK_TYPES = ("GFLHead", "GFL")
 
-_HEAD: tuple[tuple[str, str], ...] = (
-    *TOWER_NAMES,
+_BRANCHES = (
     ("bbox_head.gfl_cls.", "head.classifier."),
     ("bbox_head.gfl_reg.", "head.distribution."),
 )
@@ -48,17 +44,14 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ToodError: if two names mean the same tensor, or the distributions are not over 0, 1, 2, ...
     """
-    bins = state.get(_BINS)
-    if bins is not None and not bins.is_meta and not torch.equal(bins.float(), torch.arange(float(bins.numel()))):
-        raise ToodError(f"{_BINS} in it is not 0, 1, 2, ...: its distributions are over other places than tood's")
-    weights = {name: tensor for name, tensor in state.items() if name != _BINS}
-    return rename(weights, _names(count_maps(weights)))
+    if _BINS in state:
+        require_whole_bins(state[_BINS], _BINS)
+    return to_ours({name: tensor for name, tensor in state.items() if name != _BINS}, _BRANCHES)
 
 
 def to_published(state: Mapping[str, Tensor], layout: str = "mmdet") -> dict[str, Tensor]:
     """This package's state dict under the published names."""
-    names = _names(count_maps(state))
-    published = {names.published(name): tensor for name, tensor in state.items()}
+    published = to_theirs(state, _BRANCHES)
     if "head.distribution.weight" in state:
         weight = state["head.distribution.weight"]
         published[_BINS] = torch.arange(weight.shape[0] // 4, dtype=weight.dtype, device=weight.device)
@@ -66,23 +59,17 @@ def to_published(state: Mapping[str, Tensor], layout: str = "mmdet") -> dict[str
 
 
 def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> GFLConfig:  # noqa: B008 - frozen
-    """The network of a state dict under this package's names.
-
-    The groups of its GroupNorms show in no tensor: `hints` say, or else the published 32 (in a head too narrow for
-    these, groups of at least 4 channels) are taken.
+    """The network of a state dict under this package's names, as far as `infer` of the parallel head's knows it.
 
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    neck, map_channels = infer_neck(state)
-    towers = infer_towers(state, hints, GFLHeadConfig.anchor_scale)
-    return GFLConfig(
-        classes=shape(state, "head.classifier.weight", 4)[0],
-        backbone=infer_backbone(state, map_channels),
-        neck=neck,
-        head=GFLHeadConfig(**towers._asdict(), bins=shape(state, "head.distribution.weight", 4)[0] // 4),
+    shown = infer(state, hints, GFLHeadConfig.anchor_scale)
+    head = GFLHeadConfig(
+        width=shown.width,
+        tower_layers=shown.tower_layers,
+        norm_groups=shown.norm_groups,
+        anchor_scale=shown.anchor_scale,
+        bins=shape(state, "head.distribution.weight", 4)[0] // 4,
     )
-
-
-def _names(maps: int) -> Names:
-    return Names((*RESNET_NAMES, *fpn_names(maps), *_HEAD))
+    return GFLConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=head)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
-from tood.models.common.parallel_head import (
-    InferenceParallelHead,
-    ParallelHead,
-    RegressionBranches,
-    boxes_from_deltas,
-)
+from tood.models.common.parallel_head import ParallelHead, RegressionBranches, boxes_from_deltas
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,3 @@ class PAAHead(ParallelHead):
         branches = RegressionBranches("deltas", 4, boxes_from_deltas, quality)
         super().__init__(config, classes, inputs, strides, branches)
         self.config = config
-
-    def fuse(self, dtype: torch.dtype) -> nn.Module:
-        """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return InferenceParallelHead(self, dtype)

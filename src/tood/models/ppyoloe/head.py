@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tood.boxes import decode_distances
-from tood.errors import SettingError
 from tood.models.common.csp import conv_norm_silu, spatial_average
-from tood.models.common.distribution import expected_bins, side_distributions
+from tood.models.common.distribution import expected_bins, require_bins, side_distributions
 from tood.models.common.fused_parts import with_fused_parts
 from tood.models.common.priors import grid_priors
 from tood.ops import known
@@ -34,8 +35,7 @@ class ETHeadConfig:
     anchor_scale: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise SettingError("model.head.bins", f"is {self.bins}: expected 2 or more")
+        require_bins(self.bins)
 
 
 class TaskAttention(nn.Module):
@@ -63,6 +63,9 @@ class ETHead(nn.Module):
         self.regression = nn.ModuleList(TaskAttention(width) for width in inputs)
         self.classifiers = nn.ModuleList(nn.Conv2d(width, classes, 3, padding=1) for width in inputs)
         self.regressors = nn.ModuleList(nn.Conv2d(width, 4 * config.bins, 3, padding=1) for width in inputs)
+        # As the published head has it among its parameters, which nothing trains; boxes are of the bins themselves.
+        bins = torch.arange(float(config.bins)).view(1, config.bins, 1, 1)
+        self.projection = nn.Parameter(bins, requires_grad=False)
         self._initialise()
 
     def forward(self, maps: Sequence[Tensor]) -> DensePredictions:
@@ -87,7 +90,14 @@ class ETHead(nn.Module):
 
     def fuse(self, dtype: torch.dtype) -> nn.Module:
         """The same as fewer operations, to predict with; raises `CannotFuse` where a part is of another kind."""
-        return with_fused_parts(known(self, ETHead), (ETHead, TaskAttention), dtype)
+        bare = copy.copy(known(self, ETHead))
+        bare._parameters = {}  # what predicts needs no bins
+        return with_fused_parts(bare, (ETHead, TaskAttention), dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Checkpoints of runs from before it was kept lack it.
+        state_dict.setdefault(f"{prefix}projection", self.projection.detach())
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _initialise(self) -> None:
         for tasks in (self.classification, self.regression):

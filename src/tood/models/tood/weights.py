@@ -17,7 +17,6 @@ from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
 
-LAYOUTS = ("original", "mmdet")
 FRAMEWORK_TYPES = ("TOODHead", "TOOD")
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
@@ -61,6 +60,11 @@ def matches(names: Collection[str]) -> bool:
         "bbox_head.cls_decomp.reduction_conv.conv.weight" in names
         or "head.classification_decomposition.reduction.weight" in names
     )
+
+
+def layouts(names: Collection[str]) -> tuple[str, ...]:
+    """Layouts in which published code reads such a network, the usual one first."""
+    return ("original", "mmdet")
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ keeps and extends by the parts of YOLOX-PAI.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TypeAlias
@@ -21,9 +22,13 @@ from tood.models.necks.weights import infer_neck
 from tood.models.yolox.config import INPUT, YOLOXConfig
 from tood.models.yolox.head import TowerBlock, YOLOXHeadConfig
 
-LAYOUTS = ("mmdet", "easycv")
 FRAMEWORK_TYPES = ("YOLOXHead", "YOLOX")
-CLASSIFIER = tuple(f"head.class_predictors.{level}.{kind}" for level in range(3) for kind in ("weight", "bias"))
+CLASSIFIER = ("head.class_predictors.#.weight", "head.class_predictors.#.bias")
+# Beginnings of names (ours) that a plain YOLOX has not: RepVGG's blocks, GSConvs, fusions, the trunk and its tasks.
+_OF_PAI = re.compile(
+    r"backbone\.stem\.dense\.|neck\.(fusions|mixer|reduce_layers\.\d+\.conv1)\.|head\.interactive\."
+    r"|head\.\w+_towers\.\d+\.\d+\.dense\."
+)
 
 # Networks of stems up to so wide are meant for smaller pictures (Nano and Tiny).
 _LIGHT_WIDTH, _LIGHT_SIDE = 24, 416
@@ -43,6 +48,14 @@ def matches(names: Collection[str]) -> bool:
     )
 
 
+def layouts(names: Collection[str]) -> tuple[str, ...]:
+    """Layouts in which published code reads a network of these tensors (our names), the usual one first.
+
+    MMDetection has none of YOLOX-PAI's parts.
+    """
+    return ("easycv",) if any(map(_OF_PAI.match, names)) else ("mmdet", "easycv")
+
+
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published state dict, of either layout, under our names; unknown names, and ours, stay as they are."""
     if "head.cls_preds.0.weight" not in state:
@@ -52,10 +65,7 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_published(state: Mapping[str, Tensor], layout: str = "mmdet") -> dict[str, Tensor]:
-    """This package's state dict under the names of the layout "mmdet" or "easycv".
-
-    Parts that MMDetection has not (YOLOX-PAI's) keep this package's names there.
-    """
+    """This package's state dict under the names of one of its `layouts`."""
     if layout == "mmdet":
         names = Names(_MMDET)
     else:
