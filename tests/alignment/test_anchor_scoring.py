@@ -197,4 +197,4 @@ def test_memory_does_not_grow_with_objects_times_priors() -> None:
     with HeldBytes([]) as held:
         assignment = MaxIoUAssigner()(priors, [targets])
     assert assignment.positive.any()
-    assert held.most < 6 * (8 << 20) < 4 * 4000 * len(priors.centres)  # one matrix of all pairs alone
+    assert held.most < 7 * (8 << 20) < 4 * 4000 * len(priors.centres)  # one matrix of all pairs alone
