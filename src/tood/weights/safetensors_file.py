@@ -23,7 +23,7 @@ FORMAT, CONFIG, CLASS_NAMES, SOURCE, FIGURES = "format", "config", "class_names"
 OURS = "tood"
 # Under this key other containers (of torch.save in `meta`) keep what is metadata here.
 OUR_META = "tood"
-# BatchNorms count their batches only since PyTorch 0.4.1; PP-YOLOE keeps its bins, always the same, since a later version.
+# BatchNorms count batches only since PyTorch 0.4.1; PP-YOLOE keeps its bins, always the same, since a later version.
 COUNTERS = (".num_batches_tracked", "head.projection")
 _NAMED_AT_MOST = 3
 
