@@ -108,8 +108,9 @@ def _is_shape(value: Any) -> bool:
     """Whether it is sides whose strides can be counted, also where one of them is 0."""
     if not isinstance(value, tuple) or len(value) > _MOST_SIDES or not all(map(_is_side, value)):
         return False
-    return math.prod(max(side, 1) for side in value) < _MOST_ELEMENTS
+    elements: int = math.prod(max(side, 1) for side in value)
+    return elements < _MOST_ELEMENTS
 
 
 def _is_side(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _MOST_ELEMENTS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_ELEMENTS
