@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.loaders import small_model, train_loader
+from dataset_files import box_row, coco, image_row, write_coco_folder, write_image
+from tood.data import load_dataset
 from tood.data.columns import PathColumn, TextColumn
 from tood.data.dataset import Category, DetectionDataset, ImageRecord
 from tood.data.records import ImageRecords
@@ -164,3 +166,19 @@ def test_the_digest_is_that_of_the_records_one_by_one(tmp_path: Path) -> None:
     turned = replace(dataset, images=dataset.columns.replaced({2: replace(dataset.images[2], turned=True)}))
     assert dataset.digest() == "f0f31caf5b2ed084087f00301e0c106b91deaa27e61602214166e5295f891538"
     assert turned.digest() != dataset.digest()
+
+
+def places(folder: Path, names: list[str], there: list[str]) -> list[str]:
+    """Where the names of a COCO json start from, below its folder of pictures, of which these are there."""
+    images = [image_row(number, name) for number, name in enumerate(names, start=1)]
+    write_coco_folder(folder, coco(images, [box_row(1, 1)], {3: "cat"}), images=False)
+    home = folder / "train2017"
+    for name in there:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(home / name)
+    return sorted(str(place.relative_to(home)) for place in load_dataset(folder).columns.places())
+
+
+def test_names_that_lead_elsewhere_start_from_no_place(tmp_path: Path) -> None:
+    outside = write_image(tmp_path / "outside.png")
+    assert places(tmp_path / "d", ["a/b.png", str(outside), "../../outside.png"], ["a/b.png"]) == ["."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -231,14 +232,18 @@ class ImageRecords(Columns, Sequence[ImageRecord]):
             yield name or PurePath(path).name
 
     def places(self) -> list[Path]:
-        """The folders that the names of the images start from, each once."""
+        """The folders that the names of the images start from, each once; names that lead elsewhere start from none."""
         plain = self.name_lengths >= 0
         extra = np.maximum(self.name_lengths - self.paths.bases.lengths, 0)
         pairs = np.unique(np.stack([self.paths.at[plain].astype(np.int64), extra[plain]], axis=1), axis=0)
         found = [Path(_front(self.paths.folders[folder], length)) for folder, length in pairs.tolist()]
         for at in np.flatnonzero(~plain).tolist():
-            path, parts = self.paths[at], PurePath(self[at].name).parts
-            found.append(Path(*path.parts[: max(1, len(path.parts) - len(parts))]))
+            path, name = self.paths[at], PurePath(self[at].name)
+            if name.is_absolute() or ".." in name.parts:
+                continue
+            spelled = len(name.parts) < len(path.parts) and _alike(PurePath(*path.parts[-len(name.parts) :]), name)
+            # A picture that was found by its base name alone has others of its kind beside it.
+            found.append(Path(*path.parts[: -len(name.parts)]) if spelled else path.parent)
         return list(dict.fromkeys(found))
 
     def take(self, indices: NDArray[np.int64]) -> ImageRecords:
@@ -297,6 +302,12 @@ def name_length(path: str, name: str) -> int:
     whole_parts = path.endswith(local) and path[: len(path) - len(local)].endswith(os.sep)
     # The name as it is must come back: on Windows a \ in it would not.
     return len(local.encode("utf-8", "surrogatepass")) if whole_parts and local.replace(os.sep, "/") == name else -1
+
+
+def _alike(one: PurePath, other: PurePath) -> bool:
+    """Whether two relative paths differ by nothing but how their letters are written."""
+    first, second = (unicodedata.normalize("NFC", str(path)).casefold() for path in (one, other))
+    return first == second
 
 
 def _tail(path: str, length: int) -> str:

@@ -23,8 +23,8 @@ FORMAT, CONFIG, CLASS_NAMES, SOURCE, FIGURES = "format", "config", "class_names"
 OURS = "tood"
 # Under this key other containers (of torch.save in `meta`) keep what is metadata here.
 OUR_META = "tood"
-# BatchNorms count their batches only since PyTorch 0.4.1; PP-YOLOE's bins, always the same, stand in its files since
-# they are counted among its parameters.
+# BatchNorms count their batches only since PyTorch 0.4.1; the bins of PP-YOLOE, always the same, stand in its files
+# since they are counted among its parameters.
 COUNTERS = (".num_batches_tracked", "head.projection")
 _NAMED_AT_MOST = 3
 

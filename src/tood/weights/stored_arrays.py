@@ -113,4 +113,4 @@ def _is_shape(value: Any) -> bool:
 
 
 def _is_side(value: Any) -> bool:
-    return type(value) is int and 0 <= value < _MOST_ELEMENTS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_ELEMENTS
