@@ -155,7 +155,7 @@ class _Handler(urllib.request.HTTPHandler):
             made._create_connection = _connector(self._allowed)  # type: ignore[attr-defined]
             return made
 
-        return self.do_open(connection, req)  # type: ignore[arg-type]
+        return self.do_open(connection, req)
 
 
 class _SecureHandler(urllib.request.HTTPSHandler):
@@ -169,7 +169,7 @@ class _SecureHandler(urllib.request.HTTPSHandler):
             made._create_connection = _connector(self._allowed)  # type: ignore[attr-defined]
             return made
 
-        return self.do_open(connection, req)  # type: ignore[arg-type]
+        return self.do_open(connection, req)
 
 
 class _CheckedRedirects(SafeRedirects):

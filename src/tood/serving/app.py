@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.staticfiles import StaticFiles
 
-import tood
 from tood.drawing.palette import class_colour
 from tood.serving.metrics import CONTENT_TYPE
 from tood.serving.observed import Observed
@@ -48,7 +47,7 @@ def create_app(service: Service) -> Observed:
         await asyncio.get_running_loop().run_in_executor(None, service.close)
 
     app = FastAPI(
-        title="tood", version=tood.__version__, description="Finds objects in pictures.", lifespan=lifespan,
+        title="tood", version=service.config.version, description="Finds objects in pictures.", lifespan=lifespan,
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     _add_errors(app, service)
@@ -177,9 +176,9 @@ async def _answered(request: Request, pending: Sequence[Pending], seconds: float
     Raises:
         Refusal: if one cannot be read, or they are not done in time.
     """
-    results = asyncio.gather(*(asyncio.wrap_future(one.result) for one in pending))
+    results: asyncio.Future[Any] = asyncio.gather(*(asyncio.wrap_future(one.result) for one in pending))
     # When the body has been read, the next message is that the other side is gone.
-    gone = asyncio.ensure_future(request.receive())
+    gone: asyncio.Future[Any] = asyncio.ensure_future(request.receive())
     try:
         await asyncio.wait({results, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if results.done():

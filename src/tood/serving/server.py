@@ -59,7 +59,7 @@ def serve(service: Service, listening: socket.socket) -> None:
     """Serves until SIGINT or SIGTERM; then finishes what was taken, and returns."""
     limits = service.config.limits
     config = uvicorn.Config(
-        create_app(service),  # type: ignore[arg-type]
+        create_app(service),
         http=_protocol(limits.header_seconds),
         loop="asyncio",
         ws="none",
