@@ -258,7 +258,7 @@ def broken_http(chance: random.Random, port: int, _: str) -> int | None:
         [
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60) + b"\r\n\r\n",
             b"GET\r\n\r\n",
-            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET / HTTP/1.10\r\nHost: a\r\n\r\n",
             b"\0\0\0\0\r\n\r\n",
             start + b"Content-Length: -1\r\n\r\n",
             start + b"Content-Length: 1e3\r\n\r\n",

@@ -165,7 +165,7 @@ def serving(
 
     threading.Thread(target=follow, daemon=True).start()
     try:
-        server.address = server.event("serving", 120)["address"]
+        server.address = server.event("serving", 300)["address"]
         with server.client() as client:
             until = time.monotonic() + 30
             while time.monotonic() < until:

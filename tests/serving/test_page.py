@@ -23,6 +23,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 # Pictures of what was seen, for eyes: TOOD_SCREENSHOTS names a folder.
 SCREENSHOTS = os.environ.get("TOOD_SCREENSHOTS")
 _ARGUMENTS = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+# Of the webcam, in pixels.
+_WIDTH, _HEIGHT = 320, 240
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +37,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
+    # What the webcam sees.
+    film = tmp_path_factory.mktemp("webcam") / "noise.y4m"
+    frame = b"FRAME\n" + np.random.default_rng(0).integers(0, 256, _WIDTH * _HEIGHT * 3 // 2, np.uint8).tobytes()
+    film.write_bytes(f"YUV4MPEG2 W{_WIDTH} H{_HEIGHT} F10:1 Ip A1:1 C420jpeg\n".encode() + frame * 5)
+    arguments = [*_ARGUMENTS, f"--use-file-for-fake-video-capture={film}"]
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield started
         started.close()
 
@@ -183,13 +190,15 @@ def test_downloads_hold_what_is_shown(page: Page, server: ServerProcess, tmp_pat
 
 def test_the_webcam_is_watched_until_it_is_stopped(page: Page) -> None:
     page.get_by_role("button", name="Start webcam").click()
-    page.get_by_text("webcam,").first.wait_for()
+    page.get_by_text("objects shown").wait_for()
+    assert "webcam" in page.locator("#status").inner_text()
     page.get_by_role("button", name="Pause").click()
     assert page.get_by_role("button", name="Go on").is_visible()
     seen(page, "webcam")
     page.get_by_role("button", name="Stop").click()
     assert page.get_by_role("button", name="Start webcam").is_visible()
-    assert boxes(page) >= 0
+    assert boxes(page) > 0
+    assert page.locator("#problem").inner_text() == ""
 
 
 def test_a_video_is_played_with_its_boxes(page: Page, tmp_path: Path) -> None:
@@ -200,12 +209,14 @@ def test_a_video_is_played_with_its_boxes(page: Page, tmp_path: Path) -> None:
         stream = container.add_stream("libvpx", rate=10)
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         for number in range(10):
-            pixels = np.full((96, 160, 3), 20 * number, np.uint8)
+            pixels = np.random.default_rng(number).integers(0, 256, (96, 160, 3), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     page.get_by_label("Choose pictures or a video").set_input_files(path)
     page.get_by_text("film.webm,").first.wait_for()
     page.get_by_role("button", name="Start webcam").wait_for()  # it ended
+    assert page.locator("#problem").inner_text() == ""
+    assert boxes(page) > 0
     size = page.locator("canvas").first.evaluate("(canvas) => [canvas.width, canvas.height]")
     assert size == [160, 96]
 

@@ -177,7 +177,9 @@ async def _answered(request: Request, pending: Sequence[Pending], seconds: float
     Raises:
         Refusal: if one cannot be read, or they are not done in time.
     """
-    results = asyncio.gather(*(asyncio.wrap_future(one.result) for one in pending))
+    results: asyncio.Future[Any] = asyncio.gather(*(asyncio.wrap_future(one.result) for one in pending))
+    # Left behind by who hung up, it would be told of in the log.
+    results.add_done_callback(lambda done: done.cancelled() or done.exception())
     # When the body has been read, the next message is that the other side is gone.
     gone = asyncio.ensure_future(request.receive())
     either: set[asyncio.Future[Any]] = {results, gone}

@@ -34,6 +34,8 @@ _HEADERS = (
         b"base-uri 'none'; frame-ancestors 'none'; form-action 'self'",
     ),
 )
+# Of a request's address and headers. The parser has the same limit, but lets more pass that comes in one piece.
+_HEAD_BYTES = 64 << 10
 # Seconds in which the rest of a refused body is taken, so that who sends it reads the answer.
 _DRAIN_SECONDS = 2.0
 
@@ -54,6 +56,9 @@ class Observed:
         scope.setdefault("state", {})["told"] = told
         trace = None
         try:
+            if _head_bytes(scope) > _HEAD_BYTES:
+                await exchange.answer(431, "the address and the headers are too long")
+                return
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             trace = "".join(traceback.format_exception(error))
@@ -85,6 +90,11 @@ class Observed:
         if trace is not None:
             fields["trace"] = trace
         self._log("error" if status >= 500 else "info", "request", fields)
+
+
+def _head_bytes(scope: Mapping[str, Any]) -> int:
+    target = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+    return target + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
 class _Exchange:

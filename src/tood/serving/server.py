@@ -77,18 +77,17 @@ def serve(service: Service, listening: socket.socket) -> None:
 
 @contextmanager
 def _logged(service: Service) -> Iterator[None]:
-    """What uvicorn has to say goes into the service's log."""
+    """What libraries have to say goes into the service's log."""
     handler = LoggingToJson(service.log)
-    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.WARNING)
-        logger.propagate = False
+    handler.setLevel(logging.WARNING)
+    root, forms = logging.getLogger(), logging.getLogger("python_multipart")
+    root.addHandler(handler)
+    forms.setLevel(logging.ERROR)  # its warnings are of broken forms, which are answered
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
+        root.removeHandler(handler)
+        forms.setLevel(logging.NOTSET)
 
 
 @contextmanager

@@ -159,8 +159,8 @@ function draw() {
   let [all, visible, answered] = [0, 0, 0];
   for (const panel of page.panels) {
     const result = item?.answers.get(panel.model.name);
-    if (item) panel.draw(page.picture, result, page.filter, item.name);
     panel.figure.hidden = !item;
+    if (item) panel.draw(page.picture, result, page.filter, item.name);
     if (!result) continue;
     answered += 1;
     all += result.detections.length;
@@ -288,6 +288,7 @@ $("key-form").addEventListener("submit", () => {
   useKey($("key").value);
   start();
 });
+addEventListener("resize", draw);
 document.addEventListener("paste", (event) => add(event.clipboardData.files));
 document.addEventListener("dragover", (event) => {
   event.preventDefault();

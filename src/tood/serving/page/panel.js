@@ -67,8 +67,10 @@ export class Panel {
   }
 
   #boxes(pen, found, scaleX, scaleY, width) {
-    const line = Math.max(2, width / 350);
-    const size = Math.max(11, width / 45);
+    // Lines and letters of one size on the screen, however large the picture.
+    const scale = width / (this.canvas.clientWidth || Math.min(width, 800));
+    const line = 2.5 * scale;
+    const size = 14 * scale;
     pen.lineWidth = line;
     pen.font = `${size}px system-ui, sans-serif`;
     pen.textBaseline = "bottom";
