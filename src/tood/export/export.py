@@ -24,7 +24,7 @@ from tood.export.certificate import ApChange, Certificate, own_version, versions
 from tood.export.config import ExportConfig
 from tood.export.lower_precision import FLOAT_PARTS, in_half, in_int8
 from tood.export.network import export_network
-from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph
+from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph, without_traces
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
 from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images
@@ -208,6 +208,7 @@ class _Export:
                 self.say(f"calibration{_told(float_parts)}")
                 proto = in_int8(proto, self._calibration(), float_parts)
             proto = whole_graph(proto, self.description)
+            without_traces(proto)
             onnx.checker.check_model(proto)
             onnx.save(proto, path)
             return [path], dict(sorted(Counter(node.op_type for node in proto.graph.node).items()))

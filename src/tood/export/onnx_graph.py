@@ -102,6 +102,14 @@ def whole_graph(proto: ModelProto, description: ExportedModel) -> ModelProto:
     return proto
 
 
+def without_traces(proto: ModelProto) -> None:
+    """Takes out what the exporter noted of each node: stacks of this machine's files, larger than a small network."""
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+    for value in proto.graph.value_info:
+        del value.metadata_props[:]
+
+
 def _describe(proto: ModelProto, description: ExportedModel) -> None:
     from onnx import helper
 
