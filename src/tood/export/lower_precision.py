@@ -45,8 +45,9 @@ def in_half(proto: ModelProto) -> ModelProto:
                     nodes.append(_cast(name, f"{name}{_HALF}", TensorProto.FLOAT16))
                 taken.add(name)
             output = node.output[0]
-            node.output[0] = f"{output}{_HALF}"
-            nodes += [node, _cast(f"{output}{_HALF}", output, TensorProto.FLOAT)]
+            # Not the name that it has as the next convolution's input.
+            node.output[0] = f"{output}{_HALF}/result"
+            nodes += [node, _cast(node.output[0], output, TensorProto.FLOAT)]
         else:
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
