@@ -34,7 +34,7 @@ from training.pictures import coco_folder
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two classes and a dataset of them."""
     folder = tmp_path_factory.mktemp("export")
-    model = replace(EXAMPLES["tood-plain"], classes=2, input=InputConfig(64, 96))  # type: ignore[type-var]
+    model = replace(EXAMPLES["atss-plain"], classes=2, input=InputConfig(64, 96))  # type: ignore[type-var]
     save_weights(folder / "model.safetensors", lively(build_model(model)), ("cat", "dog"))
     coco_folder(folder / "data")
     return folder
@@ -66,7 +66,7 @@ def _run(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def exported(folder: Path) -> Path:
     out = folder / "out" / "model.onnx"
-    arguments = ("--graph", "nms", "--data", folder / "data", "--split", "val", "--out", out)
+    arguments = ("--graph", "nms", "--data", folder / "data", "--split", "val", "--workers", 0, "--out", out)
     result = _run("export", folder / "model.safetensors", *arguments)
     assert result.exit_code == 0, result.output
     return out

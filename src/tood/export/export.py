@@ -69,12 +69,14 @@ class Proof:
         pictures: what results are compared on: a dataset or folder of pictures; None takes built-in scenes.
         calibration: what the ranges of int8 are learnt from.
         batch_size: images at once when AP is measured.
+        workers: processes that load them; None picks what suits the machine.
     """
 
     data: DetectionDataset | None = None
     pictures: str | None = None
     calibration: str | None = None
     batch_size: int = 4
+    workers: int | None = None
 
 
 def export_model(
@@ -259,7 +261,9 @@ class _Export:
         if data is None:
             return None
         self.say(f"AP on {len(data)} images")
-        return evaluate(model, data, self.origin.class_names, batch_size=self.proof.batch_size).ap
+        proof = self.proof
+        names = self.origin.class_names
+        return evaluate(model, data, names, batch_size=proof.batch_size, workers=proof.workers).ap
 
     def _data_source(self) -> str | None:
         data = self.proof.data
