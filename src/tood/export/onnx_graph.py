@@ -225,12 +225,14 @@ def _name_nodes(proto: ModelProto) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """PyTorch's exporter tells of what its own future versions will do otherwise, which is of no use to a person."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
