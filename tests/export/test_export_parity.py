@@ -1,9 +1,15 @@
-"""Every family's every kind of layer, exported, on ONNX Runtime and OpenVINO."""
+"""Every family's every kind of layer, exported, on ONNX Runtime and OpenVINO.
+
+With free sizes PyTorch's exporter takes several times as long as with fixed ones: here one network of either kind of
+neck is exported so. `python -m benchmarks.export_parity` does it with all examples and all named models.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +27,15 @@ from tood.export.onnx_graph import network_graph, whole_graph
 from tood.export.openvino_model import save_openvino, to_openvino
 from tood.export.parity import compare
 from tood.export.pictures_of import pictures_of
+from tood.inference import Detector
 from tood.models import AnyDetector, build_model
 
 CLASSES = tuple("abcdefg")
 DEFORMABLE = tuple(name for name in EXAMPLES if "deformable" in name)
+FREE = ("tood-plain", "ppyoloe-plain")
+SIZE = (96, 128)
+# GridSample is what both engines know.
+FREE_SIZE, FIXED_SIZE = (ExportConfig(target="tensorrt", size=size) for size in (None, SIZE))
 
 
 class Made(NamedTuple):
@@ -44,6 +55,7 @@ class Made(NamedTuple):
         return Engine(description, "onnxruntime", session_run(session))
 
 
+@cache
 def _made(name: str, config: ExportConfig) -> Made:
     model = lively(build_model(EXAMPLES[name]))
     return Made(model, network_graph(model, config), config)
@@ -51,19 +63,20 @@ def _made(name: str, config: ExportConfig) -> Made:
 
 @pytest.fixture(scope="module", params=EXAMPLES)
 def made(request: pytest.FixtureRequest) -> Made:
-    # GridSample is what both engines know.
-    return _made(request.param, ExportConfig(target="tensorrt"))
+    return _made(request.param, FREE_SIZE if request.param in FREE else FIXED_SIZE)
 
 
-def _sizes(model: AnyDetector) -> list[tuple[int, int, int]]:
-    """Batches, heights and widths: among them maps of one row, of one column and of one cell."""
+def _sizes(model: AnyDetector, size: tuple[int, int] | None) -> list[tuple[int, int, int]]:
+    """Batches, heights and widths: among free ones maps of one row, of one column and of one cell."""
+    if size is not None:
+        return [(1, *size), (2, *size), (3, *size)]
     divisor = model.config.input.divisor
     side = math.lcm(model.config.strides[-1], divisor)
     return [(1, divisor, divisor), (2, divisor, 3 * divisor), (3, side + divisor, divisor), (2, side, 2 * side)]
 
 
 def _assert_same(engine: Engine, model: AnyDetector) -> None:
-    for batch, height, width in _sizes(model):
+    for batch, height, width in _sizes(model, engine.description.size):
         images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height + width))
         with torch.inference_mode():
             wanted = model(images)
@@ -85,7 +98,7 @@ def test_onnx_runtime_gives_what_pytorch_gives(made: Made) -> None:
 def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
     proto = onnx.ModelProto()
     proto.CopyFrom(made.proto)
-    description = describe(Origin(made.model, CLASSES), ExportConfig("openvino"))
+    description = describe(Origin(made.model, CLASSES), ExportConfig("openvino", size=made.config.size))
     save_openvino(to_openvino(whole_graph(proto, description)), tmp_path / "model.xml", description)
     engine = open_exported(tmp_path / "model.xml")
     assert engine.description == description
@@ -94,7 +107,7 @@ def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [False, True])
 def test_suppression_and_whole_pictures_within_the_graph(made: Made, raw: bool) -> None:
-    engine = made.engine(ExportConfig(graph="nms", raw=raw, target="tensorrt"))
+    engine = made.engine(ExportConfig(graph="nms", raw=raw, target="tensorrt", size=made.config.size))
     cases = compare(made.model, engine, pictures_of(None, 3))
     compared = sum(case.compared for case in cases)
     assert compared > 100
@@ -105,40 +118,40 @@ def test_suppression_and_whole_pictures_within_the_graph(made: Made, raw: bool) 
 
 @pytest.mark.parametrize("name", DEFORMABLE)
 def test_deformable_convolutions_as_one_operator(name: str) -> None:
-    made = _made(name, ExportConfig())
+    made = _made(name, ExportConfig(size=SIZE))
     assert "DeformConv" in {node.op_type for node in made.proto.graph.node}
     _assert_same(made.engine(made.config), made.model)
 
 
 def test_a_fixed_size_is_in_the_file() -> None:
-    made = _made("tood-plain", ExportConfig(size=(64, 96)))
+    made = _made("atss-plain", FIXED_SIZE)
     engine = made.engine(made.config)
     (images,) = made.proto.graph.input
-    assert [dimension.dim_value for dimension in images.type.tensor_type.shape.dim[1:]] == [3, 64, 96]
+    assert [dimension.dim_value for dimension in images.type.tensor_type.shape.dim[1:]] == [3, *SIZE]
     cases = compare(made.model, engine, pictures_of(None, 2))
-    assert {case.input for case in cases} == {(64, 96)}
+    assert {case.input for case in cases} == {SIZE}
     assert max(case.boxes for case in cases) < 0.01
 
 
 def test_the_file_tells_what_it_is() -> None:
-    made = _made("yolox-plain", ExportConfig())
+    made = _made("yolox-plain", FIXED_SIZE)
     description = describe(Origin(made.model, CLASSES, "x", "Apache-2.0"), made.config)
-    proto = whole_graph(made.proto, description)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(made.proto)
+    proto = whole_graph(proto, description)
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     assert json.loads(texts["class_names"]) == list(CLASSES)
     assert (texts["family"], texts["licence"], texts["graph"]) == ("yolox", "Apache-2.0", "dense")
-    assert json.loads(texts["input"])["channels"] == "bgr"
+    assert (json.loads(texts["input"])["channels"], json.loads(texts["size"])) == ("bgr", list(SIZE))
     assert json.loads(texts["postprocess"])["best_class"] is True
     assert type(description).from_texts(texts, Path("x.onnx")) == description
     assert [output.name for output in proto.graph.output] == ["boxes", "scores", "quality"]
 
 
-def test_a_batch_of_unlike_whole_pictures(tmp_path: Path) -> None:
+def test_a_batch_of_unlike_whole_pictures() -> None:
     """They cannot lie in one array: each is looked at alone, and what it gets does not depend on the others."""
-    from tood.inference import Detector
-
-    made = _made("tood-plain", ExportConfig(raw=True, graph="nms"))
-    detector = Detector.from_engine(made.engine(made.config))
+    made = _made("tood-plain", FREE_SIZE)
+    detector = Detector.from_engine(made.engine(replace(made.config, raw=True, graph="nms")))
     small, large = (np.random.default_rng(0).integers(0, 256, shape, np.uint8) for shape in ((40, 60, 3), (90, 50, 3)))
     together, alone = detector([small, large], batch_size=2), [detector(small), detector(large)]
     for one, other in zip(together, alone, strict=True):

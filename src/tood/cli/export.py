@@ -80,6 +80,10 @@ def export(
             "--allow-loss", help="Write the file even where it is beyond the tolerance.", rich_help_panel=PROOF
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        optional("Processes that load images of --data. Left out: as suits the machine.", HOW, least=0),
+    ] = None,
     threads: Threads = None,
     out: Annotated[
         Path | None,
@@ -118,7 +122,7 @@ def export(
         origin_of(model),
         path,
         config,
-        Proof(dataset, calibration=calibrate),
+        Proof(dataset, calibration=calibrate, workers=workers),
         allow_loss=allow_loss,
         say=lambda what: typer.echo(f"{what} ...", err=True),
     )

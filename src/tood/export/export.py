@@ -24,7 +24,7 @@ from tood.export.certificate import ApChange, Certificate, versions
 from tood.export.config import ExportConfig
 from tood.export.lower_precision import FLOAT_PARTS, in_half, in_int8
 from tood.export.network import export_network
-from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph
+from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph, without_traces
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
 from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images
@@ -70,12 +70,14 @@ class Proof:
         pictures: what results are compared on: a dataset or folder of pictures; None takes built-in scenes.
         calibration: what the ranges of int8 are learnt from.
         batch_size: images at once when AP is measured.
+        workers: processes that load them; None picks what suits the machine.
     """
 
     data: DetectionDataset | None = None
     pictures: str | None = None
     calibration: str | None = None
     batch_size: int = 4
+    workers: int | None = None
 
 
 def export_model(
@@ -209,6 +211,7 @@ class _Export:
                 self.say(f"calibration{_told(float_parts)}")
                 proto = in_int8(proto, self._calibration(), float_parts)
             proto = whole_graph(proto, self.description)
+            without_traces(proto)
             onnx.checker.check_model(proto)
             onnx.save(proto, path)
             return [path], dict(sorted(Counter(node.op_type for node in proto.graph.node).items()))
@@ -259,7 +262,9 @@ class _Export:
         if data is None:
             return None
         self.say(f"AP on {len(data)} images")
-        return evaluate(model, data, self.origin.class_names, batch_size=self.proof.batch_size).ap
+        proof = self.proof
+        names = self.origin.class_names
+        return evaluate(model, data, names, batch_size=proof.batch_size, workers=proof.workers).ap
 
     def _data_source(self) -> str | None:
         data = self.proof.data

@@ -17,17 +17,57 @@ if TYPE_CHECKING:
 
 # Parts of a network that may stay in floating point, what costs least first.
 FLOAT_PARTS: tuple[tuple[str, ...], ...] = ((), ("head",), ("head", "neck"))
-# What is computed in fp16 besides, where both neighbours are: nothing that coordinates or probabilities come from.
-_HALF = {"Conv", "Relu", "MaxPool", "Clip"}
 _CONVOLUTIONS = ["Conv"]
+# Endings of names of values in fp16.
+_HALF = "/fp16"
 
 
 def in_half(proto: ModelProto) -> ModelProto:
-    """The network's graph with its convolutions in fp16; inputs and outputs stay fp32."""
-    half = needed("onnxruntime.transformers.float16", "export", "to write fp16")
-    blocked = [node.name for node in proto.graph.node if node.op_type not in _HALF]
-    result: ModelProto = half.convert_float_to_float16(proto, keep_io_types=True, node_block_list=blocked)
+    """The network's graph with its convolutions, and their weights, in fp16; what is between them stays in fp32.
+
+    The usual converters put every value into fp16 between operators: of a picture of 1,000 pixels a coordinate is then
+    half a pixel off.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    result = type(proto)()
+    result.CopyFrom(proto)
+    graph = result.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    taken: set[str] = set()
+    nodes: list[NodeProto] = []
+    for own in graph.node:
+        node = type(own).FromString(own.SerializeToString())  # a copy: the graph's own go when it is emptied
+        if node.op_type in _CONVOLUTIONS:
+            for number, name in enumerate(node.input):
+                node.input[number] = f"{name}{_HALF}"
+                if name not in taken and name not in weights:
+                    nodes.append(_cast(name, f"{name}{_HALF}", TensorProto.FLOAT16))
+                taken.add(name)
+            output = node.output[0]
+            # Not the name that it has as the next convolution's input.
+            node.output[0] = f"{output}{_HALF}/result"
+            nodes += [node, _cast(node.output[0], output, TensorProto.FLOAT)]
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    for name in taken & weights.keys():
+        half = numpy_helper.to_array(weights[name]).astype(np.float16)
+        kept.append(numpy_helper.from_array(half, f"{name}{_HALF}"))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    # Copies: what the list of initialisers holds goes when that is emptied.
+    copies = [type(tensor).FromString(tensor.SerializeToString()) for tensor in kept]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)
     return result
+
+
+def _cast(source: str, target: str, to: int) -> NodeProto:
+    from onnx import helper
+
+    return helper.make_node("Cast", [source], [target], name=f"{target}/cast", to=to)
 
 
 def in_int8(proto: ModelProto, images: Sequence[NDArray[np.float32]], float_parts: tuple[str, ...]) -> ModelProto:

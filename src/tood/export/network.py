@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -56,8 +57,10 @@ def export_network(model: AnyDetector, form: DeformForm, one_to_one: bool = Fals
     # A copy, as the network may be in training mode, and is to stay so.
     own = copy.deepcopy(own).cpu().eval().requires_grad_(False)
     # Without oneDNN what is fused is plain convolutions, which every exporter knows.
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
-        parts = [_folded(part) for part in (own.backbone, own.neck, own.head)]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, of hardware that has nothing to do with it
+        with torch.backends.mkldnn.flags(enabled=False):
+            parts = [_folded(part) for part in (own.backbone, own.neck, own.head)]
     network = BackboneNeckHead(*parts).eval().requires_grad_(False)
     for parent in list(network.modules()):
         for name, child in parent.named_children():

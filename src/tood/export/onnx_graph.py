@@ -102,6 +102,14 @@ def whole_graph(proto: ModelProto, description: ExportedModel) -> ModelProto:
     return proto
 
 
+def without_traces(proto: ModelProto) -> None:
+    """Takes out what the exporter noted of each node: stacks of this machine's files, larger than a small network."""
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+    for value in proto.graph.value_info:
+        del value.metadata_props[:]
+
+
 def _describe(proto: ModelProto, description: ExportedModel) -> None:
     from onnx import helper
 
@@ -217,12 +225,14 @@ def _name_nodes(proto: ModelProto) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """PyTorch's exporter tells of what its own future versions will do otherwise, which is of no use to a person."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

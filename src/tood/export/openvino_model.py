@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ def quantised(
         inputs: of the graph, by name, to learn the ranges of values from.
         float_parts: parts of the network that are left in floating point.
     """
+    # Else it would tell its makers of each use.
+    os.environ.setdefault("NNCF_CI", "1")
     nncf = needed("nncf", "openvino", "to write int8 for OpenVINO")
     kept = {node.name for node in proto.graph.node if part_of(node) in float_parts}
     operations = list(model.get_ordered_ops())

@@ -35,9 +35,9 @@ class ParityCase:
         input: height and width of what the network saw.
         batch: how many pictures.
         boxes: largest difference of a coordinate in pixels, of the network's input, or of the picture where the file
-            takes whole pictures.
-        scores: largest difference of a probability.
-        compared: predictions, or detections, that were compared.
+            takes whole pictures; of boxes with a score above the model's threshold, or of all where there is none.
+        scores: largest difference of a probability, of all predictions.
+        compared: boxes that were compared.
         unmatched: detections of either that the other does not have; 0 of graphs that give every prior.
     """
 
@@ -123,7 +123,11 @@ def _dense_errors(
     scores = (given.probabilities() - wanted.probabilities()).abs().max()
     if given.quality is not None and wanted.quality is not None:
         scores = torch.maximum(scores, (given.quality.sigmoid() - wanted.quality.sigmoid()).abs().max())
-    return float((given.boxes - wanted_boxes).abs().max()), float(scores), wanted.boxes.shape[:2].numel(), 0
+    # What post-processing would not look at may be anywhere: boxes that sampling turns inside out, and others hardly.
+    seen = wanted.probabilities().amax(dim=2) > reference.postprocess.score_threshold  # [B, N]
+    seen = seen if seen.any() else torch.ones_like(seen)
+    boxes = (given.boxes - wanted_boxes).abs().amax(dim=2)[seen].max()
+    return float(boxes), float(scores), int(seen.sum()), 0
 
 
 def _errors_of_found(wanted: list[Found], given: list[Found]) -> tuple[float, float, int, int]:
