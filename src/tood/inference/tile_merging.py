@@ -77,7 +77,7 @@ def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:
     by its tile's border goes where a whole one covers it; what is left of these was seen whole by no tile, and halves
     that meet are put together, with the better score. Time grows with the number of cut boxes x boxes, memory does not.
     """
-    is_cut = found.cut.any(axis=1)
+    is_cut: NDArray[np.bool_] = np.asarray(found.cut.any(axis=1))
     whole, cut = found.chosen(~is_cut), found.chosen(is_cut)
     whole = _by_levels(whole, config)
     cut = cut.chosen(~_covered(cut, whole, config.covered))
@@ -114,7 +114,8 @@ def _overlapped(found: TileBoxes, others: TileBoxes, iou: float) -> NDArray[np.b
 
 
 def _suppressed(found: TileBoxes, iou: float) -> TileBoxes:
-    kept = nms(*(torch.from_numpy(part) for part in (found.boxes, found.scores, found.labels)), iou)
+    boxes, scores, labels = (torch.from_numpy(part) for part in (found.boxes, found.scores, found.labels))
+    kept = nms(boxes, scores, labels, iou)
     return found.chosen(kept.numpy())
 
 
@@ -129,7 +130,7 @@ def _shares(inner: TileBoxes, outer: TileBoxes) -> NDArray[np.float32]:
     sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(min=0)  # [n, m, 2]
     own = (inner.boxes[:, 2:] - inner.boxes[:, :2]).prod(axis=1)
     shares: NDArray[np.float32] = sides.prod(axis=2) / np.maximum(own, 1e-6)[:, None]
-    return shares * (inner.labels[:, None] == outer.labels)
+    return np.where(inner.labels[:, None] == outer.labels, shares, np.float32(0))
 
 
 def _covered(inner: TileBoxes, outer: TileBoxes, share: float) -> NDArray[np.bool_]:

@@ -182,10 +182,7 @@ class Webcam(_Live):
         import cv2
 
         super().__init__(f"webcam {index}", every_frame)
-        previous = cv2.setLogLevel(0) if hasattr(cv2, "setLogLevel") else None
         self._camera: Any = cv2.VideoCapture(index)
-        if previous is not None:
-            cv2.setLogLevel(previous)
         if not self._camera.isOpened():
             raise ToodError(f"there is no webcam {index} here, or another program has it")
         self.rate = self._camera.get(cv2.CAP_PROP_FPS) or 30.0
