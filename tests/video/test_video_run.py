@@ -106,7 +106,8 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(
     run(detector, clip, tmp_path / "alone", config)
     wanted = results(tmp_path / "alone")
     out = tmp_path / "killed"
-    moments = (4, SEGMENT + 2) if tracker in ("ocsort", "botsort") else (0, 1, 4, 50, SEGMENT, SEGMENT + 2, SEGMENT + 12)
+    few = tracker in ("ocsort", "botsort")
+    moments = (4, SEGMENT + 2) if few else (0, 1, 4, 50, SEGMENT, SEGMENT + 2, SEGMENT + 12)
     for before in moments:
         with pytest.raises(Killed):
             run(detector, clip, out, config, before, resume=True)

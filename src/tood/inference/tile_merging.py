@@ -13,6 +13,8 @@ from tood.boxes import nms
 
 # Pairs of boxes that are measured at once: 16 MiB a temporary.
 _BLOCK = 1 << 21
+# Share of its side by which a box may be wrong.
+_INEXACT = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +126,13 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
+def _widened(found: TileBoxes) -> TileBoxes:
+    """Boxes as far as they may reach: by a pixel of the copy that they were seen in, and a little of their sides."""
+    reach = found.levels[:, None] + _INEXACT * (found.boxes[:, 2:] - found.boxes[:, :2])
+    boxes = np.concatenate([found.boxes[:, :2] - reach, found.boxes[:, 2:] + reach], axis=1).astype(np.float32)
+    return replace(found, boxes=boxes)
+
+
 def _shares(inner: TileBoxes, outer: TileBoxes) -> NDArray[np.float32]:
     """[n, m] the share of each inner box that lies in each outer one of its class, 0 for other classes."""
     a, b = inner.boxes[:, None], outer.boxes[None]
@@ -135,6 +144,7 @@ def _shares(inner: TileBoxes, outer: TileBoxes) -> NDArray[np.float32]:
 
 def _covered(inner: TileBoxes, outer: TileBoxes, share: float) -> NDArray[np.bool_]:
     """[n] whether one outer box of its class covers so much of each."""
+    outer = _widened(outer)
     covered = np.zeros(len(inner), np.bool_)
     if len(outer):
         for block in _blocks(len(inner), len(outer)):
