@@ -79,21 +79,19 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "tood", *map(str, words)]
 
 
-def start(words: Sequence[str]) -> subprocess.Popen[bytes]:
-    """The command in a session of its own."""
+def start(words: Sequence[str], told: Path) -> subprocess.Popen[bytes]:
+    """The command in a session of its own, which says what it says into a file."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-    )
+    with told.open("wb") as file:
+        return subprocess.Popen(words, stdout=file, stderr=file, env=environment, start_new_session=True)
 
 
-def finish(words: Sequence[str]) -> float:
+def finish(words: Sequence[str], told: Path) -> float:
     """Runs it to its end; the seconds that it took."""
     began = time.monotonic()
-    process = start(words)
-    text, _ = process.communicate(timeout=LONGEST)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}:\n{text.decode()}")
+    process = start(words, told)
+    if process.wait(LONGEST):
+        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}:\n{told.read_text()}")
     return time.monotonic() - began
 
 
@@ -115,24 +113,26 @@ def survive(words: Sequence[str], folder: Path, kills: int, rng: random.Random, 
     Raises:
         SystemExit: if any run ends with other files than the one left alone.
     """
-    alone = folder / "alone"
-    lasts = finish([*words, "--out", str(alone)])
+    alone, told = folder / "alone", folder / "told.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    lasts = finish([*words, "--out", str(alone)], told)
     wanted, rounds, spent = results(alone), 0, 0
     while spent < kills:
         out = folder / f"killed-{rounds}"
         run = [*words, "--out", str(out), "--resume"]
-        while spent < kills:
-            process = start(run)
+        ended: int | None = None
+        while spent < kills and ended is None:
+            process = start(run, told)
             time.sleep(rng.uniform(later, lasts))
-            if process.poll() is not None:
-                break
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            spent += 1
-        process.communicate()
-        finish(run) if process.returncode == -signal.SIGKILL else None
-        if process.returncode not in (0, -signal.SIGKILL):
-            raise SystemExit(f"{' '.join(run)} ended with {process.returncode}")
+            ended = process.poll()
+            if ended is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                spent += 1
+        if ended:
+            raise SystemExit(f"{' '.join(run)} ended with {ended}:\n{told.read_text()}")
+        if ended is None:
+            finish(run, told)
         found = results(out)
         if found != wanted:
             other = [name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name)]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import random
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.kills import command, make_model, make_picture, make_video, results, survive
+from benchmarks.kills import command, make_model, make_picture, make_video, results, start
 from PIL import Image
 
 from cli.test_eval_predict import refused, tood
 from tood.cli.tile_journal import PREFIX, TileJournal
 from tood.inference.tile_merging import TileBoxes
+from tood.video.results import UNFINISHED
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +86,31 @@ def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert TileJournal(tmp_path, "a.tif", {"size": 2}, resume=True).known() == []
 
 
-def test_killed_and_resumed_runs_end_as_those_left_alone(model: Path, tmp_path: Path) -> None:
+def kill_after(words: tuple[object, ...], out: Path, journal: str, lines: int) -> None:
+    """Starts a command, and kills it as soon as its journal has so many lines."""
+    process = start(command(*words, "--out", out, "--resume"), out.with_suffix(".txt"))
+    while process.poll() is None and sum(path.read_bytes().count(b"\n") for path in out.glob(journal)) < lines:
+        time.sleep(0.01)
+    assert process.poll() is None, out.with_suffix(".txt").read_text()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("kind", ["video", "tiles"])
+def test_killed_and_resumed_runs_end_as_those_left_alone(model: Path, tmp_path: Path, kind: str) -> None:
     """A few SIGKILLs; `python -m benchmarks.kills` gives a hundred."""
-    rng = random.Random(0)
-    video = make_video(tmp_path / "film.mp4", 260)
-    words = command("video", video, "--model", model, "--threshold", 0.1, "--csv", "--track", "bytetrack")
-    survive(words, tmp_path / "video", 2, rng, later=1.5)
-    picture = make_picture(tmp_path / "large.tif", 900)
-    words = command("predict", picture, "--model", model, "--tiles", "--json", "--threshold", 0.5)
-    survive(words, tmp_path / "tiles", 2, rng, later=1.5)
+    words: tuple[object, ...]
+    if kind == "video":
+        video = make_video(tmp_path / "film.mp4", 150)
+        words = ("video", video, "--model", model, "--threshold", 0.1, "--csv", "--track", "bytetrack")
+        journal, moments = f"{UNFINISHED}/journal.jsonl", (40, 130)
+    else:
+        picture = make_picture(tmp_path / "large.tif", 700)
+        words = ("predict", picture, "--model", model, "--tiles", "--json", "--threshold", 0.5)
+        journal, moments = f"{PREFIX}*.jsonl", (60,)
+    assert tood(*words, "--out", tmp_path / "alone").exit_code == 0
+    for lines in moments:
+        kill_after(words, tmp_path / "killed", journal, lines)
+        assert not results(tmp_path / "killed")
+    assert tood(*words, "--out", tmp_path / "killed", "--resume").exit_code == 0
+    assert results(tmp_path / "killed") == results(tmp_path / "alone")

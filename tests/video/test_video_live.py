@@ -10,7 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
+from pathlib import Path
 
 import av
 import numpy as np
@@ -20,14 +23,14 @@ from tood.errors import ToodError
 from tood.video import FailedFrame, Frame, StreamConfig, open_source
 from tood.video.frames import Item, Position
 from tood.video.live import NetworkStream, _Live
-from video.films import pictures
+from video.films import film, pictures
 
-# Serves so many films over HTTP, one visitor each, as `ffmpeg -listen 1` does, and drops the connection in between.
+# Serves so many films over TCP, one visitor each, as `ffmpeg -f mpegts tcp://...?listen=1` does, and hangs up.
 SERVER = """
 import sys, time, av, numpy as np
 address, films, frames = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 for number in range(films):
-    with av.open(address, "w", format="mpegts", options={"listen": "1"}) as container:
+    with av.open(address + "?listen=1", "w", format="mpegts") as container:
         stream = container.add_stream("mpeg2video", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         for place in range(frames):
@@ -46,7 +49,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(films: int, frames: int) -> Iterator[str]:
-    address = f"http://127.0.0.1:{free_port()}/film.ts"
+    address = f"tcp://127.0.0.1:{free_port()}"
     process = subprocess.Popen([sys.executable, "-c", SERVER, address, str(films), str(frames)])
     try:
         yield address
@@ -57,12 +60,48 @@ def serving(films: int, frames: int) -> Iterator[str]:
 
 def test_a_stream_that_drops_is_reached_again() -> None:
     with serving(2, 40) as address:
-        source = NetworkStream(address, every_frame=True, patience=4.0)
-        frames = [item for item in source.frames() if isinstance(item, Frame)]
+        source = NetworkStream(address, every_frame=True, patience=60.0)
+        items = (item for item in source.frames() if isinstance(item, Frame))
+        frames = list(islice(items, 80))
     assert [len([f for f in frames if abs(f.pixels.mean() - level) < 10]) for level in (100, 200)] == [40, 40]
     assert source.lost >= 1
     times = [frame.position.ticks for frame in frames]
     assert times == sorted(set(times))
+
+
+@contextmanager
+def http(body: bytes, length: bool) -> Iterator[str]:
+    """A web server of one file, which says how long it is or not."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            if length:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/film"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_web_address_of_a_file_is_a_file_and_one_without_an_end_a_stream(tmp_path: Path) -> None:
+    with http(film(tmp_path / "a.mkv", pictures(20)).read_bytes(), True) as address:
+        source = open_source(address)
+        assert not source.live
+        assert len(list(source.frames())) == 20
+    with http(film(tmp_path / "a.ts", pictures(20)).read_bytes(), False) as address:
+        source = open_source(address, StreamConfig(every_frame=True))
+        assert source.live
+        assert len(list(islice(source.frames(), 30))) == 30  # begun anew when it ended
 
 
 def test_a_stream_that_is_not_there_is_told() -> None:
@@ -113,7 +152,7 @@ class RtspServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(ConnectionError):
                 self._speak(connection)
 
     def _speak(self, connection: socket.socket) -> None:
@@ -173,7 +212,7 @@ def _encoded(frames: int) -> list[list[bytes]]:
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number
         for packet in encoder.encode(frame):
-            nals = [part for part in re.split(rb"\0\0\0?\1", bytes(packet)) if part]
+            nals = [part for part in re.split(rb"\x00\x00\x00?\x01", bytes(packet)) if part]
             found.append([nal for nal in nals if nal[0] & 31 != 6])
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -141,6 +142,8 @@ def video(
         raise ToodError("--line counts objects that are followed: give --track, too, such as --track bytetrack")
     if tracking is not None:
         tracking.build(25.0)
+        # BoT-SORT remarks on every frame that has little to see the camera's motion by.
+        logging.getLogger("trackers").setLevel(logging.ERROR)
     if zones:
         require_tracking("counting")
     if parquet:

@@ -13,6 +13,8 @@ from tood.boxes import nms
 
 # Pairs of boxes that are measured at once: 16 MiB a temporary.
 _BLOCK = 1 << 21
+# Share of its side by which a box may be wrong.
+_INEXACT = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,7 @@ def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:
     by its tile's border goes where a whole one covers it; what is left of these was seen whole by no tile, and halves
     that meet are put together, with the better score. Time grows with the number of cut boxes x boxes, memory does not.
     """
-    is_cut: NDArray[np.bool_] = np.any(found.cut, axis=1)
+    is_cut: NDArray[np.bool_] = np.asarray(found.cut.any(axis=1))
     whole, cut = found.chosen(~is_cut), found.chosen(is_cut)
     whole = _by_levels(whole, config)
     cut = cut.chosen(~_covered(cut, whole, config.covered))
@@ -125,18 +127,25 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
+def _widened(found: TileBoxes) -> TileBoxes:
+    """Boxes as far as they may reach: by a pixel of the copy that they were seen in, and a little of their sides."""
+    reach = found.levels[:, None] + _INEXACT * (found.boxes[:, 2:] - found.boxes[:, :2])
+    boxes = np.concatenate([found.boxes[:, :2] - reach, found.boxes[:, 2:] + reach], axis=1).astype(np.float32)
+    return replace(found, boxes=boxes)
+
+
 def _shares(inner: TileBoxes, outer: TileBoxes) -> NDArray[np.float32]:
     """[n, m] the share of each inner box that lies in each outer one of its class, 0 for other classes."""
     a, b = inner.boxes[:, None], outer.boxes[None]
     sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(min=0)  # [n, m, 2]
     own = (inner.boxes[:, 2:] - inner.boxes[:, :2]).prod(axis=1)
     shares: NDArray[np.float32] = sides.prod(axis=2) / np.maximum(own, 1e-6)[:, None]
-    same: NDArray[np.bool_] = inner.labels[:, None] == outer.labels
-    return np.where(same, shares, np.float32(0))
+    return np.where(inner.labels[:, None] == outer.labels, shares, np.float32(0))
 
 
 def _covered(inner: TileBoxes, outer: TileBoxes, share: float) -> NDArray[np.bool_]:
     """[n] whether one outer box of its class covers so much of each."""
+    outer = _widened(outer)
     covered = np.zeros(len(inner), np.bool_)
     if len(outer):
         for block in _blocks(len(inner), len(outer)):

@@ -29,21 +29,19 @@ def annotated(
         counters: lines and zones.
         counts: of this frame, as `Counters.update` gives them.
     """
-    names = drawn_names(class_names)
+    drawn = drawn_names(class_names)
     captions, colours = [], []
     for score, label, track in zip(seen.scores.tolist(), seen.labels.tolist(), seen.tracks.tolist(), strict=True):
-        name = names[label] if label < len(names) else str(label)
+        name = drawn[label] if label < len(drawn) else str(label)
         captions.append(f"#{track} {name} {100 * score:.0f}%" if track >= 0 else f"{name} {100 * score:.0f}%")
         colours.append(PALETTE[track % len(PALETTE)] if track >= 0 else class_colour(label))
     if counters is not None and (counters.lines or counters.zones):
-        paths: list[tuple[tuple[tuple[float, float], ...], bool]] = [
-            ((line.start, line.end), False) for line in counters.lines
-        ]
+        paths: list[tuple[Sequence[tuple[float, float]], bool]] = []
+        paths += [((line.start, line.end), False) for line in counters.lines]
         paths += [(zone.corners, True) for zone in counters.zones]
-        parts: tuple[Line | Zone, ...] = (*counters.lines, *counters.zones)
+        names = [line.name for line in counters.lines] + [zone.name for zone in counters.zones]
         told = [
-            f"{part.name}: " + ", ".join(f"{value} {word}" for word, value in counts.get(part.name, {}).items())
-            for part in parts
+            f"{name}: " + ", ".join(f"{value} {word}" for word, value in counts.get(name, {}).items()) for name in names
         ]
         pixels = draw_paths(pixels, paths, told)
     return draw_boxes(pixels, seen.boxes, colours, captions)

@@ -89,8 +89,7 @@ class Counters:
     """
 
     def __init__(self, lines: Sequence[Line] = (), zones: Sequence[Zone] = ()) -> None:
-        parts: tuple[Line | Zone, ...] = (*lines, *zones)
-        names = [part.name for part in parts]
+        names = [line.name for line in lines] + [zone.name for zone in zones]
         if len(set(names)) < len(names):
             raise ToodError(f"two lines or zones are called {Counter(names).most_common(1)[0][0]!r}: give other names")
         self.lines, self.zones = tuple(lines), tuple(zones)

@@ -35,7 +35,6 @@ def require_av() -> Any:
         import av
     except ImportError:
         raise ToodError("videos need the package av, which is not installed: pip install 'tood[video]'") from None
-    av.logging.set_level(av.logging.PANIC)  # what matters of it is told in errors
     return av
 
 

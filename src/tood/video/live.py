@@ -182,11 +182,7 @@ class Webcam(_Live):
         import cv2
 
         super().__init__(f"webcam {index}", every_frame)
-        set_log_level: Any = getattr(cv2, "setLogLevel", None)
-        previous = None if set_log_level is None else set_log_level(0)
         self._camera: Any = cv2.VideoCapture(index)
-        if previous is not None:
-            set_log_level(previous)
         if not self._camera.isOpened():
             raise ToodError(f"there is no webcam {index} here, or another program has it")
         self.rate = self._camera.get(cv2.CAP_PROP_FPS) or 30.0

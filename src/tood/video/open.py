@@ -14,8 +14,8 @@ from tood.video.frames import FrameSource
 from tood.video.live import NetworkStream, Webcam, stream_options
 
 # What is told apart from pictures by its name alone.
-_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
+_SUFFIXES: tuple[str, ...] = (
+    *(".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"),
     *(".3gp", ".ogv", ".mjpeg", ".mjpg", ".h264", ".h265", ".hevc"),
 )
 

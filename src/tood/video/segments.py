@@ -21,13 +21,12 @@ from tood.video.files import reason, require_av
 from tood.video.frames import TICKS
 
 _UNIT = Fraction(1, TICKS)
-# H.264 plays everywhere; where FFmpeg was built without, the next best is taken. A fixed number of threads, as the
-# stream that x264 makes depends on it.
-_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("libx264", {"preset": "veryfast", "crf": "23", "bf": "0", "threads": "4", "g": "250"}),
-    ("libopenh264", {"b": "4000000"}),
-    ("mpeg4", {"q": "4", "bf": "0"}),
-)
+# The same to the last bit each time: in one thread, as x264's stream depends on their number, and without the code for
+# some processors that computes other numbers than its plain C. (That of AVX-512 for `mbtree` gives now one result and
+# now another.)
+_ENCODER = "libx264"
+_OPTIONS = {"preset": "veryfast", "crf": "23", "bf": "0", "threads": "1", "g": "250"}
+_OPTIONS |= {"x264-params": "cpu-independent=1"}
 _BT709, _LIMITED = 1, 1
 
 
@@ -47,15 +46,15 @@ class SegmentWriter:
     def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
         self.path, self._size = path, size
         av = require_av()
-        name, options = next(
-            ((name, options) for name, options in _ENCODERS if name in av.codecs_available), (None, None)
-        )
-        if name is None:
-            raise ToodError("this FFmpeg encodes neither H.264 nor MPEG-4: reinstall av, or take --no-save-video")
+        try:
+            av.codec.Codec(_ENCODER, "w")
+        except ValueError:  # what an unknown codec raises
+            raise ToodError(
+                f"this FFmpeg has no {_ENCODER}: pip install av (its own wheels have), or take --no-save-video"
+            ) from None
         self._container: Any = av.open(str(path), "w", format="mp4")
-        self._stream: Any = self._container.add_stream(
-            name, rate=Fraction(rate).limit_denominator(1001), options=options
-        )
+        about = Fraction(rate).limit_denominator(1001)
+        self._stream: Any = self._container.add_stream(_ENCODER, rate=about, options=_OPTIONS)
         context = self._stream.codec_context
         context.height, context.width = (side + side % 2 for side in size)
         context.pix_fmt = "yuv420p"

@@ -96,7 +96,7 @@ def tiff_pixels(path: Path) -> int:
     previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with Image.open(path) as image:
-            return int(image.width * image.height)
+            return int(image.width) * int(image.height)
     except Exception:
         return 0
     finally:
