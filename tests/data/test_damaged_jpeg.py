@@ -110,6 +110,18 @@ def test_even_pictures_are_whole(kind: str, value: int) -> None:
         np.testing.assert_array_equal(decoded.pixels, np.asarray(Image.open(BytesIO(data))))
 
 
+def test_an_even_picture_with_a_little_in_its_last_rows_is_whole() -> None:
+    """OpenCV decodes it without its last bytes, too: it does not miss the last row of blocks."""
+    image = Image.new("RGB", (402, 239), (148, 67, 50))
+    image.paste((253, 128, 46), (324, 228, 402, 239))
+    image.paste((165, 123, 213), (102, 230, 116, 239))
+    out = BytesIO()
+    image.save(out, "JPEG", quality=90, optimize=True)
+    decoded = decode_image(out.getvalue())
+    assert decoded.rows is None
+    np.testing.assert_array_equal(decoded.pixels, np.asarray(Image.open(out)))
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_whole_files_are_whole_whatever_follows(kind: str, mode: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tood.data.images.jpeg_scans import JpegScans, Scan
-from tood.data.images.opencv import TELLS_MISSING, decode_unended
 from tood.data.images.pillow import DECODE_ERRORS, picture_pixels, pillow_quiet
 from tood.errors import ToodError
 
@@ -55,13 +54,21 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
     def rows(plain: NDArray[np.uint8], edits: Sequence[_Edit]) -> int:
         return _rows_alike(plain, pixels(edits, True), scans.block)
 
+    def goes_on(plain: NDArray[np.uint8]) -> bool:
+        """Whether a run of equal bytes goes on after the last block of the only scan: not all that was saved."""
+        (scan, *others) = scans.scans
+        last = scan.end - _TELLING_BYTES
+        if others or not scans.ended or scan.run is None or _run_end(data, scan) != scan.end or last < scan.begin:
+            return False
+        return rows(plain, [(last, scan.end)]) == len(plain)
+
     ends = [(scan.end, scan.end) for scan in scans.scans]
     damaged = any(scan.gap is not None for scan in scans.scans)
     try:
         with pillow_quiet(limit):
             plain = pixels(ends)
             there = rows(plain, ends)
-            damaged = damaged or there < len(plain) or _goes_on(data, scans)
+            damaged = damaged or there < len(plain) or goes_on(plain)
             for end in [_run_end(data, scan) for scan in scans.scans if scan.run is not None]:
                 damaged = damaged or rows(plain, [(end, end)]) < len(plain)
             if damaged:
@@ -72,17 +79,6 @@ def decode_cut_jpeg(data: bytes, scans: JpegScans, told: str, limit: int) -> Cut
         return None
     told_whole = scans.complete or (scans.ended and not damaged and there == len(plain))
     return CutJpeg(plain, there) if told_whole else None
-
-
-def _goes_on(data: bytes, scans: JpegScans) -> bool:
-    """Whether the only scan of a file with a run of equal bytes goes on after its last block: not all that was saved.
-
-    A decoder that stops where bytes lack stops nowhere, then, though the last ones are taken away.
-    """
-    (scan, *others) = scans.scans
-    if others or not scans.ended or scan.run is None or _run_end(data, scan) != scan.end or not TELLS_MISSING:
-        return False
-    return scan.end - scan.begin > _TELLING_BYTES and decode_unended(data, scan.end - _TELLING_BYTES) is not None
 
 
 def _run_end(data: bytes, scan: Scan) -> int:
