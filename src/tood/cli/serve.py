@@ -96,7 +96,6 @@ def serve(
 
     curl --data-binary @photo.jpg -H 'Content-Type: image/jpeg' localhost:8000/detect
     """
-    import tood
     from tood.errors import ToodError
     from tood.inference import Detector
     from tood.machine import limit_threads, usable_cores
@@ -132,7 +131,6 @@ def serve(
         tuple(allow_url or ()),
         () if keys is None else read_keys(keys),
         reload_seconds,
-        tood.__version__,
     )
     log = JsonLog()
 

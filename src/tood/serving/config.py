@@ -68,7 +68,6 @@ class ServeConfig:
         url_hosts: where pictures may be fetched from, see `allowed_urls.AllowedUrls`; empty: from nowhere.
         keys: of whom /detect, /models and /metrics are for; empty: for all.
         reload_seconds: between two looks whether a model's file changed; 0 never looks.
-        version: of this package, for the documentation of the API.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -76,4 +75,3 @@ class ServeConfig:
     url_hosts: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     reload_seconds: float = 1.0
-    version: str = "0"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.drawing import PALETTE, class_colour, draw_boxes, draw_paths, drawn_names
-from tood.video.counting import Counters, Line, Zone
+from tood.video.counting import Counters
 from tood.video.tracking import Seen
 
 
