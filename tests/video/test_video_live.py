@@ -23,6 +23,7 @@ from tood.video.frames import Position
 from tood.video.live import NetworkStream, _Live
 from video.films import film, pictures
 
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
