@@ -23,6 +23,9 @@ DatasetFormat = Literal["coco", "yolo", "voc"]
 ExportFormat = Literal["onnx", "openvino", "torch"]
 """Kinds of files that models are exported as: ONNX's, OpenVINO's, PyTorch's exported programs."""
 
+ExportDestination = Literal["onnx", "openvino", "torch", "triton"]
+"""What `tood export` writes: a file of an `ExportFormat`, or an ONNX file in a model repository of Triton's."""
+
 ExportGraph = Literal["dense", "nms", "topk"]
 """Where an exported graph ends: with a prediction of every prior, with those that non-maximum suppression leaves, or
 with the best of a head that gives each object once.

@@ -88,12 +88,15 @@ def test_the_certificate_says_what_was_measured(exported: Path) -> None:
 
 def test_a_detector_of_the_file_finds_what_the_model_finds(folder: Path, exported: Path) -> None:
     pictures = [render_scene(load_scans("test"), np.random.default_rng(seed)).image for seed in (0, 1)]
-    ours, theirs = (Detector(path, "cpu", 0.3, precision="fp32") for path in (folder / "model.safetensors", exported))
+    ours, theirs = (Detector(path, "cpu", precision="fp32") for path in (folder / "model.safetensors", exported))
     assert (theirs.class_names, theirs.precision) == (("cat", "dog"), "fp32 by ONNX Runtime")
     for one, other in zip(ours(pictures), theirs(pictures), strict=True):
-        assert len(one) == len(other) > 0
+        assert len(one) == len(other) > 50
         torch.testing.assert_close(other.scores, one.scores, rtol=0, atol=1e-4)
-        assert iou_matrix(one.boxes, other.boxes).amax(dim=1).min() > 0.99
+        # The last of those that there is room for may be another one of the same score.
+        assert iou_matrix(one.boxes[:50], other.boxes).amax(dim=1).min() > 0.99
+    few = theirs.with_threshold(0.3)(pictures[0])
+    assert len(few) == int((theirs(pictures[0]).scores > 0.3).sum()) > 0
 
 
 def test_eval_and_predict_take_the_file(folder: Path, exported: Path, tmp_path: Path) -> None:
@@ -154,23 +157,36 @@ def test_what_cannot_be_is_told_in_a_sentence(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("format", "engine"), [("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")])
+@pytest.fixture(scope="module")
+def openvino_bytes(folder: Path) -> int:
+    """Size of the weights of OpenVINO's file in fp32."""
+    out = folder / "fp32.xml"
+    result = _run("export", folder / "model.safetensors", "--to", "openvino", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert Detector(out).precision == "fp32 by OpenVINO"
+    return out.with_suffix(".bin").stat().st_size
+
+
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_lower_precision(folder: Path, tmp_path: Path, format: str, engine: str, precision: str) -> None:
-    """Of random weights nobody knows what is lost; that files are smaller and run is all that is asked here."""
-    sizes = {}
-    for chosen in ("fp32", precision):
-        out = tmp_path / f"{chosen}{ExportConfig(format).suffix}"  # type: ignore[arg-type]
-        options = ["--to", format, "--precision", chosen, "--out", out, "--allow-loss"]
-        result = _run("export", folder / "model.safetensors", *options, "--calibrate", folder / "data")
-        assert result.exit_code == 0, result.output
-        # Of so small a network the description of the graph is more than its weights.
-        sizes[chosen] = out.with_suffix(".bin").stat().st_size if format == "openvino" else 1
-        detector = Detector(out)
-        assert detector.precision == f"{chosen} by {engine}"
-        assert len(detector(next((folder / "data" / "val2017").glob("*.png"))))
-    if format == "openvino":
-        assert sizes[precision] < 0.9 * sizes["fp32"]
+def test_lower_precision_on_onnx_runtime(folder: Path, tmp_path: Path, precision: str) -> None:
+    """Of random weights nobody knows what is lost; that files run is all that is asked here."""
+    _lower_precision(folder, tmp_path / "model.onnx", "onnx", precision, "ONNX Runtime")
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precision_on_openvino(folder: Path, tmp_path: Path, precision: str, openvino_bytes: int) -> None:
+    out = tmp_path / "model.xml"
+    _lower_precision(folder, out, "openvino", precision, "OpenVINO")
+    assert out.with_suffix(".bin").stat().st_size < 0.9 * openvino_bytes
+
+
+def _lower_precision(folder: Path, out: Path, to: str, precision: str, engine: str) -> None:
+    options = ("--to", to, "--precision", precision, "--calibrate", folder / "data", "--allow-loss")
+    result = _run("export", folder / "model.safetensors", *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    detector = Detector(out)
+    assert detector.precision == f"{precision} by {engine}"
+    assert len(detector(next((folder / "data" / "val2017").glob("*.png"))))
 
 
 def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
@@ -203,13 +219,78 @@ def test_int8_without_a_dataset_is_not_written_unasked(folder: Path, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_an_engine_that_is_missing_is_told_with_the_command(exported: Path, tmp_path: Path) -> None:
-    (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError(name='onnxruntime')")
-    code = f"from tood.cli.main import app; app(['predict', 'x.png', '--model', {str(exported)!r}])"
-    environment = {"PYTHONPATH": f"{tmp_path}:{':'.join(sys.path)}", "PATH": "/usr/bin:/bin"}
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert result.returncode == 2, result.stderr
-    assert "pip install 'tood[export]'" in result.stderr
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_a_package_that_is_missing_is_told_with_the_command(
+    folder: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime" if command == "predict" else "onnxscript", None)
+    picture = next((folder / "data" / "val2017").glob("*.png"))
+    result = {
+        "predict": lambda: _run("predict", picture, "--model", exported, "--out", tmp_path / "found"),
+        "export": lambda: _run("export", folder / "model.safetensors", "--out", tmp_path / "x.onnx"),
+    }[command]()
+    assert (result.exit_code, "pip install 'tood[export]'" in result.output) == (2, True), result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_is_told_in_a_sentence(folder: Path, exported: Path, tmp_path: Path) -> None:
+    model, out = folder / "model.safetensors", tmp_path / "out" / "x.onnx"
+    bad = tmp_path / "bad"
+    (bad / "empty").mkdir(parents=True)
+    (bad / "none.safetensors").write_bytes(b"no weights")
+    (bad / "cut.safetensors").write_bytes(model.read_bytes()[:2000])
+    (bad / "cut.onnx").write_bytes(exported.read_bytes()[:-1000])
+    onnx.save(_foreign(), bad / "foreign.onnx")
+    picture = next((folder / "data" / "val2017").glob("*.png"))
+    int8 = ("export", model, "--out", out, "--precision", "int8", "--calibrate")
+    for arguments, said in (
+        (("export", bad / "missing.safetensors", "--out", out), "there is no"),
+        (("export", bad / "none.safetensors", "--out", out), "none.safetensors"),
+        (("export", bad / "cut.safetensors", "--out", out), "cut.safetensors"),
+        (("export", exported, "--out", out), "exported already"),
+        (("export", model, "--out", out, "--split", "val"), "--data"),
+        (("export", model, "--out", out, "--name", "x"), "--to triton"),
+        ((*int8, bad / "empty"), "empty"),
+        ((*int8, bad / "missing"), "missing"),
+        (("export", bad / "foreign.onnx", "--to", "triton", "--raw", "--out", out), "exported already"),
+        (("export", bad / "missing.onnx", "--to", "triton", "--out", out), "there is no ONNX file"),
+        (("export", bad / "cut.onnx", "--to", "triton", "--out", out), "is no ONNX file"),
+        (("export", model, "--to", "triton", "--name", "../x", "--out", out), "is no name"),
+        (("bench", exported), "exported already"),
+        (("predict", picture, "--model", bad / "cut.onnx", "--out", out), "no model that ONNX Runtime can run"),
+        (("predict", picture, "--model", bad / "foreign.onnx", "--out", out), "not written by `tood export`"),
+        (("eval", "--model", bad / "foreign.onnx", "--data", folder / "data"), "not written by `tood export`"),
+    ):
+        result = _run(*arguments)
+        text = " ".join(result.output.split())
+        assert (result.exit_code, said in text) == (2, True), (arguments, result.output)
+        assert "Traceback" not in text
+        assert not out.parent.exists(), arguments
+
+
+def _foreign() -> onnx.ModelProto:
+    """A sound ONNX model that somebody else wrote."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n"])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n"])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
+    return onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+
+
+def test_triton_gets_a_model_and_its_certificate(folder: Path, exported: Path, tmp_path: Path) -> None:
+    for model, name in ((folder / "model.safetensors", "made"), (exported, "taken")):
+        graph = ("--graph", "nms") if name == "made" else ()
+        result = _run("export", model, "--to", "triton", *graph, "--out", tmp_path, "--name", name)
+        assert result.exit_code == 0, result.output
+        assert "tritonserver --model-repository" in result.output
+        assert (tmp_path / name / "labels.txt").read_text() == "cat\ndog\n"
+        assert "max_batch_size: 8" in (tmp_path / name / "config.pbtxt").read_text()
+        assert len(list((tmp_path / name).glob("*.certificate.json"))) == 1
+        again = _run("export", model, "--to", "triton", *graph, "--out", tmp_path, "--name", name)
+        assert (again.exit_code, "exists already" in " ".join(again.output.split())) == (2, True)
+    picture = next((folder / "data" / "val2017").glob("*.png"))
+    found = [Detector(path)(picture) for path in (exported, tmp_path / "made" / "1" / "model.onnx")]
+    torch.testing.assert_close(found[1].boxes, found[0].boxes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "taken"]
 
 
 def test_importing_takes_no_engine() -> None:

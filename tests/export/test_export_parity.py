@@ -1,7 +1,8 @@
 """Every family's every kind of layer, exported, on ONNX Runtime and OpenVINO.
 
-With free sizes PyTorch's exporter takes several times as long as with fixed ones: here one network of either kind of
-neck is exported so. `python -m benchmarks.export_parity` does it with all examples and all named models.
+Where sizes are free, and be it that of the batch alone, PyTorch's exporter takes several times as long: one network of
+either kind of neck is exported so, one with a free batch, and of the others graphs of one size and batch.
+`python -m benchmarks.export_parity` does it with all named models and free sizes.
 """
 
 from __future__ import annotations
@@ -33,17 +34,20 @@ from tood.models import AnyDetector, build_model
 CLASSES = tuple("abcdefg")
 DEFORMABLE = tuple(name for name in EXAMPLES if "deformable" in name)
 FREE = ("tood-plain", "ppyoloe-plain")
+FREE_BATCH = (*FREE, "atss-plain")
 SIZE = (96, 128)
 # GridSample is what both engines know.
 FREE_SIZE, FIXED_SIZE = (ExportConfig(target="tensorrt", size=size) for size in (None, SIZE))
+BATCH = 2
 
 
 class Made(NamedTuple):
-    """A network, and its graph alone."""
+    """A network, its graph alone, and the batches that this takes."""
 
     model: AnyDetector
     proto: onnx.ModelProto
     config: ExportConfig
+    batches: tuple[int, ...]
 
     def engine(self, config: ExportConfig) -> Engine:
         """The whole graph of that kind, in ONNX Runtime."""
@@ -58,7 +62,13 @@ class Made(NamedTuple):
 @cache
 def _made(name: str, config: ExportConfig) -> Made:
     model = lively(build_model(EXAMPLES[name]))
-    return Made(model, network_graph(model, config), config)
+    if name in FREE_BATCH:
+        return Made(model, network_graph(model, config), config, (1, 2, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        assert config.size is not None
+        fixed = torch.zeros(BATCH, 3, *config.size)
+        patch.setattr("tood.export.onnx_graph.export_dimensions", lambda *_: (fixed, {}))
+        return Made(model, network_graph(model, config), config, (BATCH,))
 
 
 @pytest.fixture(scope="module", params=EXAMPLES)
@@ -66,17 +76,19 @@ def made(request: pytest.FixtureRequest) -> Made:
     return _made(request.param, FREE_SIZE if request.param in FREE else FIXED_SIZE)
 
 
-def _sizes(model: AnyDetector, size: tuple[int, int] | None) -> list[tuple[int, int, int]]:
+def _sizes(made: Made) -> list[tuple[int, int, int]]:
     """Batches, heights and widths: among free ones maps of one row, of one column and of one cell."""
+    model, size = made.model, made.config.size
     if size is not None:
-        return [(1, *size), (2, *size), (3, *size)]
+        return [(batch, *size) for batch in made.batches]
     divisor = model.config.input.divisor
     side = math.lcm(model.config.strides[-1], divisor)
     return [(1, divisor, divisor), (2, divisor, 3 * divisor), (3, side + divisor, divisor), (2, side, 2 * side)]
 
 
-def _assert_same(engine: Engine, model: AnyDetector) -> None:
-    for batch, height, width in _sizes(model, engine.description.size):
+def _assert_same(engine: Engine, made: Made) -> None:
+    model = made.model
+    for batch, height, width in _sizes(made):
         images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(height + width))
         with torch.inference_mode():
             wanted = model(images)
@@ -92,7 +104,7 @@ def _assert_same(engine: Engine, model: AnyDetector) -> None:
 
 
 def test_onnx_runtime_gives_what_pytorch_gives(made: Made) -> None:
-    _assert_same(made.engine(made.config), made.model)
+    _assert_same(made.engine(made.config), made)
 
 
 def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
@@ -102,11 +114,14 @@ def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
     save_openvino(to_openvino(whole_graph(proto, description)), tmp_path / "model.xml", description)
     engine = open_exported(tmp_path / "model.xml")
     assert engine.description == description
-    _assert_same(engine, made.model)
+    _assert_same(engine, made)
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_suppression_and_whole_pictures_within_the_graph(made: Made, raw: bool) -> None:
+def test_suppression_and_whole_pictures_within_the_graph(
+    made: Made, raw: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tood.export.parity.BATCHES", made.batches)
     engine = made.engine(ExportConfig(graph="nms", raw=raw, target="tensorrt", size=made.config.size))
     cases = compare(made.model, engine, pictures_of(None, 3))
     compared = sum(case.compared for case in cases)
@@ -120,7 +135,7 @@ def test_suppression_and_whole_pictures_within_the_graph(made: Made, raw: bool) 
 def test_deformable_convolutions_as_one_operator(name: str) -> None:
     made = _made(name, ExportConfig(size=SIZE))
     assert "DeformConv" in {node.op_type for node in made.proto.graph.node}
-    _assert_same(made.engine(made.config), made.model)
+    _assert_same(made.engine(made.config), made)
 
 
 def test_a_fixed_size_is_in_the_file() -> None:

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tood import choices
-from tood.cli.options import FILES, HOW, MODEL_HELP, Threads, optional
+from tood.cli.options import FILES, HOW, Threads, optional
 
 if TYPE_CHECKING:
     from tood.data import DetectionDataset
+    from tood.export import Certificate, ExportConfig, Proof
 
 WHAT = "What the file is"
 PROOF = "What it is measured on"
 
-Model = Annotated[str, typer.Argument(help=MODEL_HELP, metavar="MODEL", show_default=False)]
+_MODEL_HELP = (
+    "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, or "
+    "hf://OWNER/NAME."
+)
+Model = Annotated[str, typer.Argument(help=_MODEL_HELP, metavar="MODEL", show_default=False)]
 
 
 def export(
-    model: Model,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"{_MODEL_HELP} With --to triton also an .onnx file of `tood export`.",
+            metavar="MODEL",
+            show_default=False,
+        ),
+    ],
     to: Annotated[
-        choices.ExportFormat,
-        typer.Option("--to", help="Kind of file: .onnx, OpenVINO's .xml, PyTorch's .pt2.", rich_help_panel=WHAT),
+        choices.ExportDestination,
+        typer.Option(
+            "--to",
+            help="Kind of file: .onnx, OpenVINO's .xml, PyTorch's .pt2; triton: an .onnx in a model repository of "
+            "NVIDIA's Triton Inference Server.",
+            rich_help_panel=WHAT,
+        ),
     ] = "onnx",
     raw: Annotated[
         bool,
@@ -72,7 +91,10 @@ def export(
     ] = None,
     calibrate: Annotated[
         str | None,
-        optional("Dataset or folder of pictures that int8 learns the range of values from.", PROOF),
+        optional(
+            "Dataset (its split to train on) or folder of pictures that int8 learns the range of values from.",
+            PROOF,
+        ),
     ] = None,
     allow_loss: Annotated[
         bool,
@@ -87,7 +109,14 @@ def export(
     threads: Threads = None,
     out: Annotated[
         Path | None,
-        optional("File to write. Left out: MODEL's name with the ending of the format.", FILES),
+        optional(
+            "File to write; with --to triton the model repository. Left out: MODEL's name with the ending of the "
+            "format; triton.",
+            FILES,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, optional("The model's name in Triton's repository. Left out: that of MODEL's file.", FILES)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.", rich_help_panel=FILES)] = False,
 ) -> None:
@@ -106,34 +135,90 @@ def export(
     tood export tood_r50_fpn_1x --to onnx --graph nms --raw --out tood.onnx
 
     tood export runs/x --to openvino --precision int8 --calibrate my_pictures --data my_pictures
+
+    tood export runs/x --to triton --graph nms --raw --out repository --name cells
     """
+    from tood.engines import is_exported
     from tood.errors import ToodError
-    from tood.export import ExportConfig, Proof, certificate_files, export_model, origin_of
+    from tood.export import ExportConfig, Proof, certificate_files
 
     if dynamic and size is not None:
         raise ToodError("--size fixes height and width and --dynamic leaves them free: give one of them")
-    config = ExportConfig(to, graph, raw, precision, size, opset, target)
+    if split is not None and data is None:
+        raise ToodError("--split is of --data, which is missing: give the dataset too")
+    config = ExportConfig("onnx" if to == "triton" else to, graph, raw, precision, size, opset, target)
+
+    def proof() -> Proof:
+        dataset = None if data is None else _open(data, split)
+        return Proof(dataset, calibration=calibrate, workers=workers)
+
+    if to == "triton":
+        if force:
+            raise ToodError("--force overwrites files, not models of a repository: remove the old one, or give --name")
+        repository, called = out or Path("triton"), name or _named(model, ".onnx").stem
+        if is_exported(model):
+            if config != ExportConfig() or data is not None or calibrate is not None:
+                raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
+            _into_repository(Path(model).expanduser(), repository, called)
+        else:
+            _export_into_repository(model, repository, called, config, proof, allow_loss)
+        return
+    if name is not None:
+        raise ToodError("--name is of models in Triton's repository: give --out, or --to triton")
     path = out or _named(model, config.suffix)
     for there in (path, *certificate_files(path)):
         if there.exists() and not force:
             raise ToodError(f"{there} exists already: name another file with --out, or overwrite it with --force")
-    dataset = None if data is None else _open(data, split)
-    certificate = export_model(
+    certificate = _exported(model, path, config, proof(), allow_loss)
+    typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
+    _tell(certificate)
+    typer.echo(f"certificate: {certificate_files(path)[1]}")
+
+
+def _exported(model: str, path: Path, config: ExportConfig, proof: Proof, allow_loss: bool) -> Certificate:
+    from tood.export import export_model, origin_of
+
+    return export_model(
         origin_of(model),
         path,
         config,
-        Proof(dataset, calibration=calibrate, workers=workers),
+        proof,
         allow_loss=allow_loss,
         say=lambda what: typer.echo(f"{what} ...", err=True),
     )
+
+
+def _tell(certificate: Certificate) -> None:
     boxes, scores = certificate.largest
-    typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
     typer.echo(f"largest difference from PyTorch: boxes {boxes:.2g} pixels, scores {scores:.2g}")
     if certificate.ap is not None:
         typer.echo(f"AP: {certificate.ap.before:.4f} before, {certificate.ap.after:.4f} after")
     for complaint in certificate.complaints:
         typer.echo(f"beyond the tolerance: {complaint}", err=True)
-    typer.echo(f"certificate: {certificate_files(path)[1]}")
+
+
+def _export_into_repository(
+    model: str, repository: Path, name: str, config: ExportConfig, proof: Callable[[], Proof], allow_loss: bool
+) -> None:
+    """Writes the model's file where nobody looks, and from there into Triton's repository, with its certificate."""
+    from tood.export.triton import triton_folder
+
+    triton_folder(repository, name)  # what cannot be is told before the work
+    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
+        path = Path(folder) / f"{name}.onnx"
+        certificate = _exported(model, path, config, proof(), allow_loss)
+        _into_repository(path, repository, name)
+    _tell(certificate)
+
+
+def _into_repository(onnx_file: Path, repository: Path, name: str) -> None:
+    from tood.errors import quoted
+    from tood.export import certificate_files
+    from tood.export.triton import write_triton_repository
+
+    papers = [path for path in certificate_files(onnx_file) if path.is_file()]
+    target = write_triton_repository(onnx_file, repository, name, papers=papers)
+    typer.echo(f"wrote {target}: serve it with tritonserver --model-repository {quoted(repository)}")
 
 
 def bench(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.engines import open_exported
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 from tood.export.config import SUFFIXES, ExportConfig
 from tood.export.export import Origin, describe
 from tood.export.onnx_graph import network_graph, whole_graph
@@ -54,7 +54,7 @@ def bench_engines(
         repeats: times that each runs; one more, which is not counted, comes first.
         say: told what is being done.
     """
-    model, names, called = origin.model, origin.class_names, origin.source or "MODEL"
+    model, names, called = origin.model, origin.class_names, quoted(origin.source or "MODEL")
     makers: list[tuple[str, str, Callable[[Path], Detector]]] = [
         ("PyTorch, fp32", "", lambda _: Detector.from_model(model, names, "cpu", precision="fp32")),
         ("ONNX Runtime, fp32", f"tood export {called} --to onnx", lambda folder: _onnx(origin, folder)),

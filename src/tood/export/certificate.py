@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+
 from tood.engines import ExportedModel
 from tood.export.parity import ParityCase
 from tood.version import own_version
@@ -70,7 +72,9 @@ class Certificate:
     @property
     def largest(self) -> tuple[float, float]:
         """The largest differences of boxes and of scores."""
-        return max(case.boxes for case in self.cases), max(case.scores for case in self.cases)
+        # NumPy's maximum of what is no number is no number; Python's depends on the order.
+        boxes, scores = np.max([(case.boxes, case.scores) for case in self.cases], axis=0)
+        return float(boxes), float(scores)
 
     @property
     def complaints(self) -> tuple[str, ...]:

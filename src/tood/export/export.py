@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from tood.engines import Engine, ExportedModel, FixedInput, PriorGrid, open_exported
+from tood.engines.extras import needed
 from tood.engines.program_file import METADATA, NAMES
 from tood.errors import ToodError
 from tood.evaluation import evaluate
@@ -27,7 +28,7 @@ from tood.export.network import export_network
 from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph, without_traces
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
-from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images
+from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
 from tood.export.suppression import rows_of
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
@@ -105,8 +106,12 @@ def export_model(
     """
     if out.suffix != config.suffix:
         raise ToodError(f"{out} is no name for what is written: name a file that ends in {config.suffix}")
-    if config.precision == "int8" and proof.calibration is None:
-        raise ToodError("int8 learns the range of values from pictures: give a dataset or folder with --calibrate")
+    # What cannot be is told before the work.
+    require_packages(config)
+    if config.precision == "int8":
+        if proof.calibration is None:
+            raise ToodError("int8 learns the range of values from pictures: give a dataset or folder with --calibrate")
+        require_pictures(proof.calibration)
     work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
     with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
         built, certificate = work.best(Path(folder), out.name)
@@ -121,6 +126,25 @@ def export_model(
             for path, text in zip(certificate_files(out), (certificate.as_json(), certificate.as_page()), strict=True):
                 stack.enter_context(whole_file(path)).write_text(text, encoding="utf-8")
     return certificate
+
+
+def require_packages(config: ExportConfig) -> None:
+    """Looks for what the format is written and run with.
+
+    Raises:
+        ToodError: if a package is not installed; the message has the command.
+    """
+    if config.format == "torch":
+        return
+    purpose = f"to export as {config.suffix}"
+    for module in ("onnx", "onnxscript"):
+        needed(module, "export", purpose)
+    if config.format == "openvino":
+        needed("openvino", "openvino", purpose)
+        if config.precision == "int8":
+            needed("nncf", "openvino", f"{purpose} in int8")
+    else:
+        needed("onnxruntime", "export", purpose)
 
 
 def certificate_files(out: Path) -> tuple[Path, Path]:
@@ -236,10 +260,10 @@ class _Export:
     ) -> tuple[list[Path], Certificate]:
         engine = open_exported(built[0])
         self.say("comparison with PyTorch")
-        source = self.proof.pictures or self._data_source()
-        pictures = pictures_of(source, COMPARED)
-        cases = tuple(compare(self.origin.model, engine, pictures))
         data = self.proof.data
+        pictures = pictures_of(self.proof.pictures or data, COMPARED)
+        source = self.proof.pictures or (None if data is None else f"{data.root}, split {data.split}")
+        cases = tuple(compare(self.origin.model, engine, pictures))
         ap = None
         if data is not None and before is not None:
             ap = ApChange(str(data.root), data.split, len(data), before, self._ap(engine) or 0.0)
@@ -265,10 +289,6 @@ class _Export:
         proof = self.proof
         names = self.origin.class_names
         return evaluate(model, data, names, batch_size=proof.batch_size, workers=proof.workers).ap
-
-    def _data_source(self) -> str | None:
-        data = self.proof.data
-        return None if data is None else str(data.root)
 
     def _calibration(self) -> list[NDArray[np.float32]]:
         pictures = pictures_of(self.proof.calibration, CALIBRATING)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.data import load_dataset, pick_splits, read_image
+from tood.data import DetectionDataset, load_dataset, read_image
 from tood.data.digits import load_scans, render_scene
 from tood.errors import ToodError
 from tood.inference import expand
@@ -22,8 +22,13 @@ CALIBRATING = 128
 COMPARED = 6
 
 
-def pictures_of(source: str | None, count: int) -> list[NDArray[np.uint8]]:
-    """[H, W, 3] uint8 RGB: of a dataset or a folder of pictures, spread over it; None takes built-in scenes of digits.
+def pictures_of(source: str | DetectionDataset | None, count: int) -> list[NDArray[np.uint8]]:
+    """[H, W, 3] uint8 RGB, spread over what is given.
+
+    Args:
+        source: a dataset's split; a dataset, of which the split that one trains on is taken; a folder of pictures; None
+            takes built-in scenes of digits.
+        count: how many at most.
 
     Raises:
         ToodError: if there is no picture there.
@@ -31,11 +36,25 @@ def pictures_of(source: str | None, count: int) -> list[NDArray[np.uint8]]:
     if source is None:
         scans = load_scans("test")
         return [render_scene(scans, np.random.default_rng(number)).image for number in range(count)]
-    found = list(islice(_paths(source), 100_000))
+    if isinstance(source, str):
+        found = list(islice(_paths(source), 100_000))
+    else:
+        found = [Path(record.path) for record in source.images]
     if not found:
-        raise ToodError(f"there is no picture in {source}: name a dataset or a folder of pictures")
+        raise _no_picture(source)
     step = max(len(found) // count, 1)
     return [read_image(path) for path in found[::step][:count]]
+
+
+def require_pictures(source: str) -> None:
+    """Raises a `ToodError` if there is no picture in a dataset or folder."""
+    if next(_paths(source), None) is None:
+        raise _no_picture(source)
+
+
+def _no_picture(source: str | DetectionDataset) -> ToodError:
+    named = source if isinstance(source, str) else source.root
+    return ToodError(f"there is no picture in {named}: name a dataset or a folder of pictures")
 
 
 def prepared_images(pictures: list[NDArray[np.uint8]], config: InputConfig) -> Iterator[NDArray[np.float32]]:
@@ -47,10 +66,10 @@ def prepared_images(pictures: list[NDArray[np.uint8]], config: InputConfig) -> I
 
 
 def _paths(source: str) -> Iterator[Path]:
-    if Path(source).is_dir():
-        for image in expand(source):
-            if image.path is not None:
-                yield Path(image.path)
-        return
-    dataset = load_dataset(source, pick_splits(source).evaluation)
-    yield from (Path(record.path) for record in dataset.images)
+    """Of a dataset the pictures that one trains on: those that AP is measured on are none of what is learnt from."""
+    try:
+        dataset = load_dataset(source)
+    except ToodError:  # no dataset; what cannot be read at all is told by what reads pictures
+        yield from (Path(image.path) for image in expand(source) if image.path is not None)
+    else:
+        yield from (Path(record.path) for record in dataset.images)

@@ -66,6 +66,7 @@ def write_triton_repository(
     out: Path,
     name: str | None = None,
     config: TritonConfig = TritonConfig(),
+    papers: Sequence[Path] = (),
 ) -> Path:
     """Writes `out/NAME/` with config.pbtxt, labels.txt and 1/model.onnx, for `tritonserver --model-repository out`.
 
@@ -77,6 +78,7 @@ def write_triton_repository(
         out: the model repository, which may hold other models.
         name: of the model there; None takes the file's.
         config: how it is run.
+        papers: files that are put into the model's folder, such as a certificate.
 
     Returns:
         The model's folder.
@@ -86,14 +88,10 @@ def write_triton_repository(
             model of that name.
     """
     called = onnx_file.stem if name is None else name
-    if not _NAME.fullmatch(called):
-        raise ToodError(f"'{called}' is no name for a model of Triton's: use letters, digits, '_', '-' and '.'")
+    target = triton_folder(out, called)
     if min(config.instances, config.batch) < 1 or config.wait_microseconds < 0:
         raise ToodError("instances and batch are at least 1, wait_microseconds at least 0")
     model = _load(onnx_file)
-    target = out / called
-    if target.exists():
-        raise ToodError(f"{target} exists already: name another model, or remove it")
     text, labels = describe(model, called, config), _class_names(model)
     beside = _external_files(model, onnx_file)
     try:
@@ -105,8 +103,24 @@ def write_triton_repository(
             shutil.copyfile(onnx_file, folder / "1" / "model.onnx")
             for path in beside:
                 shutil.copyfile(path, folder / "1" / path.name)
+            for path in papers:
+                shutil.copyfile(path, folder / path.name)
     except OSError as error:
         raise ToodError(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
+
+
+def triton_folder(out: Path, name: str) -> Path:
+    """Where a model of that name goes in a model repository.
+
+    Raises:
+        ToodError: if Triton takes no such name, or there is one.
+    """
+    if not _NAME.fullmatch(name):
+        raise ToodError(f"'{name}' is no name for a model of Triton's: use letters, digits, '_', '-' and '.'")
+    target = out / name
+    if target.exists():
+        raise ToodError(f"{target} exists already: name another model, or remove it")
     return target
 
 
