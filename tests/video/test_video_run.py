@@ -132,8 +132,8 @@ def test_frames_are_not_computed_twice(detector: Detector, clip: Path, tmp_path:
         run(detector, clip, tmp_path, VideoConfig(), 30, resume=True)
     computed = []
     counting = detector.with_threshold(0.1)
-    original = counting.detect_prepared
-    counting.detect_prepared = lambda pictures: computed.append(len(pictures)) or original(pictures)  # type: ignore
+    original = counting.detect
+    counting.detect = lambda pictures: computed.append(len(pictures)) or original(pictures)  # type: ignore
     run(counting, clip, tmp_path, VideoConfig(), resume=True)
     assert sum(computed) == 2 * SEGMENT + 13 - 30
 
