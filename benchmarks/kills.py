@@ -1,5 +1,6 @@
 """Kills runs of `tood video` and `tood predict --tiles` at random moments, resumes them, and compares what they end
-with to runs that were left alone: byte for byte.
+with to runs that were left alone: byte for byte. The runs are forked off a process that has loaded Python and PyTorch,
+so that a moment by chance is one of the run, not of its start.
 
 python -m benchmarks.kills --kills 100
 """
@@ -9,13 +10,12 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +49,10 @@ def make_video(path: Path, frames: int, size: tuple[int, int] = (96, 64), codec:
 
     width, height = size
     noise = np.random.default_rng(0).integers(0, 60, (height, width, 3), dtype=np.uint8)
+    # The same film on every processor.
+    options = {"g": "50", "x264-params": "cpu-independent=1"} if codec == "libx264" else {}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options={"g": "50"} if codec == "libx264" else {})
+        stream = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for number in range(frames):
             picture = np.roll(noise, number, axis=1).copy()
@@ -75,23 +77,33 @@ def make_picture(path: Path, side: int) -> Path:
     return path
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "tood", *map(str, words)]
+def start(words: Sequence[object], told: Path) -> BaseProcess:
+    """`tood` with these words in a process of its own, which says what it says into a file."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if hasattr(context, "set_forkserver_preload"):
+        context.set_forkserver_preload(["tood.cli", "tood.inference", "tood.video.results", "av", "trackers"])
+    process = context.Process(target=_tood, args=([str(word) for word in words], told), daemon=True)
+    process.start()
+    return process
 
 
-def start(words: Sequence[str], told: Path) -> subprocess.Popen[bytes]:
-    """The command in a session of its own, which says what it says into a file."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def _tood(words: Sequence[str], told: Path) -> None:
     with told.open("wb") as file:
-        return subprocess.Popen(words, stdout=file, stderr=file, env=environment, start_new_session=True)
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    from tood.cli import app
+
+    app(words, prog_name="tood")
 
 
-def finish(words: Sequence[str], told: Path) -> float:
+def finish(words: Sequence[object], told: Path) -> float:
     """Runs it to its end; the seconds that it took."""
     began = time.monotonic()
     process = start(words, told)
-    if process.wait(LONGEST):
-        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}:\n{told.read_text()}")
+    process.join(LONGEST)
+    if process.exitcode != 0:
+        raise SystemExit(f"{' '.join(map(str, words))} ended with {process.exitcode}:\n{told.read_text()}")
     return time.monotonic() - began
 
 
@@ -100,7 +112,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def survive(words: Sequence[str], folder: Path, kills: int, rng: random.Random, *, later: float = 0.0) -> int:
+def survive(words: Sequence[object], folder: Path, kills: int, rng: random.Random) -> int:
     """Runs a command once untouched, then killed again and again until so many kills are spent; number of whole runs.
 
     Args:
@@ -108,29 +120,29 @@ def survive(words: Sequence[str], folder: Path, kills: int, rng: random.Random, 
         folder: for both.
         kills: how many.
         rng: chooses the moments.
-        later: seconds within which nothing is killed: until Python has started.
 
     Raises:
         SystemExit: if any run ends with other files than the one left alone.
     """
     alone, told = folder / "alone", folder / "told.txt"
     folder.mkdir(parents=True, exist_ok=True)
-    lasts = finish([*words, "--out", str(alone)], told)
+    finish([*words, "--out", folder / "first"], told)  # whose time has what is loaded once for all in it
+    lasts = finish([*words, "--out", alone], told)
     wanted, rounds, spent = results(alone), 0, 0
     while spent < kills:
         out = folder / f"killed-{rounds}"
-        run = [*words, "--out", str(out), "--resume"]
+        run = [*words, "--out", out, "--resume"]
         ended: int | None = None
         while spent < kills and ended is None:
             process = start(run, told)
-            time.sleep(rng.uniform(later, lasts))
-            ended = process.poll()
+            process.join(rng.uniform(0, lasts))
+            ended = process.exitcode
             if ended is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                process.kill()
+                process.join()
                 spent += 1
         if ended:
-            raise SystemExit(f"{' '.join(run)} ended with {ended}:\n{told.read_text()}")
+            raise SystemExit(f"{' '.join(map(str, run))} ended with {ended}:\n{told.read_text()}")
         if ended is None:
             finish(run, told)
         found = results(out)
@@ -146,11 +158,11 @@ def survive(words: Sequence[str], folder: Path, kills: int, rng: random.Random, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="of video runs and of tiles runs, half each")
+    parser.add_argument("--kills", type=int, default=100, help="a quarter each of two video runs, half of tiles runs")
+    parser.add_argument("--only", choices=["bytetrack", "botsort", "tiles"], help="its share alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=700)
     parser.add_argument("--side", type=int, default=1500)
-    parser.add_argument("--later", type=float, default=0.0, help="seconds without a kill at a run's beginning")
     parser.add_argument("--folder", type=Path, help="to keep everything in; else a temporary one")
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -160,22 +172,19 @@ def main() -> None:
         model = make_model(folder / "tiny.safetensors")
         video = make_video(folder / "film.mp4", options.frames)
         picture = make_picture(folder / "large.tif", options.side)
-        watch = command("video", video, "--model", model, "--threshold", 0.1, "--jsonl", "--csv", "--parquet")
-        runs = {
-            "video, ByteTrack, a line and a zone": [
-                *watch,
-                *("--track", "bytetrack", "--line", "middle=48,0,48,64", "--zone", "left=0,0,40,0,40,64,0,64"),
-            ],
-            "video, BoT-SORT, 4 frames a batch": [*watch, "--track", "botsort", "--batch-size", "4"],
-            "tiles": command("predict", picture, "--model", model, "--tiles", "--json", "--csv", "--batch-size", 4),
+        watch = ("video", video, "--model", model, "--threshold", 0.1, "--jsonl", "--csv", "--parquet")
+        places = ("--line", "middle=48,0,48,64", "--zone", "left=0,0,40,0,40,64,0,64")
+        tiles = ("predict", picture, "--model", model, "--tiles", "--json", "--csv", "--batch-size", 4)
+        quarter = options.kills // 4
+        runs: dict[str, tuple[str, int, tuple[object, ...]]] = {
+            "bytetrack": ("ByteTrack, a line and a zone", quarter, (*watch, "--track", "bytetrack", *places)),
+            "botsort": ("BoT-SORT, 4 frames a batch", quarter, (*watch, "--track", "botsort", "--batch-size", 4)),
+            "tiles": ("tiles", options.kills - 2 * quarter, tiles),
         }
-        shares = {"tiles": options.kills - options.kills // 2}
-        for name, words in runs.items():
-            share = shares.get(name, options.kills // 4)
-            rounds = survive(words, folder / name.split(",")[-1].strip(), share, rng, later=options.later)
-            print(
-                f"{name}: {share} kills in {rounds} runs, each equal to the run left alone, byte for byte", flush=True
-            )
+        for kind, (name, share, words) in runs.items():
+            if options.only in (None, kind):
+                rounds = survive(words, folder / kind, share, rng)
+                print(f"{name}: {share} kills in {rounds} runs, each byte for byte the run left alone", flush=True)
 
 
 if __name__ == "__main__":

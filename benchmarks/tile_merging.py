@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -27,22 +28,53 @@ _CELL = 900
 _IOU = 0.5
 
 
-def scene(data: Path, side: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Boxes]:
-    """A picture of photographs, and the boxes of what is on them."""
+@dataclass(frozen=True)
+class Placed:
+    """A photograph with one object, laid on a large picture.
+
+    Attributes:
+        path: of its file.
+        scale: by which it is made smaller or larger.
+        top, left, height, width: where it lies.
+        box: of the object, in the large picture.
+    """
+
+    path: Path
+    scale: float
+    top: int
+    left: int
+    height: int
+    width: int
+    box: Boxes
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """[height, width, 3] as it lies there."""
+        return cv2.resize(read_image(self.path), (self.width, self.height), interpolation=cv2.INTER_AREA)
+
+
+def placements(data: Path, side: int, rng: np.random.Generator) -> list[Placed]:
+    """Photographs at random places and sizes over a square picture."""
     records = [record for record in load_dataset(data, "test").images if len(record.boxes) == 1]
-    picture = np.full((side, side, 3), 120, np.uint8)
-    truth = []
+    placed = []
     for top in range(0, side - _CELL + 1, _CELL):
         for left in range(0, side - _CELL + 1, _CELL):
             record = records[rng.integers(len(records))]
-            pixels = read_image(record.path)
-            longest = rng.uniform(0.25, 1.0) * _CELL
-            scale = longest / max(pixels.shape[:2])
-            small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            y, x = (int(rng.integers(0, _CELL - length + 1)) for length in small.shape[:2])
-            picture[top + y : top + y + small.shape[0], left + x : left + x + small.shape[1]] = small
-            truth.append(np.asarray(record.boxes[0], np.float32) * scale + [left + x, top + y] * 2)
-    return picture, np.array(truth, np.float32)
+            sides = np.array(read_image(record.path).shape[:2])
+            scale = rng.uniform(0.25, 1.0) * _CELL / sides.max()
+            height, width = (round(length) for length in sides * scale)
+            y, x = (int(rng.integers(0, _CELL - length + 1)) for length in (height, width))
+            box = np.asarray(record.boxes[0], np.float32) * np.float32(scale) + np.float32([left + x, top + y] * 2)
+            placed.append(Placed(record.path, float(scale), top + y, left + x, height, width, box))
+    return placed
+
+
+def scene(data: Path, side: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Boxes]:
+    """A picture of photographs, and the boxes of what is on them."""
+    picture = np.full((side, side, 3), 120, np.uint8)
+    placed = placements(data, side, rng)
+    for one in placed:
+        picture[one.top : one.top + one.height, one.left : one.left + one.width] = one.pixels()
+    return picture, np.array([one.box for one in placed], np.float32)
 
 
 def score(found: Boxes, truth: Boxes) -> tuple[int, int, int]:

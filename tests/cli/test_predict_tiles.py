@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.kills import command, make_model, make_picture, make_video, results, start
+from benchmarks.kills import make_model, make_picture, make_video, results, start
 from PIL import Image
 
 from cli.test_eval_predict import refused, tood
@@ -88,12 +85,12 @@ def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:
 
 def kill_after(words: tuple[object, ...], out: Path, journal: str, lines: int) -> None:
     """Starts a command, and kills it as soon as its journal has so many lines."""
-    process = start(command(*words, "--out", out, "--resume"), out.with_suffix(".txt"))
-    while process.poll() is None and sum(path.read_bytes().count(b"\n") for path in out.glob(journal)) < lines:
-        time.sleep(0.01)
-    assert process.poll() is None, out.with_suffix(".txt").read_text()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process = start((*words, "--out", out, "--resume"), out.with_suffix(".txt"))
+    while process.is_alive() and sum(path.read_bytes().count(b"\n") for path in out.glob(journal)) < lines:
+        process.join(0.01)
+    assert process.is_alive(), out.with_suffix(".txt").read_text()
+    process.kill()
+    process.join()
 
 
 @pytest.mark.parametrize("kind", ["video", "tiles"])

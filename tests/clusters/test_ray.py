@@ -58,6 +58,8 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     arguments += ["--workers", "2", "--threads", "1", "--threshold", "0.1", "--precision", "fp32"]
     arguments += ["--pictures-a-file", str(AT_ONCE), "--device", "cpu", "--resume"]
     environment = {**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "RAY_TMPDIR": "/tmp"}
+    # On a machine with other work Ray's processes, which give way to it, start slowly.
+    environment |= {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "120"}
     environment.pop("RAY_ADDRESS", None)
 
     def start() -> subprocess.Popen[str]:

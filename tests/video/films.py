@@ -34,9 +34,12 @@ def film(
 ) -> Path:
     """A video file; `stamps` are thousandths of a second, else 25 frames a second."""
     height, width = frames[0].shape[:2]
+    options = dict(options or {})
+    if codec == "libx264":  # the same film on every processor
+        options["x264-params"] = ":".join(filter(None, (options.get("x264-params"), "cpu-independent=1")))
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         if stamps is not None:
             stream.codec_context.time_base = Fraction(1, 1000)

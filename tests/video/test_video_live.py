@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,24 +19,9 @@ import pytest
 
 from tood.errors import ToodError
 from tood.video import FailedFrame, Frame, StreamConfig, open_source
-from tood.video.frames import Item, Position
+from tood.video.frames import Position
 from tood.video.live import NetworkStream, _Live
 from video.films import film, pictures
-
-# Serves so many films over TCP, one visitor each, as `ffmpeg -f mpegts tcp://...?listen=1` does, and hangs up.
-SERVER = """
-import sys, time, av, numpy as np
-address, films, frames = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-for number in range(films):
-    with av.open(address + "?listen=1", "w", format="mpegts") as container:
-        stream = container.add_stream("mpeg2video", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for place in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 100 + 100 * number, np.uint8), format="rgb24")
-            frame.pts = place
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-"""
 
 
 def free_port() -> int:
@@ -48,23 +31,36 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(films: int, frames: int) -> Iterator[str]:
-    address = f"tcp://127.0.0.1:{free_port()}"
-    process = subprocess.Popen([sys.executable, "-c", SERVER, address, str(films), str(frames)])
+def sending(*films: bytes) -> Iterator[str]:
+    """A listener that sends each visitor one film, the first to the first, and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def send() -> None:
+        with suppress(OSError):  # the listener is closed, or a visitor gone
+            for content in films:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(content)
+
+    threading.Thread(target=send, daemon=True).start()
     try:
-        yield address
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        process.kill()
-        process.wait()
+        listener.close()
 
 
-def test_a_stream_that_drops_is_reached_again() -> None:
-    with serving(2, 40) as address:
+def test_a_stream_that_drops_is_reached_again(tmp_path: Path) -> None:
+    levels = (100, 200)
+    films = [
+        film(tmp_path / f"{level}.ts", [np.full((64, 96, 3), level, np.uint8)] * 40, codec="mpeg2video").read_bytes()
+        for level in levels
+    ]
+    with sending(*films) as address:
         source = NetworkStream(address, every_frame=True, patience=60.0)
         items = (item for item in source.frames() if isinstance(item, Frame))
         frames = list(islice(items, 80))
-    assert [len([f for f in frames if abs(f.pixels.mean() - level) < 10]) for level in (100, 200)] == [40, 40]
-    assert source.lost >= 1
+    assert [len([f for f in frames if abs(f.pixels.mean() - level) < 10]) for level in levels] == [40, 40]
+    assert source.lost == 1
     times = [frame.position.ticks for frame in frames]
     assert times == sorted(set(times))
 
@@ -111,30 +107,33 @@ def test_a_stream_that_is_not_there_is_told() -> None:
 
 
 class Camera(_Live):
-    """Gives a picture every few milliseconds."""
+    """Gives a picture, and all others as soon as that was taken."""
+
+    def __init__(self, every_frame: bool) -> None:
+        super().__init__("camera", every_frame)
+        self.taken, self.given = threading.Event(), threading.Event()
 
     def pictures(self) -> Iterator[np.ndarray]:
-        for number in range(60):
-            time.sleep(0.005)
+        yield np.full((8, 8, 3), 0, np.uint8)
+        self.taken.wait()
+        for number in range(1, 60):
             yield np.full((8, 8, 3), number, np.uint8)
+        self.given.set()
 
 
 def test_a_slow_reader_gets_the_newest_frames_or_all() -> None:
-    def slowly(items: Iterator[Item]) -> list[Frame]:
+    for every_frame, wanted in ((False, [0, 59]), (True, list(range(60)))):
+        camera = Camera(every_frame)
         taken = []
-        for item in items:
+        for item in camera.frames():
             assert isinstance(item, Frame)
-            taken.append(item)
-            time.sleep(0.05)
-        return taken
-
-    newest = slowly(Camera("camera", every_frame=False).frames())
-    assert len(newest) < 20
-    assert newest[-1].position.number == 59
-    assert all(frame.pixels[0, 0, 0] == frame.position.number for frame in newest)
-    assert len(list(Camera("camera", every_frame=True).frames())) == 60
+            assert item.pixels[0, 0, 0] == item.position.number
+            taken.append(item.position.number)
+            camera.taken.set()
+            camera.given.wait()
+        assert taken == wanted
     with pytest.raises(ToodError, match="does not come again"):
-        list(Camera("camera", every_frame=True).frames(Position(3, 3)))
+        list(Camera(every_frame=True).frames(Position(3, 3)))
 
 
 class RtspServer:
@@ -220,7 +219,7 @@ def _encoded(frames: int) -> list[list[bytes]]:
 def test_rtsp_is_read_and_reached_again() -> None:
     server = RtspServer(60)
     try:
-        source = open_source(server.address, StreamConfig(every_frame=True, patience=10.0))
+        source = open_source(server.address, StreamConfig(every_frame=True, patience=60.0))
         frames: list[Frame] = []
         for item in source.frames():
             assert not isinstance(item, FailedFrame) or "timed out" not in item.reason

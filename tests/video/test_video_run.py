@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,25 @@ def test_files_of_somebody_else_stay(model: Path, clip: Path, tmp_path: Path) ->
     own = tmp_path / "c" / "annotated.mp4"
     refused(tood("video", own, "--model", model, "--out", tmp_path / "c"), "is what would be written")
     refused(tood(*command, "--out", tmp_path / "d", "--no-save-video"), "nothing would be written")
+
+
+def test_what_cannot_be_watched_is_told_in_a_sentence_and_leaves_nothing(
+    model: Path, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.mp4").write_text("no film")
+    (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])  # its index is at the end
+    with socket.socket() as nobody:  # bound, so that nobody else listens there
+        nobody.bind(("127.0.0.1", 0))
+        for source, sentence in (
+            (tmp_path / "text.mp4", "text.mp4 cannot be read as a video: Invalid data"),
+            (tmp_path / "half.mp4", "half.mp4 cannot be read as a video: Invalid data"),
+            ("97", "there is no webcam 97 here"),
+            (f"rtsp://127.0.0.1:{nobody.getsockname()[1]}/cam", "cannot be read: Connection refused"),
+        ):
+            options = ("--out", tmp_path / "out", "--jsonl", "--patience", 0.1)
+            result = tood("video", source, "--model", model, *options)
+            refused(result, sentence)
+            assert not (tmp_path / "out").exists()
 
 
 def test_frames_that_fail_are_counted(model: Path, tmp_path: Path) -> None:

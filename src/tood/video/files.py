@@ -186,7 +186,8 @@ def framed(decoded: Any, clock: Clock, number: int, unit: float) -> Frame:
 
 def upright(decoded: Any) -> NDArray[np.uint8]:
     """[H, W, 3] uint8 RGB of a decoded frame, turned as the file says: telephones film lying down."""
-    pixels: NDArray[np.uint8] = decoded.to_ndarray(format="rgb24")
+    # In this thread: to start others for each frame costs as much as they give.
+    pixels: NDArray[np.uint8] = decoded.to_ndarray(format="rgb24", threads=1)
     quarters = round(decoded.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
 

@@ -73,7 +73,7 @@ class SegmentWriter:
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self.first = ticks if self.first is None else self.first
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", threads=1)
         frame.pts, frame.time_base = ticks - self.first, _UNIT
         frame.colorspace, frame.color_range = _BT709, _LIMITED
         self._container.mux(self._stream.encode(frame))
