@@ -155,7 +155,8 @@ def export(
     if to == "triton":
         if force:
             raise ToodError("--force overwrites files, not models of a repository: remove the old one, or give --name")
-        repository, called = out or Path("triton"), name or _named(model, ".onnx").stem
+        own = Path(model) if is_exported(model) else _named(model, ".onnx")
+        repository, called = out or Path("triton"), name or own.stem
         if is_exported(model):
             if config != ExportConfig() or data is not None or calibrate is not None:
                 raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
