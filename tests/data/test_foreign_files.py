@@ -11,7 +11,7 @@ import pytest
 
 from bright_square import BrightRectangle
 from dataset_files import box_row, coco, write_coco_folder, write_image, write_voc_folder, write_yolo_folder
-from tood.cli.predict import _images
+from tood.cli.predict_local import _images
 from tood.data import check_dataset, image_size, load_dataset, read_image
 from tood.errors import ToodError
 from tood.inference import Detector, expand
