@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +13,7 @@ from tood.export.config import ExportConfig
 from tood.export.network import DeformForm, ExportNetwork, export_network
 from tood.export.onnx_nodes import OnnxNodes
 from tood.export.pictures import Laid, add_pictures
+from tood.export.quiet import quiet
 from tood.export.suppression import Dense, add_suppression, add_top_k
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
@@ -51,7 +48,7 @@ def network_graph(model: AnyDetector, config: ExportConfig) -> ModelProto:
     """The network alone: `images` [B, 3, H, W] normalised -> boxes, scores and, where it judges boxes, quality."""
     network = export_network(model, deform_form(config), isinstance(model.config.postprocess, TopKConfig))
     example, free = export_dimensions(model, config.size)
-    with _quiet():
+    with quiet("torch.onnx", "onnxscript"):
         program = torch.onnx.export(
             network,
             (example,),
@@ -220,19 +217,3 @@ def _name_nodes(proto: ModelProto) -> None:
     """A name for each node, as quantisers want it: they leave nodes out by name."""
     for number, node in enumerate(proto.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """PyTorch's exporter tells of what its own future versions will do otherwise, which is of no use to a person."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

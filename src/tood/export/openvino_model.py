@@ -15,6 +15,7 @@ from tood.engines import ExportedModel
 from tood.engines.extras import needed
 from tood.engines.openvino_file import METADATA, WHOLE
 from tood.export.lower_precision import part_of
+from tood.export.quiet import quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -61,9 +62,10 @@ def quantised(
     ]
     others = sorted({operation.get_type_name() for operation in operations} - _QUANTISED)
     ignored = nncf.IgnoredScope(names=names, types=others, validate=False)
-    return nncf.quantize(
-        model, nncf.Dataset(list(inputs)), subset_size=len(inputs), ignored_scope=ignored, fast_bias_correction=True
-    )
+    with quiet("nncf"):
+        return nncf.quantize(
+            model, nncf.Dataset(list(inputs)), subset_size=len(inputs), ignored_scope=ignored, fast_bias_correction=True
+        )
 
 
 def _origin(name: str) -> str:
