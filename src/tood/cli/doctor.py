@@ -177,6 +177,7 @@ def _extras() -> Iterator[Finding]:
         "openvino": "OpenVINO",
         "serve": "tood serve",
         "video": "videos",
+        "track": "tracking, lines and zones (with `pip install --no-deps trackers`)",
         "big": "big TIFF pictures",
         "ray": "tood predict --engine ray",
         "wandb": "trackers=[wandb]",
