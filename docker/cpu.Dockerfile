@@ -12,7 +12,7 @@ FROM python:3.12-slim-bookworm
 ARG EXTRAS=small,serve,export,openvino
 COPY constraints.txt /tmp/constraints.txt
 # Of PyTorch's own index: the one of PyPI brings CUDA along, ten times as large.
-RUN pip install --no-cache-dir --constraint /tmp/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+RUN pip install --no-cache-dir --constraint /tmp/constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu torch
 COPY --from=build /wheels /tmp/wheels
 RUN pip install --no-cache-dir --constraint /tmp/constraints.txt \
       "tood[${EXTRAS}] @ file://$(find /tmp/wheels -name 'tood-*.whl')" \

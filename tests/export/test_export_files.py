@@ -21,7 +21,7 @@ from tood.boxes import iou_matrix
 from tood.cli import app
 from tood.data.digits import load_scans, render_scene
 from tood.errors import ToodError
-from tood.export import ExportConfig, Origin, Proof, export_model, onnx_graph
+from tood.export import ExportConfig, Origin, Proof, certificate_files, export_model, onnx_graph
 from tood.inference import Detector
 from tood.input import InputConfig
 from tood.models import AnyDetector, build_model
@@ -72,7 +72,7 @@ def exported(folder: Path) -> Path:
 
 
 def test_the_certificate_says_what_was_measured(exported: Path) -> None:
-    told = json.loads(exported.with_suffix(".certificate.json").read_text())
+    told = json.loads(certificate_files(exported)[0].read_text())
     assert told["within_tolerance"]
     assert told["sha256"] == {"model.onnx": hashlib.sha256(exported.read_bytes()).hexdigest()}
     assert len({(*case["picture"], case["batch"]) for case in told["cases"]}) == 9
@@ -80,7 +80,7 @@ def test_the_certificate_says_what_was_measured(exported: Path) -> None:
     assert told["ap"]["before"] == pytest.approx(told["ap"]["after"], abs=0.001)
     assert told["operators"]["NonMaxSuppression"] == 1
     assert {"tood", "torch", "onnx", "onnxruntime"} <= told["versions"].keys()
-    page = exported.with_suffix(".certificate.md").read_text()
+    page = certificate_files(exported)[1].read_text()
     assert "Within the tolerance" in page
     assert told["sha256"]["model.onnx"] in page
     assert len(list(exported.parent.iterdir())) == 3
@@ -136,7 +136,7 @@ def test_a_file_beyond_the_tolerance_is_not_written(
     assert not list(tmp_path.iterdir())
     result = _run("export", folder / "model.safetensors", "--out", out, "--allow-loss")
     assert result.exit_code == 0, result.output
-    assert not json.loads(out.with_suffix(".certificate.json").read_text())["within_tolerance"]
+    assert not json.loads(certificate_files(out)[0].read_text())["within_tolerance"]
 
 
 @pytest.mark.parametrize(("options", "said"), [

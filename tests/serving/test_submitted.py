@@ -74,3 +74,12 @@ def test_what_is_sent_arrives_as_it_was(contents: list[bytes]) -> None:
 def test_names_are_names_and_no_paths(disposition: bytes, name: str) -> None:
     body = b"--x\r\nContent-Disposition: " + disposition + b"\r\n\r\n1\r\n--x--\r\n"
     assert submitted_pictures(KINDS[0], body)[0].name == name
+
+
+def test_more_pictures_than_anyone_sends_are_not_kept() -> None:
+    form = b"".join(b"--x\r\n\r\n\r\n" for _ in range(5000)) + b"--x--\r\n"
+    with pytest.raises(Refusal, match="more than 4,096 pictures") as refused:
+        submitted_pictures(KINDS[0], form)
+    assert refused.value.status == 413
+    with pytest.raises(Refusal, match="4096"):
+        submitted_pictures(KINDS[1], json.dumps({"pictures": [{}] * 5000}).encode())

@@ -167,7 +167,8 @@ def export(
     if name is not None:
         raise ToodError("--name is of models in Triton's repository: give --out, or --to triton")
     path = out or _named(model, config.suffix)
-    for there in (path, *certificate_files(path)):
+    numbers = (path.with_suffix(".bin"),) if config.format == "openvino" else ()
+    for there in (path, *numbers, *certificate_files(path)):
         if there.exists() and not force:
             raise ToodError(f"{there} exists already: name another file with --out, or overwrite it with --force")
     certificate = _exported(model, path, config, proof(), allow_loss)

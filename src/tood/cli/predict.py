@@ -134,6 +134,7 @@ def predict(
         from tood.cli.predict_cluster import ClusterRun, predict_on_cluster
 
         _require_parquet_alone(save_images, json, csv)
+        _require_whole_pictures(tiles, tile_size)
         predict_on_cluster(
             ClusterRun(
                 sources=sources,
@@ -180,6 +181,13 @@ def _require_parquet_alone(save_images: bool | None, json: bool, csv: bool) -> N
         from tood.errors import ToodError
 
         raise ToodError(f"--engine ray writes parquet alone: leave out {', '.join(asked)}")
+
+
+def _require_whole_pictures(tiles: bool, tile_size: int | None) -> None:
+    if tiles or tile_size is not None:
+        from tood.errors import ToodError
+
+        raise ToodError("--engine ray looks at whole pictures: leave out --tiles and --tile-size")
 
 
 def _local_folder(sources: Sequence[str], out: str, workers: int | None) -> Path:

@@ -39,11 +39,17 @@ def onnx_session(model: Path | bytes, device: torch.device) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # of a model's oddities a person can do nothing about
     try:
-        return runtime.InferenceSession(
+        session = runtime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=[provider]
         )
     except Exception as error:  # it has many kinds, without a base of their own
         raise ToodError(f"{name} is no model that ONNX Runtime can run: {one_line(error)}") from error
+    # It takes the CPU, silently, where libraries of the device's cannot be loaded.
+    if provider not in session.get_providers():
+        raise ToodError(
+            f"ONNX Runtime cannot load what it needs to compute on '{device}': take --device cpu, or see doctor"
+        )
+    return session
 
 
 def session_run(session: Any) -> Run:

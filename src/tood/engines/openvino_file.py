@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,13 @@ def model_run(model: Any, device: torch.device, name: str) -> Run:
     except RuntimeError as error:
         raise ToodError(f"{name} is no model that OpenVINO can run: {one_line(error)}") from error
     names = [output.get_any_name() for output in compiled.outputs]
+    of_thread = threading.local()
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = compiled({key: tensor.numpy() for key, tensor in inputs.items()})
+        # One request computes one thing at a time; servers have several threads.
+        if not hasattr(of_thread, "request"):
+            of_thread.request = compiled.create_infer_request()
+        outputs = of_thread.request.infer({key: tensor.numpy() for key, tensor in inputs.items()})
         # Its memory is used again at the next call.
         return {key: torch.from_numpy(outputs[key].copy()) for key in names}
 

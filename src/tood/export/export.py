@@ -149,7 +149,7 @@ def require_packages(config: ExportConfig) -> None:
 
 def certificate_files(out: Path) -> tuple[Path, Path]:
     """Names of an exported file's certificate, for programs and for people."""
-    return out.with_suffix(".certificate.json"), out.with_suffix(".certificate.md")
+    return out.with_name(f"{out.name}.certificate.json"), out.with_name(f"{out.name}.certificate.md")
 
 
 def replace_model(origin: Origin) -> Origin:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tood.data.images.windows import Windows, starts
+from tood.engines import FixedInput
 from tood.errors import SettingError
 from tood.inference.predictor import read_ahead
 from tood.inference.tile_merging import MergeConfig, TileBoxes, merge
@@ -118,7 +119,8 @@ def detect_in_tiles(
     Raises:
         PictureError: if a part of the picture cannot be read.
     """
-    size = config.size or detector.input.short
+    own = detector.input
+    size = config.size or (min(own.height, own.width) if isinstance(own, FixedInput) else own.short)
     tiles = tiles_of(picture.height, picture.width, size, config)
     whole_below = _CERTAIN * config.overlap * size / _STEP
     found = list(store.known()) if store is not None else []

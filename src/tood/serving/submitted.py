@@ -6,6 +6,7 @@ import base64
 import binascii
 from dataclasses import dataclass, field
 from email.message import Message
+from typing import Annotated
 
 import msgspec
 from python_multipart import MultipartParser
@@ -16,6 +17,8 @@ from tood.serving.refusal import Refusal
 
 # Parts of a form may carry a few headers, of ordinary length.
 _MOST_HEADERS, _LONGEST_HEADER = 16, 4096
+# However many a server allows: what is read of a body before they are counted stays small.
+_MOST_PICTURES = 4096
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class _JsonPicture(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _JsonBody(msgspec.Struct, forbid_unknown_fields=True):
-    pictures: list[_JsonPicture]
+    pictures: Annotated[list[_JsonPicture], msgspec.Meta(max_length=_MOST_PICTURES)]
 
 
 def submitted_pictures(content_type: str, body: bytes) -> list[Submitted]:
@@ -113,6 +116,8 @@ class _Form:
         self.ended = False
 
     def on_part_begin(self) -> None:
+        if len(self.parts) >= _MOST_PICTURES:
+            raise Refusal(413, "too_many_pictures", f"more than {_MOST_PICTURES:,} pictures in one request")
         self.parts.append(_Part())
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:

@@ -31,7 +31,7 @@ def warm_up(detector: Detector, size: int) -> None:
         if size > 1:
             crowded = detect_filled(detector, [*pictures[1:], pictures[0]], size)[-1]
             same = len(alone) == len(crowded) and bool((alone.labels == crowded.labels).all())
-            if not same or float((alone.boxes - crowded.boxes).abs().max()) > TOLERANCE:
+            if not same or (len(alone) and float((alone.boxes - crowded.boxes).abs().max()) > TOLERANCE):
                 raise ToodError(
                     f"in batches of {size} this machine gives a picture other boxes beside other pictures: serve with "
                     "--batch-size 1"

@@ -213,7 +213,9 @@ class TiffWindows:
                 self.name, f"cannot be read at {left},{top} ({first_line(error)}); a package may be missing: {_LIBRARY}"
             ) from error
         if page.dtype == np.uint16:
-            values = eight_bits(values, self._sixteen_bits())
+            bits = self._sixteen_bits()
+            # The means that the bits were found in may be less than the brightest pixel.
+            values = eight_bits(np.minimum(values, (1 << bits) - 1), bits)
         return _as_rgb(values, page)
 
     def _sixteen_bits(self) -> int:
