@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from tood.errors import ToodError
 from tood.folder_lock import FolderLock, give_back, make_folder
@@ -34,13 +36,33 @@ def claim(out: Path, lock_name: str, command: str, held: ExitStack) -> None:
         make_folder(out, made)
         free = lock.acquire()
     except OSError as error:
-        raise ToodError(f"{out} cannot be written to: {error.strerror or error}") from error
+        raise not_writable(out, error) from error
     if not free:
         raise ToodError(
             f"another {command} ({lock.holder}) is writing to {out}: wait for its end, or name another --out"
         )
     held.callback(lock.release)
     remove_unfinished(out)
+
+
+def not_writable(out: Path, error: OSError) -> ToodError:
+    """What is told where a folder cannot be written to."""
+    return ToodError(f"{out} cannot be written to: {error.strerror or error}")
+
+
+def require_same_settings(out: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose results other settings decided.
+
+    Raises:
+        ToodError: if a setting of now has another value there; it names them.
+    """
+    other = [key for key, value in now.items() if earlier.get(key) != value]
+    if other:
+        told = ", ".join(f"{key} {earlier.get(key)!r}, now {now[key]!r}" for key in other)
+        raise ToodError(
+            f"{out}: the run that is to be resumed had other settings ({told}): give the same, or leave out "
+            "--resume to begin anew"
+        )
 
 
 def require_own(out: Path, name: str, command: str, *written: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""Which names are one file."""
+"""Which names are one file, and whether it is still the same."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def file_identity(path: Path, *, follow: bool = True) -> FileIdentity:
         return found.st_dev, found.st_ino
     # Some file systems number no files.
     return os.path.realpath(path) if follow else str(Path(os.path.realpath(path.parent), path.name))
+
+
+def size_and_time(path: str) -> list[int] | None:
+    """By what a changed file is known, as json has it; None for one that is no file."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
 
 
 def is_open_as(path: Path, descriptor: int) -> bool:

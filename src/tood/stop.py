@@ -9,12 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 # Seconds. Ctrl-C reaches torchrun and its processes alike, and torchrun passes it on to them once more.
 LAUNCHER_ECHO = 5.0
 # A terminal that is closed sends it, and torchrun to its processes; Windows has no such signal.
 HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+PATIENCE = 3.0
+"""Seconds that a result which is under way gets after a wish to stop."""
+
+T = TypeVar("T")
 
 
 class StoppedError(KeyboardInterrupt):
@@ -81,6 +85,14 @@ class StopSignal:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+    def next_of(self, results: Iterator[T]) -> T | None:
+        """The next result; None after the last one, and where it does not come soon after the wish to stop."""
+        try:
+            with self.waiting(PATIENCE):
+                return next(results, None)
+        except KeyboardInterrupt:
+            return None
 
     def _lose_patience_later(self) -> None:
         assert self._patience is not None

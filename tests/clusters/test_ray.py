@@ -119,6 +119,7 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
 def test_wrong_wishes_are_refused_before_anything_starts(weights: Path, tmp_path: Path) -> None:
     given = ("predict", "--model", weights, tmp_path, "--out", tmp_path / "out")
     refused(command(*given, "--engine", "ray", "--csv", "--save-images"), "leave out --save-images, --csv")
+    refused(command(*given, "--engine", "ray", "--tiles", "--tile-size", 640), "leave out --tiles, --tile-size")
     refused(command(*given, "--workers", 2), "--workers is of --engine ray")
     refused(command("predict", "--model", weights, "s3://bucket/in"), "with --engine ray alone")
     refused(command("predict", "--model", weights, tmp_path, "--out", "s3://bucket/out"), "with --engine ray alone")

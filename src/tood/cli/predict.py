@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -133,8 +133,15 @@ def predict(
     if engine == "ray":
         from tood.cli.predict_cluster import ClusterRun, predict_on_cluster
 
-        _require_parquet_alone(save_images, json, csv)
-        _require_whole_pictures(tiles, tile_size)
+        _require_parquet_alone(
+            {
+                "--save-images": save_images,
+                "--json": json,
+                "--csv": csv,
+                "--tiles": tiles,
+                "--tile-size": tile_size is not None,
+            }
+        )
         predict_on_cluster(
             ClusterRun(
                 sources=sources,
@@ -175,19 +182,12 @@ def predict(
     )
 
 
-def _require_parquet_alone(save_images: bool | None, json: bool, csv: bool) -> None:
-    asked = [name for name, wanted in (("--save-images", save_images), ("--json", json), ("--csv", csv)) if wanted]
+def _require_parquet_alone(options: Mapping[str, bool | None]) -> None:
+    asked = [name for name, wanted in options.items() if wanted]
     if asked:
         from tood.errors import ToodError
 
-        raise ToodError(f"--engine ray writes parquet alone: leave out {', '.join(asked)}")
-
-
-def _require_whole_pictures(tiles: bool, tile_size: int | None) -> None:
-    if tiles or tile_size is not None:
-        from tood.errors import ToodError
-
-        raise ToodError("--engine ray looks at whole pictures: leave out --tiles and --tile-size")
+        raise ToodError(f"--engine ray looks at whole pictures and writes parquet alone: leave out {', '.join(asked)}")
 
 
 def _local_folder(sources: Sequence[str], out: str, workers: int | None) -> Path:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from tood.clusters.ray_engine import Workers
     from tood.stop import StopSignal
 
-# Seconds that shards which are under way get after Ctrl-C.
-_PATIENCE = 3.0
-
 
 @dataclass(frozen=True)
 class ClusterRun:
@@ -116,7 +113,8 @@ def _follow(plan: Plan, reports: Iterator[ShardReport], done: set[int], stop: St
     failures = detections = 0
     with progress_bar("pictures", plan.pictures) as move:
         move(written, None)
-        while (report := _next(reports, stop)) is not None:
+        # None is begun after the wish to stop.
+        while not stop.number and (report := stop.next_of(reports)) is not None:
             written += report.pictures
             failures += report.failures
             detections += report.detections
@@ -133,14 +131,3 @@ def _follow(plan: Plan, reports: Iterator[ShardReport], done: set[int], stop: St
     if not whole:
         typer.echo("tood: stopped; the same command with --resume does the rest", err=True)
         raise typer.Exit(128 + stop.number)
-
-
-def _next(reports: Iterator[ShardReport], stop: StopSignal) -> ShardReport | None:
-    """The next shard's report; None after the last, and soon after the person wants to stop."""
-    if stop.number:
-        return None
-    try:
-        with stop.waiting(_PATIENCE):
-            return next(reports, None)
-    except KeyboardInterrupt:
-        return None

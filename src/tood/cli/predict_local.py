@@ -21,11 +21,7 @@ if TYPE_CHECKING:
     from tood.errors import ToodError
     from tood.inference import Detector
     from tood.manifest import Manifest
-    from tood.stop import StopSignal
     from tood.structures import Detections
-
-# Seconds that a picture which is under way gets after Ctrl-C.
-_PATIENCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def predict_here(run: LocalRun) -> None:
         wanted = (image for image in ordinary if not stop.number)
         failed_before, answered = len(failures), 0
         results = _run(detector, wanted, len(ordinary), run.batch_size, failures)
-        while (result := _next(results, stop)) is not None:
+        while (result := stop.next_of(results)) is not None:
             answered += 1
             if kept:
                 folder.add(result, _drawn(result) if run.save_images else None)
@@ -190,15 +186,6 @@ def _run(
             if not many:
                 typer.echo(f"{result.path}: {summary(result)}")
             yield result
-
-
-def _next(results: Iterator[Detections], stop: StopSignal) -> Detections | None:
-    """The next result; None after the last one, and where it does not come soon after the person wants to stop."""
-    try:
-        with stop.waiting(_PATIENCE):
-            return next(results, None)
-    except KeyboardInterrupt:
-        return None
 
 
 def _drawn(result: Detections) -> NDArray[np.uint8]:

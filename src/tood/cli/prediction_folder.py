@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.claimed_folder import append_line, claim, require_ours, require_own
+from tood.claimed_folder import append_line, claim, not_writable, require_ours, require_own, require_same_settings
 from tood.cli.picture_files import PictureFiles
 from tood.errors import ToodError
-from tood.file_identity import is_open_as
+from tood.file_identity import is_open_as, size_and_time
 from tood.manifest import FileStamp, Manifest
 from tood.structures import Detections
 from tood.whole_file import whole_file
@@ -193,7 +193,7 @@ class PredictionFolder:
             name = self._pictures.write(source, picture) if picture is not None else ""
             line: dict[str, Any] = {
                 "image": source,
-                "changed": _change(source),
+                "changed": size_and_time(source),
                 "picture": name,
                 "stamp": asdict(FileStamp.of(self.out / name)) if name else None,
                 "entry": entry(result, size),
@@ -204,7 +204,7 @@ class PredictionFolder:
             if name:  # without its line nobody would know whose it is
                 (self.out / name).unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise ToodError(f"{self.out} cannot be written to: {error.strerror or error}") from error
+                raise not_writable(self.out, error) from error
             raise
         self._places[source, self._results[source]] = place
         self._results[source] += 1
@@ -213,13 +213,7 @@ class PredictionFolder:
 
     def _take_over(self, journal: _Journal, batch_size: int) -> None:
         """The results of a run that did not end, as far as they still hold."""
-        other = [key for key, value in self.settings.items() if journal.settings.get(key) != value]
-        if other:
-            told = ", ".join(f"{key} {journal.settings.get(key)!r}, now {self.settings[key]!r}" for key in other)
-            raise ToodError(
-                f"{self.out}: the run that is to be resumed had other settings ({told}): give the same, or leave out "
-                "--resume to begin anew"
-            )
+        require_same_settings(self.out, journal.settings, self.settings)
         self._file = (self.out / JOURNAL).open("r+b", buffering=0)
         # A batch that was not whole was computed otherwise than it will be.
         ordinary = [pair for pair in journal.lines if not pair[0].get("tiled")]
@@ -231,7 +225,7 @@ class PredictionFolder:
         for line, place in kept:
             source, name = line["image"], line["picture"]
             key = (source, self._results[source])
-            unchanged = line["changed"] == _change(source) and (not name or self._before.holds(self.out, name))
+            unchanged = line["changed"] == size_and_time(source) and (not name or self._before.holds(self.out, name))
             if key in wanted and unchanged:
                 self._places[key] = place
                 self._results[source] += 1
@@ -349,15 +343,6 @@ def _keys(images: Sequence[str]) -> Iterator[Key]:
     for image in images:
         yield image, seen[image]
         seen[image] += 1
-
-
-def _change(source: str) -> list[int] | None:
-    """By what a changed image is known; None for one that is no file."""
-    try:
-        found = Path(source).stat()
-    except (OSError, ValueError):
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def _json_text(content: object) -> str:

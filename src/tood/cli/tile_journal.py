@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tood.claimed_folder import append_line
-from tood.errors import ToodError
+from tood.claimed_folder import append_line, not_writable
 from tood.inference.tile_merging import TileBoxes
 from tood.whole_file import whole_file
 
@@ -69,7 +68,7 @@ class TileJournal:
         try:
             append_line(self._file, line)
         except OSError as error:
-            raise ToodError(f"{self._folder} cannot be written to: {error.strerror or error}") from error
+            raise not_writable(self._folder, error) from error
 
     def close(self, *, done: bool) -> None:
         """Lets go of the file; removes it where the picture is done."""

@@ -19,6 +19,7 @@ from tood.data.images import pixel_limit
 from tood.data.images.windows import ArrayWindows, Windows, is_tiff_file, open_windows, tiff_pixels
 from tood.drawing import draw_named_boxes
 from tood.errors import ToodError
+from tood.file_identity import size_and_time
 from tood.inference import Detector, TileConfig, detect_in_tiles, is_url
 from tood.inference.sources import ImageSource
 from tood.progress_bar import progress_bar
@@ -87,7 +88,7 @@ class TiledPictures:
 
     def _one(self, image: str | Path, stop: StopSignal) -> bool:
         picture = self._opened(image)
-        identity = {**self._settings, "size": [picture.height, picture.width], "changed": _change(str(image))}
+        identity = {**self._settings, "size": [picture.height, picture.width], "changed": size_and_time(str(image))}
         writes = self._folder.writes
         journal = TileJournal(self._folder.out, str(image), identity, resume=self._resume) if writes else None
         result = None
@@ -127,11 +128,3 @@ def _annotated(picture: Windows, result: Detections) -> NDArray[np.uint8]:
     small = picture.read(0, 0, picture.height, picture.width, reduction)
     boxes = result.boxes.numpy() / reduction
     return draw_named_boxes(small, boxes, result.scores.tolist(), result.labels.tolist(), result.class_names)
-
-
-def _change(source: str) -> list[int] | None:
-    try:
-        found = Path(source).stat()
-    except (OSError, ValueError):
-        return None
-    return [found.st_size, found.st_mtime_ns]

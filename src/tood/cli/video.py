@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +13,8 @@ from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads,
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
-    from tood.stop import StopSignal
     from tood.video import Summary
-    from tood.video.found import Found
 
-# Seconds that a frame which is under way gets after Ctrl-C.
-_PATIENCE = 3.0
 COUNTING = "Tracking and counting"
 
 
@@ -185,18 +180,9 @@ def video(
                 config,
                 stop=lambda: bool(stop.number),
                 progress=move,
-                waiting=lambda results: _next(results, stop),
+                waiting=stop.next_of,
             )
     _tell(summary, out, getattr(stream, "lost", 0), stop.number)
-
-
-def _next(results: Iterator[Found], stop: StopSignal) -> Found | None:
-    """The next result; None after the last one, and where it does not come soon after the person wants to stop."""
-    try:
-        with stop.waiting(_PATIENCE):
-            return next(results, None)
-    except KeyboardInterrupt:
-        return None
 
 
 def _tell(summary: Summary, out: Path, lost: int, stopped: int) -> None:

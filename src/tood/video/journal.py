@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tood.claimed_folder import append_line
+from tood.claimed_folder import append_line, not_writable
 from tood.errors import ToodError
 from tood.video.frames import FailedFrame, Position
 from tood.video.tracking import Seen
@@ -216,7 +216,7 @@ def add_line(file: FileIO, content: Mapping[str, Any], out: Path) -> None:
     try:
         append_line(file, content)
     except OSError as error:
-        raise ToodError(f"{out} cannot be written to: {error.strerror or error}") from error
+        raise not_writable(out, error) from error
 
 
 def _parsed(line: Mapping[str, Any]) -> Known:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tood.claimed_folder import claim, require_ours, require_own
+from tood.claimed_folder import claim, require_ours, require_own, require_same_settings
 from tood.errors import ToodError
 from tood.manifest import FileStamp, Manifest
 from tood.video.journal import Journal
@@ -96,7 +96,7 @@ class VideoFolder:
             for name in self.outputs.names if found is None or not found.writing else ():
                 require_own(self.out, name, COMMAND, self._manifest)
             if found is not None and self._resume:
-                self._require_same(found)
+                require_same_settings(self.out, found.settings, self.settings)
                 self.journal, self.resumed = found, True
             else:
                 self.journal = Journal.begin(self.out / UNFINISHED, self.settings)
@@ -119,15 +119,6 @@ class VideoFolder:
             return
         if same:
             raise ToodError(f"{self._source} is what would be written: name another --out")
-
-    def _require_same(self, journal: Journal) -> None:
-        other = [key for key, value in self.settings.items() if journal.settings.get(key) != value]
-        if other:
-            told = ", ".join(f"{key} {journal.settings.get(key)!r}, now {self.settings[key]!r}" for key in other)
-            raise ToodError(
-                f"{self.out}: the run that is to be resumed had other settings ({told}): give the same, or leave out "
-                "--resume to begin anew"
-            )
 
     def finish(
         self, class_names: Sequence[str], times: Sequence[int], last: int, counts: Mapping[str, Any], *, complete: bool
