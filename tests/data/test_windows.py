@@ -12,8 +12,10 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from bright_square import save_picture
+from tood.data.images import decode_image
 from tood.data.images.windows import open_windows, reduced, starts, tiff_pixels
 from tood.errors import PictureError
 
@@ -111,6 +113,29 @@ def test_the_smaller_copies_of_a_pyramid_are_read(tmp_path: Path) -> None:
         small = picture.read(0, 0, 512, 768, reduction)
         assert small.shape == (512 // reduction, 768 // reduction, 3)
         assert set(np.unique(small)) == {mark}
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_a_tiff_is_turned_as_its_orientation_says(tmp_path: Path, value: int) -> None:
+    tag = [(274, "H", 1, value, True)]
+    tifffile.imwrite(tmp_path / "a.tif", colours(), tile=(32, 48), photometric="rgb", extratags=tag)
+    whole = decode_image(tmp_path / "a.tif", exif=True).pixels
+    picture = open_windows(tmp_path / "a.tif", exif=True)
+    assert (picture.height, picture.width) == whole.shape[:2]
+    assert np.array_equal(picture.read(5, 6, 40, 31), whole[5:45, 6:37])
+    assert np.array_equal(picture.read(4, 8, 42, 31, 4), reduced(whole[4:46, 8:39], 4))
+    assert np.array_equal(open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH), colours().astype(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_channels_that_pillow_does_not_know_are_measured(tmp_path: Path, dtype: type) -> None:
+    pixels = np.zeros((HEIGHT, WIDTH, 4), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(tmp_path / "a.tif")
+    assert tiff_pixels(tmp_path / "a.tif") == HEIGHT * WIDTH
+    (tmp_path / "broken.tif").write_bytes(b"II*\0" + bytes(40))
+    assert tiff_pixels(tmp_path / "broken.tif") == 0
 
 
 def test_other_pictures_are_decoded_whole(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tood.data.images.decoding import decode_image
 from tood.data.images.depth import eight_bits, significant_bits
 from tood.data.images.limit import pixel_limit
+from tood.data.images.orientation import INVERSE, file_orientation, turn_boxes, turned_size, upright
 from tood.errors import PictureError, first_line
 
 # Bytes of decoded pieces that are kept for the next window.
@@ -72,7 +73,7 @@ def open_windows(source: str | Path, *, exif: bool = False) -> Windows:
 
     Args:
         source: the file.
-        exif: turn a picture that is decoded whole as its EXIF orientation says.
+        exif: turn the picture as its EXIF orientation says.
 
     Raises:
         PictureError: if it cannot be read; if it is no TIFF, and larger than what is decoded whole.
@@ -85,12 +86,17 @@ def open_windows(source: str | Path, *, exif: bool = False) -> Windows:
             if tiff_pixels(path) > pixel_limit():
                 raise PictureError(str(path), f"pictures of this size are read by tifffile: {_LIBRARY}") from None
         else:
-            return TiffWindows(path)
+            turned = file_orientation(path) if exif else 1
+            picture = TiffWindows(path)
+            return picture if turned == 1 else TurnedWindows(picture, turned)
     return ArrayWindows(str(path), decode_image(path, exif=exif).pixels)
 
 
 def tiff_pixels(path: Path) -> int:
-    """Number of pixels of a TIFF's first picture, by its header; 0 where that cannot be read."""
+    """Number of pixels of a TIFF's first picture, by its header; 0 where that cannot be read.
+
+    By tifffile, where that is installed, if Pillow does not know how its channels are stored.
+    """
     from PIL import Image
 
     previous, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -98,9 +104,20 @@ def tiff_pixels(path: Path) -> int:
         with Image.open(path) as image:
             return int(image.width) * int(image.height)
     except Exception:
-        return 0
+        return _tifffile_pixels(path)
     finally:
         Image.MAX_IMAGE_PIXELS = previous
+
+
+def _tifffile_pixels(path: Path) -> int:
+    try:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            page = _first_page(file.series[0].levels[0])
+            return int(page.imagelength) * int(page.imagewidth)
+    except Exception:  # whatever a broken file leads it to
+        return 0
 
 
 class ArrayWindows:
@@ -113,6 +130,23 @@ class ArrayWindows:
     def read(self, top: int, left: int, height: int, width: int, reduction: int = 1) -> NDArray[np.uint8]:
         """As of `Windows`."""
         return reduced(self._pixels[top : top + height, left : left + width], reduction)
+
+
+class TurnedWindows:
+    """A picture as an EXIF orientation of 2..8 turns it."""
+
+    def __init__(self, stored: Windows, value: int) -> None:
+        self.name, self._stored, self._value = stored.name, stored, value
+        self.width, self.height = turned_size((stored.width, stored.height), value)
+
+    def read(self, top: int, left: int, height: int, width: int, reduction: int = 1) -> NDArray[np.uint8]:
+        """As of `Windows`."""
+        # What a reduction leaves out lies right and below here, anywhere in the file.
+        height, width = (side // reduction * reduction or side for side in (height, width))
+        window = np.array([[left, top, left + width, top + height]], np.float32)
+        there = turn_boxes(window, (self.width, self.height), INVERSE.get(self._value, self._value))
+        x1, y1, x2, y2 = map(int, there[0])
+        return upright(self._stored.read(y1, x1, y2 - y1, x2 - x1, reduction), self._value)
 
 
 def reduced(pixels: NDArray[np.uint8], reduction: int) -> NDArray[np.uint8]:
