@@ -6,19 +6,22 @@ ATSS, GFL and PAA have backbone, pyramid and towers alike; each adds the names o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Generic, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from tood.models.backbones import AnyBackboneConfig
 from tood.models.backbones.weights import RESNET_NAMES, infer_backbone
+from tood.models.common.parallel_head import ParallelHeadConfig
 from tood.models.common.published import Hints, Names, count, rename, shape
 from tood.models.necks import AnyNeckConfig
 from tood.models.necks.weights import count_maps, fpn_names, infer_neck
 
 Branches: TypeAlias = tuple[tuple[str, str], ...]
 """Pairs, for `Names`, of what stands on a family's towers."""
+
+HeadT = TypeVar("HeadT", bound=ParallelHeadConfig)
 
 # Of a head with towers alone: what stands on them tells the family.
 A_TOWER = "head.classification_tower.0.conv.weight"
@@ -34,22 +37,18 @@ _TOWERS: tuple[tuple[str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Shown:
+class Shown(Generic[HeadT]):
     """What a detector's tensors show of its network.
 
     Attributes:
         classes: number of classes.
-        backbone, neck: their shapes.
-        width, tower_layers, norm_groups, anchor_scale: as in `ParallelHeadConfig`.
+        backbone, neck, head: their shapes.
     """
 
     classes: int
     backbone: AnyBackboneConfig
     neck: AnyNeckConfig
-    width: int
-    tower_layers: int
-    norm_groups: int
-    anchor_scale: float
+    head: HeadT
 
 
 def layouts(names: Collection[str]) -> tuple[str, ...]:
@@ -72,11 +71,11 @@ def to_theirs(state: Mapping[str, Tensor], branches: Branches) -> dict[str, Tens
     return {names.published(name): tensor for name, tensor in state.items()}
 
 
-def infer(state: Mapping[str, Tensor], hints: Hints, anchor_scale: float) -> Shown:
-    """The network of a state dict under this package's names, but for what stands on the towers.
+def infer(state: Mapping[str, Tensor], hints: Hints, head: HeadT) -> Shown[HeadT]:
+    """The network of a state dict under this package's names, with a head that knows what stands on its towers.
 
     The groups of the GroupNorms show in no tensor: `hints` say, or else the published 32 (in a head too narrow for
-    these, groups of at least 4 channels) are taken; and so of the anchors' scale, else `anchor_scale`.
+    these, groups of at least 4 channels) are taken; and so of the anchors' scale, else that of `head`.
 
     Raises:
         ToodError: if a tensor is missing that tells the shape.
@@ -87,10 +86,13 @@ def infer(state: Mapping[str, Tensor], hints: Hints, anchor_scale: float) -> Sho
         classes=shape(state, "head.classifier.weight", 4)[0],
         backbone=infer_backbone(state, map_channels),
         neck=neck,
-        width=width,
-        tower_layers=count(state, "head.classification_tower.#."),
-        norm_groups=hints.norm_groups(width),
-        anchor_scale=hints.anchor_scale(anchor_scale),
+        head=replace(
+            head,
+            width=width,
+            tower_layers=count(state, "head.classification_tower.#."),
+            norm_groups=hints.norm_groups(width),
+            anchor_scale=hints.anchor_scale(head.anchor_scale),
+        ),
     )
 
 

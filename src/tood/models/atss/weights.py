@@ -51,12 +51,5 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> ATSSCon
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    shown = infer(state, hints, ATSSHeadConfig.anchor_scale)
-    head = ATSSHeadConfig(
-        width=shown.width,
-        tower_layers=shown.tower_layers,
-        norm_groups=shown.norm_groups,
-        anchor_scale=shown.anchor_scale,
-        centerness="head.centerness.weight" in state,
-    )
-    return ATSSConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=head)
+    shown = infer(state, hints, ATSSHeadConfig(centerness="head.centerness.weight" in state))
+    return ATSSConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=shown.head)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +24,21 @@ distributions [B, N, 4, R] of their sides, if there are some.
 """
 
 
-class ParallelHeadConfig(Protocol):
-    """What a parallel head asks of its family's configuration."""
+@dataclass(frozen=True)
+class ParallelHeadConfig:
+    """Shape of the towers, to which each family adds what stands on them; the defaults are the published ones.
 
-    @property
-    def width(self) -> int:
-        """Channels of every tower layer."""
+    Attributes:
+        width: channels of every tower layer.
+        tower_layers: 3x3 convolutions of each of the two towers.
+        norm_groups: groups of every GroupNorm.
+        anchor_scale: side of the square anchors, in strides; where boxes are distances, positives are found by them.
+    """
 
-    @property
-    def tower_layers(self) -> int:
-        """3x3 convolutions of each of the two towers."""
-
-    @property
-    def norm_groups(self) -> int:
-        """Groups of every GroupNorm."""
-
-    @property
-    def anchor_scale(self) -> float:
-        """Side of the square anchors, in strides."""
+    width: int = 256
+    tower_layers: int = 4
+    norm_groups: int = 32
+    anchor_scale: float = 8.0
 
 
 @dataclass(frozen=True)

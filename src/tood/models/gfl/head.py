@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tood.models.common.distribution import require_bins
-from tood.models.common.parallel_head import ParallelHead, RegressionBranches, boxes_from_distributions
+from tood.models.common.parallel_head import (
+    ParallelHead,
+    ParallelHeadConfig,
+    RegressionBranches,
+    boxes_from_distributions,
+)
 
 
 @dataclass(frozen=True)
-class GFLHeadConfig:
-    """Shape of the head; the defaults are the published ones.
+class GFLHeadConfig(ParallelHeadConfig):
+    """Shape of the head.
 
     Attributes:
-        width: channels of every tower layer.
-        tower_layers: 3x3 convolutions of each of the two towers.
-        norm_groups: groups of every GroupNorm.
-        anchor_scale: side of the square anchors that positives are found by, in strides.
         bins: places 0 .. bins - 1, in strides, that a side's distance is a distribution over.
     """
 
-    width: int = 256
-    tower_layers: int = 4
-    norm_groups: int = 32
-    anchor_scale: float = 8.0
     bins: int = 17
 
     def __post_init__(self) -> None:

@@ -64,12 +64,5 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> GFLConf
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    shown = infer(state, hints, GFLHeadConfig.anchor_scale)
-    head = GFLHeadConfig(
-        width=shown.width,
-        tower_layers=shown.tower_layers,
-        norm_groups=shown.norm_groups,
-        anchor_scale=shown.anchor_scale,
-        bins=shape(state, "head.distribution.weight", 4)[0] // 4,
-    )
-    return GFLConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=head)
+    shown = infer(state, hints, GFLHeadConfig(bins=shape(state, "head.distribution.weight", 4)[0] // 4))
+    return GFLConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=shown.head)

@@ -54,12 +54,5 @@ def infer_config(state: Mapping[str, Tensor], hints: Hints = Hints()) -> PAAConf
     Raises:
         ToodError: if a tensor is missing that tells the shape.
     """
-    shown = infer(state, hints, PAAHeadConfig.anchor_scale)
-    head = PAAHeadConfig(
-        width=shown.width,
-        tower_layers=shown.tower_layers,
-        norm_groups=shown.norm_groups,
-        anchor_scale=shown.anchor_scale,
-        iou="head.iou.weight" in state,
-    )
-    return PAAConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=head)
+    shown = infer(state, hints, PAAHeadConfig(iou="head.iou.weight" in state))
+    return PAAConfig(classes=shown.classes, backbone=shown.backbone, neck=shown.neck, head=shown.head)
