@@ -102,6 +102,15 @@ def wanted(server: ServerProcess, picture: bytes, threshold: float, model: str =
     return sum(one["score"] >= threshold for one in found)
 
 
+def until(page: Page, expression: str) -> None:
+    """Waits for it to be true; Playwright's own way would be against the page's rules of what may run in it."""
+    for _ in range(200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(expression)
+
+
 def set_threshold(page: Page, value: float) -> None:
     page.get_by_label("Least score").fill(str(value))
 
@@ -147,7 +156,7 @@ def test_two_models_side_by_side(page: Page, server: ServerProcess) -> None:
     )
     page.get_by_text("objects shown").wait_for()
     page.get_by_label("Compare with").select_option("second")
-    page.wait_for_function("document.querySelectorAll('canvas[data-shown]').length === 2")
+    until(page, "document.querySelectorAll('canvas[data-shown]').length === 2")
     page.get_by_text("objects shown").wait_for()
     assert boxes(page) == wanted(server, picture, 0.3)
     assert boxes(page, "second") == wanted(server, picture, 0.3, "second")
@@ -256,6 +265,72 @@ def test_a_picture_that_cannot_be_read_is_told_as_an_alert(page: Page) -> None:
     with page.expect_response("**/detect*"):
         dropped(page, b"no picture", "broken.png")
     page.get_by_role("alert").filter(has_text="broken.png").wait_for()
+    assert page.get_by_role("status").inner_text() == "broken.png: not looked at."
+    assert page.locator("figcaption").inner_text() == "first: not looked at"
+
+
+def test_a_webcam_that_is_allowed_after_stop_stays_off(page: Page) -> None:
+    """The person answers the browser's question late: the real webcam, held back until then."""
+    page.evaluate(
+        """() => {
+            const devices = navigator.mediaDevices, real = devices.getUserMedia.bind(devices);
+            devices.getUserMedia = async (wanted) => {
+                window.stream = await real(wanted);
+                await new Promise((allow) => { window.allow = allow; });
+                return window.stream;
+            };
+        }"""
+    )
+    page.get_by_role("button", name="Start webcam").click()
+    until(page, "window.allow !== undefined")
+    assert page.get_by_role("status").inner_text() == "Waiting for the first frame…"
+    assert page.get_by_role("button", name="Pause").is_hidden()
+    page.get_by_role("button", name="Stop").click()
+    page.evaluate("window.allow()")
+    until(page, "window.stream.getTracks().every((track) => track.readyState === 'ended')")
+    assert page.get_by_role("button", name="Start webcam").is_visible()
+    assert page.locator("figure:visible").count() == 0
+    assert page.locator("#problem").inner_text() == ""
+
+
+def test_after_a_frame_without_answer_the_page_waits(page: Page) -> None:
+    page.get_by_role("button", name="Start webcam").click()
+    page.get_by_text("objects shown").wait_for()
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.context.set_offline(True)
+    page.get_by_role("alert").filter(has_text="does not answer").wait_for()
+    page.wait_for_timeout(1000)
+    assert 0 < len(failed) < 4
+    page.context.set_offline(False)
+    page.get_by_text("objects shown").wait_for()
+    assert page.locator("#problem").inner_text() == ""
+
+
+def test_pictures_that_waited_for_a_key_are_looked_at_when_it_is_given(browser: Browser, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text("open-sesame-for-all\n")
+    model = small_model(tmp_path / "first.safetensors")
+    with serving([model], "--keys", str(keys), home=tmp_path / "home") as running:
+        opened = browser.new_page()
+        opened.goto(running.address)
+        opened.locator("#key").wait_for()
+        opened.keyboard.press("Escape")
+        dropped(opened, picture_bytes(1, 240, 320))
+        for key in ("wrong", "open-sesame-for-all"):
+            opened.locator("#key").fill(key)
+            opened.get_by_role("button", name="Use it").click()
+        opened.get_by_text("objects shown").wait_for(timeout=20_000)
+        assert boxes(opened) > 0
+        assert opened.locator("#problem").inner_text() == ""
+        opened.evaluate("sessionStorage.clear()")
+        dropped(opened, picture_bytes(2, 240, 320), "second.png")
+        opened.get_by_role("alert").filter(has_text="second.png").wait_for()
+        opened.locator("#key").fill("open-sesame-for-all")
+        opened.get_by_role("button", name="Use it").click()
+        opened.get_by_role("button", name="second.png").click()
+        opened.get_by_role("status").filter(has_text="second.png").filter(has_text="objects shown").wait_for()
+        opened.close()
 
 
 def axe() -> Path | None:

@@ -9,19 +9,30 @@ const $ = (id) => document.getElementById(id);
 
 const page = {
   models: [],
-  items: [], // {name, blob, answers: Map of model name to result}
+  items: [], // {name, blob, answers: Map of model name to result, troubles: Map of model name to what went wrong}
   current: null, // the item that is shown
   picture: null, // its pixels, as the browser decodes them; null if it cannot
   panels: [],
   filter: { threshold: 0.3, hidden: new Set() },
   moving: false,
+  failures: 0, // frames in a row that were not answered
 };
 
-const frames = new Frames(showFrame, () => setMoving(false));
+// After a frame that was not answered the next one is asked for later, each time twice as late, in milliseconds.
+const [FIRST_WAIT, LONGEST_WAIT] = [1000, 30_000];
+
+const frames = new Frames(showFrame, () => {
+  setMoving(false);
+  draw();
+});
 
 function chosen() {
   const names = [$("first").value, $("second").value].filter(Boolean);
   return names.map((name) => page.models.find((model) => model.name === name)).filter(Boolean);
+}
+
+function newItem(name, blob) {
+  return { name, blob, answers: new Map(), troubles: new Map() };
 }
 
 function problem(text) {
@@ -40,14 +51,11 @@ async function add(files) {
   }
   if (!list.length) return;
   stopMoving();
-  const items = list.map((file, number) => ({
-    name: file.name || `pasted ${page.items.length + number + 1}`,
-    blob: file,
-    answers: new Map(),
-  }));
+  const items = list.map((file, number) => newItem(file.name || `pasted ${page.items.length + number + 1}`, file));
   page.items.push(...items);
   await select(items[0]);
-  for (const item of items) await ask(item);
+  if (!page.models.length) await start(); // the server did not answer, or wanted a key
+  else for (const item of items) await ask(item);
 }
 
 async function select(item) {
@@ -63,15 +71,23 @@ async function ask(item) {
   await Promise.all(
     chosen().map(async (model) => {
       if (item.answers.has(model.name)) return;
+      item.troubles.delete(model.name);
       try {
         item.answers.set(model.name, await detect(item.blob, model.name));
       } catch (trouble) {
+        item.troubles.set(model.name, trouble.message);
         if (trouble.status === 401) wantKey();
-        problem(`${item.name}: ${trouble.message}`);
+        problem(troubleOf(item));
+        listPictures();
       }
       if (item === page.current) draw();
     }),
   );
+}
+
+function troubleOf(item) {
+  const [told] = item?.troubles.values() ?? [];
+  return told ? `${item.name}: ${told}` : "";
 }
 
 async function askAll() {
@@ -86,10 +102,11 @@ function listPictures() {
       const entry = document.createElement("li");
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = item.name;
+      button.textContent = item.troubles.size ? `⚠ ${item.name}` : item.name;
       button.title = item.name;
       if (item === page.current) button.setAttribute("aria-current", "true");
       button.addEventListener("click", async () => {
+        problem(troubleOf(item));
         await select(item);
         list.querySelector("[aria-current]")?.focus();
       });
@@ -111,30 +128,42 @@ function clear() {
 
 async function play(start) {
   problem("");
+  page.items = [];
+  page.failures = 0;
+  setMoving(true);
+  await select(null);
   try {
-    page.items = [];
-    setMoving(true);
     await start();
   } catch (error) {
     setMoving(false);
+    draw();
     problem(`It cannot be played: ${error.message}`);
   }
 }
 
 async function showFrame(canvas, blob, name) {
-  const item = { name, blob, answers: new Map() };
+  const item = newItem(name, blob);
   await ask(item);
   if (!page.moving) return;
   page.items = [item];
   page.current = item;
   page.picture = canvas;
+  $("pause").hidden = false;
   draw();
+  if (!item.troubles.size) {
+    page.failures = 0;
+    problem("");
+    return;
+  }
+  const wait = Math.min(FIRST_WAIT * 2 ** page.failures, LONGEST_WAIT);
+  page.failures += 1;
+  await new Promise((done) => setTimeout(done, wait));
 }
 
 function setMoving(moving) {
   page.moving = moving;
   $("webcam").textContent = moving ? "Stop" : "Start webcam";
-  $("pause").hidden = !moving;
+  $("pause").hidden = true; // until there is a frame
   $("pause").textContent = "Pause";
   listPictures();
 }
@@ -143,6 +172,7 @@ function stopMoving() {
   if (!page.moving) return;
   frames.stop();
   setMoving(false);
+  draw();
 }
 
 // --- what is shown ----------------------------------------------------------------------------------------------
@@ -156,23 +186,30 @@ function setPanels() {
 
 function draw() {
   const item = page.current;
-  let [all, visible, answered] = [0, 0, 0];
+  const counts = []; // of each model that answered
+  let refused = 0;
   for (const panel of page.panels) {
     const result = item?.answers.get(panel.model.name);
     panel.figure.hidden = !item;
-    if (item) panel.draw(page.picture, result, page.filter, item.name);
+    const refusal = item?.troubles.has(panel.model.name);
+    if (item) panel.draw(page.picture, result, page.filter, item.name, refusal);
+    if (refusal) refused += 1;
     if (!result) continue;
-    answered += 1;
-    all += result.detections.length;
-    visible += shown(result, page.filter).length;
+    const of = page.panels.length > 1 ? ` (${panel.model.name})` : "";
+    counts.push(`${shown(result, page.filter).length} of ${result.detections.length}${of}`);
   }
+  const answered = counts.length;
   for (const id of ["save-json", "save-coco", "save-picture"]) $(id).disabled = !answered;
   if (!page.models.length) return;
   $("status").textContent = !item
-    ? "Choose a picture, drop one, or paste one."
-    : answered < page.panels.length
+    ? page.moving
+      ? "Waiting for the first frame…"
+      : "Choose a picture, drop one, or paste one."
+    : answered + refused < page.panels.length
       ? `Looking at ${item.name}…`
-      : `${item.name}: ${visible} of ${all} objects shown.`;
+      : answered
+        ? `${item.name}: ${counts.join(" and ")} objects shown.`
+        : `${item.name}: not looked at.`;
   countClasses();
 }
 
@@ -202,16 +239,15 @@ function listClasses() {
   );
 }
 
+// Of two models both numbers, where either found something.
 function countClasses() {
-  const counts = new Map();
-  for (const panel of page.panels) {
-    const result = page.current?.answers.get(panel.model.name);
-    for (const one of result?.detections ?? []) {
-      if (one.score >= page.filter.threshold) counts.set(one.name, (counts.get(one.name) ?? 0) + 1);
-    }
-  }
+  const found = page.panels.map((panel) =>
+    (page.current?.answers.get(panel.model.name)?.detections ?? []).filter((one) => one.score >= page.filter.threshold),
+  );
   for (const label of $("class-list").children) {
-    label.querySelector(".count").textContent = counts.get(label.querySelector("input").value) ?? "";
+    const kind = label.querySelector("input").value;
+    const counts = found.map((list) => list.filter((one) => one.name === kind).length);
+    label.querySelector(".count").textContent = counts.some(Boolean) ? counts.join(" | ") : "";
   }
 }
 
@@ -246,9 +282,13 @@ async function start() {
   }
   problem("");
   const option = (text, value) => Object.assign(document.createElement("option"), { textContent: text, value });
+  const before = chosen().map((model) => model.name);
   $("first").replaceChildren(...page.models.map((model) => option(model.name, model.name)));
   $("second").replaceChildren(option("nothing", ""), ...page.models.map((model) => option(model.name, model.name)));
+  if (before[0]) $("first").value = before[0];
+  if (before[1]) $("second").value = before[1];
   setPanels();
+  if (!page.moving) await askAll();
 }
 
 function setTheme(theme) {

@@ -2,41 +2,45 @@
 
 const LONGEST = 1280;
 
+function release(video) {
+  video.pause();
+  video.srcObject?.getTracks().forEach((track) => track.stop());
+  if (video.src) URL.revokeObjectURL(video.src);
+}
+
 export class Frames {
   // `show` is given a canvas with the frame and its jpeg, and awaited before the next frame is taken.
   constructor(show, ended) {
     this.show = show;
     this.ended = ended;
     this.video = null;
-    this.running = false;
   }
 
   async webcam() {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: LONGEST } } });
-    await this.#start((video) => {
-      video.srcObject = stream;
+    if (!navigator.mediaDevices) {
+      throw new Error("browsers give a webcam only to pages of this machine, or that come by https");
+    }
+    await this.#start(async (video) => {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: LONGEST } } });
     }, "webcam");
   }
 
   async file(blob, name) {
-    const address = URL.createObjectURL(blob);
     await this.#start((video) => {
-      video.src = address;
+      video.src = URL.createObjectURL(blob);
     }, name);
   }
 
+  // Whether it rests now.
   pause() {
-    if (this.video.paused) this.video.play();
+    if (!this.video) return false;
+    if (this.video.paused) this.video.play().catch(() => {}); // it was stopped before it went on
     else this.video.pause();
     return this.video.paused;
   }
 
   stop() {
-    this.running = false;
-    if (!this.video) return;
-    this.video.pause();
-    this.video.srcObject?.getTracks().forEach((track) => track.stop());
-    if (this.video.src) URL.revokeObjectURL(this.video.src);
+    if (this.video) release(this.video);
     this.video = null;
   }
 
@@ -45,17 +49,24 @@ export class Frames {
     const video = document.createElement("video");
     video.muted = true;
     video.playsInline = true;
-    feed(video);
     this.video = video;
-    await video.play();
-    this.running = true;
-    this.#loop(video, name);
+    try {
+      await feed(video); // a person may take long to allow a webcam, and stop it before
+      if (this.video === video) await video.play();
+    } catch (error) {
+      if (this.video !== video) return; // nobody waits for it any more
+      this.stop();
+      throw error;
+    } finally {
+      if (this.video !== video) release(video);
+    }
+    if (this.video === video) this.#loop(video, name);
   }
 
   async #loop(video, name) {
     const canvas = document.createElement("canvas");
     let last = -1;
-    while (this.running && this.video === video) {
+    while (this.video === video) {
       if (video.ended) break;
       if (video.currentTime === last || !video.videoWidth) {
         await new Promise(requestAnimationFrame);

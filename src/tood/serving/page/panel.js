@@ -45,7 +45,8 @@ export class Panel {
   }
 
   // Draws a picture (null: one that the browser cannot show) and what of a result the filter lets through.
-  draw(picture, result, filter, name) {
+  // `refused`: the server gave no result and will give none.
+  draw(picture, result, filter, name, refused) {
     const found = shown(result, filter);
     this.rows = found;
     const [width, height] = picture
@@ -60,8 +61,9 @@ export class Panel {
     if (picture) pen.drawImage(picture, 0, 0, width, height);
     if (result) this.#boxes(pen, found, width / result.width, height / result.height, width);
     const count = `${found.length} ${found.length === 1 ? "object" : "objects"}`;
-    this.caption.textContent = result ? `${this.model.name}: ${count}` : `${this.model.name}: looking…`;
-    this.canvas.setAttribute("aria-label", this.#inWords(name, found, count));
+    const without = refused ? "not looked at" : "looking…";
+    this.caption.textContent = `${this.model.name}: ${result ? count : without}`;
+    this.canvas.setAttribute("aria-label", result ? this.#inWords(name, found, count) : `${name}: ${without}`);
     this.canvas.dataset.shown = found.length;
     this.#fillTable();
   }
