@@ -45,7 +45,7 @@ def one_graph() -> Iterator[None]:
     made: dict[object, onnx.ModelProto] = {}
 
     def network_graph(model: AnyDetector, config: ExportConfig) -> onnx.ModelProto:
-        key = (model.config, config.size, config.opset)
+        key = (model.config, config.size, config.batch, config.opset)
         if key not in made:
             made[key] = onnx_graph.network_graph(model, config)
         copied = onnx.ModelProto()
@@ -81,6 +81,8 @@ def test_the_certificate_says_what_was_measured(exported: Path) -> None:
     assert told["operators"]["NonMaxSuppression"] == 1
     assert {"tood", "torch", "onnx", "onnxruntime"} <= told["versions"].keys()
     page = certificate_files(exported)[1].read_text()
+    assert f"run by ONNX Runtime {told['versions']['onnxruntime']} on the CPU" in page
+    assert "onnxruntime" not in page
     assert "Within the tolerance" in page
     assert told["sha256"]["model.onnx"] in page
     assert len(list(exported.parent.iterdir())) == 3
@@ -147,6 +149,7 @@ def test_a_file_beyond_the_tolerance_is_not_written(
     (("--to", "torch", "--raw"), "--to onnx"),
     (("--out", "model.xml"), ".onnx"),
     (("--opset", 9), "18 to 23"),
+    (("--batch", 0), "--batch"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told_in_a_sentence(
     folder: Path, tmp_path: Path, options: tuple[object, ...], said: str, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +199,33 @@ def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
     picture = next((folder / "data" / "val2017").glob("*.png"))
     ours, theirs = (Detector(path, precision="fp32")(picture) for path in (folder / "model.safetensors", out))
     torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
+def test_a_fixed_batch_is_filled_and_what_filled_it_is_dropped(folder: Path, tmp_path: Path, to: str) -> None:
+    out = tmp_path / f"model{SUFFIXES[to]}"
+    graph = () if to == "torch" else ("--graph", "nms")
+    model, size = folder / "model.safetensors", ("--size", 64, 96)
+    result = _run("export", model, "--to", to, *graph, *size, "--batch", 3, "--out", out)
+    assert result.exit_code == 0, result.output
+    told = json.loads(certificate_files(out)[0].read_text())
+    assert ({case["batch"] for case in told["cases"]}, told["description"]["batch"]) == ({3}, "3")
+    assert "in batches of 3" in certificate_files(out)[1].read_text()
+    pictures = [render_scene(load_scans("test"), np.random.default_rng(seed)).image for seed in range(4)]
+    detector = Detector(out)
+    whole = detector(pictures[:3], batch_size=3)
+    for batch in (1, 2, 4):
+        found = detector(pictures[:3] if batch < 4 else pictures, batch_size=batch)
+        for one, other in zip(found, whole, strict=False):
+            assert len(one) == len(other) > 10
+            torch.testing.assert_close(one.boxes, other.boxes, rtol=0, atol=1e-3)
+    assert len(found) == 4
+    if to == "onnx":
+        assert [value.type.tensor_type.shape.dim[0].dim_value for value in _values(onnx.load(out))] == [3] * 6
+
+
+def _values(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    return [*proto.graph.input, *proto.graph.output]
 
 
 def test_files_that_are_none(exported: Path, tmp_path: Path) -> None:

@@ -42,12 +42,11 @@ BATCH = 2
 
 
 class Made(NamedTuple):
-    """A network, its graph alone, and the batches that this takes."""
+    """A network, and its graph alone."""
 
     model: AnyDetector
     proto: onnx.ModelProto
     config: ExportConfig
-    batches: tuple[int, ...]
 
     def engine(self, config: ExportConfig) -> Engine:
         """The whole graph of that kind, in ONNX Runtime."""
@@ -62,13 +61,9 @@ class Made(NamedTuple):
 @cache
 def _made(name: str, config: ExportConfig) -> Made:
     model = lively(build_model(EXAMPLES[name]))
-    if name in FREE_BATCH:
-        return Made(model, network_graph(model, config), config, (1, 2, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        assert config.size is not None
-        fixed = torch.zeros(BATCH, 3, *config.size)
-        patch.setattr("tood.export.onnx_graph.export_dimensions", lambda *_: (fixed, {}))
-        return Made(model, network_graph(model, config), config, (BATCH,))
+    if name not in FREE_BATCH:
+        config = replace(config, batch=BATCH)
+    return Made(model, network_graph(model, config), config)
 
 
 @pytest.fixture(scope="module", params=EXAMPLES)
@@ -80,7 +75,8 @@ def _sizes(made: Made) -> list[tuple[int, int, int]]:
     """Batches, heights and widths: among free ones maps of one row, of one column and of one cell."""
     model, size = made.model, made.config.size
     if size is not None:
-        return [(batch, *size) for batch in made.batches]
+        # Of a fixed batch: fewer, more and as many.
+        return [(batch, *size) for batch in (1, 2, 3)]
     divisor = model.config.input.divisor
     side = math.lcm(model.config.strides[-1], divisor)
     return [(1, divisor, divisor), (2, divisor, 3 * divisor), (3, side + divisor, divisor), (2, side, 2 * side)]
@@ -110,7 +106,7 @@ def test_onnx_runtime_gives_what_pytorch_gives(made: Made) -> None:
 def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
     proto = onnx.ModelProto()
     proto.CopyFrom(made.proto)
-    description = describe(Origin(made.model, CLASSES), ExportConfig("openvino", size=made.config.size))
+    description = describe(Origin(made.model, CLASSES), replace(made.config, format="openvino"))
     save_openvino(to_openvino(whole_graph(proto, description)), tmp_path / "model.xml", description)
     engine = open_exported(tmp_path / "model.xml")
     assert engine.description == description
@@ -118,12 +114,10 @@ def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_suppression_and_whole_pictures_within_the_graph(
-    made: Made, raw: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tood.export.parity.BATCHES", made.batches)
-    engine = made.engine(ExportConfig(graph="nms", raw=raw, target="tensorrt", size=made.config.size))
+def test_suppression_and_whole_pictures_within_the_graph(made: Made, raw: bool) -> None:
+    engine = made.engine(replace(made.config, graph="nms", raw=raw))
     cases = compare(made.model, engine, pictures_of(None, 3))
+    assert {case.batch for case in cases} == ({1, 2, 3} if made.config.batch is None else {made.config.batch})
     compared = sum(case.compared for case in cases)
     assert compared > 100
     # Of pictures scaled in the graph a byte in a thousand is one step off.

@@ -73,6 +73,12 @@ def export(
             show_default=False,
         ),
     ] = None,
+    batch: Annotated[
+        int | None,
+        optional(
+            "Pictures in a batch, fixed: `tood` fills smaller ones with blanks. Left out: any number.", WHAT, least=1
+        ),
+    ] = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Any height and width, as where --size is left out.", rich_help_panel=WHAT)
     ] = False,
@@ -146,7 +152,7 @@ def export(
         raise ToodError("--size fixes height and width and --dynamic leaves them free: give one of them")
     if split is not None and data is None:
         raise ToodError("--split is of --data, which is missing: give the dataset too")
-    config = ExportConfig("onnx" if to == "triton" else to, graph, raw, precision, size, opset, target)
+    config = ExportConfig("onnx" if to == "triton" else to, graph, raw, precision, size, batch, opset, target)
 
     def proof() -> Proof:
         dataset = None if data is None else _open(data, split)

@@ -64,6 +64,7 @@ class ExportedModel:
         precision: "fp32", "fp16" or "int8".
         grid: where its priors lie.
         size: height and width of the input where they are fixed, None where they are free.
+        batch: pictures in a batch where their number is fixed, None where it is free.
         max_detections: rows that "nms" and "topk" give for each picture.
         licence: SPDX identifier of the weights' licence, empty where nobody said.
         version: of tood that wrote it.
@@ -78,6 +79,7 @@ class ExportedModel:
     precision: str
     grid: PriorGrid
     size: tuple[int, int] | None = None
+    batch: int | None = None
     max_detections: int = 0
     licence: str = ""
     version: str = ""
@@ -116,6 +118,7 @@ class ExportedModel:
             "strides": list(config.strides),
             "grid": {"offset": self.grid.offset, "anchor_scale": self.grid.anchor_scale},
             "size": None if self.size is None else list(self.size),
+            "batch": self.batch,
             "max_detections": self.max_detections,
             "raw": self.raw,
         }
@@ -152,6 +155,7 @@ class ExportedModel:
         try:
             kind: Any = AnyModelConfig  # a union, which is no type to mypy
             grid, size = json.loads(texts["grid"]), json.loads(texts["size"])
+            batch = json.loads(texts.get("batch", "null"))
             graph = next(graph for graph in GRAPHS if graph == texts["graph"])
             return ExportedModel(
                 from_dict(kind, json.loads(texts["model"]), where=str(path)),
@@ -161,6 +165,7 @@ class ExportedModel:
                 texts["precision"],
                 PriorGrid(float(grid["offset"]), float(grid["anchor_scale"])),
                 None if size is None else (int(size[0]), int(size[1])),
+                None if batch is None else int(batch),
                 int(json.loads(texts["max_detections"])),
                 texts["licence"],
                 texts["version"],

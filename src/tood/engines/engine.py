@@ -17,6 +17,9 @@ from tood.structures import DensePredictions
 EngineKind: TypeAlias = Literal["onnxruntime", "openvino", "torch"]
 """What runs a file."""
 
+ENGINE_NAMES: dict[EngineKind, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "PyTorch"}
+"""As people write them."""
+
 # By the ending of a file's name.
 SUFFIXES: dict[str, EngineKind] = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
 
@@ -44,7 +47,7 @@ class Engine:
         return self.description.model.classes
 
     def predictions(self, images: Tensor, windows: Tensor) -> DensePredictions:
-        """What is on a batch of images.
+        """What is on a batch of images, however many the file takes at once.
 
         Args:
             images: [B, 3, H, W] float32, normalised; or [B, H, W, 3] uint8 RGB where the file takes whole pictures.
@@ -58,7 +61,24 @@ class Engine:
         if description.raw:
             geometry = description.network_input.geometry(height, width)
             height, width = description.network_input.padded(*geometry.canvas)
-        return description.predictions(self.run(inputs), height, width)
+        return description.predictions(self._run(inputs), height, width)
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """In batches of the size that the file is fixed to, the last one filled with blanks."""
+        size = self.description.batch
+        count = len(inputs["images"])
+        if size is None or count == size:
+            return self.run(inputs)
+        parts = [
+            self.run({name: _filled(tensor[start : start + size], size) for name, tensor in inputs.items()})
+            for start in range(0, count, size)
+        ]
+        return {name: torch.cat([part[name] for part in parts])[:count] for name in parts[0]}
+
+
+def _filled(tensor: Tensor, size: int) -> Tensor:
+    """[b, ...] -> [size, ...], zeros behind what there is."""
+    return torch.cat([tensor, tensor.new_zeros(size - len(tensor), *tensor.shape[1:])])
 
 
 def is_exported(path: str | Path) -> bool:

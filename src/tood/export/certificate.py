@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from tood.engines import ExportedModel
+from tood.choices import ExportGraph
+from tood.engines import ENGINE_NAMES, EngineKind, ExportedModel
 from tood.export.parity import ParityCase
 from tood.version import own_version
 
@@ -22,7 +23,23 @@ _UNMATCHED = 0.01
 _AP_LOSS = {"fp32": 0.001, "fp16": 0.002}
 _AP_SHARE = 0.01
 
-_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "numpy", "opencv-python-headless")
+# Packages whose versions are told, and what people call them.
+_PACKAGES = {
+    "torch": "PyTorch",
+    "onnx": "ONNX",
+    "onnxscript": "ONNX Script",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "nncf": "NNCF",
+    "numpy": "NumPy",
+    "opencv-python-headless": "OpenCV",
+}
+_GRAPHS: dict[ExportGraph, str] = {
+    "dense": "every box and its scores, nothing suppressed (`dense`)",
+    "nms": "detections, suppressed (`nms`)",
+    "topk": "the best detections of a head that gives each object once (`topk`)",
+}
+_NAMES = {**_PACKAGES, "python": "Python"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +78,7 @@ class Certificate:
     file: Mapping[str, str]
     bytes: int
     description: ExportedModel
-    engine: str
+    engine: EngineKind
     pictures: str
     cases: tuple[ParityCase, ...]
     ap: ApChange | None
@@ -81,12 +98,24 @@ class Certificate:
         """What is beyond the tolerance, in sentences; none where all is well."""
         return (*self._of_predictions(), *self._of_ap())
 
-    def _of_predictions(self) -> list[str]:
+    @property
+    def _tolerance(self) -> tuple[float, float] | None:
+        """Pixels and probability by which predictions may differ; None where AP judges them."""
         precision = self.description.precision
-        if precision not in _TOLERANCES or (precision == "fp16" and self.ap is not None):
-            return []  # AP judges them
+        return None if precision == "fp16" and self.ap is not None else _TOLERANCES.get(precision)
+
+    @property
+    def _allowed_loss(self) -> float | None:
+        """AP that may be lost, None where it was not measured."""
+        if self.ap is None or self.ap.before < 0:
+            return None
+        return _AP_LOSS.get(self.description.precision, _AP_SHARE * self.ap.before)
+
+    def _of_predictions(self) -> list[str]:
+        if self._tolerance is None:
+            return []
         boxes, scores = self.largest
-        most_pixels, most_score = _TOLERANCES[precision]
+        most_pixels, most_score = self._tolerance
         told = []
         if not boxes <= most_pixels:
             told.append(f"boxes differ by up to {boxes:.3g} pixels, more than {most_pixels}")
@@ -101,9 +130,9 @@ class Certificate:
         precision = self.description.precision
         if self.ap is None:
             return ["what int8 loses was measured on no dataset: give one with --data"] if precision == "int8" else []
-        if self.ap.before < 0:
+        allowed = self._allowed_loss
+        if allowed is None:
             return ["AP cannot be measured on this dataset"] if precision == "int8" else []
-        allowed = _AP_LOSS.get(precision, _AP_SHARE * self.ap.before)
         if self.ap.before - self.ap.after <= allowed:
             return []
         return [f"AP falls from {self.ap.before:.4f} to {self.ap.after:.4f}, by more than {allowed:.4f}"]
@@ -135,17 +164,24 @@ class Certificate:
         boxes, scores = self.largest
         name = next(iter(self.file))
         verdict = (
-            "Within the tolerance." if not self.complaints else f"BEYOND the tolerance: {'; '.join(self.complaints)}."
+            f"**Within the tolerance** ({self._allowed()})."
+            if not self.complaints
+            else f"**BEYOND the tolerance** ({self._allowed()}): {'; '.join(self.complaints)}."
         )
+        engine = f"{ENGINE_NAMES[self.engine]} {self.versions.get(self.engine, '')}".rstrip()
         lines = [
             f"# {name}",
             "",
-            f"{about.model.family}, {about.model.classes} classes, {about.precision}, graph `{about.graph}`, "
-            f"{'whole pictures' if about.raw else 'prepared images'} of {_size(about)}; {self.bytes / 1e6:.1f} MB.",
-            f"Made of `{about.source}`; licence of its weights: {about.licence or 'not stated'}.",
+            verdict,
             "",
-            f"**{verdict}** Largest difference from PyTorch in fp32, run by {self.engine} on {self.pictures}: "
+            f"Largest difference from PyTorch in fp32, run by {engine} on the CPU on {self.pictures}: "
             f"boxes {boxes:.2g} pixels, scores {scores:.2g}.",
+            "",
+            f"- model: `{about.source or 'in memory'}`, family {about.model.family}, {about.model.classes} classes",
+            f"- licence of its weights: {about.licence or 'not stated'}",
+            f"- file: {about.precision}, {self.bytes / 1e6:.1f} MB",
+            f"- takes: {_input(about)}, in batches of {about.batch or 'any size'}",
+            f"- gives: {_GRAPHS[about.graph]}",
             "",
         ]
         if self.ap is not None:
@@ -156,7 +192,8 @@ class Certificate:
             ]
         if self.float_parts:
             lines += [f"Left in floating point to keep the AP: {', '.join(self.float_parts)}.", ""]
-        lines += ["| picture | input | batch | boxes, pixels | scores | compared | without a partner |"]
+        lines += ["Pictures of three shapes (height x width), what the network saw of them, and how many at once:", ""]
+        lines += ["| picture | input | batch | boxes, pixels | scores | boxes compared | found by one alone |"]
         lines += ["|---|---|---|---|---|---|---|"]
         lines += [
             f"| {_sides(case.picture)} | {_sides(case.input)} | {case.batch} | {case.boxes:.2g} | {case.scores:.2g} "
@@ -165,8 +202,16 @@ class Certificate:
         ]
         lines += ["", "| file | SHA-256 |", "|---|---|", *(f"| {file} | `{sha}` |" for file, sha in self.file.items())]
         lines += ["", f"Operators: {', '.join(f'{name} {count}' for name, count in self.operators.items())}.", ""]
-        lines += [f"Versions: {', '.join(f'{name} {number}' for name, number in self.versions.items())}.", ""]
+        versions = (f"{_NAMES.get(name, name)} {number}" for name, number in self.versions.items())
+        lines += [f"Versions: {', '.join(versions)}.", ""]
         return "\n".join(lines)
+
+    def _allowed(self) -> str:
+        """The tolerance, for people."""
+        told = [] if self._tolerance is None else ["boxes {:g} pixels, scores {:g}".format(*self._tolerance)]
+        if self._allowed_loss is not None:
+            told.append(f"{self._allowed_loss:.4f} of AP")
+        return ", ".join(told) or "by the AP alone"
 
 
 def versions() -> dict[str, str]:
@@ -178,8 +223,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _size(about: ExportedModel) -> str:
-    return "any size" if about.size is None else f"an input of {_sides(about.size)}"
+def _input(about: ExportedModel) -> str:
+    if about.raw:
+        within = "" if about.size is None else f", which the network sees as {_sides(about.size)}"
+        return f"whole pictures, uint8 RGB, of any size{within}"
+    return f"prepared images, float32, of {'any size' if about.size is None else _sides(about.size)}"
 
 
 def _sides(size: tuple[int, int]) -> str:

@@ -20,6 +20,7 @@ class ExportConfig:
         raw: whether it takes whole pictures rather than prepared images.
         precision: see `ExportPrecision`.
         size: height and width of the input where they are to be fixed.
+        batch: pictures in a batch where their number is to be fixed.
         opset: version of ONNX's operators.
         target: see `ExportTarget`.
     """
@@ -29,6 +30,7 @@ class ExportConfig:
     raw: bool = False
     precision: ExportPrecision = "fp32"
     size: tuple[int, int] | None = None
+    batch: int | None = None
     opset: int = 20
     target: ExportTarget = "onnxruntime"
 
@@ -38,6 +40,8 @@ class ExportConfig:
                 "PyTorch's programs are written in fp32, of prepared images, before suppression: leave out --raw, "
                 "--graph and --precision, or choose --to onnx or openvino"
             )
+        if self.batch is not None and self.batch < 1:
+            raise ToodError(f"batch is {self.batch}: give at least 1")
         if not 18 <= self.opset <= 23:
             raise ToodError(f"opset is {self.opset}: give 18 to 23")
 

@@ -166,7 +166,7 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
     model, own = origin.model, origin.model.config
     if config.size is not None:
         FixedInput.of(own.input, *config.size)
-    example, _ = export_dimensions(model, config.size)
+    example, _ = export_dimensions(model, config)
     with torch.inference_mode():
         predictions = model(example[:1])
     ends_alone = isinstance(own.postprocess, TopKConfig) or predictions.one_to_one is not None
@@ -184,6 +184,7 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
         config.precision,
         PriorGrid.of(predictions.priors),
         config.size,
+        config.batch,
         0 if config.graph == "dense" else rows_of(own.postprocess),
         origin.licence,
         own_version(),
@@ -249,7 +250,7 @@ class _Export:
 
     def _program(self, path: Path) -> list[Path]:
         network = export_network(self.origin.model, "grid_sample", isinstance(self.description.postprocess, TopKConfig))
-        example, free = export_dimensions(self.origin.model, self.config.size)
+        example, free = export_dimensions(self.origin.model, self.config)
         program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
         texts = self.description.texts() | {NAMES: ",".join(network.names)}
         torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
@@ -292,17 +293,20 @@ class _Export:
 
     def _calibration(self) -> list[NDArray[np.float32]]:
         pictures = pictures_of(self.proof.calibration, CALIBRATING)
-        return list(prepared_images(pictures, self.description.network_input))
+        return list(prepared_images(pictures, self.description.network_input, self.config.batch or 1))
 
     def _calibration_inputs(self) -> Sequence[dict[str, NDArray[Any]]]:
         """The graph's own inputs."""
+        batch = self.config.batch or 1
         if self.description.raw:
-            return [{"images": picture[None]} for picture in pictures_of(self.proof.calibration, CALIBRATING)]
+            return [
+                {"images": np.stack([picture] * batch)} for picture in pictures_of(self.proof.calibration, CALIBRATING)
+            ]
         inputs: list[dict[str, NDArray[Any]]] = [{"images": image} for image in self._calibration()]
         if self.description.wants_windows:
             for one in inputs:
                 height, width = one["images"].shape[2:]
-                one["windows"] = np.array([[0, 0, width, height]], np.float32)
+                one["windows"] = np.array([[0, 0, width, height]] * batch, np.float32)
         return inputs
 
 

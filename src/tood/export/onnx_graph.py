@@ -32,22 +32,22 @@ def deform_form(config: ExportConfig) -> DeformForm:
     return "deform_conv" if known else "grid_sample"
 
 
-def export_dimensions(model: AnyDetector, size: tuple[int, int] | None) -> tuple[torch.Tensor, dict[int, Any]]:
-    """An example of a network's input [2, 3, H, W], and which of its dimensions are free."""
-    config = model.config
-    divisor = config.input.divisor
-    if size is not None:
-        return torch.zeros(2, 3, *size), {0: Dim("batch")}
+def export_dimensions(model: AnyDetector, config: ExportConfig) -> tuple[torch.Tensor, dict[int, Any]]:
+    """An example of a network's input [B, 3, H, W], and which of its dimensions are free."""
+    batch = config.batch or 2
+    free: dict[int, Any] = {0: Dim("batch")} if config.batch is None else {}
+    if config.size is not None:
+        return torch.zeros(batch, 3, *config.size), free
+    divisor = model.config.input.divisor
     # Maps of a single row or column would make another graph.
-    side = 2 * math.lcm(config.strides[-1], divisor)
-    free = {0: Dim("batch"), 2: divisor * Dim("_height"), 3: divisor * Dim("_width")}
-    return torch.zeros(2, 3, side, side + divisor), free
+    side = 2 * math.lcm(model.config.strides[-1], divisor)
+    return torch.zeros(batch, 3, side, side + divisor), free | {2: divisor * Dim("_height"), 3: divisor * Dim("_width")}
 
 
 def network_graph(model: AnyDetector, config: ExportConfig) -> ModelProto:
     """The network alone: `images` [B, 3, H, W] normalised -> boxes, scores and, where it judges boxes, quality."""
     network = export_network(model, deform_form(config), isinstance(model.config.postprocess, TopKConfig))
-    example, free = export_dimensions(model, config.size)
+    example, free = export_dimensions(model, config)
     with quiet("torch.onnx", "onnxscript"):
         program = torch.onnx.export(
             network,
@@ -62,7 +62,7 @@ def network_graph(model: AnyDetector, config: ExportConfig) -> ModelProto:
     assert program is not None
     proto: ModelProto = program.model_proto
     _name_nodes(proto)
-    _name_batch(proto, network, config.size)
+    _name_lengths(proto, network, config)
     return proto
 
 
@@ -94,7 +94,7 @@ def whole_graph(proto: ModelProto, description: ExportedModel) -> ModelProto:
         after.add_to(proto)
         _declare_outputs(proto, description, judges)
     if description.wants_windows:
-        _declare_input(proto, "windows", "FLOAT", ["batch", 4])
+        _declare_input(proto, "windows", "FLOAT", [_batch(description), 4])
     _describe(proto, description)
     return proto
 
@@ -105,6 +105,11 @@ def without_traces(proto: ModelProto) -> None:
         del node.metadata_props[:]
     for value in proto.graph.value_info:
         del value.metadata_props[:]
+
+
+def _batch(of: ExportConfig | ExportedModel) -> str | int:
+    """The first length of inputs and outputs."""
+    return "batch" if of.batch is None else of.batch
 
 
 def _describe(proto: ModelProto, description: ExportedModel) -> None:
@@ -126,7 +131,7 @@ def _with_pictures(proto: ModelProto, description: ExportedModel) -> Laid:
                 node.input[number] = _PREPARED
     before.add_to(proto, first=True)
     del proto.graph.input[:]
-    _declare_input(proto, "images", "UINT8", ["batch", "height", "width", 3])
+    _declare_input(proto, "images", "UINT8", [_batch(description), "height", "width", 3])
     return laid
 
 
@@ -162,21 +167,21 @@ def _renamed_outputs(proto: ModelProto) -> None:
 
 def _declare_outputs(proto: ModelProto, description: ExportedModel, judges: bool) -> None:
     rows = description.max_detections
-    classes = description.model.classes
+    classes, batch = description.model.classes, _batch(description)
     del proto.graph.output[:]
     if description.graph == "dense":
         shapes: dict[str, tuple[str, list[str | int]]] = {
-            "boxes": ("FLOAT", ["batch", "priors", 4]),
-            "scores": ("FLOAT", ["batch", "priors", classes]),
+            "boxes": ("FLOAT", [batch, "priors", 4]),
+            "scores": ("FLOAT", [batch, "priors", classes]),
         }
         if judges:
-            shapes["quality"] = ("FLOAT", ["batch", "priors"])
+            shapes["quality"] = ("FLOAT", [batch, "priors"])
     else:
         shapes = {
-            "boxes": ("FLOAT", ["batch", rows, 4]),
-            "scores": ("FLOAT", ["batch", rows]),
-            "labels": ("INT64", ["batch", rows]),
-            "counts": ("INT64", ["batch"]),
+            "boxes": ("FLOAT", [batch, rows, 4]),
+            "scores": ("FLOAT", [batch, rows]),
+            "labels": ("INT64", [batch, rows]),
+            "counts": ("INT64", [batch]),
         }
     from onnx import TensorProto, helper
 
@@ -191,14 +196,15 @@ def _declare_input(proto: ModelProto, name: str, kind: str, shape: list[str | in
     proto.graph.input.append(helper.make_tensor_value_info(name, getattr(TensorProto, kind), shape))
 
 
-def _name_batch(proto: ModelProto, network: ExportNetwork, size: tuple[int, int] | None) -> None:
+def _name_lengths(proto: ModelProto, network: ExportNetwork, config: ExportConfig) -> None:
     """Gives the free lengths of inputs and outputs names that a person understands."""
+    batch, size = _batch(config), config.size
     sides: list[str | int] = ["height", "width"] if size is None else list(size)
     (images,) = proto.graph.input
-    _set_shape(images, ["batch", 3, *sides])
+    _set_shape(images, [batch, 3, *sides])
     for output in proto.graph.output:
         length = len(output.type.tensor_type.shape.dim)
-        shape: list[str | int | None] = ["batch", "priors", None]
+        shape: list[str | int | None] = [batch, "priors", None]
         if size is not None:
             shape[1] = None
         _set_shape(output, shape[:length])

@@ -51,7 +51,7 @@ class ParityCase:
 
 
 def compare(model: AnyDetector, engine: Engine, pictures: Sequence[NDArray[np.uint8]]) -> list[ParityCase]:
-    """The exported model beside the network, over pictures of `SHAPES` and batches of `BATCHES`.
+    """The exported model beside the network, over pictures of `SHAPES` and batches of `BATCHES`, or of its own size.
 
     Args:
         model: in evaluation mode, on the CPU; computed in fp32 as it is, by no faster operator.
@@ -64,7 +64,7 @@ def compare(model: AnyDetector, engine: Engine, pictures: Sequence[NDArray[np.ui
     cases = []
     turn = 0
     for height, width in SHAPES:
-        for batch in BATCHES:
+        for batch in BATCHES if engine.description.batch is None else (engine.description.batch,):
             chosen = [pictures[(turn + number) % len(pictures)] for number in range(batch)]
             turn += batch
             resized = [cv2.resize(picture, (width, height)) for picture in chosen]

@@ -57,12 +57,14 @@ def _no_picture(source: str | DetectionDataset) -> ToodError:
     return ToodError(f"there is no picture in {named}: name a dataset or a folder of pictures")
 
 
-def prepared_images(pictures: list[NDArray[np.uint8]], config: InputConfig) -> Iterator[NDArray[np.float32]]:
-    """Each picture [1, 3, h, w] float32 as the network wants it."""
+def prepared_images(
+    pictures: list[NDArray[np.uint8]], config: InputConfig, batch: int = 1
+) -> Iterator[NDArray[np.float32]]:
+    """Each picture [B, 3, h, w] float32 as the network wants it, B times for a network that takes no fewer."""
     for picture in pictures:
         image, geometry = prepare(picture, config)
-        pixels = torch.from_numpy(stacked([image], config)).permute(0, 3, 1, 2)
-        yield normalise(pixels, torch.tensor([geometry.canvas]), config).contiguous().numpy()
+        pixels = torch.from_numpy(stacked([image] * batch, config)).permute(0, 3, 1, 2)
+        yield normalise(pixels, torch.tensor([geometry.canvas] * batch), config).contiguous().numpy()
 
 
 def _paths(source: str) -> Iterator[Path]:

@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 
 from tood.choices import PredictionPrecision
-from tood.engines import Engine, EngineKind, open_exported
+from tood.engines import ENGINE_NAMES, Engine, open_exported
 from tood.errors import ToodError
 from tood.inference.predictor import Predictor
 from tood.weights import locate_weights
-
-_NAMES: dict[EngineKind, str] = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "torch": "PyTorch"}
 
 
 def load_engine(path: str | Path, device: torch.device | None = None) -> Engine:
@@ -39,4 +37,4 @@ def engine_precision(engine: Engine, asked: PredictionPrecision) -> str:
     own = engine.description.precision
     if asked == "bf16":
         raise ToodError(f"the exported model computes in {own}: leave --precision out, or export it in another one")
-    return f"{own} by {_NAMES[engine.kind]}"
+    return f"{own} by {ENGINE_NAMES[engine.kind]}"
