@@ -21,7 +21,18 @@ from tood.boxes import iou_matrix
 from tood.cli import app
 from tood.data.digits import load_scans, render_scene
 from tood.errors import ToodError
-from tood.export import ExportConfig, Origin, Proof, certificate_files, export_model, onnx_graph
+from tood.export import (
+    BenchRow,
+    ExportConfig,
+    Origin,
+    Proof,
+    advice,
+    bench_engines,
+    certificate_files,
+    export_model,
+    onnx_graph,
+)
+from tood.export.config import SUFFIXES
 from tood.inference import Detector
 from tood.input import InputConfig
 from tood.models import AnyDetector, build_model
@@ -337,3 +348,32 @@ def test_bench_says_which_engine_to_take(folder: Path) -> None:
     for engine in ("PyTorch, fp32", "ONNX Runtime, fp32", "OpenVINO, fp32"):
         assert engine in result.output
     assert "Take " in result.output
+    assert "on cuda" not in result.output or torch.cuda.is_available()
+    refused = _run("bench", folder / "model.safetensors", "--device", "nowhere")
+    assert (refused.exit_code, "there is no device 'nowhere'" in refused.output) == (2, True), refused.output
+
+
+def test_bench_measures_the_device_that_is_asked_for_too(folder: Path) -> None:
+    """Whether there is a GPU here or not: each engine has a row for it, with a time or what is missing."""
+    model, names = load_weights(folder / "model.safetensors")
+    picture = render_scene(load_scans("test"), np.random.default_rng(0)).image
+    rows = bench_engines(Origin(model.eval(), names), picture, 1, torch.device("cuda"))
+    gpu = {row.engine: row for row in rows if row.device == "cuda"}
+    assert {"PyTorch, fp32 on cuda", "ONNX Runtime, fp32 on cuda"} <= gpu.keys()
+    assert all((row.seconds is None) == bool(row.problem) for row in rows)
+    assert all(row.seconds is not None for row in rows if row.device == "cpu")
+    assert torch.cuda.is_available() == (gpu["PyTorch, fp32 on cuda"].seconds is not None)
+    assert next(model.parameters()).device.type == "cpu"
+
+
+def test_the_advice_of_bench_is_beside_what_a_detector_does_by_itself() -> None:
+    cpu, onnx_cpu = BenchRow("PyTorch, fp32", 0.2), BenchRow("ONNX Runtime, fp32", 0.1, "tood export m --to onnx")
+    assert advice([onnx_cpu, cpu]).endswith("2.00 times as fast as PyTorch in fp32: tood export m --to onnx")
+    gpu = BenchRow("PyTorch, fp32 on cuda", 0.02, device="cuda")
+    missing = replace(gpu, seconds=None, problem="no GPU")
+    assert advice([onnx_cpu, cpu, missing]) == advice([onnx_cpu, cpu])
+    assert advice([gpu, onnx_cpu, cpu]).startswith("Take PyTorch in fp32 on cuda, without a file")
+    half = BenchRow("PyTorch, bf16 on cuda", 0.01, device="cuda", precision="bf16")
+    assert advice([half, gpu, cpu]).endswith("fp32 on cuda: --device cuda --precision bf16")
+    onnx_gpu = BenchRow("ONNX Runtime, fp32 on cuda", 0.01, "tood export m --to onnx", device="cuda")
+    assert advice([onnx_gpu, gpu, cpu]).endswith("tood export m --to onnx, then --device cuda")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tood import choices
-from tood.cli.options import FILES, HOW, Threads, optional
+from tood.cli.options import FILES, HOW, Device, Threads, optional
 
 if TYPE_CHECKING:
     from tood.data import DetectionDataset
@@ -235,12 +235,13 @@ def bench(
         Path | None, optional("Picture to run on. Left out: a built-in scene of the size of a photograph.", HOW)
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each engine runs.", rich_help_panel=HOW)] = 10,
+    device: Device = None,
     threads: Threads = None,
 ) -> None:
     """Time a model in every engine that is installed, on this machine, and say which one to take.
 
-    PyTorch in fp32 and, where the CPU has it, bf16; ONNX Runtime; OpenVINO. From a picture's pixels to its boxes, one
-    picture at a time.
+    PyTorch in fp32 and, where the hardware has it, bf16; ONNX Runtime; OpenVINO. From a picture's pixels to its boxes,
+    one picture at a time. On the CPU always, and on the GPU where there is one or --device names it.
 
     Example: tood bench runs/x/best.safetensors
     """
@@ -249,12 +250,14 @@ def bench(
 
     from tood.data import read_image
     from tood.export import advice, bench_engines, origin_of
+    from tood.inference import check_device
     from tood.machine import busy_advice
 
+    place = check_device(device)
     pixels = _scene() if picture is None else read_image(picture)
     if busy := busy_advice():
         typer.echo(busy, err=True)
-    rows = bench_engines(origin_of(model), pixels, repeats, lambda engine: typer.echo(f"{engine} ...", err=True))
+    rows = bench_engines(origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True))
     table = Table("engine", "ms a picture", "pictures/s")
     for row in rows:
         if row.seconds is None:

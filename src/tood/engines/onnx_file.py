@@ -38,9 +38,10 @@ def onnx_session(model: Path | bytes, device: torch.device) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # of a model's oddities a person can do nothing about
+    place = (provider, {} if device.index is None else {"device_id": device.index})
     try:
         session = runtime.InferenceSession(
-            model if isinstance(model, bytes) else str(model), options, providers=[provider]
+            model if isinstance(model, bytes) else str(model), options, providers=[place]
         )
     except Exception as error:  # it has many kinds, without a base of their own
         raise ToodError(f"{name} is no model that ONNX Runtime can run: {one_line(error)}") from error
