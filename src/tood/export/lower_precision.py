@@ -93,7 +93,7 @@ def in_int8(proto: ModelProto, images: Sequence[NDArray[np.float32]], float_part
             op_types_to_quantize=_CONVOLUTIONS,
             per_channel=True,
             # Without VNNI two products of full range do not fit 16 bits.
-            reduce_range=not _has_vnni(),
+            reduce_range=not has_vnni(),
             nodes_to_exclude=kept,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -125,7 +125,8 @@ def _reader(quantization: Any, images: Sequence[NDArray[np.float32]]) -> Any:
     return Images()
 
 
-def _has_vnni() -> bool:
+def has_vnni() -> bool:
+    """Whether this processor multiplies 8-bit numbers of full range without overflow."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
