@@ -105,7 +105,7 @@ def train_ours(run: Run, data: Path, out: Path, epochs: int, threads: int, peer:
     evaluate = ["eval", "--model", str(out / "best.safetensors"), "--data", str(data), "--split", "test"]
     tood([*evaluate, "--json", str(found), "--threads", str(threads)])
     result = json.loads(found.read_text())
-    return result["AP"], result["AP50"]
+    return result["ap"], result["ap50"]
 
 
 def train_peer(run: Run, data: Path, out: Path, epochs: int, threads: int, peer: Path) -> tuple[float, float]:
@@ -154,7 +154,9 @@ def markdown(rows: list[dict]) -> str:
         halves = by_model(rows, model, "AP50")
         for count, values in by_model(rows, model, "AP").items():
             mean, between = np.mean(values), f"{min(values):.3f} to {max(values):.3f}"
-            lines.append(f"| {model} | {count} | {len(values)} | {mean:.3f} | {between} | {np.mean(halves[count]):.3f} |")
+            lines.append(
+                f"| {model} | {count} | {len(values)} | {mean:.3f} | {between} | {np.mean(halves[count]):.3f} |"
+            )
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """YOLOv8n from scratch for some minutes, then what it finds at several times of its training.
 
-Arguments: one json object with data, images, minutes (or epochs), size, batch, flip, moments, out, and, where it is not to be
-the default, seed and threads.
+Arguments: one json object with data, images, minutes (or epochs), size, batch, flip, moments, out;
+and seed and threads where they are not to be the default.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tood.engines import ExportedModel
 from tood.engines.extras import needed
 from tood.engines.openvino_file import METADATA, WHOLE
-from tood.export.lower_precision import has_vnni, part_of
+from tood.export.lower_precision import has_vnni, left_in_float
 from tood.export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def quantised(
     # Else it would tell its makers of each use.
     os.environ.setdefault("NNCF_CI", "1")
     nncf = needed("nncf", "openvino", "to write int8 for OpenVINO")
-    kept = {node.name for node in proto.graph.node if part_of(node) in float_parts}
+    kept = left_in_float(proto, float_parts)
     operations = list(model.get_ordered_ops())
     names = [
         operation.get_friendly_name()
