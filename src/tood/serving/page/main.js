@@ -87,7 +87,8 @@ async function ask(item) {
 
 function troubleOf(item) {
   const [told] = item?.troubles.values() ?? [];
-  return told ? `${item.name}: ${told}` : "";
+  // The server, which is told no name, calls it "picture".
+  return told ? `${item.name}: ${told.replace(/^picture: /, "")}` : "";
 }
 
 async function askAll() {

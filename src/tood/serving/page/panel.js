@@ -65,6 +65,7 @@ export class Panel {
     this.caption.textContent = `${this.model.name}: ${result ? count : without}`;
     this.canvas.setAttribute("aria-label", result ? this.#inWords(name, found, count) : `${name}: ${without}`);
     this.canvas.dataset.shown = found.length;
+    this.details.hidden = !result;
     this.#fillTable();
   }
 
@@ -84,11 +85,13 @@ export class Panel {
       pen.strokeRect(left, top, right - left, bottom - top);
       const text = `${one.name} ${one.score.toFixed(2)}`;
       const wide = pen.measureText(text).width + line * 3;
+      // Within the picture, beyond which a box may reach.
       const at = Math.max(top, size * 1.3);
+      const start = Math.max(0, Math.min(left - line / 2, width - wide));
       pen.fillStyle = colour;
-      pen.fillRect(left - line / 2, at - size * 1.3, wide, size * 1.3);
+      pen.fillRect(start, at - size * 1.3, wide, size * 1.3);
       pen.fillStyle = textColour(colour);
-      pen.fillText(text, left + line, at - size * 0.1);
+      pen.fillText(text, start + line * 1.5, at - size * 0.1);
     }
   }
 
