@@ -130,8 +130,9 @@ def predict(
 
     tood predict --model runs/x s3://bucket/pictures --engine ray --out s3://bucket/found
     """
+    asked = PredictOptions(sources, model, threshold, batch_size, device, precision, exif, resume)
     if engine == "ray":
-        from tood.cli.predict_cluster import ClusterRun, predict_on_cluster
+        from tood.cli.predict_cluster import predict_on_cluster
 
         _require_parquet_alone(
             {
