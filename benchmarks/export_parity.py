@@ -3,7 +3,7 @@
     python -m benchmarks.export_parity [NAME ...] [--side 128] [--out rows.jsonl]
 
 A row a model is added to the file; models that are in it are not done again, so that it may be stopped at any time.
-`--table` prints the rows as Markdown.
+`--table` prints the rows as Markdown. Models that differ in their training only are one network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tood.export import Origin, describe
 from tood.export.config import ExportConfig
 from tood.export.onnx_graph import network_graph, whole_graph
 from tood.export.openvino_model import save_openvino, to_openvino
-from tood.models import AnyDetector, build_model
+from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.zoo import named_models
 
 FOLDER = Path("runs/export_parity")
@@ -45,13 +45,28 @@ def main() -> None:
         print(table(rows))
         return
     done = {row["model"] for row in rows}
-    for name in options.names or named_models():
-        if name in done:
+    for name, namesakes in networks().items():
+        if name in done or (options.names and not {name, *namesakes} & set(options.names)):
             continue
-        row = measured(name, options.side)
+        row = measured(name, options.side) | {"same": namesakes}
         print(row, flush=True)
         with options.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def networks() -> dict[str, list[str]]:
+    """First names of the networks, each with the names of those that differ from it in their training only."""
+    found: dict[str, list[str]] = {}
+    first: list[tuple[AnyModelConfig, str]] = []
+    for name, card in named_models().items():
+        config = card.config()
+        twin = next((other for known, other in first if known == config), None)
+        if twin is None:
+            first.append((config, name))
+            found[name] = []
+        else:
+            found[twin].append(name)
+    return found
 
 
 def measured(name: str, side: int) -> dict[str, Any]:
@@ -111,11 +126,12 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| model | parameters | ONNX Runtime: boxes, px | scores | OpenVINO: boxes, px | scores |"]
     lines.append("|---|---|---|---|---|---|")
     for row in rows:
+        names = ", ".join(f"`{name}`" for name in (row["model"], *row["same"]))
         if "problem" in row:
-            lines.append(f"| `{row['model']}` | {row['parameters'] / 1e6:.1f} M | {row['problem']} | | | |")
+            lines.append(f"| {names} | {row['parameters'] / 1e6:.1f} M | {row['problem']} | | | |")
             continue
         figures = " | ".join(f"{value:.1g}" for engine in ("ONNX Runtime", "OpenVINO") for value in row[engine])
-        lines.append(f"| `{row['model']}` | {row['parameters'] / 1e6:.1f} M | {figures} |")
+        lines.append(f"| {names} | {row['parameters'] / 1e6:.1f} M | {figures} |")
     return "\n".join(lines)
 
 

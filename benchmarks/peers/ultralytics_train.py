@@ -1,11 +1,13 @@
 """YOLOv8n from scratch for some minutes, then what it finds at several times of its training.
 
-Arguments: one json object with data, images, minutes, size, batch, flip, moments, out.
+Arguments: one json object with data, images, minutes (or epochs), size, batch, flip, moments, out;
+and seed and threads where they are not to be the default.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -23,7 +25,7 @@ from benchmarks.timing import THREADS
 def main() -> None:
     """Writes OUT/found.json: for each moment, seconds and every image's boxes, x1 y1 x2 y2 score class."""
     asked = json.loads(sys.argv[1])
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(asked.get("threads", THREADS))
     out = Path(asked["out"])
     moments = train(asked, out)
     images = sorted(asked["images"])
@@ -36,7 +38,8 @@ def train(asked: dict, out: Path) -> list[tuple[float, Path]]:
     model = YOLO("yolov8n.yaml")
     started = 0.0
     kept: list[tuple[float, Path]] = []
-    interval = asked["minutes"] * 60 / asked["moments"]
+    interval = asked["minutes"] * 60 / asked["moments"] if "minutes" in asked else math.inf
+    length = {"time": asked["minutes"] / 60} if "minutes" in asked else {"epochs": asked["epochs"]}
 
     def start(trainer: object) -> None:
         nonlocal started
@@ -53,7 +56,8 @@ def train(asked: dict, out: Path) -> list[tuple[float, Path]]:
     model.add_callback("on_model_save", keep)
     model.train(
         data=asked["data"],
-        time=asked["minutes"] / 60,
+        **length,
+        seed=asked.get("seed", 0),
         imgsz=asked["size"],
         batch=asked["batch"],
         fliplr=0.5 if asked["flip"] else 0.0,

@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.engines.extras import needed
+from tood.export.quiet import quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+DEPTHWISE = "depthwise convolutions"
 # Parts of a network that may stay in floating point, what costs least first.
-FLOAT_PARTS: tuple[tuple[str, ...], ...] = ((), ("head",), ("head", "neck"))
+FLOAT_PARTS: tuple[tuple[str, ...], ...] = (
+    (),
+    (DEPTHWISE,),
+    (DEPTHWISE, "head"),
+    (DEPTHWISE, "head", "neck"),
+)
 _CONVOLUTIONS = ["Conv"]
+# Activations behind them become the limits of their 8 bits: values that they would cut off take none of the range.
+_CUT_OFF = ["Clip", "Relu"]
 # Endings of names of values in fp16.
 _HALF = "/fp16"
 
@@ -81,27 +90,45 @@ def in_int8(proto: ModelProto, images: Sequence[NDArray[np.float32]], float_part
     import onnx
 
     quantization = needed("onnxruntime.quantization", "export", "to write int8")
-    kept = [node.name for node in proto.graph.node if part_of(node) in float_parts]
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(proto, source)
-        quantization.quantize_static(
-            str(source),
-            str(result),
-            _reader(quantization, images),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=_CONVOLUTIONS,
-            per_channel=True,
-            # Without VNNI two products of full range do not fit 16 bits.
-            reduce_range=not _has_vnni(),
-            nodes_to_exclude=kept,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
+        with quiet("root"):  # which of its steps it advises to run before
+            quantization.quantize_static(
+                str(source),
+                str(result),
+                _reader(quantization, images),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=_CONVOLUTIONS + _CUT_OFF,
+                per_channel=True,
+                # Without VNNI two products of full range do not fit 16 bits.
+                reduce_range=not has_vnni(),
+                nodes_to_exclude=sorted(left_in_float(proto, float_parts)),
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+                # A mean of the images' ranges: the whole range is that of one odd value.
+                extra_options={"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.05},
+            )
         return onnx.load(result)
 
 
-def part_of(node: NodeProto) -> str:
+def left_in_float(proto: ModelProto, float_parts: tuple[str, ...]) -> set[str]:
+    """Names of the nodes of these parts of the network."""
+    # [outputs, inputs of a group, height, width]
+    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+
+    def depthwise(node: NodeProto) -> bool:
+        shape = shapes.get(node.input[1], []) if node.op_type in _CONVOLUTIONS else []
+        return len(shape) > 1 and shape[1] == 1 and shape[0] > 1
+
+    return {
+        node.name
+        for node in proto.graph.node
+        if _part_of(node) in float_parts or (DEPTHWISE in float_parts and depthwise(node))
+    }
+
+
+def _part_of(node: NodeProto) -> str:
     """backbone, neck or head, as the exporter noted it; empty where a node is of none."""
     for property in node.metadata_props:
         if property.key.endswith("name_scopes"):
@@ -125,7 +152,8 @@ def _reader(quantization: Any, images: Sequence[NDArray[np.float32]]) -> Any:
     return Images()
 
 
-def _has_vnni() -> bool:
+def has_vnni() -> bool:
+    """Whether this processor multiplies 8-bit numbers of full range without overflow."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
