@@ -156,8 +156,11 @@ def test_refusals(weights: Path, tmp_path: Path) -> None:
         require_same(plan, {"threshold": 0.2})
     with pytest.raises(ToodError, match="check the path"):
         ShippedModel.of(str(tmp_path / "no.safetensors"))
-    with pytest.raises(ToodError, match="there is no file"):
+    with pytest.raises(ToodError, match="check the path"):
         ShippedModel.of(str(tmp_path / "no.onnx"))
+    (tmp_path / "half.xml").touch()
+    with pytest.raises(ToodError, match=r"there is no file .*half\.bin"):
+        ShippedModel.of(str(tmp_path / "half.xml"))
     (tmp_path / "out" / "_tood" / "plan.json").write_text("{}")
     with pytest.raises(ToodError, match="no plan of this version"):
         read_plan(out)
@@ -167,6 +170,14 @@ def test_a_model_is_the_same_when_it_has_arrived(weights: Path, tmp_path: Path) 
     model = ShippedModel.of(str(weights.parent))
     assert model.unpack(tmp_path).read_bytes() == weights.read_bytes()
     assert model.digest == ShippedModel.of(str(weights)).digest
+
+
+def test_an_exported_model_is_found_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "model.ONNX").write_bytes(b"graph")
+    model = ShippedModel.of("~/model.ONNX")
+    assert (model.files, model.is_exported) == ({"model.ONNX": b"graph"}, True)
 
 
 def test_a_name_that_is_no_unicode_is_told(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_bad_input_is_told_in_a_sentence(folder: Path, exported: Path, tmp_path:
         ((*int8, bad / "empty"), "empty"),
         ((*int8, bad / "missing"), "missing"),
         (("export", bad / "foreign.onnx", "--to", "triton", "--raw", "--out", out), "exported already"),
-        (("export", bad / "missing.onnx", "--to", "triton", "--out", out), "there is no ONNX file"),
+        (("export", bad / "missing.onnx", "--to", "triton", "--out", out), "there is no weights file"),
         (("export", bad / "cut.onnx", "--to", "triton", "--out", out), "is no ONNX file"),
         (("export", model, "--to", "triton", "--name", "../x", "--out", out), "is no name"),
         (("bench", exported), "exported already"),

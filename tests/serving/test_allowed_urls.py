@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -100,7 +101,7 @@ def test_private_addresses_in_every_dress(address: str) -> None:
 def test_a_private_address_is_reached_where_it_is_named_itself(elsewhere: str) -> None:
     allowed = AllowedUrls.of([elsewhere])
     allowed.check(f"http://{elsewhere}/picture")
-    assert download(f"http://{elsewhere}/picture", QUICK, allowed.opener()) == b"content"
+    assert download(f"http://{elsewhere}/picture", QUICK, allowed.opener) == b"content"
 
 
 def test_a_name_of_a_private_address_is_not(elsewhere: str) -> None:
@@ -108,7 +109,7 @@ def test_a_name_of_a_private_address_is_not(elsewhere: str) -> None:
     allowed = AllowedUrls.of([f"localhost:{port}"])
     allowed.check(f"http://localhost:{port}/picture")
     with pytest.raises(ToodError, match="does not connect to"):
-        download(f"http://localhost:{port}/picture", QUICK, allowed.opener())
+        download(f"http://localhost:{port}/picture", QUICK, allowed.opener)
 
 
 @pytest.mark.parametrize(
@@ -118,21 +119,48 @@ def test_a_name_of_a_private_address_is_not(elsewhere: str) -> None:
 def test_redirects_are_judged_as_the_first_address(elsewhere: str, where: str) -> None:
     allowed = AllowedUrls.of([elsewhere])
     with pytest.raises(ToodError, match=r"redirects|not allowed"):
-        download(f"http://{elsewhere}/to?{where}", QUICK, allowed.opener())
+        download(f"http://{elsewhere}/to?{where}", QUICK, allowed.opener)
 
 
 def test_redirects_within_the_list_are_followed_a_few_times(elsewhere: str) -> None:
     allowed = AllowedUrls.of([elsewhere])
-    assert download(f"http://{elsewhere}/to?/picture", QUICK, allowed.opener()) == b"content"
+    assert download(f"http://{elsewhere}/to?/picture", QUICK, allowed.opener) == b"content"
     with pytest.raises(ToodError, match="cannot be fetched"):
-        download(f"http://{elsewhere}/to?/to?/to?/to?/to?/picture", QUICK, allowed.opener())
+        download(f"http://{elsewhere}/to?/to?/to?/to?/to?/picture", QUICK, allowed.opener)
 
 
 def test_a_download_beyond_the_limit_is_given_up(elsewhere: str) -> None:
     with pytest.raises(ToodError, match="larger than the limit"):
-        download(f"http://{elsewhere}/large", QUICK, AllowedUrls.of([elsewhere]).opener())
+        download(f"http://{elsewhere}/large", QUICK, AllowedUrls.of([elsewhere]).opener)
+
+
+@pytest.mark.parametrize("kind", ["headers", "redirects"])
+def test_one_deadline_is_over_all_of_a_download(kind: str) -> None:
+    """A header every now and then, or a redirect: each comes in time, and together they never end."""
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" if kind == "headers" else b"HTTP/1.1 302 Found\r\n")
+            for number in range(4 if kind == "redirects" else 60):
+                if not ended.wait(0.05):
+                    self.wfile.write(b"X-%d: a\r\n" % number)
+            self.wfile.write(b"Location: %s/\r\n\r\n" % self.path.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        place = f"127.0.0.1:{server.server_port}"
+        begun = time.monotonic()
+        with pytest.raises(ToodError, match=r"not whole within 0\.5 seconds"):
+            download(f"http://{place}/", SourceConfig(url_timeout=3, url_deadline=0.5), AllowedUrls.of([place]).opener)
+        assert time.monotonic() - begun < 1.5
+        ended.set()
+        server.shutdown()
 
 
 def test_proxies_of_the_environment_are_not_asked(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert download(f"http://{elsewhere}/picture", QUICK, AllowedUrls.of([elsewhere]).opener()) == b"content"
+    assert download(f"http://{elsewhere}/picture", QUICK, AllowedUrls.of([elsewhere]).opener) == b"content"

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,37 @@ def test_more_than_the_queue_holds_gets_429_and_all_others_an_answer(folder: Pat
         with running.client() as client:
             four = client.post("/detect", files=[("a", picture_bytes())] * 4)
             assert four.status_code == 413
+
+
+def test_a_slow_server_elsewhere_takes_nobodys_place_and_no_end_waits_for_it(folder: Path, model: Path) -> None:
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.2):
+                connection.sendall(b"X: a\r\n")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(slow.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as slow, ThreadPoolExecutor(1) as pool:
+        threading.Thread(target=accept, daemon=True).start()
+        place = f"127.0.0.1:{slow.getsockname()[1]}"
+        limits = ("--queue", "2", "--max-pictures", "2", "--max-seconds", "3", "--allow-url", place)
+        with serving([model], *limits, home=folder / "slow") as running, running.client() as client:
+            body = {"pictures": [{"url": f"http://{place}/{name}.png"} for name in "ab"]}
+            waiting = pool.submit(httpx.post, f"{running.address}/detect", json=body, timeout=60, trust_env=False)
+            time.sleep(0.5)
+            assert client.post("/detect", json=body).status_code == 429, "others would wait for these two"
+            assert client.post("/detect", content=picture_bytes()).status_code == 200
+            assert waiting.result().status_code in (422, 503)  # the fetch's time and the request's are over at once
+            pool.submit(httpx.post, f"{running.address}/detect", json=body, timeout=60, trust_env=False)
+            time.sleep(0.5)
+            assert running.stop(10) == 0  # its grace is 11 seconds
+        ended.set()
 
 
 def test_a_changed_model_takes_its_place_and_no_request_is_lost(folder: Path, model: Path) -> None:

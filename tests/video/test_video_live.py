@@ -20,7 +20,7 @@ import pytest
 from tood.errors import ToodError
 from tood.video import FailedFrame, Frame, StreamConfig, open_source
 from tood.video.frames import Position
-from tood.video.live import NetworkStream, _Live
+from tood.video.live import MOST_BYTES, NetworkStream, _Live
 from video.films import film, pictures
 
 
@@ -66,16 +66,21 @@ def test_a_stream_that_drops_is_reached_again(tmp_path: Path) -> None:
 
 
 @contextmanager
-def http(body: bytes, length: bool) -> Iterator[str]:
-    """A web server of one file, which says how long it is or not."""
+def http(body: bytes, told: str) -> Iterator[str]:
+    """A web server of one file, which tells its `length`, sends it in `chunks`, or `hangs up` at the end."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self) -> None:
+            self.close_connection = True
             self.send_response(200)
-            if length:
+            if told == "length":
                 self.send_header("Content-Length", str(len(body)))
+            if told == "chunks":
+                self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if told == "chunks" else body)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -90,14 +95,47 @@ def http(body: bytes, length: bool) -> Iterator[str]:
 
 
 def test_a_web_address_of_a_file_is_a_file_and_one_without_an_end_a_stream(tmp_path: Path) -> None:
-    with http(film(tmp_path / "a.mkv", pictures(20)).read_bytes(), True) as address:
-        source = open_source(address)
-        assert not source.live
-        assert len(list(source.frames())) == 20
-    with http(film(tmp_path / "a.ts", pictures(20)).read_bytes(), False) as address:
+    for kind in ("mkv", "h264"):  # of raw H.264 nobody knows the seconds
+        with http(film(tmp_path / f"a.{kind}", pictures(20)).read_bytes(), "length") as address:
+            source = open_source(address)
+            assert not source.live
+            assert len(list(source.frames())) == 20
+    with http(film(tmp_path / "a.ts", pictures(20)).read_bytes(), "hangs up") as address:
         source = open_source(address, StreamConfig(every_frame=True))
         assert source.live
         assert len(list(islice(source.frames(), 30))) == 30  # begun anew when it ended
+
+
+def test_what_the_web_sent_to_its_end_is_not_begun_anew(tmp_path: Path) -> None:
+    with http(film(tmp_path / "a.h264", pictures(20)).read_bytes(), "chunks") as address:
+        source = open_source(address, StreamConfig(every_frame=True))
+        assert source.live
+        assert len(list(islice(source.frames(), 30))) == 20
+
+
+def test_a_broadcast_by_playlist_ends_when_it_says_so(tmp_path: Path) -> None:
+    film(tmp_path / "0.ts", pictures(25), codec="mpeg2video")
+    lists = ["#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n0.ts\n"]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = lists[0].encode() if self.path.endswith("m3u8") else (tmp_path / "0.ts").read_bytes()
+            if self.path.endswith("ts"):
+                lists[0] = lists[0].removesuffix("#EXT-X-ENDLIST\n") + "#EXT-X-ENDLIST\n"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = open_source(f"http://127.0.0.1:{server.server_port}/a.m3u8", StreamConfig(every_frame=True))
+        assert source.live
+        assert len(list(islice(source.frames(), 60))) == 25
+        server.shutdown()
 
 
 def test_a_stream_that_is_not_there_is_told() -> None:
@@ -134,6 +172,34 @@ def test_a_slow_reader_gets_the_newest_frames_or_all() -> None:
         assert taken == wanted
     with pytest.raises(ToodError, match="does not come again"):
         list(Camera(every_frame=True).frames(Position(3, 3)))
+
+
+class LargeCamera(_Live):
+    """Ten pictures of a quarter of what may wait, which take no memory."""
+
+    def __init__(self) -> None:
+        super().__init__("large camera", every_frame=True)
+        self.given = 0
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        for self.given in range(1, 11):
+            yield np.broadcast_to(np.uint8(self.given), (MOST_BYTES // 12, 1, 3))
+
+
+def test_every_frame_waits_where_too_many_would_lie_in_memory() -> None:
+    camera = LargeCamera()
+    frames = camera.frames()
+    next(frames)
+    time.sleep(0.1)
+    assert camera.given <= 6  # one taken, four that wait, one in hand
+    assert [frame.pixels[0, 0, 0] for frame in frames if isinstance(frame, Frame)] == list(range(2, 11))
+
+    camera = LargeCamera()
+    frames = camera.frames()
+    next(frames)
+    begun = time.monotonic()
+    frames.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begun < 1, "the thread still waits for room"
 
 
 class RtspServer:

@@ -18,7 +18,16 @@ from tood.weights import locate_weights
 
 CONTENT = b"tensors"
 # What the hub has: of each repository, its revisions and files.
-HUB = {("ann/net", "main"): ("model.safetensors", "deep/other.safetensors"), ("ann/net", "v1"): ("model.safetensors",)}
+HUB = {
+    ("ann/net", "main"): (
+        "model.safetensors",
+        "deep/other.safetensors",
+        "deep/model.xml",
+        "deep/model.bin",
+        "half.xml",
+    ),
+    ("ann/net", "v1"): ("model.safetensors", "model.ONNX"),
+}
 
 SCRIPT = """
 import sys
@@ -26,9 +35,18 @@ from tood.errors import ToodError
 from tood.weights import locate_weights
 for address in sys.argv[1:]:
     try:
-        print(locate_weights(address).path.read_bytes().decode())
+        print(*(path.read_bytes().decode() for path in locate_weights(address).files))
     except ToodError as error:
         print(error)
+"""
+
+
+SHIPPED = """
+import sys
+from tood.clusters import ShippedModel
+for address in sys.argv[1:]:
+    model = ShippedModel.of(address)
+    print(*model.files, model.is_exported)
 """
 
 
@@ -70,7 +88,7 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def located(endpoint: str, home: Path, *addresses: str, offline: bool = False) -> list[str]:
+def located(endpoint: str, home: Path, *addresses: str, offline: bool = False, script: str = SCRIPT) -> list[str]:
     """What comes of each address, in a process whose hub is there: the library reads its settings when imported."""
     environment = {
         **os.environ,
@@ -80,7 +98,7 @@ def located(endpoint: str, home: Path, *addresses: str, offline: bool = False) -
         "HF_HUB_OFFLINE": "1" if offline else "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    command = [sys.executable, "-c", SCRIPT, *addresses]
+    command = [sys.executable, "-c", script, *addresses]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=True)
     return done.stdout.splitlines()
 
@@ -95,16 +113,25 @@ def test_files_of_a_hub_and_what_it_lacks(hub: str, tmp_path: Path) -> None:
         "hf://bob/net",
         "hf://ann/net@v2",
         "hf://ann/net/none.safetensors",
+        "hf://ann/net/deep/model.xml",
+        "hf://ann/net/half.xml",
     )
     assert lines[:3] == ["tensors"] * 3
     assert "there is no repository bob/net, or it is private" in lines[3]
     assert "hf://ann/net@v2 cannot be fetched: ann/net has no revision 'v2'" in lines[4]
     assert "ann/net has no file none.safetensors" in lines[5]
-    assert len(lines) == 6
+    assert lines[6] == "tensors tensors", "OpenVINO's numbers come with its graph"
+    assert "ann/net has no file half.bin" in lines[7]
+    assert len(lines) == 8
 
     cached, missing = located("http://127.0.0.1:9", tmp_path, "hf://ann/net", "hf://ann/other", offline=True)
     assert cached == "tensors", "without a network, what is in the cache is used"
     assert missing.startswith("hf://ann/other cannot be fetched: huggingface.co is not reached")
+
+
+def test_exported_files_of_a_hub_are_shipped_to_clusters(hub: str, tmp_path: Path) -> None:
+    addresses = ("hf://ann/net@v1/model.ONNX", "hf://ann/net/deep/model.xml")
+    assert located(hub, tmp_path, *addresses, script=SHIPPED) == ["model.ONNX True", "model.xml model.bin True"]
 
 
 @pytest.mark.parametrize(

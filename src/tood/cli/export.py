@@ -147,6 +147,7 @@ def export(
     from tood.engines import is_exported
     from tood.errors import ToodError
     from tood.export import ExportConfig, Proof, certificate_files
+    from tood.weights import locate_weights
 
     if dynamic and size is not None:
         raise ToodError("--size fixes height and width and --dynamic leaves them free: give one of them")
@@ -166,7 +167,7 @@ def export(
         if is_exported(model):
             if config != ExportConfig() or data is not None or calibrate is not None:
                 raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
-            _into_repository(Path(model).expanduser(), repository, called)
+            _into_repository(locate_weights(model).path, repository, called)
         else:
             _export_into_repository(model, repository, called, config, proof, allow_loss)
         return

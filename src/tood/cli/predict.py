@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from tood.choices import PredictionPrecision
 from tood.cli.options import FILES, HOW, MODEL_HELP, OVERLAP, Device, Precision, Threads, optional
 
 TILES = "Large pictures"
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What is asked for whoever does it; see the options of `tood predict`."""
+
+    sources: Sequence[str]
+    model: str
+    threshold: float
+    batch_size: int
+    device: str | None
+    precision: PredictionPrecision
+    exif: bool
+    resume: bool
 
 
 def predict(
@@ -111,7 +127,8 @@ def predict(
 
     Boxes in json and CSV are x1 y1 x2 y2 in pixels of the picture.
 
-    A picture that cannot be read is reported at the end, after all others, with exit code 2.
+    A picture that cannot be read is reported at the end, after all others, with exit code 2. With --engine ray it is a
+    row whose column `error` says why; how many there are is told at the end, and the exit code stays 0.
 
     A picture of more than 200 million pixels is refused, unless TOOD_MAX_PIXELS allows more (here as in every command);
     a TIFF file of that size (GeoTIFF and whole-slide pictures, too) is looked at by tiles, and drawn smaller.
@@ -130,8 +147,9 @@ def predict(
 
     tood predict --model runs/x s3://bucket/pictures --engine ray --out s3://bucket/found
     """
+    asked = PredictOptions(sources, model, threshold, batch_size, device, precision, exif, resume)
     if engine == "ray":
-        from tood.cli.predict_cluster import ClusterRun, predict_on_cluster
+        from tood.cli.predict_cluster import predict_on_cluster
 
         _require_parquet_alone(
             {
@@ -142,44 +160,20 @@ def predict(
                 "--tile-size": tile_size is not None,
             }
         )
-        predict_on_cluster(
-            ClusterRun(
-                sources=sources,
-                out=out,
-                model=model,
-                threshold=threshold,
-                batch_size=batch_size,
-                device=device,
-                precision=precision,
-                exif=exif,
-                threads=threads,
-                workers=workers,
-                at_once=pictures_a_file,
-                resume=resume,
-            )
-        )
+        predict_on_cluster(asked, out, workers=workers, threads=threads, at_once=pictures_a_file)
         return
-    from tood.cli.predict_local import LocalRun, predict_here
+    from tood.cli.predict_local import LocalOptions, predict_here
 
-    predict_here(
-        LocalRun(
-            sources=sources,
-            out=_local_folder(sources, out, workers),
-            model=model,
-            threshold=threshold,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            exif=exif,
-            save_images=save_images is not False,
-            json=json,
-            csv=csv,
-            resume=resume,
-            tiles=tiles,
-            tile_size=tile_size,
-            overlap=overlap,
-        )
+    local = LocalOptions(
+        out=_local_folder(sources, out, workers),
+        save_images=save_images is not False,
+        json=json,
+        csv=csv,
+        tiles=tiles,
+        tile_size=tile_size,
+        overlap=overlap,
     )
+    predict_here(asked, local)
 
 
 def _require_parquet_alone(options: Mapping[str, bool | None]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,31 +14,23 @@ from tood.progress_bar import progress_bar
 from tood.whole_file import remove_unfinished
 
 if TYPE_CHECKING:
-    from tood.clusters import Plan, ShardReport, ShippedModel, WorkerConfig
+    from tood.cli.predict import PredictOptions
+    from tood.clusters import Place, Plan, ShardReport, ShippedModel, WorkerConfig
     from tood.clusters.ray_engine import Workers
     from tood.stop import StopSignal
 
 
-@dataclass(frozen=True)
-class ClusterRun:
-    """What was asked for on the command line."""
+def predict_on_cluster(
+    asked: PredictOptions, out: str, *, workers: int | None, threads: int | None, at_once: int
+) -> None:
+    """Runs it, tells what became of it, and ends the command where it was stopped.
 
-    sources: Sequence[str]
-    out: str
-    model: str
-    threshold: float
-    batch_size: int
-    device: str | None
-    precision: PredictionPrecision
-    exif: bool
-    threads: int | None
-    workers: int | None
-    at_once: int
-    resume: bool
-
-
-def predict_on_cluster(asked: ClusterRun) -> None:
-    """Runs it, tells what became of it, and ends the command where it was stopped."""
+    Args:
+        asked: what is to be found where.
+        out: folder to write to, of any file system.
+        workers, threads: processes, and cores of each; None for all that there is room for.
+        at_once: pictures in a parquet file.
+    """
     from tood.clusters import Place, ShippedModel, WorkerConfig, read_plan
     from tood.clusters.plan import already_there
     from tood.clusters.ray_engine import connect, disconnect, run
@@ -47,27 +38,27 @@ def predict_on_cluster(asked: ClusterRun) -> None:
     from tood.precision import choose_precision
     from tood.stop import StopSignal
 
-    out = Place.of(asked.out)
+    place = Place.of(out)
     # What is wrong is said before a cluster is started.
     if asked.device is not None:
         parse_device(asked.device)
-    plan = read_plan(out)
+    plan = read_plan(place)
     if plan is not None and not asked.resume:
-        raise already_there(out)
+        raise already_there(place)
     model = ShippedModel.of(asked.model)
-    workers = connect(asked.workers, asked.threads, asked.device, model)
+    cluster = connect(workers, threads, asked.device, model)
     try:
         # Decided here for all: machines with other instructions would give other digits.
-        precision = choose_precision(asked.precision, parse_device(workers.device))
+        precision = choose_precision(asked.precision, parse_device(cluster.device))
         chosen: PredictionPrecision = "bf16" if precision.name == "bf16" else "fp32"
         if model.is_exported:
             chosen = asked.precision
-        config = WorkerConfig(asked.threshold, asked.batch_size, workers.device, chosen, asked.exif, workers.cores)
-        plan = _plan(asked, out, plan, model, config, workers)
+        config = WorkerConfig(asked.threshold, asked.batch_size, cluster.device, chosen, asked.exif, cluster.cores)
+        plan = _plan(asked, place, at_once, plan, model, config)
         done = plan.done()
         to_do = [number for number in range(len(plan.shards)) if number not in done]
-        _say_start(plan, done, workers, "as exported" if model.is_exported else str(precision), asked.resume)
-        reports = run(plan, to_do, model, config, workers) if to_do else iter(())
+        _say_start(plan, done, cluster, "as exported" if model.is_exported else str(precision), asked.resume)
+        reports = run(plan, to_do, model, config, cluster) if to_do else iter(())
         with StopSignal() as stop:  # after Ray has set its own handlers
             _follow(plan, reports, done, stop)
     finally:
@@ -75,7 +66,7 @@ def predict_on_cluster(asked: ClusterRun) -> None:
 
 
 def _plan(
-    asked: ClusterRun, out: Any, before: Plan | None, model: ShippedModel, config: WorkerConfig, workers: Workers
+    asked: PredictOptions, out: Place, at_once: int, before: Plan | None, model: ShippedModel, config: WorkerConfig
 ) -> Plan:
     """The plan to go on with, or a new one."""
     from tood.clusters import make_plan
@@ -85,13 +76,13 @@ def _plan(
         "model": model.digest,
         "threshold": config.threshold,
         "batch size": config.batch_size,
-        "device": workers.device,
+        "device": config.device,
         "precision": config.precision,
-        "threads": workers.cores,
+        "threads": config.threads,
         "exif": config.exif,
     }
     if before is None or not asked.resume:
-        return make_plan(out, asked.sources, settings, asked.at_once)
+        return make_plan(out, asked.sources, settings, at_once)
     require_same(before, settings)
     if before.out.is_local and not os.environ.get("RAY_ADDRESS"):  # of another machine's processes nothing is known
         remove_unfinished(Path(before.out.path))

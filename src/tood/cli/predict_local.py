@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tood.choices import PredictionPrecision
 from tood.cli.options import OVERLAP, model_identity
 from tood.progress_bar import progress_bar
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tood.cli.predict import PredictOptions
     from tood.cli.prediction_folder import PredictionFolder
     from tood.errors import ToodError
     from tood.inference import Detector
@@ -25,27 +25,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LocalRun:
-    """What the command line asks for; see the options of `tood predict`."""
+class LocalOptions:
+    """What only this process does, and not a cluster; see the options of `tood predict`."""
 
-    sources: Sequence[str]
     out: Path
-    model: str
-    threshold: float
-    batch_size: int
-    device: str | None
-    precision: PredictionPrecision
-    exif: bool
     save_images: bool
     json: bool
     csv: bool
-    resume: bool
     tiles: bool
     tile_size: int | None
     overlap: float
 
 
-def predict_here(run: LocalRun) -> None:
+def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
     """Looks at all pictures; ends with exit code 2 where one could not be read."""
     from tood.cli.prediction_folder import Outputs, PredictionFolder
     from tood.cli.tiled_pictures import TiledPictures, is_beyond_limit
@@ -55,60 +47,62 @@ def predict_here(run: LocalRun) -> None:
     from tood.stop import StopSignal
 
     detector = Detector(
-        run.model, run.device, run.threshold, precision=run.precision, sources=SourceConfig(exif=run.exif)
+        asked.model, asked.device, asked.threshold, precision=asked.precision, sources=SourceConfig(exif=asked.exif)
     )
     # In one line: errors have lines of their own.
     start = (f"{detector.device}, {detector.precision}", busy_advice())
     typer.echo("; ".join(filter(None, start)), err=True)
     failures: list[ToodError] = []
-    images = _images(run.sources, failures)
-    kept = run.save_images or run.json or run.csv
-    if run.resume and not kept:
+    images = _images(asked.sources, failures)
+    kept = local.save_images or local.json or local.csv
+    if asked.resume and not kept:
         raise ToodError("--resume goes on with what is written: leave it out, or ask for pictures, --json or --csv")
     settings = {
-        "model": model_identity(run.model),
-        "threshold": run.threshold,
-        "batch size": run.batch_size,
+        "model": model_identity(asked.model),
+        "threshold": asked.threshold,
+        "batch size": asked.batch_size,
         "device": detector.device.type,
         "precision": detector.precision,
-        "exif": run.exif,
-        "pictures": run.save_images,
-        "tiles": [run.tile_size, run.overlap] if run.tiles or run.tile_size or run.overlap != OVERLAP else None,
+        "exif": asked.exif,
+        "pictures": local.save_images,
+        "tiles": [local.tile_size, local.overlap]
+        if local.tiles or local.tile_size or local.overlap != OVERLAP
+        else None,
     }
     names = [str(image) for image in images]
-    outputs = Outputs(run.json, run.csv)
-    begun = PredictionFolder(run.out, names, settings, outputs, run.batch_size, resume=run.resume, writes=kept)
+    outputs = Outputs(local.json, local.csv)
+    begun = PredictionFolder(local.out, names, settings, outputs, asked.batch_size, resume=asked.resume, writes=kept)
     with StopSignal() as stop, begun as folder:
-        _say_start(folder, run.resume)
+        _say_start(folder, asked.resume)
         to_do = [images[number] for number in folder.to_do]
-        large = set(to_do if run.tiles else filter(is_beyond_limit, to_do))
+        large = set(to_do if local.tiles else filter(is_beyond_limit, to_do))
         ordinary = [image for image in to_do if image not in large]
         wanted = (image for image in ordinary if not stop.number)
         failed_before, answered = len(failures), 0
-        results = _run(detector, wanted, len(ordinary), run.batch_size, failures)
+        results = _run(detector, wanted, len(ordinary), asked.batch_size, failures)
         while (result := stop.next_of(results)) is not None:
             answered += 1
             if kept:
-                folder.add(result, _drawn(result) if run.save_images else None)
+                folder.add(result, _drawn(result) if local.save_images else None)
         if large:
             by_tiles = TiledPictures(
                 detector,
-                TileConfig(run.tile_size, run.overlap),
-                run.batch_size,
+                TileConfig(local.tile_size, local.overlap),
+                asked.batch_size,
                 settings,
                 folder,
-                run.save_images,
-                resume=run.resume,
+                local.save_images,
+                resume=asked.resume,
             )
             answered += by_tiles.look_at(
-                [image for image in to_do if image in large], failures, stop, told=not run.tiles
+                [image for image in to_do if image in large], failures, stop, told=not local.tiles
             )
         folder.complete = answered + len(failures) - failed_before == len(to_do)
     done = folder.done
     if done and kept:
         told = f"{done:,} {'picture' if done == 1 else 'pictures'}"
         typer.echo(
-            f"{told} done. Results: {run.out}" if folder.complete else f"{told} of {len(images):,} done: {run.out}"
+            f"{told} done. Results: {local.out}" if folder.complete else f"{told} of {len(images):,} done: {local.out}"
         )
     for failure in failures:
         typer.echo(f"tood: {failure}", err=True)

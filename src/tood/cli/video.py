@@ -49,7 +49,8 @@ def video(
         bool,
         typer.Option(
             "--every-frame",
-            help="Of a live source take every frame, however late; else the newest, so that what is shown is now.",
+            help="Of a live source take every frame, however late (it waits while 256 MiB of them wait here); else the "
+            "newest, so that what is shown is now.",
             rich_help_panel=HOW,
         ),
     ] = False,

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tood.engines import is_exported
 from tood.errors import ToodError
-from tood.weights import load_model, locate_weights, save_weights
-
-# Files of other engines, with what lies beside them.
-_OTHER_ENGINES: Mapping[str, tuple[str, ...]] = {".onnx": (".onnx",), ".xml": (".xml", ".bin"), ".pt2": (".pt2",)}
+from tood.weights import load_detector_file, locate_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,17 @@ class ShippedModel:
         Raises:
             ToodError: if there is no such model.
         """
-        suffixes = _OTHER_ENGINES.get(Path(name_or_file).suffix)
-        if suffixes:
-            paths = [Path(name_or_file).with_suffix(suffix) for suffix in suffixes]
-            missing = [str(path) for path in paths if not path.is_file()]
-            if missing:
-                raise ToodError(f"there is no file {', '.join(missing)}: check the path")
-            return ShippedModel({path.name: path.read_bytes() for path in paths})
         located = locate_weights(name_or_file)
+        for path in located.files:
+            if not path.is_file():
+                raise ToodError(f"there is no file {path}, which belongs to {located.path.name}: keep them together")
+        shipped = ShippedModel({path.name: path.read_bytes() for path in located.files})
+        if shipped.is_exported:
+            return shipped
+        model, class_names = load_detector_file(located.path, located.config)  # what is wrong with it is said here
         if located.path.suffix == ".safetensors" and located.config is None:
-            load_model(name_or_file)  # what is wrong with it is said here
-            return ShippedModel({located.path.name: located.path.read_bytes()})
+            return shipped
         # Some layouts show their architecture by a name or a file's name alone: ours by itself.
-        model, class_names = load_model(name_or_file)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.safetensors"
             save_weights(path, model, class_names)
@@ -53,7 +49,7 @@ class ShippedModel:
     @property
     def is_exported(self) -> bool:
         """Whether it is another engine's file, with a precision of its own."""
-        return Path(next(iter(self.files))).suffix in _OTHER_ENGINES
+        return is_exported(next(iter(self.files)))
 
     @property
     def digest(self) -> str:

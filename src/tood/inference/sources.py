@@ -7,7 +7,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from PIL import Image
 from tood.data.files import IMAGE_SUFFIXES, find_images, passed_over_line
 from tood.data.images import DecodedImage, decode_image, decode_picture, from_sixteen_bits
 from tood.errors import ToodError
-from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
+from tood.web import OneDeadline, SafeRedirects, UnsafeRedirectError, is_web_address
 
 Content: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
 Source: TypeAlias = "Content | ImageSource"
@@ -34,7 +34,8 @@ class SourceConfig:
     Attributes:
         exif: turn photographs as their EXIF orientation says; by default pixels are taken as stored, as COCO does.
         url_timeout: seconds without an answer after which a download is given up.
-        url_deadline: seconds after which a download is given up though its bytes still trickle in.
+        url_deadline: seconds after which a download is given up, wherever it is: looking up names, connecting,
+            following redirects, or with bytes that still trickle in.
         url_max_bytes: a larger download is given up.
     """
 
@@ -220,13 +221,19 @@ def _from_picture(picture: Image.Image, exif: bool) -> DecodedImage:
         raise ToodError(f"the PIL image cannot be read: {error}") from error
 
 
-def download(url: str, config: SourceConfig, opener: urllib.request.OpenerDirector | None = None) -> bytes:
+def _opener(latest: float) -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(OneDeadline(latest), SafeRedirects)
+
+
+def download(
+    url: str, config: SourceConfig, opener: Callable[[float], urllib.request.OpenerDirector] = _opener
+) -> bytes:
     """The bytes at a web address.
 
     Args:
         url: http or https.
         config: patience and the most bytes.
-        opener: what connects, where it is to be stricter than `SafeRedirects`.
+        opener: what connects, with a `OneDeadline` of that time, where it is to be stricter than `SafeRedirects`.
 
     Raises:
         ToodError: if it cannot be fetched, says why.
@@ -237,23 +244,19 @@ def download(url: str, config: SourceConfig, opener: urllib.request.OpenerDirect
     latest = time.monotonic() + config.url_deadline
     content = bytearray()
     try:
-        opener = opener or urllib.request.build_opener(SafeRedirects)
-        with opener.open(request, timeout=config.url_timeout) as answer:
-            # What has arrived, a piece at a time: a whole `read` would wait for as long as a server likes.
+        with opener(latest).open(request, timeout=config.url_timeout) as answer:
             while len(content) <= config.url_max_bytes and (block := answer.read1(_BLOCK_BYTES)):
                 content += block
-                if time.monotonic() > latest:
-                    raise ToodError(f"{url} cannot be fetched: not whole within {config.url_deadline:g} seconds")
             missing = answer.length or 0
     except UnsafeRedirectError as error:
         raise ToodError(f"{url} cannot be fetched: {error}") from error
     except urllib.error.HTTPError as error:
         raise ToodError(f"{url} cannot be fetched: the server answered {error.code} {error.reason}") from error
-    except TimeoutError as error:
-        raise ToodError(f"{url} cannot be fetched: no answer within {config.url_timeout:g} seconds") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        timed_out = isinstance(getattr(error, "reason", None), TimeoutError)
-        reason = f"no answer within {config.url_timeout:g} seconds" if timed_out else getattr(error, "reason", error)
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            whole = f"not whole within {config.url_deadline:g} seconds"
+            reason = whole if time.monotonic() >= latest else f"no answer within {config.url_timeout:g} seconds"
         raise ToodError(f"{url} cannot be fetched: {reason}") from error
     if len(content) > config.url_max_bytes:
         raise ToodError(f"{url} is larger than the limit of {config.url_max_bytes / 2**20:g} MiB")

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
-import socket
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 from tood.errors import ToodError
-from tood.web import SafeRedirects, UnsafeRedirectError, is_web_address
+from tood.web import OneDeadline, SafeRedirects, UnsafeRedirectError, is_web_address
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -86,10 +85,10 @@ class AllowedUrls:
             return False
         return host.endswith(name[1:]) and len(host) > len(name) - 1 if name.startswith("*.") else host == name
 
-    def opener(self) -> urllib.request.OpenerDirector:
-        """Connects to what is allowed only."""
+    def opener(self, latest: float) -> urllib.request.OpenerDirector:
+        """Connects to what is allowed only, until that time (`time.monotonic`)."""
         return urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), _Handler(self), _SecureHandler(self), _CheckedRedirects(self)
+            urllib.request.ProxyHandler({}), OneDeadline(latest, self.may_connect), _CheckedRedirects(self)
         )
 
 
@@ -120,56 +119,6 @@ def _nat64(number: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.I
 
 def _short(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _connector(allowed: AllowedUrls) -> Any:
-    """In place of `socket.create_connection`: to an address that was judged."""
-
-    def connect(
-        address: tuple[str, int], timeout: float | None = None, source_address: tuple[str, int] | None = None
-    ) -> socket.socket:
-        host, port = address
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        places = [str(place[4][0]) for place in found]
-        # One private address among public ones is reason enough.
-        if not places or not all(allowed.may_connect(place, port) for place in places):
-            raise UnsafeRedirectError(f"{host} is at an address that this server does not connect to")
-        for place in places[:-1]:
-            try:
-                return socket.create_connection((place, port), timeout, source_address)
-            except OSError:
-                continue
-        return socket.create_connection((places[-1], port), timeout, source_address)
-
-    return connect
-
-
-class _Handler(urllib.request.HTTPHandler):
-    def __init__(self, allowed: AllowedUrls) -> None:
-        super().__init__()
-        self._allowed = allowed
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        def connection(host: str, **settings: Any) -> http.client.HTTPConnection:
-            made = http.client.HTTPConnection(host, **settings)
-            made._create_connection = _connector(self._allowed)  # type: ignore[attr-defined]
-            return made
-
-        return self.do_open(connection, req)
-
-
-class _SecureHandler(urllib.request.HTTPSHandler):
-    def __init__(self, allowed: AllowedUrls) -> None:
-        super().__init__()
-        self._allowed = allowed
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        def connection(host: str, **settings: Any) -> http.client.HTTPSConnection:
-            made = http.client.HTTPSConnection(host, **settings)
-            made._create_connection = _connector(self._allowed)  # type: ignore[attr-defined]
-            return made
-
-        return self.do_open(connection, req)
 
 
 class _CheckedRedirects(SafeRedirects):

@@ -38,6 +38,7 @@ class Pending:
         name: for the answer.
         loaded: the model that answers.
         result: its detections, or why there are none.
+        since: when it was taken.
         width, height: of the picture, once it is decoded.
         read_seconds: what fetching and decoding took.
     """
@@ -45,9 +46,15 @@ class Pending:
     name: str
     loaded: LoadedModel
     result: Future[Computed] = field(default_factory=Future)
+    since: float = field(default_factory=time.monotonic)
     width: int = 0
     height: int = 0
     read_seconds: float = 0.0
+
+    def fail(self, error: Exception) -> None:
+        """Tells whoever waits for it why there is no result."""
+        if self.result.set_running_or_notify_cancel():
+            self.result.set_exception(error)
 
 
 class Hold:
@@ -102,7 +109,8 @@ class Service:
         self.config, self.log = config, log
         self.urls, self.keys = AllowedUrls.of(config.url_hosts), Keys(config.keys)
         self._lock = threading.Lock()
-        self._taken, self._answered, self._held = 0, 0, 0
+        # What is still fetched is not in the queue: a slow server elsewhere takes nobody's place there.
+        self._taken, self._fetching, self._answered, self._held = 0, 0, 0, 0
         self._pace = 0.05  # seconds a picture, smoothed
         self.metrics = Metrics(lambda: self._taken, config.limits.queue)
         warmed = partial(warm_up, size=config.batching.size)
@@ -155,16 +163,20 @@ class Service:
                     self.urls.check(picture.content)
                 except ToodError as error:
                     raise Refusal(403, "url", str(error)) from error
+        addresses = sum(isinstance(picture.content, str) for picture in pictures)
         with self._lock:
-            if self._taken + len(pictures) > limits.queue:
+            if self._taken + len(pictures) > limits.queue or self._fetching + addresses > limits.queue:
                 raise Refusal(429, "queue", "the server is busy: try again", self._retry_after())
-            self._taken += len(pictures)
+            self._fetching += addresses
+            self._taken += len(pictures) - addresses
         hold.share(len(pictures))
         loaded = model.current
         pending = [Pending(picture.name, loaded) for picture in pictures]
         for picture, one in zip(pictures, pending, strict=True):
-            pool = self._fetchers if isinstance(picture.content, str) else self._decoders
-            pool.submit(self._read, picture, one, exif, hold)
+            if isinstance(picture.content, str):
+                self._fetchers.submit(self._fetch, picture, one, exif, hold)
+            else:
+                self._decoders.submit(self._read, picture, one, exif, hold)
         return pending
 
     def close(self) -> None:
@@ -175,36 +187,41 @@ class Service:
         self.batcher.close()
         self._watcher.join()
 
-    def _read(self, picture: Submitted, pending: Pending, exif: bool, hold: Hold) -> None:
-        """Fetches a picture's bytes, decodes it, lays it out for the network and hands it on."""
-        passed_on = False
+    def _fetch(self, picture: Submitted, pending: Pending, exif: bool, hold: Hold) -> None:
+        """Fetches a picture's bytes, and puts it in the queue."""
         try:
-            if pending.result.cancelled():
+            if not pending.result.cancelled():
+                picture = Submitted(picture.name, self._fetched(str(picture.content), pending.since))
+        except Exception as error:
+            pending.fail(error)
+        with self._lock:
+            self._fetching -= 1
+            self._taken += 1
+        self._decoders.submit(self._read, picture, pending, exif, hold)
+
+    def _read(self, picture: Submitted, pending: Pending, exif: bool, hold: Hold) -> None:
+        """Decodes a picture, lays it out for the network and hands it on."""
+        try:
+            if pending.result.done():  # given up, or not to be fetched
                 return
             started = time.monotonic()
-            if isinstance(picture.content, str):
-                picture = Submitted(picture.name, self._fetched(picture.content))
-                self._decoders.submit(self._read, picture, pending, exif, hold)
-                passed_on = True
-                return
             image = self._decoded(picture, pending, exif)
             pending.read_seconds = time.monotonic() - started
             self.metrics.stage_seconds.labels("decode").observe(pending.read_seconds)
             self.batcher.put(Job(pending.loaded.detector, image, pending.result))
         except Exception as error:  # whoever waits for it is told
-            if pending.result.set_running_or_notify_cancel():
-                pending.result.set_exception(error)
+            pending.fail(error)
         finally:
-            if not passed_on:
-                hold.release()
-                pending.result.add_done_callback(self._release)
+            hold.release()
+            pending.result.add_done_callback(self._release)
 
-    def _fetched(self, url: str) -> bytes:
-        patience = SourceConfig(
-            url_timeout=_FETCH_SECONDS / 2, url_deadline=_FETCH_SECONDS, url_max_bytes=self.config.limits.body_bytes
-        )
+    def _fetched(self, url: str, since: float) -> bytes:
+        """The bytes at an address, for a picture taken then: none is fetched for longer than it is waited for."""
+        limits = self.config.limits
+        seconds = min(_FETCH_SECONDS, limits.seconds - (time.monotonic() - since))
+        patience = SourceConfig(url_timeout=seconds / 2, url_deadline=seconds, url_max_bytes=limits.body_bytes)
         try:
-            return download(url, patience, self.urls.opener())
+            return download(url, patience, self.urls.opener)
         except ToodError as error:
             raise Refusal(422, "fetch", str(error)) from error
 

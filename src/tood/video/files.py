@@ -38,6 +38,10 @@ def require_av() -> Any:
     return av
 
 
+class BrokenOff(str):
+    """Why the rest of a container was not reached."""
+
+
 class VideoFile:
     """A file of any kind that FFmpeg reads, or an address of one that has an end.
 
@@ -147,7 +151,8 @@ def reason(error: BaseException) -> str:
 def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
     """Decoded frames of a container, and in a sentence what each part was that cannot be decoded.
 
-    What is broken at the end of a file, as where it was cut off, ends it.
+    What is broken at the end of a file, as where it was cut off, ends it. Where nothing more can be read, the last is a
+    `BrokenOff`.
     """
     av = require_av()
     stream.thread_type = "AUTO"
@@ -172,7 +177,7 @@ def decoded_frames(container: Any, stream: Any) -> Iterator[Any]:
         except av.FFmpegError as error:
             failures += 1
             if isinstance(error, (av.error.ExitError, OSError)) and not isinstance(error, av.error.InvalidDataError):
-                yield reason(error)
+                yield BrokenOff(reason(error))
                 return
             yield reason(error)
 

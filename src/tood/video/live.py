@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.errors import ToodError
-from tood.video.files import decoded_frames, reason, require_av, upright
+from tood.inference import is_url
+from tood.video.files import BrokenOff, decoded_frames, reason, require_av, upright
 from tood.video.frames import TICKS, FailedFrame, Frame, Item, Position
 
 # Seconds between two tries to reach a stream that was lost: each twice the one before.
@@ -22,6 +23,10 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.25, 8.0
 _SILENCE = 10.0
 # Seconds that a thread which waits for a camera gets to end.
 _GRACE = 2.0
+MOST_BYTES = 256 << 20
+"""Bytes of frames that wait to be taken where every frame is; one larger than that waits alone."""
+# Of these over HTTP, the end of a connection is not the end: broadcasts by playlist, Motion JPEG of cameras.
+_ENDLESS = frozenset({"hls", "dash", "mpjpeg"})
 
 
 class _Live:
@@ -29,7 +34,8 @@ class _Live:
 
     Args:
         name: for messages.
-        every_frame: give every frame, however late; else the newest only, what comes meanwhile being passed over.
+        every_frame: give every frame, however late: while `MOST_BYTES` of them wait, no more are read, and the source
+            has to wait or lose some; else the newest only, what comes meanwhile being passed over.
     """
 
     live = True
@@ -63,11 +69,14 @@ class _Live:
                 with news:
                     news.wait_for(lambda: arrived or over)
                     item = arrived.popleft() if arrived else None
+                    news.notify()
                 if item is None:
                     break
                 yield item
         finally:
-            self._ended.set()
+            with news:
+                self._ended.set()
+                news.notify()
             thread.join(_GRACE)
         if over[0] is not None:
             raise over[0]
@@ -75,7 +84,7 @@ class _Live:
     def _receive(self, arrived: deque[Item], news: threading.Condition, over: list[BaseException | None]) -> None:
         failure: BaseException | None = None
         start: float | None = None
-        ticks = -1
+        ticks, room = -1, 1
         try:
             for number, picture in enumerate(self.pictures()):
                 now = time.monotonic()
@@ -86,7 +95,10 @@ class _Live:
                 else:
                     ticks = max(ticks + 1, round((now - start) * TICKS))
                     item = Frame(Position(number, ticks), picture)
+                    room = max(1, MOST_BYTES // picture.nbytes)
                 with news:
+                    while self.every_frame and len(arrived) >= room and not self._ended.is_set():
+                        news.wait()
                     # A failure does not push a picture out.
                     if isinstance(item, Frame) or not arrived or self.every_frame:
                         arrived.append(item)
@@ -102,6 +114,8 @@ class _Live:
 
 class NetworkStream(_Live):
     """RTSP, RTMP, SRT, UDP, TCP, or HTTP without an end; reached again when it is lost.
+
+    What HTTP sent to its end in order has ended, unless it is a broadcast or a camera's Motion JPEG.
 
     Args:
         address: of the stream.
@@ -123,23 +137,30 @@ class NetworkStream(_Live):
     def pictures(self) -> Iterator[NDArray[np.uint8] | str]:
         """Pictures until the stream is lost for good."""
         av = require_av()
-        latest, wait, seen, why = time.monotonic(), _FIRST_WAIT, False, "nothing came"
+        latest, wait, seen, why, web = time.monotonic(), _FIRST_WAIT, False, "nothing came", is_url(self.name)
         while not self._ended.is_set():
             try:
                 again = seen
                 with closing(self._connected(av)) as container:
+                    if seen and web and has_end(container):
+                        break  # a broadcast that is over by now, and would be given from its beginning
                     stream = container.streams.video[0]
                     self.rate = float(stream.average_rate or stream.guessed_rate or 30)
+                    broken_off = False
                     for decoded in decoded_frames(container, stream):
                         if self._ended.is_set():
                             return
+                        broken_off = isinstance(decoded, BrokenOff)
                         if isinstance(decoded, str):
                             why = decoded
                             yield decoded
                             continue
                         self.lost += again
-                        latest, wait, seen, again = time.monotonic(), _FIRST_WAIT, True, False
+                        wait, seen, again = _FIRST_WAIT, True, False
                         yield upright(decoded)
+                        latest = time.monotonic()  # now: whoever takes pictures may let them wait
+                    if web and not broken_off and container.format.name not in _ENDLESS:
+                        break
             except (av.FFmpegError, OSError, ValueError) as error:
                 why = reason(error)
             except IndexError:
@@ -149,7 +170,7 @@ class NetworkStream(_Live):
             self._ended.wait(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
         if not seen and not self._ended.is_set():
-            raise ToodError(f"{self.name} cannot be read: {why}, in {self.patience:g} seconds of trying")
+            raise ToodError(f"{self.name} cannot be read: {why}, in {time.monotonic() - latest:.0f} seconds of trying")
 
     def _connected(self, av: Any) -> Any:
         if self._opened is not None:
@@ -157,6 +178,11 @@ class NetworkStream(_Live):
             return opened
         silence = min(_SILENCE, max(self.patience, 1.0))
         return av.open(self.name, options=dict(self._options), timeout=(silence, silence))
+
+
+def has_end(container: Any) -> bool:
+    """Whether what was opened at a web address says how long it is, in seconds or bytes."""
+    return bool(container.duration) or (container.size > 0 and container.format.name not in _ENDLESS)
 
 
 def stream_options(address: str) -> Mapping[str, str]:

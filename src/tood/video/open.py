@@ -11,7 +11,7 @@ from tood.data.files import find_images
 from tood.errors import ToodError
 from tood.video.files import FrameFolder, VideoFile, require_av
 from tood.video.frames import FrameSource
-from tood.video.live import NetworkStream, Webcam, stream_options
+from tood.video.live import NetworkStream, Webcam, has_end, stream_options
 
 # What is told apart from pictures by its name alone.
 _SUFFIXES: tuple[str, ...] = (
@@ -26,7 +26,8 @@ class StreamConfig:
 
     Attributes:
         folder_rate: frames a second of a folder of pictures.
-        every_frame: of a live source take every frame, however late; else the newest, so that what is shown is now.
+        every_frame: of a live source take every frame, however late, and let it wait while `live.MOST_BYTES` of them
+            wait here; else the newest, so that what is shown is now.
         patience: seconds for which a lost stream is tried again.
     """
 
@@ -76,7 +77,7 @@ def _at_address(address: str, config: StreamConfig) -> FrameSource:
         # Some servers take one visitor alone: who is let in stays in.
         with suppress(av.FFmpegError, OSError, ValueError):
             opened = av.open(address, options=dict(stream_options(address)), timeout=(20.0, 20.0))
-        if opened is not None and opened.duration:
+        if opened is not None and has_end(opened):
             opened.close()
             return VideoFile(address, stream_options(address), identity=address)
     return NetworkStream(address, config.every_frame, config.patience, opened)

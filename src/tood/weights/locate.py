@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tood.errors import ToodError, one_line
 from tood.models import AnyDetector, AnyModelConfig
@@ -30,6 +30,11 @@ class LocatedWeights:
     path: Path
     config: AnyModelConfig | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, and the one beside it without which it is nothing: OpenVINO's .xml has its numbers in a .bin."""
+        return (self.path, self.path.with_suffix(".bin")) if _is_openvino(self.path.name) else (self.path,)
+
 
 def load_model(name_or_file: str | Path) -> tuple[AnyDetector, tuple[str, ...]]:
     """A trained model and its class names.
@@ -50,8 +55,9 @@ def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) ->
     """The file of these weights, fetched if need be.
 
     Args:
-        source: a file, the folder of a training run (its best.safetensors), a name of `named_models()` (the published
-            weights), hf://OWNER/NAME or hf://OWNER/NAME@REVISION (its model.safetensors), or one of these with /FILE.
+        source: a file, also one of `tood export`; the folder of a training run (its best.safetensors), a name of
+            `named_models()` (the published weights), hf://OWNER/NAME or hf://OWNER/NAME@REVISION (its
+            model.safetensors), or one of these with /FILE.
         fetching: patience with slow servers.
 
     Raises:
@@ -74,8 +80,12 @@ def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) ->
     raise ToodError(f"there is no weights file {path}: check the path, or name a model of `tood models`")
 
 
+def _is_openvino(name: str) -> bool:
+    return name.lower().endswith(".xml")
+
+
 def _hub_file(address: str) -> Path:
-    """A file of a repository on the Hugging Face Hub, kept in that library's own cache."""
+    """A file of a repository on the Hugging Face Hub, kept in that library's own cache with what it needs beside it."""
     match = re.fullmatch(r"hf://([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.*[^/]))?/?", address)
     if match is None:
         raise ToodError(f"{address} is no address on the Hugging Face Hub: expected hf://OWNER/NAME[@REVISION][/FILE]")
@@ -90,8 +100,12 @@ def _hub_file(address: str) -> Path:
         RevisionNotFoundError,
     )
 
+    names = [name, str(PurePosixPath(name).with_suffix(".bin"))] if _is_openvino(name) else [name]
+    paths = []
     try:
-        return Path(hf_hub_download(repository, name, revision=revision))
+        for name in names:
+            paths.append(Path(hf_hub_download(repository, name, revision=revision)))
+        return paths[0]
     except GatedRepoError as error:
         reason = f"{repository} asks its visitors to accept its terms: do so on its page, then `hf auth login`"
         raise ToodError(f"{address} cannot be fetched: {reason}") from error
