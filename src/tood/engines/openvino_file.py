@@ -55,7 +55,8 @@ def model_run(model: Any, device: torch.device, name: str) -> Run:
         compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise ToodError(f"{name} is no model that OpenVINO can run: {one_line(error)}") from error
-    names = [output.get_any_name() for output in compiled.outputs]
+    # Once compiled, an output has further names, of what was fused into it.
+    names = [output.get_any_name() for output in model.outputs]
     of_thread = threading.local()
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,6 +65,6 @@ def model_run(model: Any, device: torch.device, name: str) -> Run:
             of_thread.request = compiled.create_infer_request()
         outputs = of_thread.request.infer({key: tensor.numpy() for key, tensor in inputs.items()})
         # Its memory is used again at the next call.
-        return {key: torch.from_numpy(outputs[key].copy()) for key in names}
+        return {key: torch.from_numpy(outputs[place].copy()) for place, key in enumerate(names)}
 
     return run
