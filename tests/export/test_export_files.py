@@ -343,9 +343,12 @@ def test_a_kill_leaves_no_model_beside_what_belongs_to_another(tmp_path: Path, m
             (out.parent / name).write_text("old")
         child = os.fork()
         if child == 0:
-            _kill_at_replacement(last, monkeypatch)
-            put_in_place([new / "model.xml", new / "model.bin"], out, ("new", "new"))
-            os._exit(0)
+            try:
+                _kill_at_replacement(last, monkeypatch)
+                put_in_place([new / "model.xml", new / "model.bin"], out, ("new", "new"))
+                os._exit(0)
+            finally:
+                os._exit(1)
         assert os.waitpid(child, 0)[1] == (0 if last == len(names) else signal.SIGKILL)
         left.append({(out.parent / name).read_text() for name in names if (out.parent / name).exists()})
         assert len(left[-1]) == 1 or not out.exists(), last
