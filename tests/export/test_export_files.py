@@ -197,7 +197,9 @@ def test_lower_precision_on_openvino(folder: Path, tmp_path: Path, precision: st
 def test_int8_of_raw_pictures_on_openvino(folder: Path, tmp_path: Path) -> None:
     """Its compiler joins what is last, and gives the outputs further names."""
     options = ("--to", "openvino", "--precision", "int8", "--raw", "--calibrate", folder / "data", "--allow-loss")
-    result = _run("export", folder / "model.safetensors", *options, "--size", "64", "64", "--out", tmp_path / "model.xml")
+    result = _run(
+        "export", folder / "model.safetensors", *options, "--size", "64", "64", "--out", tmp_path / "model.xml"
+    )
     assert result.exit_code == 0, result.output
 
 
