@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tood.engines import Engine, open_exported
 from tood.engines.onnx_file import onnx_session, session_run
@@ -70,7 +70,7 @@ def networks() -> dict[str, list[str]]:
 
 
 def measured(name: str, side: int) -> dict[str, Any]:
-    """Largest differences of a model's boxes (pixels) and scores in each engine, over three shapes and batches."""
+    """Largest differences of a model's boxes (pixels) and scores, qualities too, in each engine, over three shapes."""
     begin = time.perf_counter()
     torch.manual_seed(0)
     model = build_model(named_models()[name].config()).eval()
@@ -81,12 +81,12 @@ def measured(name: str, side: int) -> dict[str, Any]:
         description = describe(Origin(model, ("class",) * model.config.classes), config)
         proto = whole_graph(network_graph(model, config), description)
         session = onnx_session(proto.SerializeToString(), torch.device("cpu"))
-        row["ONNX Runtime"] = _differences(model, Engine(description, "onnxruntime", session_run(session)), side)
+        row["ONNX Runtime"] = differences(model, Engine(description, "onnxruntime", session_run(session)), side)
         row["operators"] = sorted({node.op_type for node in proto.graph.node})
         del session
         if "DeformConv" in row["operators"]:
             proto = whole_graph(network_graph(model, ExportConfig("openvino")), description)
-        row["OpenVINO"] = _differences(model, _openvino(proto, model), side)
+        row["OpenVINO"] = differences(model, _openvino(proto, model), side)
     except Exception as error:  # a row says so, and the next model is tried
         row["problem"] = f"{type(error).__name__}: {error}"[:300]
     row["seconds"] = round(time.perf_counter() - begin)
@@ -107,18 +107,23 @@ def _spread_scores(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
-def _differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
+def differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
+    """Largest differences of boxes, in pixels, and of scores and qualities, over three shapes and batches."""
     divisor = model.config.input.divisor
     side = math.ceil(side / divisor) * divisor
-    boxes = scores = 0.0
+    boxes: list[Tensor] = []
+    scores: list[Tensor] = []
     for batch, height, width in ((1, side, side), (2, side, side + divisor), (3, side + divisor, side)):
         images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
             wanted = model(images)
         given = engine.predictions(images, torch.zeros(batch, 4))
-        boxes = max(boxes, float((given.boxes - wanted.boxes).abs().max()))
-        scores = max(scores, float((given.scores - wanted.probabilities()).abs().max()))
-    return [boxes, scores]
+        boxes.append((given.boxes - wanted.boxes).abs().max())
+        scores.append((given.scores - wanted.probabilities()).abs().max())
+        if given.quality is not None and wanted.quality is not None:
+            scores.append((given.quality.sigmoid() - wanted.quality.sigmoid()).abs().max())
+    # PyTorch's maximum of what is no number is no number; Python's depends on the order.
+    return [float(torch.stack(differences).max()) for differences in (boxes, scores)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
