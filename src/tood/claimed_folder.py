@@ -50,8 +50,19 @@ def not_writable(out: Path, error: OSError) -> ToodError:
     return ToodError(f"{out} cannot be written to: {error.strerror or error}")
 
 
-def require_same_settings(out: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def require_same_settings(
+    out: Path | str,
+    earlier: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    otherwise: str = "leave out --resume to begin anew",
+) -> None:
     """Refuse to go on with a run whose results other settings decided.
+
+    Args:
+        out: folder of the results.
+        earlier, now: the settings.
+        otherwise: what a person may do who does not want the same.
 
     Raises:
         ToodError: if a setting of now has another value there; it names them.
@@ -60,8 +71,7 @@ def require_same_settings(out: Path, earlier: Mapping[str, Any], now: Mapping[st
     if other:
         told = ", ".join(f"{key} {earlier.get(key)!r}, now {now[key]!r}" for key in other)
         raise ToodError(
-            f"{out}: the run that is to be resumed had other settings ({told}): give the same, or leave out "
-            "--resume to begin anew"
+            f"{out}: the run that is to be resumed had other settings ({told}): give the same, or {otherwise}"
         )
 
 

@@ -11,6 +11,8 @@ from benchmarks.kills import make_model, make_picture, make_video, results, star
 from PIL import Image
 
 from cli.test_eval_predict import refused, tood
+from cli.test_predict_folder import found
+from tood.cli.prediction_folder import Outputs, PredictionFolder
 from tood.cli.tile_journal import PREFIX, TileJournal
 from tood.inference.tile_merging import TileBoxes
 from tood.video.results import UNFINISHED
@@ -81,6 +83,26 @@ def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     resumed.close(done=False)
     assert len(TileJournal(tmp_path, "a.tif", {"size": 1}, resume=True).known()) == 4
     assert TileJournal(tmp_path, "a.tif", {"size": 2}, resume=True).known() == []
+
+
+def test_a_run_killed_between_a_result_and_its_tiles_leaves_nothing_for_ever(
+    model: Path, large: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    images = [str(large)]
+    with PredictionFolder(out, images, {}, Outputs(), 1, resume=False) as folder:
+        for picture in (large, tmp_path / "other.tif"):
+            TileJournal(out, str(picture), {}, resume=False).close(done=False)
+        folder.add(found(str(large)), None, tiled=True)
+    mine = out / f"{PREFIX}mine.jsonl"
+    mine.write_text("mine")
+    assert len(list(out.glob(f"{PREFIX}*"))) == 3
+    with PredictionFolder(out, images, {}, Outputs(), 1, resume=True) as folder:
+        assert folder.to_do == []
+        folder.complete = True
+    left = {json.loads(path.read_text())["source"] for path in out.glob(f"{PREFIX}*") if path != mine}
+    assert left == {str(tmp_path / "other.tif")}
+    assert mine.read_text() == "mine"
 
 
 def kill_after(words: tuple[object, ...], out: Path, journal: str, lines: int) -> None:

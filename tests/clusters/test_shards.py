@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.conftest import photographs
+from tood.claimed_folder import require_same_settings
 from tood.clusters import SCHEMA, PictureLists, Place, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
 from tood.clusters.pictures import Picture, read_rows
-from tood.clusters.plan import require_same
 from tood.errors import ToodError
 from tood.inference import Detector
 
@@ -158,8 +158,8 @@ def test_refusals(weights: Path, tmp_path: Path) -> None:
     plan = make_plan(out, [folder], {"threshold": 0.1}, 10)
     with pytest.raises(ToodError, match="has the results of a run already: --resume"):
         make_plan(out, [folder], {"threshold": 0.1}, 10)
-    with pytest.raises(ToodError, match=r"other settings \(threshold 0.1, now 0.2\)"):
-        require_same(plan, {"threshold": 0.2})
+    with pytest.raises(ToodError, match=r"other settings \(threshold 0.1, now 0.2\): give the same, or name another"):
+        require_same_settings(out.uri, plan.settings, {"threshold": 0.2}, otherwise="name another --out")
     with pytest.raises(ToodError, match="check the path"):
         ShippedModel.of(str(tmp_path / "no.safetensors"))
     with pytest.raises(ToodError, match="check the path"):

@@ -6,9 +6,10 @@ import csv
 import json
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -18,7 +19,7 @@ from bright_square import picture, save_picture
 from cli.test_eval_predict import refused, tood
 from tood.errors import ToodError
 from tood.inference import Detector
-from tood.video import FoundFrame, Tracking, VideoConfig, VideoOutputs, detections, open_source, run_video
+from tood.video import FoundFrame, Summary, Tracking, VideoConfig, VideoOutputs, detections, open_source, run_video
 from tood.video import journal as journal_room
 from tood.video import run as run_room
 from tood.video.frames import Frame, Item, Position
@@ -154,6 +155,29 @@ def test_stopped_by_the_number_of_frames_and_resumed_under_other_settings(
     assert len((tmp_path / "detections.jsonl").read_text().splitlines()) == 3
 
 
+class Watched(Fragile):
+    """A source that tells when a frame is asked for that it does not have."""
+
+    asked_for_more = False
+
+    def frames(self, after: Position | None = None) -> Iterator[Item]:
+        yield from super().frames(after)
+        self.asked_for_more = True
+
+
+def test_a_wish_to_stop_after_the_last_frame_is_no_stop(detector: Detector, clip: Path, tmp_path: Path) -> None:
+    def summary(source: Watched, stop: Callable[[], bool]) -> Summary:
+        with VideoFolder(tmp_path, {}, VideoOutputs(False, True), str(clip), resume=True) as folder:
+            return run_video(detector, source, folder, VideoConfig(4), stop=stop)
+
+    source = Watched(clip, 1000)
+    answers = iter([False])
+    assert not summary(source, lambda: next(answers, True)).complete
+    assert (tmp_path / UNFINISHED).exists()
+    assert summary(source, lambda: source.asked_for_more).complete
+    assert not (tmp_path / UNFINISHED).exists()
+
+
 def test_files_of_somebody_else_stay(model: Path, clip: Path, tmp_path: Path) -> None:
     command = ("video", clip, "--model", model, "--frames", 3)
     (tmp_path / "a" / UNFINISHED).mkdir(parents=True)
@@ -166,7 +190,10 @@ def test_files_of_somebody_else_stay(model: Path, clip: Path, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["annotated.mp4"]
     assert tood(*command, "--out", tmp_path / "c").exit_code == 0
     own = tmp_path / "c" / "annotated.mp4"
-    refused(tood("video", own, "--model", model, "--out", tmp_path / "c"), "is what would be written")
+    was = own.read_bytes()
+    for outputs in ((), ("--jsonl",), TABLES):  # of which most are not there yet
+        refused(tood("video", own, "--model", model, "--out", tmp_path / "c", *outputs), "is what would be written")
+    assert own.read_bytes() == was
     refused(tood(*command, "--out", tmp_path / "d", "--no-save-video"), "nothing would be written")
 
 
@@ -231,7 +258,7 @@ def test_an_object_keeps_its_number_and_is_counted_at_a_line_and_in_a_zone(kind:
     numbers = [one.tracks.tolist() for one in seen]
     assert len({number for (number,) in numbers} - {-1}) == 1
     assert numbers[5:] == [numbers[5]] * (len(numbers) - 5)
-    told = [counters.update(one) for one in seen]
+    told = [counters.update(one, (64, 96)) for one in seen]
     assert told[-1]["door"] == {"in": 1, "out": 1}
     totals = counters.totals(["cat", "dog"])
     assert totals["lines"]["door"] == {"in": {"dog": 1}, "out": {"dog": 1}}
@@ -250,6 +277,35 @@ def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
     refused(tood(*command, "--line", "1,2,3,4"), "give --track")
     refused(tood(*command, "--track", "bytetrack", "--line", "1,2,3"), "expected numbers")
     refused(tood(*command, "--zone", "a=1,2,3,4"), "three places or more")
+    refused(tood(*command, "--zone", "a=0,0,1e30,0,1e30,1e30"), "no video is so large")
+
+
+def test_a_zone_may_reach_far_beyond_the_frame() -> None:
+    import supervision
+
+    from tood.video import Counters, parse_zone
+
+    size = (50, 70)
+    places = np.stack(np.meshgrid(np.arange(71), np.arange(51)), 2).reshape(-1, 2).astype(np.float32)
+    boxes = np.concatenate([places - np.float32([0, 1]), places], 1)
+    numbers = np.arange(len(places))
+    everywhere = Seen(boxes, np.ones(len(places), np.float32), np.zeros_like(numbers), numbers)
+
+    def counted(corners: str, seen: Seen) -> int:
+        counters = Counters(zones=[parse_zone(corners, 1)])
+        counters.update(everywhere, (30, 40))  # a folder may hold frames of several sizes
+        told: int = counters.update(seen, size)["zone 1"]["now"]
+        return told
+
+    for corners in ("3.6,4,40,8,30,49,2,50", "0,0,70,0,70,50,0,50"):
+        polygon = np.array([float(side) for side in corners.split(",")]).reshape(-1, 2).round().astype(np.int64)
+        inside = supervision.PolygonZone(polygon).trigger(supervision.Detections(boxes))
+        assert counted(corners, everywhere) == inside.sum()
+    for corners in ("-20,5,90,30,60,200", "0,0,200000,0,200000,200000", "-9,-1000000,1000000,25,60,1000000"):
+        polygon = np.array([float(side) for side in corners.split(",")], np.float32).reshape(-1, 2)
+        away = np.array([cv2.pointPolygonTest(polygon, place, True) for place in places.tolist()])
+        clear = np.abs(away) > 1  # what is on its outline may be within or not
+        assert counted(corners, everywhere.chosen(clear)) == (away > 1).sum() > 500
 
 
 def test_the_python_way(detector: Detector, clip: Path) -> None:

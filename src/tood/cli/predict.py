@@ -13,6 +13,7 @@ from tood.choices import PredictionPrecision
 from tood.cli.options import FILES, HOW, MODEL_HELP, OVERLAP, Device, Precision, Threads, optional
 
 TILES = "Large pictures"
+PICTURES_A_FILE = 1000
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def predict(
         optional("Processes of --engine ray, of --threads cores each. Left out: all there is room for.", HOW, least=1),
     ] = None,
     pictures_a_file: Annotated[
-        int, typer.Option(min=1, help="Pictures in each parquet file of --engine ray.", rich_help_panel=FILES)
-    ] = 1000,
+        int | None,
+        optional(f"Pictures in each parquet file of --engine ray. Left out: {PICTURES_A_FILE:,}.", FILES, least=1),
+    ] = None,
     tiles: Annotated[
         bool,
         typer.Option(
@@ -158,14 +160,15 @@ def predict(
                 "--csv": csv,
                 "--tiles": tiles,
                 "--tile-size": tile_size is not None,
+                "--overlap": overlap != OVERLAP,
             }
         )
-        predict_on_cluster(asked, out, workers=workers, threads=threads, at_once=pictures_a_file)
+        predict_on_cluster(asked, out, workers=workers, threads=threads, at_once=pictures_a_file or PICTURES_A_FILE)
         return
     from tood.cli.predict_local import LocalOptions, predict_here
 
     local = LocalOptions(
-        out=_local_folder(sources, out, workers),
+        out=_local_folder(sources, out, workers, pictures_a_file),
         save_images=save_images is not False,
         json=json,
         csv=csv,
@@ -184,14 +187,16 @@ def _require_parquet_alone(options: Mapping[str, bool | None]) -> None:
         raise ToodError(f"--engine ray looks at whole pictures and writes parquet alone: leave out {', '.join(asked)}")
 
 
-def _local_folder(sources: Sequence[str], out: str, workers: int | None) -> Path:
+def _local_folder(sources: Sequence[str], out: str, workers: int | None, pictures_a_file: int | None) -> Path:
     """The folder to write to, where nothing is asked of this process that only a cluster does."""
+    from tood.clusters.storage import is_remote
     from tood.errors import ToodError
 
     if workers is not None:
         raise ToodError("--workers is of --engine ray: here --threads says how many cores are used")
+    if pictures_a_file is not None:
+        raise ToodError("--pictures-a-file is of --engine ray: here no parquet is written")
     for place in (*sources, out):
-        protocol, found, _ = place.partition("://")
-        if found and protocol.isalnum() and protocol.lower() not in ("http", "https"):
+        if is_remote(place):
             raise ToodError(f"{place} is read and written with --engine ray alone (pip install 'tood[ray]')")
     return Path(out)

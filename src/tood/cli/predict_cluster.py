@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from tood.choices import PredictionPrecision
+from tood.cli.resuming import say_resumed
 from tood.progress_bar import progress_bar
 from tood.whole_file import remove_unfinished
 
@@ -69,8 +70,8 @@ def _plan(
     asked: PredictOptions, out: Place, at_once: int, before: Plan | None, model: ShippedModel, config: WorkerConfig
 ) -> Plan:
     """The plan to go on with, or a new one."""
+    from tood.claimed_folder import require_same_settings
     from tood.clusters import make_plan
-    from tood.clusters.plan import require_same
 
     settings = {
         "model": model.digest,
@@ -83,16 +84,15 @@ def _plan(
     }
     if before is None or not asked.resume:
         return make_plan(out, asked.sources, settings, at_once)
-    require_same(before, settings)
+    require_same_settings(before.out.uri, before.settings, settings, otherwise="name another --out")
     if before.out.is_local and not os.environ.get("RAY_ADDRESS"):  # of another machine's processes nothing is known
         remove_unfinished(Path(before.out.path))
     return before
 
 
 def _say_start(plan: Plan, done: set[int], workers: Workers, precision: str, resume: bool) -> None:
-    if resume:
-        before = sum(plan.shards[number].count for number in done)
-        typer.echo(f"{before:,} done before" if before else "nothing to resume: from the start", err=True)
+    before = sum(plan.shards[number].count for number in done)
+    say_resumed(before, "pictures", resume=resume, found_unfinished=False)
     many = f"{workers.count} {'worker' if workers.count == 1 else 'workers'}"
     cores = f"{workers.cores} {'core' if workers.cores == 1 else 'cores'}"
     typer.echo(f"{plan.pictures:,} pictures, {many} of {cores}, {workers.device}, {precision}", err=True)

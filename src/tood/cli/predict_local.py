@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tood.cli.options import OVERLAP, model_identity
+from tood.cli.resuming import say_resumed
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tood.cli.predict import PredictOptions
-    from tood.cli.prediction_folder import PredictionFolder
     from tood.errors import ToodError
     from tood.inference import Detector
     from tood.manifest import Manifest
@@ -73,7 +73,7 @@ def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
     outputs = Outputs(local.json, local.csv)
     begun = PredictionFolder(local.out, names, settings, outputs, asked.batch_size, resume=asked.resume, writes=kept)
     with StopSignal() as stop, begun as folder:
-        _say_start(folder, asked.resume)
+        say_resumed(folder.done, "pictures", resume=asked.resume, found_unfinished=folder.found_unfinished)
         to_do = [images[number] for number in folder.to_do]
         large = set(to_do if local.tiles else filter(is_beyond_limit, to_do))
         ordinary = [image for image in to_do if image not in large]
@@ -152,13 +152,6 @@ def _images(sources: Sequence[str], failures: list[ToodError]) -> list[Any]:
         if not taken and not failures:
             failures.append(ToodError("there is no other picture: name what to look at"))
     return taken
-
-
-def _say_start(folder: PredictionFolder, resume: bool) -> None:
-    if resume:
-        typer.echo(f"{folder.done:,} done before" if folder.done else "nothing to resume: from the start", err=True)
-    elif folder.found_unfinished:
-        typer.echo("a run that was stopped here is begun anew (with --resume it would go on)", err=True)
 
 
 def _run(

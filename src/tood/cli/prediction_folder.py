@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tood.claimed_folder import append_line, claim, not_writable, require_ours, require_own, require_same_settings
 from tood.cli.picture_files import PictureFiles
+from tood.cli.tile_journal import remove_done
 from tood.errors import ToodError
 from tood.file_identity import is_open_as, size_and_time
 from tood.manifest import FileStamp, Manifest
@@ -164,7 +165,7 @@ class PredictionFolder:
         self._pictures = PictureFiles(self.out, [source for source, _ in self._images], self._before, adopted)
         self.found_unfinished = journal is not None
         if journal is not None and self._resume:
-            self._take_over(journal, self._batch_size)
+            self._take_over(journal)
         self.to_do = [at for at, image in enumerate(self._images) if image not in self._places]
 
     def add(
@@ -211,13 +212,13 @@ class PredictionFolder:
         if name:
             self._written[name] = FileStamp(**line["stamp"])
 
-    def _take_over(self, journal: _Journal, batch_size: int) -> None:
+    def _take_over(self, journal: _Journal) -> None:
         """The results of a run that did not end, as far as they still hold."""
         require_same_settings(self.out, journal.settings, self.settings)
         self._file = (self.out / JOURNAL).open("r+b", buffering=0)
         # A batch that was not whole was computed otherwise than it will be.
         ordinary = [pair for pair in journal.lines if not pair[0].get("tiled")]
-        kept = ordinary[: len(ordinary) // batch_size * batch_size]
+        kept = ordinary[: len(ordinary) // self._batch_size * self._batch_size]
         self._file.truncate(kept[-1][1].stop if kept else journal.header)
         # Pictures that were looked at by tiles come after all others.
         kept += [(line, append_line(self._file, line)) for line, _ in journal.lines if line.get("tiled")]
@@ -266,6 +267,7 @@ class PredictionFolder:
         Manifest({**known.files, **self._before.files, **self._written}).write(self.out / MANIFEST)
         (self.out / WRITING).unlink(missing_ok=True)
         if self.complete:
+            remove_done(self.out, self._results)
             path = self.out / JOURNAL
             own = is_open_as(path, self._file.fileno())  # where there are no locks, another run may have begun
             self._file.close()  # Windows removes no open file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -76,6 +76,21 @@ class TileJournal:
         if done:
             with suppress(OSError):
                 self.path.unlink()
+
+
+def remove_done(folder: Path, done: Container[str]) -> None:
+    """Removes what is left of pictures that are done: a run may be killed between a picture's result and that.
+
+    Args:
+        folder: that the results go to.
+        done: paths of these pictures.
+    """
+    for path in folder.glob(f"{PREFIX}*.jsonl"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            with path.open("rb") as file:
+                header = json.loads(file.readline())
+            if header["tood tiles"] == _VERSION and header["source"] in done:
+                path.unlink()
 
 
 def _read(path: Path, header: Mapping[str, Any]) -> tuple[list[TileBoxes], int] | None:

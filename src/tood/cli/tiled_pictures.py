@@ -91,7 +91,7 @@ class TiledPictures:
         identity = {**self._settings, "size": [picture.height, picture.width], "changed": size_and_time(str(image))}
         writes = self._folder.writes
         journal = TileJournal(self._folder.out, str(image), identity, resume=self._resume) if writes else None
-        result = None
+        done = False
         try:
             with progress_bar("tiles") as move:
                 result = detect_in_tiles(
@@ -109,10 +109,11 @@ class TiledPictures:
             if writes:
                 annotated = _annotated(picture, result) if self._drawn else None
                 self._folder.add(result, annotated, (picture.height, picture.width), tiled=True)
+            done = True
             return True
         finally:
             if journal is not None:
-                journal.close(done=result is not None)
+                journal.close(done=done)
 
     def _opened(self, image: str | Path) -> Windows:
         sources = self._detector.sources

@@ -10,6 +10,7 @@ import typer
 
 from tood import choices
 from tood.cli.options import FILES, HOW, MODEL_HELP, Device, Precision, Threads, model_identity, optional
+from tood.cli.resuming import say_resumed
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ def video(
     ],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "tood_r50_fpn_1x",
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least score of what is shown and saved.", rich_help_panel=HOW)
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Least score of what is shown and saved; but what --track follows is, from 0.1 on.",
+            rich_help_panel=HOW,
+        ),
     ] = 0.3,
     batch_size: Annotated[
         int,
@@ -168,11 +175,7 @@ def video(
     }
     begun = VideoFolder(out, settings, outputs, source, resume=resume)
     with StopSignal() as stop, begun as folder:
-        if resume:
-            before = folder.journal.frames
-            typer.echo(f"{before:,} frames done before" if before else "nothing to resume: from the start", err=True)
-        elif folder.found_unfinished:
-            typer.echo("a run that was stopped here is begun anew (with --resume it would go on)", err=True)
+        say_resumed(folder.journal.frames, "frames", resume=resume, found_unfinished=folder.found_unfinished)
         with progress_bar("frames", stream.count) as move:
             summary = run_video(
                 detector,

@@ -105,17 +105,6 @@ def read_plan(out: Place) -> Plan | None:
         raise ToodError(f"{own.inside(_PLAN).uri} is no plan of this version of tood: name another --out") from error
 
 
-def require_same(plan: Plan, settings: Mapping[str, Any]) -> None:
-    """Refuses to go on with a run of other settings."""
-    other = [key for key, value in settings.items() if plan.settings.get(key) != value]
-    if other:
-        told = ", ".join(f"{key} {plan.settings.get(key)!r}, now {settings[key]!r}" for key in other)
-        raise ToodError(
-            f"{plan.out.uri}: the run that is to be resumed had other settings ({told}): give the same, or name "
-            "another --out"
-        )
-
-
 def _write_shards(place: Place, shards: Sequence[Rows]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -15,6 +15,9 @@ from tood.video.tracking import Seen, require_tracking
 
 Point = tuple[float, float]
 
+# Pixels from the first one that a place may be away: more than any video has, and what is computed with it is exact.
+_FARTHEST = 1_000_000
+
 
 @dataclass(frozen=True)
 class Line:
@@ -65,6 +68,8 @@ def _points(option: str, text: str, usual: str) -> tuple[str, list[Point]]:
         values = []
     if not values or len(values) % 2 or not all(np.isfinite(values)) or (equals and not name.strip()):
         raise ToodError(f"{option} {text}: expected numbers x1,y1,x2,y2,... in pixels, with NAME= before them or not")
+    if max(map(abs, values)) > _FARTHEST:
+        raise ToodError(f"{option} {text}: a place is more than {_FARTHEST:,} pixels away: no video is so large")
     return (name.strip() or usual), list(zip(values[::2], values[1::2], strict=True))
 
 
@@ -94,20 +99,24 @@ class Counters:
             raise ToodError(f"two lines or zones are called {Counter(names).most_common(1)[0][0]!r}: give other names")
         self.lines, self.zones = tuple(lines), tuple(zones)
         self._lines: list[Any] = []
-        self._zones: list[Any] = []
+        self._masks: list[NDArray[np.uint8]] = []
+        self._masked: tuple[int, int] | None = None  # their shape
+        self._within = [_Within() for _ in zones]
         if not names:
             return
         supervision = require_tracking("counting")
         for line in lines:
             start, end = supervision.Point(*line.start), supervision.Point(*line.end)
             self._lines.append(supervision.LineZone(start=start, end=end))
-        for zone in zones:
-            self._zones.append(supervision.PolygonZone(polygon=np.array(zone.corners).round().astype(np.int64)))
-        self._within = [_Within() for _ in zones]
 
-    def update(self, seen: Seen) -> dict[str, Any]:
-        """Takes the next frame; gives what is counted by now, by the names of lines and zones."""
-        if not (self._lines or self._zones):
+    def update(self, seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
+        """Takes the next frame; gives what is counted by now, by the names of lines and zones.
+
+        Args:
+            seen: what is on it.
+            size: (height, width) of it.
+        """
+        if not (self.lines or self.zones):
             return {}
         import supervision
 
@@ -118,8 +127,10 @@ class Counters:
         for line, counter in zip(self.lines, self._lines, strict=True):
             counter.trigger(given)
             told[line.name] = {"in": int(counter.in_count), "out": int(counter.out_count)}
-        for zone, area, within in zip(self.zones, self._zones, self._within, strict=True):
-            inside = _mask(area, given)
+        places = given.get_anchors_coordinates(supervision.Position.BOTTOM_CENTER).reshape(-1, 2)
+        for zone, mask, within in zip(self.zones, self._masks_of(size), self._within, strict=True):
+            columns, rows = np.rint(places).astype(np.int64).T
+            inside = mask[rows.clip(0, size[0]), columns.clip(0, size[1])].astype(bool)
             within.now = int(inside.sum())
             within.most = max(within.most, within.now)
             for track, label in zip(seen.tracks[inside].tolist(), seen.labels[inside].tolist(), strict=True):
@@ -127,6 +138,17 @@ class Counters:
                     within.objects.setdefault(track, label)
             told[zone.name] = {"now": within.now}
         return told
+
+    def _masks_of(self, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+        """Of each zone what of it lies in a frame, [H + 1, W + 1]: a box may end at the far side of the last pixel."""
+        shape = (size[0] + 1, size[1] + 1)
+        if self._masked != shape:
+            import supervision
+
+            corners = [np.array(zone.corners).round().astype(np.int64) for zone in self.zones]
+            self._masked = shape
+            self._masks = [supervision.polygon_to_mask(places, (shape[1], shape[0])) for places in corners]
+        return self._masks
 
     def totals(self, class_names: Sequence[str]) -> dict[str, Any]:
         """What was counted in all, class by class."""
@@ -141,10 +163,6 @@ class Counters:
                 "in": named(counter.in_count_per_class),
                 "out": named(counter.out_count_per_class),
             }
-        for zone, within in zip(self.zones, self._within if self._zones else (), strict=True):
+        for zone, within in zip(self.zones, self._within, strict=True):
             told["zones"][zone.name] = {"most": within.most, "objects": named(Counter(within.objects.values()))}
         return told
-
-
-def _mask(area: Any, given: Any) -> NDArray[np.bool_]:
-    return np.asarray(area.trigger(given), bool) if len(given) else np.zeros(0, bool)

@@ -51,15 +51,15 @@ def find(
         items: frames, which are taken in that thread.
         batch_size: frames computed together.
         known: number of frames at the beginning that are given as they are: nothing is computed for them.
-        stop: ends the frames early when it says so.
+        stop: ends the frames early when it says so, before one that is read by then.
     """
     waiting: list[tuple[Item, PreparedImage | None]] = []
     left = known
 
     def read(_: int) -> tuple[Item, PreparedImage | None] | None:
         nonlocal left
-        item = None if stop is not None and stop() else next(items, None)
-        if item is None:
+        item = next(items, None)  # before the question: where there is none, all is done
+        if item is None or (stop is not None and stop()):
             return None
         if isinstance(item, FailedFrame):
             return item, None

@@ -11,6 +11,7 @@ from typing import Any
 
 from tood.claimed_folder import claim, require_ours, require_own, require_same_settings
 from tood.errors import ToodError
+from tood.file_identity import file_identity
 from tood.manifest import FileStamp, Manifest
 from tood.video.journal import Journal
 from tood.video.segments import join
@@ -113,11 +114,8 @@ class VideoFolder:
             self.journal.remove()
 
     def _refuse_source(self) -> None:
-        try:
-            same = [name for name in self.outputs.names if (self.out / name).samefile(self._source)]
-        except (OSError, ValueError):
-            return
-        if same:
+        source = file_identity(Path(self._source).expanduser())
+        if any(file_identity(self.out / name) == source for name in self.outputs.names):
             raise ToodError(f"{self._source} is what would be written: name another --out")
 
     def finish(

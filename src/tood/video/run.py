@@ -91,7 +91,7 @@ def run_video(
         source: the video.
         folder: to write to, entered.
         config: what is wanted.
-        stop: asked before each frame is read whether to end here; of a live source that is its end.
+        stop: asked of each frame whether to end before it; of a live source that is its end.
         progress: told how many frames are done, and how many there are.
         waiting: takes the next result; None where it is not to be waited for any more.
 
@@ -109,7 +109,8 @@ def run_video(
         finished = source.live and folder.resumed
         after = journal.frame(begun_at - 1).position if begun_at else None
         frames: Iterator[Item] = iter(()) if finished else source.frames(after)
-        items = _most(frames, config.most, after)
+        items = _Taken(_most(frames, config.most, after))
+        done_before = writer.done
         found = find(detector, items, batch_size=config.batch_size, known=journal.frames - begun_at, stop=stop)
         take = waiting or (lambda results: next(results, None))
         with writer:
@@ -120,9 +121,9 @@ def run_video(
         if isinstance(frames, Generator):
             with suppress(ValueError):  # a thread still waits for the next
                 frames.close()
-        stopped = stop() and not source.live
         summary = writer.summary
-        summary.complete = not stopped
+        # A wish to stop may come when all is done.
+        summary.complete = source.live or (items.ended and writer.done == done_before + items.count)
         if summary.frames or summary.failed:
             last = round(TICKS / source.rate)
             counts = writer.counters.totals(detector.class_names)
@@ -134,6 +135,25 @@ def _most(items: Iterator[Item], most: int | None, after: Position | None) -> It
     """The items up to a number of them, those before `after` counted."""
     done = 0 if after is None else after.number + 1
     return items if most is None else islice(items, max(0, most - done))
+
+
+class _Taken:
+    """Items counted as they are taken; `ended` says whether there are no more."""
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        self._items = items
+        self.count, self.ended = 0, False
+
+    def __iter__(self) -> Iterator[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        item = next(self._items, None)
+        if item is None:
+            self.ended = True
+            raise StopIteration
+        self.count += 1
+        return item
 
 
 class _Writer:
@@ -264,7 +284,7 @@ class _Writer:
         index = self.summary.frames
         if self._tracker is not None:
             seen = self._tracker.update(seen, position.time, pixels)
-        counts = self.counters.update(seen)
+        counts = self.counters.update(seen, size)
         self._write_line(table_line(position, seen, counts))
         self._passed_over(position.number)
         self._size = self._size or size
