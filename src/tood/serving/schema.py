@@ -38,7 +38,7 @@ class DetectAnswer(BaseModel):
     """What is on the pictures of a request, in their order."""
 
     model: str
-    version: str = Field(description="the first digits of its file's SHA-256")
+    version: str = Field(description="the first digits of its file's SHA-256, or of all its files'")
     results: list[PictureAnswer]
 
 
