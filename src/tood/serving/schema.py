@@ -91,7 +91,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         415: "A kind of body that is not read.",
         422: "A picture that cannot be read or fetched, or a wrong parameter.",
         429: "Busy: try again after as many seconds as Retry-After says.",
-        503: "Not done in time.",
+        500: "Something in the server broke; its log says what.",
+        503: "Not done in time, or too many connections.",
     }.items()
 }
 
