@@ -1,5 +1,6 @@
 """A picture of 20,000 x 20,000 pixels looked at by tiles: memory, time, and what is found of objects whose places are
-known, with and without a seam through them.
+known, with and without a seam through them. Exits with 1 if a run has more than 2 GB resident, or finds a larger share
+of the objects on seams twice than `--twice` says.
 
 python -m benchmarks.big_picture --model runs/x/best.safetensors --data data/raccoon
 """
@@ -8,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from benchmarks.tile_merging import Boxes, Placed, placements, score
 
 _TILE = 512
+# Bytes that a run may have resident.
+_RESIDENT = 2 * 10**9
 
 
 def write_picture(path: Path, side: int, placed: Sequence[Placed], layout: str) -> None:
@@ -99,6 +101,48 @@ def told(found: Boxes, truth: Boxes, side: int, size: int) -> str:
     return f"{'; '.join(parts)}; {score(found, truth)[2]} boxes elsewhere"
 
 
+def found_twice(found: Boxes, truth: Boxes) -> float:
+    """Share of the objects that have several boxes."""
+    several = [sum(score(found, truth[[number]])[:2]) > 1 for number in range(len(truth))]
+    return float(np.mean(several)) if several else 0.0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process took: seconds, seconds of a processor, and bytes resident at most."""
+
+    seconds: float
+    cpu_seconds: float
+    resident: int
+
+
+# A process begins with the peak of the one that starts it, so that a small one has to, and not the one that wrote the
+# picture. `wait4` tells of that run alone.
+_STARTER = """
+import json, os, subprocess, sys, time
+began = time.monotonic()
+run = subprocess.Popen(sys.argv[2:])
+_, status, usage = os.wait4(run.pid, 0)
+told = [time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+with open(sys.argv[1], "w") as file:
+    json.dump(told, file)
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
+def measured(command: Sequence[str]) -> Usage:
+    """Runs a command, on Linux.
+
+    Raises:
+        CalledProcessError: if it fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        told = Path(folder) / "usage.json"
+        subprocess.run([sys.executable, "-S", "-c", _STARTER, str(told), *command], check=True)
+        seconds, cpu_seconds, kibibytes = json.loads(told.read_text())
+    return Usage(seconds, cpu_seconds, kibibytes * 1024)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -107,7 +151,11 @@ def main() -> None:
     parser.add_argument("--tile-size", type=int, default=1024)
     parser.add_argument("--threshold", type=float, default=0.4)
     parser.add_argument("--layouts", default="tiled,striped,plain")
+    parser.add_argument(
+        "--twice", type=float, default=0.1, help="share of the objects on seams that may be found more than once"
+    )
     options = parser.parse_args()
+    failures = []
     placed = placements(options.data, options.side, np.random.default_rng(0))
     truth = np.array([one.box for one in placed], np.float32)
     for layout in options.layouts.split(","):
@@ -116,19 +164,22 @@ def main() -> None:
             write_picture(path, options.side, placed, layout)
             words = ["predict", str(path), "--model", options.model, "--tiles", "--json", "--out", str(out)]
             words += ["--tile-size", str(options.tile_size), "--threshold", str(options.threshold)]
-            began = time.monotonic()
-            subprocess.run([sys.executable, "-m", "tood", *words], check=True)
-            seconds = time.monotonic() - began
-            usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-            megabytes = path.stat().st_size / 2**20
+            usage = measured([sys.executable, "-m", "tood", *words])
             print(
-                f"{layout} ({megabytes:,.0f} MiB): {seconds:.0f} s, {usage.ru_utime + usage.ru_stime:.0f} s of a "
-                f"processor so far, at most {usage.ru_maxrss / 2**20:.2f} GiB resident",
+                f"{layout} ({path.stat().st_size / 2**20:,.0f} MiB): {usage.seconds:.0f} s, {usage.cpu_seconds:.0f} s "
+                f"of a processor, at most {usage.resident / 1e9:.2f} GB resident",
                 flush=True,
             )
+            if usage.resident > _RESIDENT:
+                failures.append(f"{layout}: more than {_RESIDENT / 1e9:g} GB resident")
             (picture,) = json.loads((out / "predictions.json").read_text())
             boxes = np.array([one["box"] for one in picture["detections"]], np.float32).reshape(-1, 4)
-            print(f"  {told(boxes, truth, options.side, options.tile_size)}", flush=True)
+            twice = found_twice(boxes, truth[on_a_seam(truth, options.side, options.tile_size)])
+            print(f"  {told(boxes, truth, options.side, options.tile_size)}; {twice:.1%} on seams twice", flush=True)
+            if twice > options.twice:
+                failures.append(f"{layout}: {twice:.1%} of the objects on seams found twice, not {options.twice:.1%}")
+    if failures:
+        raise SystemExit("; ".join(failures))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python -m benchmarks.cluster_interruptions --kills 100
 
-Each run is `tood predict --engine ray --resume` with two workers. At a random moment one of its workers, or the whole
-run, gets SIGKILL; the next run goes on. When all is done the folder has to hold, byte for byte, what one process gives
-that was never stopped, and each picture once; then it begins anew in another folder, until there were enough kills.
+Each run is `tood predict --engine ray --resume` with two workers. At a random moment after its workers have started one
+of them, or the whole run, gets SIGKILL; the next run goes on. When all is done the folder has to hold, byte for byte,
+what one process gives that was never stopped, and each picture once; then it begins anew in another folder, until there
+were enough kills. Those count that hit a run with work left; how many of them came before its first result is told.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -64,29 +67,55 @@ def parts(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.glob("part-*.parquet")}
 
 
-def kill_one_run(command: Sequence[str], out: Path, chance: random.Random, whole: int) -> tuple[int, bool]:
-    """Starts a run and kills at one random moment; gives how many were killed, and whether it ended by itself."""
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    # From the first result of this run on, or from its start: both are moments.
+@dataclass(frozen=True)
+class Killed:
+    """What became of a run.
+
+    Attributes:
+        hit: whether a kill met it, or one of its workers, while it had work left.
+        early: whether that was before its first result.
+        ended: whether it ended by itself.
+    """
+
+    hit: bool
+    early: bool
+    ended: bool
+
+
+def kill_one_run(command: Sequence[str], out: Path, chance: random.Random, whole: int) -> Killed:
+    """Starts a run that is to leave so many files, and kills at one random moment."""
     before = len(parts(out))
-    wanted = chance.choice([before, before + 1, before + chance.randint(1, max(1, whole // 4))])
-    while run.poll() is None and len(parts(out)) < wanted:
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # One in five as soon as it has workers, the others when it has written a few results.
+    further = 0 if chance.random() < 0.2 else chance.randint(1, max(1, whole // 4))
+    while run.poll() is None and not (len(parts(out)) >= before + further if further else _workers(run)):
         time.sleep(0.02)
     time.sleep(chance.uniform(0, 1))
-    if run.poll() is not None:
-        return 0, run.returncode == 0
-    family = psutil.Process(run.pid).children(recursive=True)
-    workers = [process for process in family if _is_worker(process)]
-    if workers and chance.random() < 0.7:
-        _kill(chance.choice(workers))
-        _, errors = run.communicate()
-        if run.returncode:
-            raise SystemExit(f"a run whose worker was killed ended with {run.returncode}: {errors}")
-        return 1, True
-    for process in [psutil.Process(run.pid), *family]:
-        _kill(process)
-    run.communicate()
-    return 1, False
+    written = len(parts(out))
+    if run.poll() is None and written < whole:
+        workers = _workers(run)
+        if workers and chance.random() < 0.7:
+            hit = _kill(chance.choice(workers))
+            _, errors = run.communicate()
+            if run.returncode:
+                raise SystemExit(f"a run whose worker was killed ended with {run.returncode}: {errors}")
+            return Killed(hit, written == before, True)
+        family = psutil.Process(run.pid).children(recursive=True)
+        run.kill()
+        for process in family:
+            _kill(process)
+    _, errors = run.communicate()
+    if run.returncode not in (0, -signal.SIGKILL):
+        raise SystemExit(f"a run ended by itself with {run.returncode}: {errors}")
+    return Killed(run.returncode != 0, written == before, run.returncode == 0)
+
+
+def _workers(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of a run that look at pictures."""
+    try:
+        return [process for process in psutil.Process(run.pid).children(recursive=True) if _is_worker(process)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _is_worker(process: psutil.Process) -> bool:
@@ -96,11 +125,14 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def _kill(process: psutil.Process) -> None:
+def _kill(process: psutil.Process) -> bool:
+    """Whether it still ran."""
     try:
+        ran = process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
         process.kill()
     except psutil.NoSuchProcess:
-        return
+        return False
+    return ran
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -117,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pictures(folder, asked.pictures)
         small_model(weights)
         expected = uninterrupted(Path(made) / "whole", weights, folder, at_once)
-        kills = rounds = 0
+        kills = early = rounds = 0
         while kills < asked.kills:
             out = Path(made) / f"out{rounds}"
             command = [sys.executable, "-m", "tood", "predict", str(folder), "--model", str(weights), "--resume"]
@@ -125,15 +157,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command += ["--device", "cpu", "--pictures-a-file", str(at_once), "--out", str(out)]
             ended = False
             while not ended:
-                killed, ended = kill_one_run(command, out, chance, len(expected))
-                kills += killed
+                killed = kill_one_run(command, out, chance, len(expected))
+                kills += killed.hit
+                early += killed.hit and killed.early
+                ended = killed.ended
                 print(f"{kills} killed, {len(parts(out))} of {len(expected)} files there", flush=True)
             if parts(out) != expected:
                 raise SystemExit(f"after {kills} kills the results differ from an uninterrupted run's: {out}")
             left = [path.name for path in out.iterdir() if path.name.startswith(".tood")]
             print(f"round {rounds}: equal to the uninterrupted run; unfinished files left: {len(left)}", flush=True)
             rounds += 1
-    print(f"{kills} SIGKILLs in {rounds} rounds: every result equals the uninterrupted run's, byte for byte")
+    print(f"{kills} SIGKILLs in {rounds} rounds, {early} of them before the first result of their run")
+    print("every result equals the uninterrupted run's, byte for byte")
 
 
 if __name__ == "__main__":

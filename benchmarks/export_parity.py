@@ -17,7 +17,7 @@ from typing import Any
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tood.engines import Engine, open_exported
 from tood.engines.onnx_file import onnx_session, session_run
@@ -70,23 +70,23 @@ def networks() -> dict[str, list[str]]:
 
 
 def measured(name: str, side: int) -> dict[str, Any]:
-    """Largest differences of a model's boxes (pixels) and scores in each engine, over three shapes and batches."""
+    """Largest differences of a model's boxes (pixels) and scores, qualities too, in each engine, over three shapes."""
     begin = time.perf_counter()
     torch.manual_seed(0)
     model = build_model(named_models()[name].config()).eval()
-    _spread_scores(model)
+    _settle(model, side)
     row: dict[str, Any] = {"model": name, "parameters": sum(weight.numel() for weight in model.parameters())}
     try:
         config = ExportConfig()
         description = describe(Origin(model, ("class",) * model.config.classes), config)
         proto = whole_graph(network_graph(model, config), description)
         session = onnx_session(proto.SerializeToString(), torch.device("cpu"))
-        row["ONNX Runtime"] = _differences(model, Engine(description, "onnxruntime", session_run(session)), side)
+        row["ONNX Runtime"] = differences(model, Engine(description, "onnxruntime", session_run(session)), side)
         row["operators"] = sorted({node.op_type for node in proto.graph.node})
         del session
         if "DeformConv" in row["operators"]:
             proto = whole_graph(network_graph(model, ExportConfig("openvino")), description)
-        row["OpenVINO"] = _differences(model, _openvino(proto, model), side)
+        row["OpenVINO"] = differences(model, _openvino(proto, model), side)
     except Exception as error:  # a row says so, and the next model is tried
         row["problem"] = f"{type(error).__name__}: {error}"[:300]
     row["seconds"] = round(time.perf_counter() - begin)
@@ -100,25 +100,63 @@ def _openvino(proto: onnx.ModelProto, model: AnyDetector) -> Engine:
     return open_exported(path)
 
 
-def _spread_scores(model: nn.Module) -> None:
-    """Weights as training finds them, but last layers whose outputs differ from place to place."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.weight.abs().max() < 0.05:
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-
-
-def _differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
+def _settle(model: AnyDetector, side: int) -> None:
+    """Weights as training leaves them: last layers whose outputs differ from place to place, and BatchNorms with the
+    statistics of what passes. Else values fade, or grow a million times, on their way through many layers, and nothing
+    is learned from comparing what comes out."""
     divisor = model.config.input.divisor
     side = math.ceil(side / divisor) * divisor
-    boxes = scores = 0.0
+    images = _images(4, side, side)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean of all batches, of which there is one
+        norm.train()
+    with torch.inference_mode():
+        model(images)
+    model.eval()
+    last = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.abs().max() < 0.05]
+    hooks = [layer.register_forward_hook(_scale_to_one) for layer in last]
+    with torch.inference_mode():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+
+
+def _images(batch: int, height: int, width: int) -> torch.Tensor:
+    """[batch, 3, height, width] spots of colour, and noise: of noise alone all places look alike to a deep network."""
+    draw = torch.Generator().manual_seed(batch)
+    spots = nn.functional.interpolate(torch.randn(batch, 3, 4, 4, generator=draw), (height, width), mode="bicubic")
+    return spots + 0.3 * torch.randn(batch, 3, height, width, generator=draw)
+
+
+def _scale_to_one(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+    """Draws weights anew with which a convolution's outputs spread by 1, and gives these outputs."""
+    assert isinstance(layer, nn.Conv2d)
+    nn.init.normal_(layer.weight)
+    bias = 0.0 if layer.bias is None else layer.bias[:, None, None]
+    spread = layer.forward(inputs[0]) - bias
+    layer.weight /= spread.std()
+    return spread / spread.std() + bias
+
+
+def differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
+    """Largest differences of boxes, in pixels, and of scores and qualities, over three shapes and batches."""
+    divisor = model.config.input.divisor
+    side = math.ceil(side / divisor) * divisor
+    boxes: list[Tensor] = []
+    scores: list[Tensor] = []
     for batch, height, width in ((1, side, side), (2, side, side + divisor), (3, side + divisor, side)):
-        images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
+        images = _images(batch, height, width)
         with torch.inference_mode():
             wanted = model(images)
         given = engine.predictions(images, torch.zeros(batch, 4))
-        boxes = max(boxes, float((given.boxes - wanted.boxes).abs().max()))
-        scores = max(scores, float((given.scores - wanted.probabilities()).abs().max()))
-    return [boxes, scores]
+        boxes.append((given.boxes - wanted.boxes).abs().max())
+        scores.append((given.scores - wanted.probabilities()).abs().max())
+        if given.quality is not None and wanted.quality is not None:
+            scores.append((given.quality.sigmoid() - wanted.quality.sigmoid()).abs().max())
+    # PyTorch's maximum of what is no number is no number; Python's depends on the order.
+    return [float(torch.stack(differences).max()) for differences in (boxes, scores)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

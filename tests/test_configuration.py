@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tood import yaml_text
@@ -270,6 +270,7 @@ def test_text_on_the_command_line_is_taken_as_it_stands(written: str, title: str
 
 
 @given(st.text(st.characters(exclude_categories=())).filter(lambda text: text.strip() == text))
+@example("!")
 def test_any_text_reaches_its_field_bare_or_as_json(text: str) -> None:
     # As names of files that are no UTF-8 come: lone halves, never a pair of them in a row.
     text = yaml_text.joined_halves(text)

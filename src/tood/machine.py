@@ -1,9 +1,10 @@
-"""The cores that this process may use, and how threads wait for each other on a machine that others use too."""
+"""The processor, the cores that this process may use, and how threads wait for each other where others compute too."""
 
 from __future__ import annotations
 
 import math
 import os
+import platform
 import statistics
 import time
 from collections.abc import MutableMapping
@@ -59,6 +60,21 @@ def usable_cores(control_groups: Path = Path("/sys/fs/cgroup"), own_groups: Path
     """
     quota = _cpu_quota(control_groups, own_groups)
     return _visible_cores() if quota is None else max(1, min(_visible_cores(), math.ceil(quota)))
+
+
+def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:
+    """The CPU's name and its flags, as Linux tells them; empty where it is not asked."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine(), frozenset()
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, found, value = line.partition(":")
+        if found:
+            fields.setdefault(key.strip().lower(), value.strip())
+    flags = fields.get("flags") or fields.get("features") or ""
+    return fields.get("model name") or platform.machine(), frozenset(flags.split())
 
 
 def busy_advice() -> str:

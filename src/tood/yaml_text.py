@@ -55,8 +55,8 @@ def word(written: str) -> Word:
     whole = node.start_mark.index == 0 and node.end_mark.index >= len(written)
     if whole and isinstance(node, yaml.ScalarNode) and node.style in ("'", '"'):
         return Word(value, value)
-    # null followed by a comment is no null: the two together are a name.
-    return Word(written if value is None and not whole else value, written)
+    # null followed by a comment is no null, nor is a lone "!": all of it together is a name.
+    return Word(written if value is None and node.value != written else value, written)
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from tood.cli import app
-from tood.cli.doctor import Finding, _extras, examine, memory_bytes, processor_flags, requirements, summary
-from tood.machine import usable_cores
+from tood.cli.doctor import Finding, _extras, examine, memory_bytes, requirements, summary
+from tood.machine import processor_flags, usable_cores
 
 
 def test_it_tells_what_this_machine_has() -> None:

@@ -19,6 +19,8 @@ from cli.test_eval_predict import refused
 from cli.test_eval_predict import tood as command
 from clusters.conftest import photographs
 from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, read_plan
+from tood.clusters.ray_engine import Node, Workers, share_out
+from tood.errors import ToodError
 
 PICTURES, AT_ONCE = 240, 3
 
@@ -124,3 +126,39 @@ def test_wrong_wishes_are_refused_before_anything_starts(weights: Path, tmp_path
     refused(command("predict", "--model", weights, "s3://bucket/in"), "with --engine ray alone")
     refused(command("predict", "--model", weights, tmp_path, "--out", "s3://bucket/out"), "with --engine ray alone")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "threads", "device", "expected"),
+    [
+        ([Node(2)] * 4, None, None, None, Workers(4, 2, "cpu")),
+        ([Node(2)] * 4, 3, None, None, Workers(3, 2, "cpu")),
+        ([Node(2)] * 4, 5, None, None, Workers(5, 1, "cpu")),
+        ([Node(0), Node(8), Node(5)], None, None, None, Workers(3, 4, "cpu")),
+        ([Node(16, 2), Node(2)], None, None, None, Workers(2, 4, "cuda")),
+        ([Node(16, 2), Node(2)], 8, 8, "cuda", Workers(2, 8, "cuda")),
+        ([Node(2, 4)], None, None, None, Workers(2, 1, "cuda")),
+        ([Node(16, 2)], None, None, "cpu", Workers(4, 4, "cpu")),
+    ],
+)
+def test_each_worker_has_its_place_on_one_machine(
+    nodes: list[Node], workers: int | None, threads: int | None, device: str | None, expected: Workers
+) -> None:
+    assert share_out(nodes, workers, threads, device) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "threads", "device", "sentence"),
+    [
+        ([Node(2)] * 4, 1, 4, None, "room for 0 workers of 4 --threads, not for 1: .* there are 4 of 2 cores"),
+        ([Node(2), Node(1)], 4, None, None, "room for 3 workers of 1 --threads, not for 4"),
+        ([Node(16, 1)], None, 64, "cuda", "room for 0 workers of 64 .* with a GPU, and there are 1 of 16 cores and 1"),
+        ([Node(0, 1), Node(16)], None, None, None, "room for 0 workers of 1 --threads"),
+        ([Node(16)], None, None, "cuda", "has no GPU"),
+    ],
+)
+def test_workers_that_no_machine_can_hold_are_refused(
+    nodes: list[Node], workers: int | None, threads: int | None, device: str | None, sentence: str
+) -> None:
+    with pytest.raises(ToodError, match=sentence):
+        share_out(nodes, workers, threads, device)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import uuid
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -17,7 +23,7 @@ from hypothesis import strategies as st
 
 from clusters.conftest import photographs
 from tood.clusters import SCHEMA, PictureLists, Place, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
-from tood.clusters.pictures import read_rows
+from tood.clusters.pictures import Picture, read_rows
 from tood.clusters.plan import require_same
 from tood.errors import ToodError
 from tood.inference import Detector
@@ -178,6 +184,81 @@ def test_an_exported_model_is_found_as_everywhere(tmp_path: Path, monkeypatch: p
     (tmp_path / "model.ONNX").write_bytes(b"graph")
     model = ShippedModel.of("~/model.ONNX")
     assert (model.files, model.is_exported) == ({"model.ONNX": b"graph"}, True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows renames nothing over a file that is read")
+def test_no_writer_publishes_the_half_file_of_another(tmp_path: Path) -> None:
+    """`local://` is fsspec's, of which nothing is known here: as for hdfs and sftp, files are renamed into place."""
+    part = Place.of(f"local://{tmp_path}/part-00000000.parquet")
+    content = bytes(range(256)) * (2 << 12)
+    seen: set[int] = set()
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(part.write, content) for _ in range(40)]
+        while not all(writer.done() for writer in writers):
+            if part.exists():
+                seen.add(len(part.read()))
+    assert [writer.exception() for writer in writers] == [None] * 40
+    assert seen | {len(part.read())} == {len(content)}
+    assert [path.name for path in tmp_path.iterdir()] == ["part-00000000.parquet"]
+
+
+def test_what_a_writer_that_died_left_is_removed(tmp_path: Path) -> None:
+    out = Place.of(f"local://{tmp_path}/out")
+    with pytest.raises(ToodError, match="cannot be written"):
+        out.inside("part-00000000.parquet").write("the file is open, and no bytes come")  # type: ignore[arg-type]
+    (left,) = out.names()
+    assert left.startswith(".part-00000000.parquet.")
+    out.inside("part-00000001.parquet").write(b"1")
+    out.remove_unfinished()
+    assert out.names() == ["part-00000001.parquet"]
+
+
+class _Unsteady(BaseHTTPRequestHandler):
+    """A server that fails a few times at each path before it answers, each in its own way."""
+
+    picture = b""
+    asked: ClassVar[Counter[str]] = Counter()
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        way, _, times = self.path.strip("/").partition("-")
+        if self.asked[self.path] > int(times):
+            self._answer(200, len(self.picture))
+        elif way == "reset":
+            return
+        elif way == "half":
+            self._answer(200, 2 * len(self.picture))
+        else:
+            self._answer(int(way), 0)
+
+    def _answer(self, code: int, length: int) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if length:
+            self.wfile.write(self.picture)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_downloads_that_fail_in_passing_are_tried_again(weights: Path, tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "photos", 1)
+    _Unsteady.picture = (folder / "0" / "0000.png").read_bytes()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Unsteady)
+    Thread(target=server.serve_forever, daemon=True).start()
+    names = ["503-1", "reset-1", "half-2", "429-3", "503-9", "404-1"]
+    pictures = [Picture(name, f"http://127.0.0.1:{server.server_port}/{name}") for name in names]
+    try:
+        plan = make_plan(Place.of(str(tmp_path / "out")), [str(folder)], {}, 10)
+        worker = ShardWorker(plan, ShippedModel.of(str(weights)), replace(CONFIG, waits=(0.01, 0.02, 0.03)))
+        rows = worker.look(pictures)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert [row["error"] is None for row in rows] == [True] * 4 + [False] * 2
+    assert "503" in rows[4]["error"]
+    assert _Unsteady.asked == {"/503-1": 2, "/reset-1": 2, "/half-2": 3, "/429-3": 4, "/503-9": 4, "/404-1": 1}
 
 
 def test_a_name_that_is_no_unicode_is_told(tmp_path: Path) -> None:

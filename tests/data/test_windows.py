@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +30,7 @@ def colours(dtype: type = np.uint8, top: int = 256, samples: int = 3) -> NDArray
 
 
 RGB, GREY = {"photometric": "rgb"}, {"photometric": "minisblack"}
+PALETTE = np.stack([np.arange(256) * factor % 256 * 257 for factor in (1, 3, 7)]).astype(np.uint16)
 KINDS = {
     "tiled": (colours(), {**RGB, "tile": (32, 48), "compression": "zlib"}),
     "striped": (colours(), {**RGB, "rowsperstrip": 16, "compression": "lzw"}),
@@ -44,6 +46,7 @@ KINDS = {
     "white is zero": (colours()[..., 0], {"photometric": "miniswhite", "tile": (64, 64)}),
     "12 of 16 bits": (colours(np.uint16, 4096), {**RGB, "tile": (64, 64), "compression": "zstd"}),
     "many bands": (colours(samples=6), {**GREY, "tile": (64, 64), "planarconfig": "contig"}),
+    "palette": (colours()[..., 0], {"photometric": "palette", "colormap": PALETTE, "tile": (64, 64)}),
     "big-endian": (colours(np.uint16, 65536), {**RGB, "rowsperstrip": HEIGHT}),
 }
 
@@ -53,6 +56,8 @@ def wanted(kind: str, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.dtype == np.uint16:
         pixels = pixels >> (4 if kind.startswith("12") else 8)
+    if kind == "palette":
+        return np.moveaxis(PALETTE[:, pixels.astype(int)] >> 8, 0, -1).astype(np.uint8)
     if pixels.ndim == 2:
         grey = 255 - pixels if kind == "white is zero" else pixels
         pixels = np.repeat(grey[..., None], 3, axis=2)
@@ -146,11 +151,9 @@ def test_other_pictures_are_decoded_whole(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "float.tif", np.zeros((20, 20), np.float32))
-    tifffile.imwrite(tmp_path / "cmyk.tif", np.zeros((20, 20, 4), np.uint8), photometric="separated")
     (tmp_path / "broken.tif").write_bytes(b"II*\0" + bytes(40))
     for name, sentence in (
         ("float.tif", "convert it to 8 or 16 bits"),
-        ("cmyk.tif", "convert it to RGB"),
         ("broken.tif", "is no TIFF that can be read"),
     ):
         with pytest.raises(PictureError, match=sentence):
@@ -163,13 +166,53 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH)
     monkeypatch.setattr("tood.data.images.windows._LARGEST_PIECE", 1000)
     tifffile.imwrite(tmp_path / "b.tif", colours(), rowsperstrip=HEIGHT, compression="zlib", photometric="rgb")
-    with pytest.raises(PictureError, match="write it in tiles"):
-        open_windows(tmp_path / "b.tif")
     assert tiff_pixels(tmp_path / "b.tif") == HEIGHT * WIDTH
     monkeypatch.setenv("TOOD_MAX_PIXELS", "100")
+    with pytest.raises(PictureError, match="write it in tiles"):
+        open_windows(tmp_path / "b.tif")
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(PictureError, match=r"pip install 'tood\[big\]'"):
         open_windows(tmp_path / "b.tif")
+
+
+def test_what_is_decoded_whole_alone_is_cut_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = Image.fromarray(colours().astype(np.uint8))
+    for mode in ("CMYK", "1"):
+        rgb.convert(mode).save(tmp_path / f"{mode}.tif")
+        picture, whole = open_windows(tmp_path / f"{mode}.tif"), decode_image(tmp_path / f"{mode}.tif").pixels
+        assert np.array_equal(picture.read(5, 6, 40, 31), whole[5:45, 6:37])
+    monkeypatch.setenv("TOOD_MAX_PIXELS", "100")
+    with pytest.raises(PictureError, match="convert it to RGB"):
+        open_windows(tmp_path / "CMYK.tif")
+
+
+@pytest.mark.filterwarnings("error")
+def test_ycbcr_without_jpeg_becomes_rgb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = Image.fromarray(colours().astype(np.uint8))
+    stored = np.asarray(rgb.convert("YCbCr"))
+    options = {"photometric": "ycbcr", "tile": (32, 48), "compression": "zlib"}
+    tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+    found = open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH).astype(int)
+    assert np.abs(found - np.asarray(rgb.convert("YCbCr").convert("RGB"))).max() <= 2
+    # The range of video: black at 16.
+    narrow = (532, "2I", 6, (16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1), True)
+    tifffile.imwrite(tmp_path / "b.tif", stored, **options, extratags=[narrow])
+    monkeypatch.setenv("TOOD_MAX_PIXELS", "100")
+    with pytest.raises(PictureError, match="YCbCr, in a rare way"):
+        open_windows(tmp_path / "b.tif")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="where Linux lists open files")
+def test_no_file_stays_open(files: dict[str, Path], tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((20, 20), np.float32))
+    pictures = [open_windows(path) for path in files.values()]
+    for picture in pictures:
+        picture.read(0, 0, 40, 40)
+    with pytest.raises(PictureError) as kept:
+        open_windows(tmp_path / "float.tif")
+    assert kept.value.__traceback__ is not None  # as long as it is kept, so are the pictures
+    targets = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    assert not [target for target in targets if target.endswith(".tif")]
 
 
 @given(st.integers(1, 5000), st.integers(2, 900), st.floats(0, 0.8))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +35,8 @@ from tood.export import (
     onnx_graph,
 )
 from tood.export.config import SUFFIXES
+from tood.export.export import put_in_place
+from tood.export.parity import Tolerance
 from tood.inference import Detector
 from tood.input import InputConfig
 from tood.models import AnyDetector, build_model
@@ -141,7 +145,7 @@ def test_a_file_beyond_the_tolerance_is_not_written(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tolerance is narrowed so that fp32's own rounding is beyond it."""
-    monkeypatch.setattr("tood.export.certificate._TOLERANCES", {"fp32": (1e-9, 1e-9)})
+    monkeypatch.setattr("tood.export.certificate.TOLERANCES", {"fp32": Tolerance(1e-9, 1e-9)})
     out = tmp_path / "model.onnx"
     result = _run("export", folder / "model.safetensors", "--out", out)
     assert result.exit_code == 2
@@ -158,6 +162,11 @@ def test_a_file_beyond_the_tolerance_is_not_written(
     (("--size", 60, 64), "multiples of 32"),
     (("--size", 64, 64, "--dynamic"), "give one of them"),
     (("--to", "torch", "--raw"), "--to onnx"),
+    (("--to", "torch", "--opset", 20), "--opset is of ONNX"),
+    (("--to", "torch", "--target", "onnxruntime"), "--target is of ONNX"),
+    (("--to", "openvino", "--target", "tensorrt"), "--target is of ONNX"),
+    (("--calibrate", "data"), "--calibrate is of int8"),
+    (("--precision", "fp16", "--calibrate", "data"), "--calibrate is of int8"),
     (("--out", "model.xml"), ".onnx"),
     (("--opset", 9), "18 to 23"),
     (("--batch", 0), "--batch"),
@@ -197,12 +206,15 @@ def test_lower_precision_on_openvino(folder: Path, tmp_path: Path, precision: st
 def test_int8_of_raw_pictures_on_openvino(folder: Path, tmp_path: Path) -> None:
     """Its compiler joins what is last, and gives the outputs further names."""
     options = ("--to", "openvino", "--precision", "int8", "--raw", "--calibrate", folder / "data", "--allow-loss")
-    result = _run("export", folder / "model.safetensors", *options, "--size", "64", "64", "--out", tmp_path / "model.xml")
+    result = _run(
+        "export", folder / "model.safetensors", *options, "--size", "64", "64", "--out", tmp_path / "model.xml"
+    )
     assert result.exit_code == 0, result.output
 
 
 def _lower_precision(folder: Path, out: Path, to: str, precision: str, engine: str) -> None:
-    options = ("--to", to, "--precision", precision, "--calibrate", folder / "data", "--allow-loss")
+    calibrate = ("--calibrate", folder / "data") if precision == "int8" else ()
+    options = ("--to", to, "--precision", precision, *calibrate, "--allow-loss")
     result = _run("export", folder / "model.safetensors", *options, "--out", out)
     assert result.exit_code == 0, result.output
     detector = Detector(out)
@@ -314,6 +326,56 @@ def test_bad_input_is_told_in_a_sentence(folder: Path, exported: Path, tmp_path:
         assert (result.exit_code, said in text) == (2, True), (arguments, result.output)
         assert "Traceback" not in text
         assert not out.parent.exists(), arguments
+
+
+def test_a_kill_leaves_no_model_beside_what_belongs_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every place that a file takes, and before the first, a child process kills itself."""
+    names = ("model.bin", "model.xml", "model.xml.certificate.json", "model.xml.certificate.md")
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in names[:2]:
+        (new / name).write_text("new")
+    left = []
+    for last in range(len(names) + 1):
+        out = tmp_path / str(last) / "model.xml"
+        out.parent.mkdir()
+        for name in names:
+            (out.parent / name).write_text("old")
+        child = os.fork()
+        if child == 0:
+            try:
+                _kill_at_replacement(last, monkeypatch)
+                put_in_place([new / "model.xml", new / "model.bin"], out, ("new", "new"))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == (0 if last == len(names) else signal.SIGKILL)
+        left.append({(out.parent / name).read_text() for name in names if (out.parent / name).exists()})
+        assert len(left[-1]) == 1 or not out.exists(), last
+    assert left[-1] == {"new"}
+
+
+def _kill_at_replacement(last: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this process, when the file that is the last in place would take it."""
+    places = iter(range(100))
+    replace_file = Path.replace
+
+    def replacing(path: Path, target: Path) -> Path:
+        if next(places) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", replacing)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_ones(folder: Path, tmp_path: Path) -> None:
+    """A folder stands where one of them is to be."""
+    out = tmp_path / "model.onnx"
+    out.write_text("old")
+    certificate_files(out)[1].mkdir()
+    result = _run("export", folder / "model.safetensors", "--out", out, "--force")
+    assert (result.exit_code, "is a folder" in " ".join(result.output.split())) == (2, True), result.output
+    assert out.read_text() == "old"
 
 
 def _foreign() -> onnx.ModelProto:

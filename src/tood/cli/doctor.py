@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tood.machine import processor_flags
+
 State = Literal["ok", "faster", "missing", "broken"]
 
 _GIB = 2**30
@@ -225,21 +227,6 @@ def _pretrained() -> Finding:
 
 
 # --- what computes -------------------------------------------------------------------------------------------------
-
-
-def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, frozenset[str]]:
-    """The CPU's name and its flags, as Linux tells them; empty where it is not asked."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine(), frozenset()
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        key, found, value = line.partition(":")
-        if found:
-            fields.setdefault(key.strip().lower(), value.strip())
-    flags = fields.get("flags") or fields.get("features") or ""
-    return fields.get("model name") or platform.machine(), frozenset(flags.split())
 
 
 def _processor() -> Finding:

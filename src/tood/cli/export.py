@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,11 +83,11 @@ def export(
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Any height and width, as where --size is left out.", rich_help_panel=WHAT)
     ] = False,
-    opset: Annotated[int, typer.Option(help="Version of ONNX's operators.", rich_help_panel=WHAT)] = 20,
+    opset: Annotated[int | None, optional("Version of ONNX's operators. Left out: 20.", WHAT)] = None,
     target: Annotated[
-        choices.ExportTarget,
-        typer.Option(help="What an ONNX file is to run on; operators are chosen for it.", rich_help_panel=WHAT),
-    ] = "onnxruntime",
+        choices.ExportTarget | None,
+        optional("What an ONNX file is to run on; operators are chosen for it. Left out: onnxruntime.", WHAT),
+    ] = None,
     data: Annotated[
         str | None,
         optional("Dataset to measure AP on, before and after. Left out: AP is not measured.", PROOF),
@@ -153,7 +154,9 @@ def export(
         raise ToodError("--size fixes height and width and --dynamic leaves them free: give one of them")
     if split is not None and data is None:
         raise ToodError("--split is of --data, which is missing: give the dataset too")
-    config = ExportConfig("onnx" if to == "triton" else to, graph, raw, precision, size, batch, opset, target)
+    _require_of_use(to, precision, opset, target, calibrate)
+    config = ExportConfig("onnx" if to == "triton" else to, graph, raw, precision, size, batch)
+    config = replace(config, opset=opset or config.opset, target=target or config.target)
 
     def proof() -> Proof:
         dataset = None if data is None else _open(data, split)
@@ -182,6 +185,24 @@ def export(
     typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
     _tell(certificate)
     typer.echo(f"certificate: {certificate_files(path)[1]}")
+
+
+def _require_of_use(
+    to: choices.ExportDestination,
+    precision: choices.ExportPrecision,
+    opset: int | None,
+    target: choices.ExportTarget | None,
+    calibrate: str | None,
+) -> None:
+    """Raises a `ToodError` if an option is given that changes nothing of what is written."""
+    from tood.errors import ToodError
+
+    if to == "torch" and opset is not None:
+        raise ToodError("--opset is of ONNX's operators, which PyTorch's program has none of: leave it out")
+    if to in ("torch", "openvino") and target is not None:
+        raise ToodError(f"--target is of ONNX files, and --to {to} writes none: leave it out, or take --to onnx")
+    if precision != "int8" and calibrate is not None:
+        raise ToodError(f"--calibrate is of int8, and {precision} is written: leave it out, or give --precision int8")
 
 
 def _exported(model: str, path: Path, config: ExportConfig, proof: Proof, allow_loss: bool) -> Certificate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,14 @@ _MOST_TASKS = 20_000
 _TRIES = 10
 _CORES_A_WORKER = 4
 _STORE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a machine of the cluster has: CPU cores and GPUs."""
+
+    cores: int
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,18 +79,49 @@ def connect(workers: int | None, threads: int | None, device: str | None, model:
         ray.init(include_dashboard=False if own else None, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ToodError(f"the Ray cluster cannot be joined: {first_line(error)}") from error
-    have = ray.cluster_resources()
-    cores, gpus = int(have.get("CPU", 0)), int(have.get("GPU", 0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return share_out([Node(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in nodes], workers, threads, device)
+
+
+def share_out(nodes: Sequence[Node], workers: int | None, threads: int | None, device: str | None) -> Workers:
+    """How many workers there will be, and of how many cores: such that each has its place on one machine.
+
+    Ray would wait for ever, and in silence, for a machine that has what no machine has.
+
+    Args:
+        nodes: machines of the cluster.
+        workers, threads, device: as of `connect`.
+
+    Raises:
+        ToodError: if there is no room.
+    """
+    gpus = sum(node.gpus for node in nodes)
     chosen = device or ("cuda" if gpus else "cpu")
-    if chosen.startswith("cuda"):
-        if not gpus:
-            raise ToodError("--device cuda: the Ray cluster has no GPU")
-        count = min(workers or gpus, gpus)
-        return Workers(count, threads or max(1, min(_CORES_A_WORKER, cores // count)), "cuda")
-    each = threads or max(1, min(_CORES_A_WORKER, cores // (workers or 1)))
-    if each * (workers or 1) > cores:
-        raise ToodError(f"the Ray cluster has {cores} cores: too few for {workers or 1} workers of {each} --threads")
-    return Workers(workers or cores // each, each, chosen)
+    on_gpu = chosen.startswith("cuda")
+    if on_gpu and not gpus:
+        raise ToodError("--device cuda: the Ray cluster has no GPU")
+
+    def room(cores: int) -> int:
+        return sum(min(node.cores // cores, node.gpus) if on_gpu else node.cores // cores for node in nodes)
+
+    wanted = min(workers or gpus, gpus) if on_gpu else workers
+    # The most cores with which there is room for the workers; if their number is free, for half of the cores at least.
+    half = sum(node.cores for node in nodes) / 2
+    sizes = range(_CORES_A_WORKER, 0, -1)
+    fitting = (size for size in sizes if (room(size) >= wanted if wanted else room(size) * size >= half))
+    cores = threads or next(fitting, 1)
+    least = wanted if workers and wanted else 1
+    if room(cores) < least:
+        machines = ", ".join(
+            f"{count} of {node.cores} cores" + (f" and {node.gpus} GPUs" if on_gpu else "")
+            for node, count in Counter(nodes).items()
+        )
+        raise ToodError(
+            f"the Ray cluster has room for {room(cores)} workers of {cores} --threads, not for {least}: all cores of "
+            f"one are on one machine{' with a GPU' if on_gpu else ''}, and there are {machines}"
+        )
+    count = min(wanted, room(cores)) if wanted else room(cores)
+    return Workers(count, cores, "cuda" if on_gpu else chosen)
 
 
 def disconnect() -> None:
@@ -113,7 +153,8 @@ def run(
 ) -> Iterator[ShardReport]:
     """Has the shards looked at; gives each one's report when its results are written, in no order.
 
-    A worker that dies is replaced, and its shard is begun anew by another.
+    A worker that dies is replaced, and its shard is begun anew by another. What those of this run and of earlier ones
+    left unfinished is removed.
 
     Raises:
         ToodError: if a worker cannot do its work.
@@ -142,9 +183,11 @@ def run(
         max_task_retries=_TRIES,
         fn_constructor_args=(plan.out.uri, shipped, replace(config, threads=workers.cores, device=workers.device)),
     )
+    plan.out.remove_unfinished()
     try:
         for row in reports.iter_rows():
             yield ShardReport(**row)
+        plan.out.remove_unfinished()
     except RayError as error:
         raise ToodError(f"a worker failed: {_reason(error)}") from error
 

@@ -8,9 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from time import monotonic
+from socket import EAI_AGAIN, gaierror
+from time import monotonic, sleep
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 from tood.choices import PredictionPrecision
 from tood.clusters.model import ShippedModel
@@ -22,6 +25,9 @@ from tood.inference import Detector, SourceConfig, is_url
 from tood.inference.sources import ImageSource, download
 from tood.machine import limit_threads
 from tood.structures import Detections
+
+# HTTP statuses of servers that are overloaded, restarted or out of reach of the one before them.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 # Name, type in pyarrow's words, nullable. A row a picture.
 SCHEMA: tuple[tuple[str, str], ...] = (
@@ -49,6 +55,8 @@ class WorkerConfig:
         exif: turn photographs as their EXIF orientation says.
         threads: that compute on a CPU; None leaves PyTorch's.
         readers: pictures fetched at a time: buckets answer slowly, but many at once.
+        waits: seconds before each further try of a download that failed in passing (a server that is overloaded, an
+            answer that does not come or breaks off): a row with an error is final.
     """
 
     threshold: float = 0.3
@@ -58,6 +66,7 @@ class WorkerConfig:
     exif: bool = False
     threads: int | None = None
     readers: int = 8
+    waits: tuple[float, ...] = (1.0, 4.0, 15.0)
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ def _sources(pictures: Sequence[Picture], config: WorkerConfig, fail: Any, order
         while True:
             while len(waiting) < ahead and (following := next(remaining, None)) is not None:
                 at, picture = following
-                waiting.append((at, pool.submit(_fetch, picture, places)))
+                waiting.append((at, pool.submit(_fetch, picture, places, config.waits)))
             if not waiting:
                 return
             at, content = waiting.popleft()
@@ -166,16 +175,41 @@ def _sources(pictures: Sequence[Picture], config: WorkerConfig, fail: Any, order
             yield source
 
 
-def _fetch(picture: Picture, places: dict[str, Place]) -> bytes:
+def _fetch(picture: Picture, places: dict[str, Place], waits: Sequence[float]) -> bytes:
     if isinstance(picture.content, bytes):
         return picture.content
     if is_url(picture.content):
-        return download(picture.content, SourceConfig())
+        return _download(picture.content, waits)
     folder, _, name = picture.content.rpartition("/")
     place = places.get(folder)
     if place is None:  # a bucket's file system is made once
         place = places[folder] = Place.of(folder)
     return place.inside(name).read()
+
+
+def _download(url: str, waits: Sequence[float]) -> bytes:
+    """Tried again after each of `waits` seconds while it fails in passing."""
+    for wait in waits:
+        try:
+            return download(url, SourceConfig())
+        except ToodError as error:
+            if not _passes(error):
+                raise
+        sleep(wait)
+    return download(url, SourceConfig())
+
+
+def _passes(error: ToodError) -> bool:
+    """Whether a download that failed so may succeed a little later."""
+    cause = error.__cause__
+    if isinstance(cause, HTTPError):
+        return cause.code in _PASSING
+    if isinstance(cause, URLError) and isinstance(cause.reason, Exception):
+        cause = cause.reason
+    if isinstance(cause, gaierror):
+        return cause.errno == EAI_AGAIN
+    # An answer that is shorter than it said has no cause.
+    return isinstance(cause, (ConnectionError, TimeoutError, HTTPException)) or "bytes early" in str(error)
 
 
 def _failed(name: str, reason: str) -> dict[str, Any]:

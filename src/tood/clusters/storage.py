@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tood.whole_file import whole_file
 
 # A file appears there when all of it has arrived.
 _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}
+# Ends the names of files that are being written elsewhere, which begin with a dot: no reader takes them for parts.
+_UNFINISHED = ".unfinished"
 # Buckets that pyarrow reads by itself, where fsspec's package for them is not installed.
 _OF_PYARROW = {"s3", "gs", "gcs"}
 _ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -63,6 +66,11 @@ class Place:
         """Whether it is on this machine, or mounted there."""
         return "://" not in self.uri
 
+    @property
+    def _whole_at_once(self) -> bool:
+        found = _ADDRESS.match(self.uri)
+        return found is not None and found["protocol"].lower() in _WHOLE_AT_ONCE
+
     def inside(self, name: str) -> Place:
         """A file or folder in this folder, by a relative name with `/`."""
         return Place(f"{self.uri.rstrip('/')}/{name}", self.system, f"{self.path.rstrip('/')}/{name}")
@@ -97,13 +105,41 @@ class Place:
             if self.is_local:
                 with whole_file(self.path) as temporary:
                     temporary.write_bytes(content)
-            elif _ADDRESS.match(self.uri)["protocol"].lower() in _WHOLE_AT_ONCE:  # type: ignore[index]
+            elif self._whole_at_once:
                 self.system.pipe_file(self.path, content)
             else:
-                # Two processes that write the same file at a time write the same: the name need not differ.
-                self.system.makedirs(self.path.rpartition("/")[0], exist_ok=True)
-                self.system.pipe_file(f"{self.path}.unfinished", content)
-                self.system.mv(f"{self.path}.unfinished", self.path)
+                self._write_and_rename(content)
+
+    def _write_and_rename(self, content: bytes) -> None:
+        """Under a name of this writer's own first: another one, perhaps given up, may be in the middle of the same."""
+        folder, _, name = self.path.rpartition("/")
+        self.system.makedirs(folder, exist_ok=True)
+        temporary = f"{folder}/.{name}.{secrets.token_hex(6)}{_UNFINISHED}"
+        for last in (False, True):
+            try:
+                self.system.pipe_file(temporary, content)
+                self.system.mv(temporary, self.path)
+            except FileNotFoundError:  # `remove_unfinished` of another run in this folder
+                if last:
+                    raise
+            else:
+                return
+
+    def remove_unfinished(self) -> None:
+        """Removes what writers that died have left in this folder; those who are at work still begin their file anew.
+
+        On this machine's disks nothing: of whose processes live more is known (`tood.whole_file.remove_unfinished`).
+
+        Raises:
+            ToodError: if that cannot be done.
+        """
+        if self.is_local or self._whole_at_once:
+            return
+        left = (name for name in self.names() if name.startswith(".") and name.endswith(_UNFINISHED))
+        with telling(self.uri, "be tidied"):
+            for name in left:
+                with suppress(FileNotFoundError):  # another run was faster
+                    self.system.rm_file(self.inside(name).path)
 
     def names(self) -> list[str]:
         """Names of the files in a folder, none if there is no such folder."""

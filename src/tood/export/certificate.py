@@ -13,12 +13,9 @@ import numpy as np
 
 from tood.choices import ExportGraph
 from tood.engines import ENGINE_NAMES, EngineKind, ExportedModel
-from tood.export.parity import ParityCase
+from tood.export.parity import MOST_UNMATCHED, TOLERANCES, ParityCase, Tolerance
 from tood.version import own_version
 
-# Largest differences that are let pass: pixels of boxes and probabilities; detections without a partner, of all.
-_TOLERANCES = {"fp32": (0.5, 1e-3), "fp16": (2.0, 2e-2)}
-_UNMATCHED = 0.01
 # AP, on 0 to 1, that may be lost: so much, or this share of what there was.
 _AP_LOSS = {"fp32": 0.001, "fp16": 0.002}
 _AP_SHARE = 0.01
@@ -99,10 +96,11 @@ class Certificate:
         return (*self._of_predictions(), *self._of_ap())
 
     @property
-    def _tolerance(self) -> tuple[float, float] | None:
-        """Pixels and probability by which predictions may differ; None where AP judges them."""
+    def _tolerance(self) -> Tolerance | None:
+        """By how much predictions may differ; None where AP judges them."""
         precision = self.description.precision
-        return None if precision == "fp16" and self.ap is not None else _TOLERANCES.get(precision)
+        judged = self.ap is not None and self.ap.before > 0
+        return None if precision == "fp16" and judged else TOLERANCES.get(precision)
 
     @property
     def _allowed_loss(self) -> float | None:
@@ -114,6 +112,12 @@ class Certificate:
     def _of_predictions(self) -> list[str]:
         if self._tolerance is None:
             return []
+        compared, unmatched = (sum(getattr(case, name) for case in self.cases) for name in ("compared", "unmatched"))
+        if not compared and not unmatched:
+            return [
+                f"nothing was compared, as neither PyTorch nor the file finds anything on {self.pictures}: "
+                "give a dataset of what the model knows with --data"
+            ]
         boxes, scores = self.largest
         most_pixels, most_score = self._tolerance
         told = []
@@ -121,8 +125,7 @@ class Certificate:
             told.append(f"boxes differ by up to {boxes:.3g} pixels, more than {most_pixels}")
         if not scores <= most_score:
             told.append(f"scores differ by up to {scores:.2g}, more than {most_score}")
-        compared, unmatched = (sum(getattr(case, name) for case in self.cases) for name in ("compared", "unmatched"))
-        if unmatched > _UNMATCHED * compared:
+        if unmatched > MOST_UNMATCHED * compared:
             told.append(f"{unmatched} of {compared} detections are PyTorch's alone or the file's alone")
         return told
 
@@ -131,8 +134,11 @@ class Certificate:
         if self.ap is None:
             return ["what int8 loses was measured on no dataset: give one with --data"] if precision == "int8" else []
         allowed = self._allowed_loss
+        if precision == "int8" and self.ap.before <= 0:
+            reason = "AP cannot be measured there" if allowed is None else "the AP is 0 before"
+            return [f"nothing tells what int8 loses, as {reason}: give a dataset of what the model knows with --data"]
         if allowed is None:
-            return ["AP cannot be measured on this dataset"] if precision == "int8" else []
+            return []
         if self.ap.before - self.ap.after <= allowed:
             return []
         return [f"AP falls from {self.ap.before:.4f} to {self.ap.after:.4f}, by more than {allowed:.4f}"]

@@ -90,7 +90,7 @@ def export_model(
     allow_loss: bool = False,
     say: Say = lambda _: None,
 ) -> Certificate:
-    """Writes a model as a file for an engine, and its certificate beside it: all of them whole, or none.
+    """Writes a model as a file for an engine, and its certificate beside it: all of them whole, the model last.
 
     Args:
         origin: what is exported.
@@ -107,6 +107,9 @@ def export_model(
     if out.suffix != config.suffix:
         raise ToodError(f"{out} is no name for what is written: name a file that ends in {config.suffix}")
     # What cannot be is told before the work.
+    for path in (out, *certificate_files(out), *([out.with_suffix(".bin")] if config.format == "openvino" else [])):
+        if path.is_dir():
+            raise ToodError(f"{path} is a folder: name another file with --out")
     require_packages(config)
     if config.precision == "int8":
         if proof.calibration is None:
@@ -119,13 +122,31 @@ def export_model(
             raise ToodError(
                 f"{out} is not written: {'; '.join(certificate.complaints)} (--allow-loss writes it all the same)"
             )
-        with ExitStack() as stack:
-            # What is entered last takes its place first: the model comes when all that belongs to it is there.
-            for path in built:
-                shutil.copyfile(path, stack.enter_context(whole_file(out.with_suffix(path.suffix), durable=True)))
-            for path, text in zip(certificate_files(out), (certificate.as_json(), certificate.as_page()), strict=True):
-                stack.enter_context(whole_file(path)).write_text(text, encoding="utf-8")
+        put_in_place(built, out, (certificate.as_json(), certificate.as_page()))
     return certificate
+
+
+def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str]) -> None:
+    """Copies an exported file, and what belongs to it, to where it is to be; the model takes its place last.
+
+    If anything cannot be written, all is as it was. An old model goes before anything else takes its place: a process
+    that is killed meanwhile leaves it, or the new one, or none, but never a model beside what belongs to the other.
+
+    Args:
+        built: the files, the one that is opened first; each gets `out`'s name with its own ending.
+        out: the file that is opened.
+        certificate: for programs and for people.
+
+    Raises:
+        ToodError: if a file cannot be written.
+    """
+    with ExitStack() as stack:
+        # What is entered last takes its place first: the model comes when all that belongs to it is there.
+        for path in built:
+            shutil.copyfile(path, stack.enter_context(whole_file(out.with_suffix(path.suffix), durable=True)))
+        for path, text in zip(certificate_files(out), certificate, strict=True):
+            stack.enter_context(whole_file(path, durable=True)).write_text(text, encoding="utf-8")
+        out.unlink(missing_ok=True)
 
 
 def require_packages(config: ExportConfig) -> None:
@@ -216,7 +237,8 @@ class _Export:
         for float_parts in choices:
             built, found = self._files(network, folder / name, float_parts)
             result = self._certified(built, float_parts, before, found)
-            if not result[1].complaints or (before is None and config.precision == "int8"):
+            # Without an AP to keep, others would be no better.
+            if not result[1].complaints or (config.precision == "int8" and (before is None or before <= 0)):
                 break
         return result
 

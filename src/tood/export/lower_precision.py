@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tood.engines.extras import needed
 from tood.export.quiet import quiet
+from tood.machine import processor_flags
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -154,8 +155,4 @@ def _reader(quantization: Any, images: Sequence[NDArray[np.float32]]) -> Any:
 
 def has_vnni() -> bool:
     """Whether this processor multiplies 8-bit numbers of full range without overflow."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "vnni" in flags
+    return any("vnni" in flag for flag in processor_flags()[1])

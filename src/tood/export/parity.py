@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,8 +23,21 @@ from tood.ops import plain
 # Height and width of the pictures that are compared; what the network sees of them is as its input says.
 SHAPES = ((240, 320), (320, 240), (288, 288))
 BATCHES = (1, 2, 3)
-# Detections that a graph gives itself agree where their boxes overlap by this and their scores differ by less.
-_SAME_BOX, _SAME_SCORE = 0.9, 0.01
+# Detections of one class are partners where their boxes overlap by more, however far their scores are apart.
+_SAME_BOX = 0.9
+
+
+class Tolerance(NamedTuple):
+    """Largest differences that are let pass: pixels of boxes, and of a score."""
+
+    pixels: float
+    score: float
+
+
+# By precision; what int8 loses is told by the AP alone.
+TOLERANCES = {"fp32": Tolerance(0.5, 1e-3), "fp16": Tolerance(2.0, 2e-2)}
+# Detections without a partner that are let pass, of all: ties and what lies at a threshold may go either way.
+MOST_UNMATCHED = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,8 +51,8 @@ class ParityCase:
         boxes: largest difference of a coordinate in pixels, of the network's input, or of the picture where the file
             takes whole pictures; of boxes with a score above the model's threshold, or of all where there is none.
         scores: largest difference of a probability, of all predictions.
-        compared: boxes that were compared.
-        unmatched: detections of either that the other does not have; 0 of graphs that give every prior.
+        compared: boxes that were compared, of graphs that give detections PyTorch's.
+        unmatched: detections of either that have no partner among the other's; 0 of graphs that give every prior.
     """
 
     picture: tuple[int, int]
@@ -81,7 +95,8 @@ def _compared(reference: Predictor, engine: Engine, pictures: list[NDArray[np.ui
         given_predictor = engine_predictor(engine)
         taken = _batch(given_predictor, pictures)
         wanted = _rows(reference, engine)(images, geometries)
-        boxes, scores, compared, unmatched = _errors_of_found(wanted, given_predictor(*taken))
+        pixels = TOLERANCES.get(engine.description.precision, max(TOLERANCES.values())).pixels
+        boxes, scores, compared, unmatched = errors_of_found(wanted, given_predictor(*taken), pixels)
     shape = (images.shape[2], images.shape[3])
     return ParityCase(geometries[0].image, shape, len(pictures), boxes, scores, compared, unmatched)
 
@@ -130,22 +145,51 @@ def _dense_errors(
     return float(boxes), float(scores), int(seen.sum()), 0
 
 
-def _errors_of_found(wanted: list[Found], given: list[Found]) -> tuple[float, float, int, int]:
-    """Largest differences of detections that are the same, how many there were, and how many have no partner."""
-    boxes = scores = 0.0
+def errors_of_found(wanted: list[Found], given: list[Found], pixels: float) -> tuple[float, float, int, int]:
+    """Largest differences between detections and their partners, how many there were, and how many have no partner.
+
+    A detection has one partner at most: of its class, with a box that overlaps by 0.9, or of which no coordinate is
+    further off than is let pass, as of small boxes; of several the one that is nearest in overlap and score.
+
+    Args:
+        wanted, given: PyTorch's and the file's, of each picture.
+        pixels: difference of a coordinate that is let pass.
+
+    Returns:
+        Difference of a coordinate in pixels; of a score; number of PyTorch's detections; of those of either without a
+        partner. Memory for a picture grows with the product of both numbers of detections.
+    """
+    boxes = scores = torch.zeros(())
     compared = unmatched = 0
     for one, other in zip(wanted, given, strict=True):
+        rows, columns = _partners(one, other, pixels)
         compared += len(one.boxes)
-        if not len(one.boxes) or not len(other.boxes):
-            unmatched += len(one.boxes) + len(other.boxes)
-            continue
-        same = iou_matrix(one.boxes, other.boxes) * (one.labels[:, None] == other.labels)
-        same = same * ((one.scores[:, None] - other.scores).abs() < _SAME_SCORE)
-        overlap, partner = same.max(dim=1)
-        has_partner = overlap > _SAME_BOX
-        unmatched += int((~has_partner).sum()) + int((same.amax(dim=0) <= _SAME_BOX).sum())
-        if has_partner.any():
-            pairs = partner[has_partner]
-            boxes = max(boxes, float((one.boxes[has_partner] - other.boxes[pairs]).abs().max()))
-            scores = max(scores, float((one.scores[has_partner] - other.scores[pairs]).abs().max()))
-    return boxes, scores, compared, unmatched
+        unmatched += len(one.boxes) + len(other.boxes) - 2 * len(rows)
+        if len(rows):
+            # PyTorch's maximum of what is no number is no number.
+            boxes = torch.maximum(boxes, (one.boxes[rows] - other.boxes[columns]).abs().max())
+            scores = torch.maximum(scores, (one.scores[rows] - other.scores[columns]).abs().max())
+    return float(boxes), float(scores), compared, unmatched
+
+
+def _partners(one: Found, other: Found, pixels: float) -> tuple[Tensor, Tensor]:
+    """Places of partners among N and M detections, [P] each: again and again those that are each other's nearest."""
+    if not len(one.boxes) or not len(other.boxes):
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    overlap = iou_matrix(one.boxes, other.boxes)  # [N, M]
+    apart = (one.boxes[:, None] - other.boxes).abs().amax(dim=2)
+    same = (one.labels[:, None] == other.labels) & ((overlap > _SAME_BOX) | (apart <= pixels))
+    nearness = overlap - (one.scores[:, None] - other.scores).abs()
+    nearness = nearness.masked_fill(~same, -torch.inf)
+    rows: list[Tensor] = []
+    columns: list[Tensor] = []
+    while True:
+        best, column = nearness.max(dim=1)
+        row = torch.arange(len(best))
+        mutual = (best > -torch.inf) & (nearness.argmax(dim=0)[column] == row)
+        if not mutual.any():
+            return torch.cat([*rows, row[:0]]), torch.cat([*columns, row[:0]])
+        rows.append(row[mutual])
+        columns.append(column[mutual])
+        nearness[rows[-1]] = -torch.inf
+        nearness[:, columns[-1]] = -torch.inf

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 
 from tood.errors import ToodError
+from tood.models.backbones import EfficientNetLiteConfig, ResNetConfig
+from tood.models.common.detector import BackboneConfig
 
 
 def freeze_parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -37,3 +40,10 @@ def freeze_parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ToodError(f"freeze ({', '.join(names)}) leaves nothing to learn: leave a part out of it")
     return parts
+
+
+def thawed(backbone: BackboneConfig) -> BackboneConfig:
+    """The backbone with its stem alone at rest, where more of it is to be."""
+    if isinstance(backbone, EfficientNetLiteConfig | ResNetConfig):
+        return replace(backbone, frozen_stages=min(backbone.frozen_stages, 0))
+    return backbone

@@ -38,7 +38,11 @@ def how_it_learns(config: RunConfig, model: AnyDetector, rate: float) -> str:
         model: in training mode, with its frozen parts.
         rate: the head's at its peak.
     """
-    parts = [_resting(model, config.start_from == SCRATCH), _rates(config, model, rate), _norms(model)]
+    parts = [
+        _resting(model, config.start_from == SCRATCH, config.thaw_from),
+        _rates(config, model, rate),
+        _norms(model),
+    ]
     if config.ema.enabled:
         steps = round(1 / (1 - config.ema.decay))
         parts.append(f"weights are averaged over some {steps:,} steps (EMA {config.ema.decay:g}), which steadies them")
@@ -68,7 +72,7 @@ def what_it_sees(config: RunConfig, images: int) -> str:
 # --- learning ------------------------------------------------------------------------------------------------------
 
 
-def _resting(model: AnyDetector, from_scratch: bool) -> str:
+def _resting(model: AnyDetector, from_scratch: bool, thaw_from: int | None) -> str:
     *backbone, neck, head = model.stages()
     resting = [_rests(stage) for stage in backbone]
     first = next((i for i, rests in enumerate(resting) if not rests), len(resting))
@@ -82,6 +86,8 @@ def _resting(model: AnyDetector, from_scratch: bool) -> str:
     if not names:
         return _some_rest(model) or "all of it learns"
     why = "" if from_scratch else ", since what they know holds for other pictures too"
+    if first == 1 and thaw_from is not None:
+        why = f", since edges are edges; {thaw_from:,} objects or more are enough for the stages behind it to learn"
     told = " and ".join(names)
     return f"{told} {'rest' if ' and ' in told else 'rests'}{why}"
 

@@ -28,6 +28,7 @@ from tood.training.checkpoint import (
 from tood.training.config import RunConfig
 from tood.training.datasets import describe, open_datasets, order_of, training_batches, validation_on
 from tood.training.folder import CONFIG, Resume, RunFolder, claimed_folder, run_folders
+from tood.training.freeze import thawed
 from tood.training.input_size import box_report
 from tood.training.length import with_length
 from tood.training.loop import BEST, Trainer
@@ -96,6 +97,8 @@ def _train(
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
+    if config.thaw_from is not None and training.box_count >= config.thaw_from:
+        config = replace(config, model=replace(config.model, backbone=thawed(config.model.backbone)))
     selects = validation is not None and not datasets.validates_on_test
     config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from tood.errors import quoted
 from tood.models import AnyModelConfig
 from tood.models.measure import measure
 from tood.weights.model_file import describe_architecture
@@ -66,11 +67,11 @@ def model_card(config: AnyModelConfig, class_names: Sequence[str], facts: CardFa
         f"# {_plain(facts.title)}",
         f"An object detector: {describe_architecture(config)}, made with tood {facts.version}.",
         "## Use",
-        f"```\npip install tood\ntood predict --model {facts.address} photo.jpg\n```",
+        f"```\npip install tood\ntood predict --model {quoted(facts.address)} photo.jpg\n```",
         "```python\nfrom tood import Detector\n\n"
         f'detector = Detector("{facts.address}")\n'
         'found = detector("photo.jpg")\nfound.boxes, found.scores, found.names\n```',
-        f"`tood train --from {facts.address} --data my_pictures` goes on from these weights.",
+        f"`tood train --from {quoted(facts.address)} --data my_pictures` goes on from these weights.",
         "## Figures",
         _figures(facts),
         "## Cost",

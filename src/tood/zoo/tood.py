@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tood.input import InputConfig
 from tood.models.backbones import EfficientNetLiteConfig, ResNetConfig
+from tood.models.common import PostprocessConfig
 from tood.models.necks import FPNConfig
 from tood.models.tood.config import TOODConfig
 from tood.models.tood.head import THeadConfig
@@ -73,6 +74,8 @@ def tood_lite0() -> TOODConfig:
         neck=FPNConfig(width=96, levels=4),
         head=THeadConfig(width=96, interactive_layers=3, norm_groups=8),
         input=InputConfig(short=448, long=448, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
+        # What learned from few pictures is less sure of what it finds, and AP counts that too.
+        postprocess=PostprocessConfig(score_threshold=0.01, clip=True),
     )
 
 

@@ -1,14 +1,16 @@
 """Pictures of any size read by windows, so that no more of them is in memory than is looked at.
 
 TIFF files of every kind that tifffile reads: tiled and striped, BigTIFF, planar, of 8 and 16 bits, GeoTIFF, and
-whole-slide pictures with their smaller copies. Any other picture is decoded whole and then cut.
+whole-slide pictures with their smaller copies. Any other picture is decoded whole and then cut. A file is open while a
+window of it is read, and at no other time.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +22,8 @@ from tood.data.images.decoding import decode_image
 from tood.data.images.depth import eight_bits, significant_bits
 from tood.data.images.limit import pixel_limit
 from tood.data.images.orientation import INVERSE, file_orientation, turn_boxes, turned_size, upright
-from tood.errors import PictureError, first_line
+from tood.data.images.tiff_colours import as_rgb, colour_problem
+from tood.errors import PictureError, ToodError, first_line
 
 # Bytes of decoded pieces that are kept for the next window.
 _CACHE = 192 << 20
@@ -76,7 +79,8 @@ def open_windows(source: str | Path, *, exif: bool = False) -> Windows:
         exif: turn the picture as its EXIF orientation says.
 
     Raises:
-        PictureError: if it cannot be read; if it is no TIFF, and larger than what is decoded whole.
+        PictureError: if it cannot be read; if it is no TIFF that is read by windows, and larger than what is decoded
+            whole.
     """
     path = Path(source)
     if is_tiff_file(path):
@@ -86,10 +90,23 @@ def open_windows(source: str | Path, *, exif: bool = False) -> Windows:
             if tiff_pixels(path) > pixel_limit():
                 raise PictureError(str(path), f"pictures of this size are read by tifffile: {_LIBRARY}") from None
         else:
-            turned = file_orientation(path) if exif else 1
-            picture = TiffWindows(path)
-            return picture if turned == 1 else TurnedWindows(picture, turned)
+            return _tiff_windows(path, exif)
     return ArrayWindows(str(path), decode_image(path, exif=exif).pixels)
+
+
+def _tiff_windows(path: Path, exif: bool) -> Windows:
+    """By windows, or decoded whole if it is of a kind that is read so alone, and not too large."""
+    try:
+        picture = TiffWindows(path)
+    except PictureError as error:
+        if not 0 < tiff_pixels(path) <= pixel_limit():
+            raise
+        try:
+            return ArrayWindows(str(path), decode_image(path, exif=exif).pixels)
+        except ToodError:
+            raise error from None
+    turned = file_orientation(path) if exif else 1
+    return picture if turned == 1 else TurnedWindows(picture, turned)
 
 
 def tiff_pixels(path: Path) -> int:
@@ -175,14 +192,19 @@ class TiffWindows:
         self.name = str(path)
         self._lock = threading.Lock()
         try:
-            self._file = tifffile.TiffFile(path)
-            self._pages = [_first_page(level) for level in self._file.series[0].levels]
+            with tifffile.TiffFile(path) as file:
+                levels = [_first_page(level) for level in file.series[0].levels]
+                problems = [self._problem(page) for page in levels]
+                # tifffile reads it when it is asked for first, and keeps it.
+                _ = [page.colormap for page in levels]
         except Exception as error:  # whatever a broken file leads it to
             raise PictureError(self.name, f"is no TIFF that can be read ({first_line(error)})") from error
-        page = self._pages[0]
+        if problems[0] is not None:
+            raise PictureError(self.name, problems[0])
+        page = levels[0]
         self.height, self.width = int(page.imagelength), int(page.imagewidth)
-        self._require_readable(page)
-        self._pages = [page, *(other for other in self._pages[1:] if _is_alike(other, page))]
+        smaller = zip(levels[1:], problems[1:], strict=True)
+        self._pages = [page, *(other for other, problem in smaller if problem is None and _is_alike(other, page))]
         self._cache: OrderedDict[tuple[int, int], NDArray[Any] | None] = OrderedDict()
         self._held = 0
         self._bits: int | None = None
@@ -190,19 +212,16 @@ class TiffWindows:
         row = self.width * page.samplesperpixel * page.dtype.itemsize
         self._limit = _CACHE if page.is_tiled else min(max(_CACHE, 2048 * row), 4 * _CACHE)
 
-    def _require_readable(self, page: Any) -> None:
-        problem = None
+    def _problem(self, page: Any) -> str | None:
+        """Why a page is not read by windows, as the end of a sentence."""
         if page.dtype not in (np.uint8, np.uint16):
-            problem = f"holds {page.dtype} values: convert it to 8 or 16 bits a channel"
-        elif page.photometric.name in ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA"):
-            problem = f"is of the colour space {page.photometric.name}: convert it to RGB"
-        elif self._piece_bytes(page) > _LARGEST_PIECE and (page.is_tiled or not page.is_memmappable):
-            problem = (
+            return f"holds {page.dtype} values: convert it to 8 or 16 bits a channel"
+        if self._piece_bytes(page) > _LARGEST_PIECE and (page.is_tiled or not page.is_memmappable):
+            return (
                 f"is compressed in pieces of {self._piece_bytes(page) / 2**20:,.0f} MiB: write it in tiles, such as by "
                 "tiffcp -t"
             )
-        if problem is not None:
-            raise PictureError(self.name, problem)
+        return colour_problem(page)
 
     @staticmethod
     def _piece_bytes(page: Any) -> int:
@@ -238,7 +257,7 @@ class TiffWindows:
         """A window of one of the copies, as RGB of 8 bits."""
         page = self._pages[number]
         try:
-            with self._lock:
+            with self._open(page):
                 values = self._values(number, page, top, left, height, width)
         except PictureError:
             raise
@@ -250,7 +269,18 @@ class TiffWindows:
             bits = self._sixteen_bits()
             # The means that the bits were found in may be less than the brightest pixel.
             values = eight_bits(np.minimum(values, (1 << bits) - 1), bits)
-        return _as_rgb(values, page)
+        return as_rgb(values, page)
+
+    @contextmanager
+    def _open(self, page: Any) -> Iterator[None]:
+        """The page's file for one thread at a time, open so long only: of thousands of pictures none keeps one open."""
+        handle = page.parent.filehandle
+        with self._lock:
+            handle.open()
+            try:
+                yield
+            finally:
+                handle.close()
 
     def _sixteen_bits(self) -> int:
         """How many bits the whole picture uses: the smallest copy is looked through, which has its means."""
@@ -261,7 +291,7 @@ class TiffWindows:
             step = max(1, _BAND // int(page.imagewidth))
             for top in range(0, int(page.imagelength), step):
                 rows = min(step, int(page.imagelength) - top)
-                with self._lock:
+                with self._open(page):
                     largest = max(largest, int(self._values(number, page, top, 0, rows, int(page.imagewidth)).max()))
             self._bits = significant_bits(np.array([[largest]], np.uint16))
         return self._bits
@@ -344,18 +374,6 @@ def _paste(target: NDArray[Any], piece: NDArray[Any], top: int, left: int) -> No
         target[first_row:bottom, first_column:right] = piece[
             first_row - top : bottom - top, first_column - left : right - left
         ]
-
-
-def _as_rgb(values: NDArray[np.uint8], page: Any) -> NDArray[np.uint8]:
-    """[h, w, S] of 8 bits as [h, w, 3]: grey three times, of many bands the first three, transparency dropped."""
-    kind = page.photometric.name
-    if kind == "PALETTE" and page.colormap is not None:
-        table: NDArray[np.uint8] = (np.asarray(page.colormap) >> 8).astype(np.uint8).T  # [256, 3]
-        return np.ascontiguousarray(table[values[:, :, 0]])
-    if values.shape[2] < 3:
-        grey = values[:, :, :1]
-        return np.repeat(255 - grey if kind == "MINISWHITE" else grey, 3, axis=2)
-    return np.ascontiguousarray(values[:, :, :3])
 
 
 def starts(length: int, size: int, overlap: int) -> Sequence[int]:
