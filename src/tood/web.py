@@ -37,7 +37,9 @@ class SafeRedirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         if not is_web_address(newurl) or (req.type == "https" and urlsplit(newurl).scheme != "https"):
             raise UnsafeRedirectError(f"the server redirects to {newurl}, which is not as safe")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        fp.close()  # else urllib reads the redirect's body first, which may have no end
+        return request
 
 
 class OneDeadline(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):

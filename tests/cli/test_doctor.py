@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from tood.cli import app
-from tood.cli.doctor import Finding, examine, memory_bytes, requirements, summary
+from tood.cli.doctor import Finding, _extras, examine, memory_bytes, requirements, summary
 from tood.machine import processor_flags, usable_cores
 
 
@@ -49,6 +50,21 @@ def test_a_package_that_every_command_needs(monkeypatch: pytest.MonkeyPatch) -> 
     found = next(one for one in examine() if one.subject == "extra ray")
     assert (found.state, found.remedy) == ("missing", "pip install 'tood[ray]'")
     assert "no-such-package no" in found.found
+
+
+def test_trackers_is_looked_for_though_no_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    have = importlib.metadata.version
+
+    def without(name: str) -> str:
+        if name == "trackers":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return have(name)
+
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: ["numpy>=1; extra == 'track'"])
+    monkeypatch.setattr("importlib.metadata.version", without)
+    found = {one.subject: one for one in _extras()}
+    assert found["extra track"].state == "ok"
+    assert (found["trackers"].state, found["trackers"].remedy) == ("missing", "pip install --no-deps trackers")
 
 
 def test_other_processors(tmp_path: Path) -> None:

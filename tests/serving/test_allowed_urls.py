@@ -6,6 +6,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -31,6 +32,13 @@ def elsewhere() -> Iterator[str]:
                 self.send_header("Location", where)
                 self.end_headers()
                 return
+            if path == "/endless":
+                self.send_response(302)
+                self.send_header("Location", "/picture")
+                self.end_headers()
+                with suppress(OSError):
+                    while True:
+                        self.wfile.write(bytes(1 << 16))
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"content" if path == "/picture" else bytes(5000))
@@ -82,17 +90,35 @@ def test_an_entry_that_is_no_host_is_told(entry: str) -> None:
         AllowedUrls.of([entry])
 
 
-@given(st.ip_addresses())
+# IANA's registries of special-purpose addresses, multicast, and what is not given out.
+SPECIAL = [
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+    "224.0.0.0/4", "240.0.0.0/4", "::/64", "64:ff9b:1::/48", "64:ff9b::a00:0/104", "100::/64", "2001::/23",
+    "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+    "::ffff:10.0.0.0/104",
+]  # fmt: skip
+
+
+@given(st.sampled_from(SPECIAL).flatmap(lambda network: st.ip_addresses(network=network)))
 def test_no_address_that_is_not_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
-    if AllowedUrls(()).may_connect(str(address), 80):
-        assert address.is_global
-        assert not address.is_multicast
+    assert not AllowedUrls(()).may_connect(str(address), 80)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "9.255.255.255", "11.0.0.0", "172.32.0.0", "100.128.0.0", "2606:4700::1111", "2a00:1450::1",
+     "2001:4860:4860::8888", "64:ff9b::101:101", "::ffff:1.1.1.1"],
+)  # fmt: skip
+def test_public_addresses(address: str) -> None:
+    assert AllowedUrls(()).may_connect(address, 80)
 
 
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.1.2.3", "169.254.169.254", "192.168.0.1", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::1", "::",
-     "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "64:ff9b::a00:1"],
+     "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "64:ff9b::a00:1",
+     "fec0::1", "64:ff9b:1::a00:1", "2001:0:a00:1::"],
 )  # fmt: skip
 def test_private_addresses_in_every_dress(address: str) -> None:
     assert not AllowedUrls(("example.com",)).may_connect(address, 80)
@@ -127,6 +153,10 @@ def test_redirects_within_the_list_are_followed_a_few_times(elsewhere: str) -> N
     assert download(f"http://{elsewhere}/to?/picture", QUICK, allowed.opener) == b"content"
     with pytest.raises(ToodError, match="cannot be fetched"):
         download(f"http://{elsewhere}/to?/to?/to?/to?/to?/picture", QUICK, allowed.opener)
+
+
+def test_the_body_of_a_redirect_is_not_read(elsewhere: str) -> None:
+    assert download(f"http://{elsewhere}/endless", QUICK, AllowedUrls.of([elsewhere]).opener) == b"content"
 
 
 def test_a_download_beyond_the_limit_is_given_up(elsewhere: str) -> None:

@@ -110,3 +110,31 @@ def test_a_detector_whose_boxes_depend_on_the_place_in_a_batch_is_refused() -> N
     warm_up(detector_of(Moving()), 1)
     with pytest.raises(ToodError, match="--batch-size 1"):
         warm_up(detector_of(Moving()), 4)
+
+
+def test_lanes_that_wait_for_more_do_not_keep_each_other_busy() -> None:
+    detector = detector_of(BrightRectangle())
+    batcher = Batcher(BatchConfig(lanes=2, size=4, wait=1.0))
+    jobs = [job for height in (40, 60, 90) for job in jobs_of(detector, 1, height)]
+    for job in jobs:
+        batcher.put(job)
+    time.sleep(0.1)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.2
+    batcher.close()
+    assert all(job.result.done() for job in jobs)
+
+
+def test_pictures_that_wait_are_bounded_in_bytes_even_those_that_nobody_wants() -> None:
+    detector = detector_of(Slow(0.3))
+    jobs = jobs_of(detector, 3)
+    batcher = Batcher(BatchConfig(), most_bytes=2 * jobs[0].size)
+    jobs[1].result.cancel()
+    for job in jobs[:2]:
+        batcher.put(job)
+    assert not jobs[0].result.done()
+    batcher.put(jobs[2])
+    assert jobs[0].result.done(), "it was put before there was a place"
+    batcher.close()
+    assert jobs[2].result.done()

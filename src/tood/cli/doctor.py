@@ -179,7 +179,7 @@ def _extras() -> Iterator[Finding]:
         "openvino": "OpenVINO",
         "serve": "tood serve",
         "video": "videos",
-        "track": "tracking, lines and zones (with `pip install --no-deps trackers`)",
+        "track": "tracking, lines and zones",
         "big": "big TIFF pictures",
         "ray": "tood predict --engine ray",
         "wandb": "trackers=[wandb]",
@@ -192,10 +192,21 @@ def _extras() -> Iterator[Finding]:
         if not wanted:
             continue
         names = ", ".join(f"{one.name} {one.version or 'no'}" for one in (lacking or wanted))
+        if extra == "track":  # in no extra: it asks for another OpenCV
+            yield _trackers()
         if lacking:
             yield Finding(f"extra {extra}", "missing", f"{names}: for {what}", f"pip install 'tood[{extra}]'")
         else:
             yield Finding(f"extra {extra}", "ok", f"{names}: for {what}")
+
+
+def _trackers() -> Finding:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Finding("trackers", "ok", f"{version('trackers')}: for tracking")
+    except PackageNotFoundError:
+        return Finding("trackers", "missing", "not installed: for tracking", "pip install --no-deps trackers")
 
 
 def _pretrained() -> Finding:

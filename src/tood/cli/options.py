@@ -91,8 +91,8 @@ def optional(
 
 
 def model_identity(model: str) -> list[Any]:
-    """What a model was called and which file that is: a run is resumed with the same."""
+    """What a model was called and which files those are: a run is resumed with the same."""
+    from tood.file_identity import size_and_time
     from tood.weights import locate_weights
 
-    found = locate_weights(model).path.stat()
-    return [model, found.st_size, found.st_mtime_ns]
+    return [model, *(number for path in locate_weights(model).files for number in size_and_time(str(path)) or ())]

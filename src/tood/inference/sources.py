@@ -226,7 +226,10 @@ def _opener(latest: float) -> urllib.request.OpenerDirector:
 
 
 def download(
-    url: str, config: SourceConfig, opener: Callable[[float], urllib.request.OpenerDirector] = _opener
+    url: str,
+    config: SourceConfig,
+    opener: Callable[[float], urllib.request.OpenerDirector] = _opener,
+    arrived: Callable[[int], object] = lambda count: None,
 ) -> bytes:
     """The bytes at a web address.
 
@@ -234,6 +237,7 @@ def download(
         url: http or https.
         config: patience and the most bytes.
         opener: what connects, with a `OneDeadline` of that time, where it is to be stricter than `SafeRedirects`.
+        arrived: told of each piece's bytes; what it raises ends the download.
 
     Raises:
         ToodError: if it cannot be fetched, says why.
@@ -246,6 +250,7 @@ def download(
     try:
         with opener(latest).open(request, timeout=config.url_timeout) as answer:
             while len(content) <= config.url_max_bytes and (block := answer.read1(_BLOCK_BYTES)):
+                arrived(len(block))
                 content += block
             missing = answer.length or 0
     except UnsafeRedirectError as error:

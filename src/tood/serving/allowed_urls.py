@@ -19,6 +19,13 @@ from tood.errors import ToodError
 from tood.web import OneDeadline, SafeRedirects, UnsafeRedirectError, is_web_address
 
 _PORTS = {"http": 80, "https": 443}
+# Of the registries of special addresses (RFC 6890), what `is_global` of some version of Python takes for public; 6to4
+# and Teredo (in 2001::/23) carry IPv4 addresses, which may be private ones.
+_SPECIAL = tuple(
+    ipaddress.ip_network(text)
+    for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+_UNICAST = ipaddress.ip_network("2000::/3")
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,7 @@ class AllowedUrls:
         number = ipaddress.ip_address(address.partition("%")[0])
         mapped = getattr(number, "ipv4_mapped", None)
         number = mapped or number
-        public = number.is_global and not number.is_multicast
-        # What an IPv6 address carries of an IPv4 one (6to4, Teredo, NAT64) may lead to a private one.
-        tunnels = [getattr(number, "sixtofour", None), *(getattr(number, "teredo", None) or ())]
-        tunnels += [_nat64(number)]
-        if public and all(inner is None or inner.is_global for inner in tunnels):
+        if _is_public(_nat64(number) or number):
             return True
         return any(self._matches(entry, str(number), port) for entry in self.hosts if _is_number(entry))
 
@@ -109,6 +112,12 @@ def _is_number(entry: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_public(number: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if number.version == 6 and number not in _UNICAST:
+        return False
+    return number.is_global and not number.is_multicast and not any(number in network for network in _SPECIAL)
 
 
 def _nat64(number: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

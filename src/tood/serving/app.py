@@ -89,6 +89,10 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         return _json({"error": told[:500]}, 422)
 
+    async def broken(_: Request, error: Exception) -> Response:
+        return _json({"error": "something in the server broke; its log says what"}, 500)
+
+    app.add_exception_handler(Exception, broken)
     app.add_exception_handler(Refusal, refused)
     app.add_exception_handler(HTTPException, unknown)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tood.inference import Detector, PreparedImage
-from tood.serving.config import BatchConfig
+from tood.serving.config import BatchConfig, Limits
 from tood.structures import Detections
 
 
@@ -46,6 +46,10 @@ class Job:
     image: PreparedImage
     result: Future[Computed] = field(default_factory=Future)
     since: float = field(default_factory=time.monotonic)
+    size: int = field(init=False)  # bytes of its picture
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", self.image.pixels.nbytes)
 
     @property
     def kind(self) -> tuple[int, tuple[int, int]]:
@@ -59,11 +63,18 @@ class Batcher:
     Args:
         config: how many threads, how large a batch.
         watch: called with each batch's result, for metrics.
+        most_bytes: of pictures that wait or are computed; a single one may be larger.
     """
 
-    def __init__(self, config: BatchConfig, watch: Callable[[Computed], None] = lambda _: None) -> None:
-        self.config, self._watch = config, watch
+    def __init__(
+        self,
+        config: BatchConfig,
+        watch: Callable[[Computed], None] = lambda _: None,
+        most_bytes: int = Limits.held_bytes,
+    ) -> None:
+        self.config, self._watch, self._most_bytes = config, watch, most_bytes
         self._jobs: deque[Job] = deque()
+        self._bytes = 0  # of all that were put and are neither computed nor dropped
         self._changed = threading.Condition()
         self._closing = False
         self._lanes = [
@@ -73,15 +84,15 @@ class Batcher:
             lane.start()
 
     def put(self, job: Job) -> None:
-        """Takes a job; its result appears in the future that it carries."""
+        """Takes a job, once there is memory for it; its result appears in the future that it carries."""
         with self._changed:
+            while self._bytes and self._bytes + job.size > self._most_bytes:
+                self._changed.wait()
             if self._closing:
                 raise RuntimeError("the batcher is closed")
+            self._bytes += job.size
             self._jobs.append(job)
-            self._changed.notify()
-
-    def __len__(self) -> int:
-        return len(self._jobs)
+            self._changed.notify_all()  # one alone might be a lane that waits for another kind
 
     def close(self) -> None:
         """Computes what was taken, then ends the threads."""
@@ -96,6 +107,9 @@ class Batcher:
             taken = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if taken:
                 self._compute(taken)
+            with self._changed:
+                self._bytes -= sum(job.size for job in batch)
+                self._changed.notify_all()
             del batch, taken  # pictures that were answered are not kept until the next ones come
 
     def _next(self) -> list[Job]:
@@ -123,8 +137,6 @@ class Batcher:
         for job in self._jobs:
             (batch if job.kind == batch[0].kind and len(batch) < self.config.size else others).append(job)
         self._jobs = others
-        if others:
-            self._changed.notify()  # another lane may have been told of what this one took
 
     def _compute(self, batch: Sequence[Job]) -> None:
         started = time.monotonic()

@@ -17,8 +17,9 @@ class Limits:
         pictures: in one request.
         seconds: for a request's body to arrive; then once more for its pictures to be done.
         queue: pictures that were taken and not answered yet; more are refused with 429.
-        held_bytes: of all bodies together that are in memory; more are refused with 429.
-        connections: open at once; more are refused with 503.
+        held_bytes: of all bodies and fetched pictures together that are in memory; more are refused with 429. Decoded
+            pictures that wait for the network may be as many again: until there is place, no other is decoded.
+        connections: open at once; with so many, a request is refused with 503 when its head has come.
         header_seconds: for a request's first line and headers to arrive.
     """
 

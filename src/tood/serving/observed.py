@@ -1,4 +1,4 @@
-"""Around every request: its number, its line in the log, its figures, and an answer where something broke."""
+"""Around every request: its number, its line in the log, its figures."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ class Observed:
                 return
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            trace = "".join(traceback.format_exception(error))
-            if not exchange.status:
-                await exchange.answer(500, "something in the server broke; its log says what")
+            trace = "".join(traceback.format_exception(error))  # the application has answered already
         finally:
             self._tell(scope, exchange, told, trace)
 

@@ -38,7 +38,7 @@ class DetectAnswer(BaseModel):
     """What is on the pictures of a request, in their order."""
 
     model: str
-    version: str = Field(description="the first digits of its file's SHA-256")
+    version: str = Field(description="the first digits of its file's SHA-256, or of all its files'")
     results: list[PictureAnswer]
 
 
@@ -91,7 +91,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         415: "A kind of body that is not read.",
         422: "A picture that cannot be read or fetched, or a wrong parameter.",
         429: "Busy: try again after as many seconds as Retry-After says.",
-        503: "Not done in time.",
+        500: "Something in the server broke; its log says what.",
+        503: "Not done in time, or too many connections.",
     }.items()
 }
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tood.errors import ToodError
+from tood.file_identity import file_identity, size_and_time
 from tood.inference import Detector
 from tood.ops.allocator import return_freed_memory
 from tood.weights import locate_weights
+from tood.whole_file import sha256_of
 
 
 @dataclass(frozen=True)
@@ -48,26 +50,12 @@ def _source(word: str) -> ModelSource:
 
 
 @dataclass(frozen=True)
-class _Stamp:
-    """What tells one content of a file from the next without reading it."""
-
-    modified: int
-    size: int
-    node: int
-
-    @staticmethod
-    def of(path: Path) -> _Stamp:
-        found = path.stat()
-        return _Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
-
-
-@dataclass(frozen=True)
 class LoadedModel:
     """A detector and what it was loaded from.
 
     Attributes:
         detector: computes.
-        version: the first 12 digits of its file's SHA-256.
+        version: the first 12 digits of its file's SHA-256; of several files, of all their SHA-256.
         loaded: when, in seconds since 1970.
     """
 
@@ -77,7 +65,7 @@ class LoadedModel:
 
 
 class ServedModel:
-    """The newest good content of a model's file.
+    """The newest good content of a model's files: OpenVINO's .xml has its numbers in a .bin beside it.
 
     Pictures keep the detector that they were prepared by: while a new one is loaded and after it took its place, the
     former computes what it has taken.
@@ -93,20 +81,18 @@ class ServedModel:
     ) -> None:
         self.name, self._source = source.name, source.model
         self._load, self._warm_up = load, warm_up
-        self._path = locate_weights(source.model).path
-        self._stamp = _Stamp.of(self._path)
-        self._seen = self._stamp
+        self._files = locate_weights(source.model).files
+        self._stamp = self._seen = _stamp(self._files)
         self.current = self._loaded()
 
     def refresh(self) -> bool:
-        """Loads the file again if it changed and rests since the last look; whether it did.
+        """Loads the files again if one changed and all rest since the last look; whether it did.
 
         Raises:
-            ToodError: if what is there now cannot be loaded; the former model stays, until the file changes again.
+            ToodError: if what is there now cannot be loaded; the former model stays, until a file changes again.
         """
-        try:
-            stamp = _Stamp.of(self._path)
-        except OSError:  # between two files: the next look finds the new one
+        stamp = _stamp(self._files)
+        if stamp is None:  # between two files: the next look finds the new one
             return False
         resting, self._seen = stamp == self._seen, stamp
         if stamp == self._stamp or not resting:
@@ -117,19 +103,22 @@ class ServedModel:
         except ToodError:
             raise
         except Exception as error:  # half a file, of any kind: the server goes on with the former
-            raise ToodError(f"{self._path} cannot be loaded: {error}") from error
+            raise ToodError(f"{self._files[0]} cannot be loaded: {error}") from error
         return_freed_memory()
         return True
 
     def _loaded(self) -> LoadedModel:
         detector = self._load(self._source)
         self._warm_up(detector)
-        return LoadedModel(detector, _digest(self._path)[:12], time.time())
+        return LoadedModel(detector, _digest(self._files)[:12], time.time())
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _stamp(files: Sequence[Path]) -> tuple[object, ...] | None:
+    """What tells one content of these files from the next without reading them; None if one is not there."""
+    looks = [size_and_time(str(path)) for path in files]
+    return None if None in looks else (looks, [file_identity(path) for path in files])
+
+
+def _digest(files: Sequence[Path]) -> str:
+    digests = [sha256_of(path) for path in files]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

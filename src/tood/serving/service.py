@@ -58,7 +58,7 @@ class Pending:
 
 
 class Hold:
-    """What one request's body takes of the memory for all of them.
+    """What one request's body, and what is fetched for it, takes of the memory for all of them.
 
     Args:
         change: tells the service of more bytes, or of fewer; raises a Refusal where there is no place.
@@ -75,7 +75,8 @@ class Hold:
             Refusal: if other bodies fill the memory.
         """
         self._change(count)
-        self._bytes += count
+        with self._lock:
+            self._bytes += count
 
     def share(self, readers: int) -> None:
         """So many pictures of the body are still to be read."""
@@ -115,7 +116,7 @@ class Service:
         self.metrics = Metrics(lambda: self._taken, config.limits.queue)
         warmed = partial(warm_up, size=config.batching.size)
         self.models = {source.name: ServedModel(source, load, warmed) for source in sources}
-        self.batcher = Batcher(config.batching, self._watch_batch)
+        self.batcher = Batcher(config.batching, self._watch_batch, config.limits.held_bytes)
         self._decoders = ThreadPoolExecutor(config.batching.lanes, thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
         self.closing = threading.Event()
@@ -166,7 +167,7 @@ class Service:
         addresses = sum(isinstance(picture.content, str) for picture in pictures)
         with self._lock:
             if self._taken + len(pictures) > limits.queue or self._fetching + addresses > limits.queue:
-                raise Refusal(429, "queue", "the server is busy: try again", self._retry_after())
+                raise self._busy()
             self._fetching += addresses
             self._taken += len(pictures) - addresses
         hold.share(len(pictures))
@@ -191,12 +192,15 @@ class Service:
         """Fetches a picture's bytes, and puts it in the queue."""
         try:
             if not pending.result.cancelled():
-                picture = Submitted(picture.name, self._fetched(str(picture.content), pending.since))
+                picture = Submitted(picture.name, self._fetched(str(picture.content), pending.since, hold))
         except Exception as error:
             pending.fail(error)
         with self._lock:
             self._fetching -= 1
             self._taken += 1
+            full = self._taken > self.config.limits.queue
+        if full and not pending.result.done():
+            pending.fail(self._busy())
         self._decoders.submit(self._read, picture, pending, exif, hold)
 
     def _read(self, picture: Submitted, pending: Pending, exif: bool, hold: Hold) -> None:
@@ -215,13 +219,13 @@ class Service:
             hold.release()
             pending.result.add_done_callback(self._release)
 
-    def _fetched(self, url: str, since: float) -> bytes:
+    def _fetched(self, url: str, since: float, hold: Hold) -> bytes:
         """The bytes at an address, for a picture taken then: none is fetched for longer than it is waited for."""
         limits = self.config.limits
         seconds = min(_FETCH_SECONDS, limits.seconds - (time.monotonic() - since))
         patience = SourceConfig(url_timeout=seconds / 2, url_deadline=seconds, url_max_bytes=limits.body_bytes)
         try:
-            return download(url, patience, self.urls.opener)
+            return download(url, patience, self.urls.opener, hold.grow)
         except ToodError as error:
             raise Refusal(422, "fetch", str(error)) from error
 
@@ -251,6 +255,9 @@ class Service:
                 raise Refusal(429, "memory", "the server is busy with large requests: try again", self._retry_after())
             self._held += count
             self.metrics.held_bytes.set(self._held)
+
+    def _busy(self) -> Refusal:
+        return Refusal(429, "queue", "the server is busy: try again", self._retry_after())
 
     def _retry_after(self) -> int:
         """Whole seconds until about half of the queue is done."""
