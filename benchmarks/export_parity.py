@@ -74,7 +74,7 @@ def measured(name: str, side: int) -> dict[str, Any]:
     begin = time.perf_counter()
     torch.manual_seed(0)
     model = build_model(named_models()[name].config()).eval()
-    _settle(model, side)
+    _spread_scores(model)
     row: dict[str, Any] = {"model": name, "parameters": sum(weight.numel() for weight in model.parameters())}
     try:
         config = ExportConfig()
@@ -100,44 +100,11 @@ def _openvino(proto: onnx.ModelProto, model: AnyDetector) -> Engine:
     return open_exported(path)
 
 
-def _settle(model: AnyDetector, side: int) -> None:
-    """Weights as training leaves them: last layers whose outputs differ from place to place, and BatchNorms with the
-    statistics of what passes. Else values fade, or grow a million times, on their way through many layers, and nothing
-    is learned from comparing what comes out."""
-    divisor = model.config.input.divisor
-    side = math.ceil(side / divisor) * divisor
-    images = _images(4, side, side)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a mean of all batches, of which there is one
-        norm.train()
-    with torch.inference_mode():
-        model(images)
-    model.eval()
-    last = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.abs().max() < 0.05]
-    hooks = [layer.register_forward_hook(_scale_to_one) for layer in last]
-    with torch.inference_mode():
-        model(images)
-    for hook in hooks:
-        hook.remove()
-
-
-def _images(batch: int, height: int, width: int) -> torch.Tensor:
-    """[batch, 3, height, width] spots of colour, and noise: of noise alone all places look alike to a deep network."""
-    draw = torch.Generator().manual_seed(batch)
-    spots = nn.functional.interpolate(torch.randn(batch, 3, 4, 4, generator=draw), (height, width), mode="bicubic")
-    return spots + 0.3 * torch.randn(batch, 3, height, width, generator=draw)
-
-
-def _scale_to_one(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-    """Draws weights anew with which a convolution's outputs spread by 1, and gives these outputs."""
-    assert isinstance(layer, nn.Conv2d)
-    nn.init.normal_(layer.weight)
-    bias = 0.0 if layer.bias is None else layer.bias[:, None, None]
-    spread = layer.forward(inputs[0]) - bias
-    layer.weight /= spread.std()
-    return spread / spread.std() + bias
+def _spread_scores(model: nn.Module) -> None:
+    """Weights as training finds them, but last layers whose outputs differ from place to place."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.weight.abs().max() < 0.05:
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
 def differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
@@ -147,7 +114,7 @@ def differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
     boxes: list[Tensor] = []
     scores: list[Tensor] = []
     for batch, height, width in ((1, side, side), (2, side, side + divisor), (3, side + divisor, side)):
-        images = _images(batch, height, width)
+        images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
             wanted = model(images)
         given = engine.predictions(images, torch.zeros(batch, 4))
