@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -23,6 +24,8 @@ from hypothesis import strategies as st
 
 from clusters.conftest import photographs
 from tood.claimed_folder import require_same_settings
+from tood.cli.predict import PredictOptions
+from tood.cli.predict_cluster import _plan
 from tood.clusters import SCHEMA, PictureLists, Place, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
 from tood.clusters.pictures import Picture, read_rows
 from tood.errors import ToodError
@@ -160,6 +163,13 @@ def test_refusals(weights: Path, tmp_path: Path) -> None:
         make_plan(out, [folder], {"threshold": 0.1}, 10)
     with pytest.raises(ToodError, match=r"other settings \(threshold 0.1, now 0.2\): give the same, or name another"):
         require_same_settings(out.uri, plan.settings, {"threshold": 0.2}, otherwise="name another --out")
+    asked = PredictOptions([folder], "", 0.1, 1, None, "fp32", exif=False, resume=True)
+    goes_on = partial(_plan, out=Place.of(str(tmp_path / "again")), model=ShippedModel({"m": b""}), config=CONFIG)
+    before = goes_on(asked, at_once=10, before=None)
+    assert goes_on(asked, at_once=10, before=before) is before
+    for other, at_once in ((replace(asked, sources=[folder, folder]), 10), (asked, 5)):
+        with pytest.raises(ToodError, match=r"other settings \((sources|pictures a file) "):
+            goes_on(other, at_once=at_once, before=before)
     with pytest.raises(ToodError, match="check the path"):
         ShippedModel.of(str(tmp_path / "no.safetensors"))
     with pytest.raises(ToodError, match="check the path"):

@@ -67,7 +67,7 @@ def test_what_is_sent_arrives_as_it_was(contents: list[bytes]) -> None:
         (b'form-data; name="p"; filename="C:\\\\dir\\\\b.png"', "b.png"),
         (b"form-data; name=\"p\"; filename*=UTF-8''%D1%84.png", "\u0444.png"),
         ('form-data; name="p"; filename="\u0444.png"'.encode(), "\u0444.png"),
-        (b'form-data; name="p"', "picture 0"),
+        (b'form-data; name="p"', "picture 0 (field p)"),
         (b'form-data; name="p"; filename="a\x1b[31m.png"', "a?[31m.png"),
     ],
 )

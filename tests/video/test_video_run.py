@@ -275,6 +275,10 @@ def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
     counts = json.loads((tmp_path / "out" / "counts.json").read_text())
     assert set(counts["lines"]["door"]) == {"in", "out"}
     refused(tood(*command, "--line", "1,2,3,4"), "give --track")
+    (tmp_path / "out" / "notes.txt").write_text("of somebody else")
+    other = ("video", crossing(tmp_path), "--model", model, "--csv", "--no-save-video", "--out", tmp_path / "out")
+    assert tood(*other).exit_code == 0
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"detections.csv", "notes.txt"}
     refused(tood(*command, "--track", "bytetrack", "--line", "1,2,3"), "expected numbers")
     refused(tood(*command, "--zone", "a=1,2,3,4"), "three places or more")
     refused(tood(*command, "--zone", "a=0,0,1e30,0,1e30,1e30"), "no video is so large")

@@ -36,7 +36,7 @@ def predict(
         typer.Argument(
             metavar="SOURCE...",
             help="Images: files, folders (with their sub-folders), glob patterns in quotes, http(s) URLs; with "
-            "--engine ray also buckets (s3://...) and parquet files with pictures or addresses in them.",
+            "--engine ray no patterns, but buckets (s3://...) and parquet files with pictures or addresses in them.",
             show_default=False,
         ),
     ],

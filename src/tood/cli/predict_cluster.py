@@ -81,6 +81,8 @@ def _plan(
         "precision": config.precision,
         "threads": config.threads,
         "exif": config.exif,
+        "sources": list(asked.sources),
+        "pictures a file": at_once,
     }
     if before is None or not asked.resume:
         return make_plan(out, asked.sources, settings, at_once)

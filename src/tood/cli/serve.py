@@ -40,7 +40,7 @@ def serve(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, optional("Least score that is ever given. Left out: the model's own, which is low (0.05).", HOW)
+        float | None, optional("Least score that is ever given. Left out: the model's own, which is low.", HOW)
     ] = None,
     device: Device = None,
     precision: Precision = "auto",
@@ -68,8 +68,12 @@ def serve(
         int, typer.Option(min=1, help="Pictures taken at a time; more get 429.", rich_help_panel=LIMITS)
     ] = 64,
     max_pictures: Annotated[int, typer.Option(min=1, help="In one request.", rich_help_panel=LIMITS)] = 32,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Of a request.", rich_help_panel=LIMITS)] = 32,
-    max_megapixels: Annotated[float, typer.Option(min=0.001, help="Of a picture.", rich_help_panel=LIMITS)] = 50,
+    max_megabytes: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Of a request.", rich_help_panel=LIMITS)
+    ] = 32,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Of a picture.", rich_help_panel=LIMITS)
+    ] = 50,
     max_seconds: Annotated[
         float,
         typer.Option(min=0.1, help="For a request to arrive, and then to be answered.", rich_help_panel=LIMITS),

@@ -109,7 +109,7 @@ def video(
     for longer than --patience. Of a file Ctrl-C keeps what was found: --resume does the rest, and the files are those
     of a run that was never stopped. Earlier results in OUT are replaced, no other file is.
 
-    Needs pip install 'tood[video]'; tracking and counting pip install 'tood[track]' and
+    Needs pip install 'tood\\[video]'; tracking and counting pip install 'tood\\[track]' and
     pip install --no-deps trackers.
 
     Examples:

@@ -33,6 +33,8 @@ from tood.version import own_version
 PAGE = Path(__file__).parent / "page"
 # Bodies beyond this are taken apart in a thread, so that the others go on meanwhile.
 _SMALL_BODY = 1 << 20
+# Of a refused body so much, or twice what is allowed, is taken and dropped, so that its sender reads the answer.
+_DRAINED = 64 << 20
 _DECIMALS, _SCORE_DECIMALS = 4, 6
 
 _bearer = HTTPBearer(auto_error=False, description="A key of this server.")
@@ -55,7 +57,7 @@ def create_app(service: Service) -> Observed:
     _add_detect(app, service)
     _add_states(app, service)
     _add_page(app)
-    return Observed(app, service.log, service.metrics, service.config.limits.body_bytes)
+    return Observed(app, service.log, service.metrics, max(_DRAINED, 2 * service.config.limits.body_bytes))
 
 
 def _checks_key(service: Service) -> Any:

@@ -39,7 +39,7 @@ def read_keys(path: Path) -> tuple[str, ...]:
         ToodError: if there is none, or a short one.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ToodError(f"the file of keys {path} cannot be read: {getattr(error, 'strerror', error)}") from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))

@@ -52,6 +52,8 @@ class Metrics:
         self.loaded = Gauge(
             "tood_model_loaded_timestamp_seconds", "When a model was loaded.", ("model",), registry=self.registry
         )
+        # A rate sees no first failure in a series that begins with it.
+        self.requests.labels("/detect", "500")
         self.reloads = Counter("tood_model_reloads", "Changed files.", ("model", "result"), registry=self.registry)
 
     def text(self) -> bytes:

@@ -102,6 +102,7 @@ class _Exchange:
         self._receive, self._send, self._drain_bytes = receive, send, drain_bytes
         headers = dict(scope["headers"])
         self._arrived = not (headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers)
+        # Far larger ones are not even begun.
         length = headers.get(b"content-length", b"")
         self._drainable = not length.isdigit() or int(length[:20]) <= drain_bytes
         given = headers.get(b"x-request-id", b"").decode("latin-1")
@@ -135,7 +136,7 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
     async def _drain(self) -> None:
-        """Takes and drops what is still on its way of a body of ordinary size."""
+        """Takes and drops what is still on its way of a body: a sender whose connection is reset reads no answer."""
 
         async def rest() -> None:
             while not self._arrived and self.bytes <= self._drain_bytes:

@@ -34,7 +34,9 @@ def model_sources(words: Sequence[str]) -> list[ModelSource]:
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise ToodError(f"two models are called {name}: name them, as in first={words[0]} second={words[-1]}")
+            raise ToodError(
+                f"two models are called {name}: give each a name of its own, as in first=MODEL second=MODEL"
+            )
     return sources
 
 

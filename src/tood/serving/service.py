@@ -116,6 +116,8 @@ class Service:
         self.metrics = Metrics(lambda: self._taken, config.limits.queue)
         warmed = partial(warm_up, size=config.batching.size)
         self.models = {source.name: ServedModel(source, load, warmed) for source in sources}
+        for name in self.models:
+            self.metrics.reloads.labels(name, "failed")
         self.batcher = Batcher(config.batching, self._watch_batch, config.limits.held_bytes)
         self._decoders = ThreadPoolExecutor(config.batching.lanes, thread_name_prefix="decode")
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")

@@ -167,18 +167,21 @@ def _of_form(boundary: bytes | None, body: bytes) -> list[Submitted]:
         raise Refusal(400, "bad_form", "the form is broken: its end is missing")
     pictures = []
     for number, part in enumerate(form.parts):
-        pictures.append(Submitted(_filename(part) or f"picture {number}", bytes(part.content)))
+        pictures.append(Submitted(_name(part, number), bytes(part.content)))
     return pictures
 
 
-def _filename(part: _Part) -> str:
-    """What the part is called, as RFC 7578 and 5987 have it; a name for people, no path."""
+def _name(part: _Part, number: int) -> str:
+    """What the part's file is called, as RFC 7578 and 5987 have it, else its field; a name for people, no path."""
     message = Message()
     message["content-disposition"] = part.headers.get("content-disposition", "").replace("\n", " ").replace("\r", " ")
     try:
-        return _plain_name(message.get_filename() or "")
+        if name := _plain_name(message.get_filename() or ""):
+            return name
+        field = message.get_param("name", header="content-disposition")
+        return f"picture {number} (field {_plain_name(field)})" if isinstance(field, str) else f"picture {number}"
     except (ValueError, LookupError, TypeError):
-        return ""
+        return f"picture {number}"
 
 
 def _plain_name(name: str | None) -> str:

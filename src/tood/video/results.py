@@ -151,7 +151,13 @@ class VideoFolder:
             with whole_file(self.out / name) as temporary:
                 writers[name](temporary)
             written[name] = FileStamp.of(self.out / name)
-        Manifest({**known.files, **self._manifest.files, **written}).write(self.out / MANIFEST)
+        files = {**known.files, **self._manifest.files, **written}
+        if complete:
+            for name in files.keys() - written.keys():  # of an earlier video
+                if Manifest(files).holds(self.out, name):
+                    (self.out / name).unlink()
+                del files[name]
+        Manifest(files).write(self.out / MANIFEST)
         self.journal.mark_writing(False)
         if complete:
             self.journal.remove()
