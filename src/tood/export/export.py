@@ -116,9 +116,7 @@ def export_model(
             raise ToodError("int8 learns the range of values from pictures: give a dataset or folder with --calibrate")
         require_pictures(proof.calibration)
         if proof.data is None and not allow_loss:
-            raise ToodError(
-                "what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)"
-            )
+            raise ToodError("what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)")
     work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
     with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
         built, certificate = work.best(Path(folder), out.name)
