@@ -17,11 +17,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tood.data import DetectionDataset, DigitsConfig, convert_dataset, load_dataset, write_digits
 from tood.evaluation import DetectionTable, evaluate_detections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ROOT = Path(__file__).parents[1]
 OURS, PEER = "tood_tiny", "YOLOv8n (Ultralytics)"
@@ -170,20 +174,25 @@ def draw(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
     figure = Figure(figsize=(6.5 * len(curves), 4), layout="constrained")
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (name, of) in zip(panels, curves.items(), strict=True):
-        axes.set_title(f"{name}: AP (0.50:0.95) on the test split", loc="left", fontsize=11)
-        axes.set_xlabel("minutes of training")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25)
         for who, curve in of.items():
             times, ap, _ = np.array(curve).reshape(-1, 3).T
             colour = tuple(part / 255 for part in colours[who])
             axes.plot(times, ap, color=colour, label=who, marker="o", markersize=4, linewidth=1.8)
             if len(ap):
                 axes.annotate(f"{ap[-1]:.3f}", (times[-1], ap[-1]), (0, 6), textcoords="offset points", ha="center")
-        axes.set_xlim(left=0)
-        axes.set_ylim(0, 1)
-        axes.legend(frameon=False)
+        finish_ap_axes(axes, f"{name}: AP (0.50:0.95) on the test split", "minutes of training")
     figure.savefig(path, dpi=110)
+
+
+def finish_ap_axes(axes: Axes, title: str, below: str) -> None:
+    """What a panel of AP from 0 to 1 has beside its lines."""
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel(below)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.25)
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ap_per_minute import PEER, PEER_BATCH, ROOT, table
+from benchmarks.ap_per_minute import PEER, PEER_BATCH, ROOT, finish_ap_axes, table
 from tood.data import convert_dataset, load_dataset
 from tood.evaluation import evaluate_detections
 
@@ -77,8 +77,10 @@ def measured(run: Run, dataset: Path, shown: int, threads: int, peer: Path) -> d
         subset(dataset, data, run.pictures, run.seed)
         epochs = max(1, round(shown / run.pictures))
         started = time.monotonic()
-        train = train_peer if run.model == PEER else train_ours
-        ap, ap50 = train(run, data, out, epochs, threads, peer)
+        if run.model == PEER:
+            ap, ap50 = train_peer(run, data, out, epochs, threads, peer)
+        else:
+            ap, ap50 = train_ours(run, data, out, epochs, threads)
         seconds = time.monotonic() - started
     return asdict(run) | {"epochs": epochs, "AP": ap, "AP50": ap50, "seconds": round(seconds)}
 
@@ -94,7 +96,7 @@ def subset(dataset: Path, out: Path, pictures: int, seed: int) -> None:
         (out / "labels" / "train" / picture.with_suffix(".txt").name).unlink(missing_ok=True)
 
 
-def train_ours(run: Run, data: Path, out: Path, epochs: int, threads: int, peer: Path) -> tuple[float, float]:
+def train_ours(run: Run, data: Path, out: Path, epochs: int, threads: int) -> tuple[float, float]:
     """`tood train` with its defaults, and `tood eval` of the best weights by the validation pictures."""
     command = ["train", "--data", str(data), "--out", str(out), "--epochs", str(epochs), "--seed", str(run.seed)]
     command += ["--set", f"evaluate_every={max(1, epochs // 4)}", "--threads", str(threads)]
@@ -168,10 +170,6 @@ def draw(rows: list[dict], path: Path) -> None:
 
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
-    axes.set_title("AP (0.50:0.95) on the test pictures", loc="left", fontsize=11)
-    axes.set_xlabel("training pictures")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25)
     for model, colour in zip(MODELS, (PALETTE[4], PALETTE[2], PALETTE[5]), strict=True):
         values = by_model(rows, model, "AP")
         if not values:
@@ -180,9 +178,7 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.plot(list(values), [np.mean(of) for of in values.values()], color=shade, label=model, linewidth=1.8)
         dots = [(count, ap) for count, of in values.items() for ap in of]
         axes.scatter(*zip(*dots, strict=True), color=shade, s=14)
-    axes.set_xlim(left=0)
-    axes.set_ylim(0, 1)
-    axes.legend(frameon=False)
+    finish_ap_axes(axes, "AP (0.50:0.95) on the test pictures", "training pictures")
     figure.savefig(path, dpi=110)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from tood.choices import TrainingPrecision
 from tood.errors import ToodError
+from tood.machine import processor_flags
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NO_HARDWARE = "no hardware for less"
@@ -65,8 +65,4 @@ def choose_precision(asked: TrainingPrecision, device: torch.device, *, training
 
 def cpu_multiplies_bf16() -> bool:
     """Whether the CPU has instructions for it; without them bf16 is slower than fp32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return not processor_flags()[1].isdisjoint(("amx_bf16", "avx512_bf16"))

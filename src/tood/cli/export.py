@@ -156,7 +156,7 @@ def export(
         raise ToodError("--split is of --data, which is missing: give the dataset too")
     _require_of_use(to, precision, opset, target, calibrate)
     config = ExportConfig("onnx" if to == "triton" else to, graph, raw, precision, size, batch)
-    config = replace(config, opset=opset or config.opset, target=target or config.target)
+    config = replace(config, opset=config.opset if opset is None else opset, target=target or config.target)
 
     def proof() -> Proof:
         dataset = None if data is None else _open(data, split)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,7 +10,6 @@ import typer
 from tood.choices import PredictionPrecision
 from tood.cli.resuming import say_resumed
 from tood.progress_bar import progress_bar
-from tood.whole_file import remove_unfinished
 
 if TYPE_CHECKING:
     from tood.cli.predict import PredictOptions
@@ -87,8 +84,7 @@ def _plan(
     if before is None or not asked.resume:
         return make_plan(out, asked.sources, settings, at_once)
     require_same_settings(before.out.uri, before.settings, settings, otherwise="name another --out")
-    if before.out.is_local and not os.environ.get("RAY_ADDRESS"):  # of another machine's processes nothing is known
-        remove_unfinished(Path(before.out.path))
+    before.out.remove_unfinished()
     return before
 
 

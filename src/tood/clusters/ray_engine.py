@@ -153,7 +153,7 @@ def run(
 ) -> Iterator[ShardReport]:
     """Has the shards looked at; gives each one's report when its results are written, in no order.
 
-    A worker that dies is replaced, and its shard is begun anew by another. What those of this run and of earlier ones
+    A worker that dies is replaced, and its shard is begun anew by another. What those that died
     left unfinished is removed.
 
     Raises:
@@ -183,7 +183,6 @@ def run(
         max_task_retries=_TRIES,
         fn_constructor_args=(plan.out.uri, shipped, replace(config, threads=workers.cores, device=workers.device)),
     )
-    plan.out.remove_unfinished()
     try:
         for row in reports.iter_rows():
             yield ShardReport(**row)

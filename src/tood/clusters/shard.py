@@ -208,8 +208,7 @@ def _passes(error: ToodError) -> bool:
         cause = cause.reason
     if isinstance(cause, gaierror):
         return cause.errno == EAI_AGAIN
-    # An answer that is shorter than it said has no cause.
-    return isinstance(cause, (ConnectionError, TimeoutError, HTTPException)) or "bytes early" in str(error)
+    return isinstance(cause, (ConnectionError, TimeoutError, HTTPException))
 
 
 def _failed(name: str, reason: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tood.errors import ToodError, one_line
-from tood.whole_file import whole_file
+from tood.whole_file import remove_unfinished, whole_file
 
 # A file appears there when all of it has arrived.
 _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}
@@ -128,12 +129,16 @@ class Place:
     def remove_unfinished(self) -> None:
         """Removes what writers that died have left in this folder; those who are at work still begin their file anew.
 
-        On this machine's disks nothing: of whose processes live more is known (`tood.whole_file.remove_unfinished`).
+        From disks nothing while `RAY_ADDRESS` is set: of other machines' processes nothing is known there.
 
         Raises:
             ToodError: if that cannot be done.
         """
-        if self.is_local or self._whole_at_once:
+        if self.is_local:
+            if not os.environ.get("RAY_ADDRESS"):
+                remove_unfinished(Path(self.path))
+            return
+        if self._whole_at_once:
             return
         left = (name for name in self.names() if name.startswith(".") and name.endswith(_UNFINISHED))
         with telling(self.uri, "be tidied"):

@@ -266,5 +266,6 @@ def download(
     if len(content) > config.url_max_bytes:
         raise ToodError(f"{url} is larger than the limit of {config.url_max_bytes / 2**20:g} MiB")
     if missing:
-        raise ToodError(f"{url} cannot be fetched: the connection ended {missing} bytes early")
+        cut = http.client.IncompleteRead(bytes(content), missing)
+        raise ToodError(f"{url} cannot be fetched: the connection ended {missing} bytes early") from cut
     return bytes(content)

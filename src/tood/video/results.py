@@ -154,7 +154,7 @@ class VideoFolder:
         files = {**known.files, **self._manifest.files, **written}
         if complete:
             for name in files.keys() - written.keys():  # of an earlier video
-                if Manifest(files).holds(self.out, name):
+                if known.holds(self.out, name):
                     (self.out / name).unlink()
                 del files[name]
         Manifest(files).write(self.out / MANIFEST)
