@@ -14,12 +14,12 @@ import pytest
 import torch
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.machine import DATA_SHEET, bf16_data_sheet
-from benchmarks.gpu.parts import PARTS, Part
+from benchmarks.gpu.parts import PARTS, Part, rounds
 from benchmarks.gpu.report import DRY, page
 from benchmarks.gpu.result import Check, Result, load
 from benchmarks.gpu.runner import Runner
 from benchmarks.gpu.start import environment, requirements
-from benchmarks.gpu.work import training_flops
+from benchmarks.gpu.work import named_run, training_flops
 
 import tood
 from narrow_models import FREE
@@ -103,6 +103,27 @@ def test_what_a_part_found_before_its_end_is_kept(tmp_path: Path, monkeypatch: p
     assert late.status == "not started"
 
 
+def meets_the_other(bench: Bench) -> None:
+    folder = bench.folder.parent.parent / "met"
+    folder.mkdir(exist_ok=True)
+    (folder / bench.result.part).touch()
+    end = time.time() + 60
+    while len(list(folder.iterdir())) < 2 and time.time() < end:
+        time.sleep(0.05)
+    bench.check("both are at work", len(list(folder.iterdir())) == 2, f"{torch.get_num_threads()} threads")
+
+
+def test_parts_without_timings_run_side_by_side_where_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT), str(ROOT / "tests")]))
+    parts = [Part(name, "test_bench_gpu:meets_the_other", 90, "", timed=False) for name in ("one", "other")]
+    found = Runner(tmp_path, *SETTINGS, time.time() + 600).run(parts, cores=7)
+    assert [result.checks for result in found] == [[Check("both are at work", True, "3 threads")]] * 2
+    timed = Part("a", "", 1, "")
+    assert rounds([timed, *parts, timed, timed]) == [[timed], parts, [timed], [timed]]
+
+
 def test_the_page_shows_figures_and_what_was_missed() -> None:
     machine = Result("machine", False, "done", facts={"GPU": "NVIDIA H100"})
     golden = Result("golden", False, "timed out", "after 60 s", 60.0)
@@ -115,6 +136,9 @@ def test_the_page_shows_figures_and_what_was_missed() -> None:
     assert "| Golden values on the device | **timed out**: after 60 s | 60 | 1 of 2 |" in text
     assert "| fp32 | 1.2e-04 | 12.3 MiB |\n| bf16 |  | 1.00 |" in text
     assert "- **Missed**: a thing: 3 differ" in text
+    assert "<summary>What holds (1)</summary>\n\n- another" in text
+    golden.left_out = ["bf16", "fp16"]
+    assert "Left out, the time being up: bf16; fp16." in page([golden])
 
 
 def test_operations_are_counted_as_the_cost_of_a_network_is() -> None:
@@ -123,6 +147,12 @@ def test_operations_are_counted_as_the_cost_of_a_network_is() -> None:
     # Two products back for each forward, but for the gradient of the image.
     assert 2.8 * forward < training_flops(learns) < 3 * forward
     assert training_flops(FREE) < training_flops(learns)
+
+
+def test_operations_of_depthwise_convolutions_are_not_counted_as_of_dense_ones() -> None:
+    config = named_run("yolox_nano", torch.device("cpu")).model
+    forward = 2 * measure(config).multiply_adds
+    assert 2.7 * forward < training_flops(config) < 3 * forward
 
 
 def test_a_card_is_found_by_the_longest_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.gpu.parts import PARTS
+from benchmarks.gpu.parts import PARTS, rounds
 from benchmarks.gpu.report import PAGE, page
 from benchmarks.gpu.result import Result, load
 from benchmarks.gpu.runner import Runner
+from tood.machine import usable_cores
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,11 +51,10 @@ def main() -> int:
     deadline = asked.began + asked.minutes * 60 * patience
     runner = Runner(out.absolute(), asked.dry_run, *folders, deadline, asked.again, patience)
     good = True
-    for part in PARTS:
-        if part.name in wanted:
-            good = runner.run([part])[0].good and good
-            if asked.together is not None:
-                asked.together.write_text(json.dumps([asdict(result) for result in _found(out)]), encoding="utf-8")
+    for parts in rounds([part for part in PARTS if part.name in wanted]):
+        good = all(result.good for result in runner.run(parts, usable_cores())) and good
+        if asked.together is not None:
+            asked.together.write_text(json.dumps([asdict(result) for result in _found(out)]), encoding="utf-8")
     results = _found(out)
     (out / "report.md").write_text(page(results), encoding="utf-8")
     print(f"{out / 'report.md'}", file=sys.stderr)

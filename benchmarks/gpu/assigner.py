@@ -19,7 +19,6 @@ from tood.structures import Targets
 
 # Without blocks each temporary of 32 images would take 5 GiB.
 ALLOWED_MIB = 1024
-BLOCK = "tood.alignment.assigners.assignment.BLOCK"
 
 
 def run(bench: Bench) -> None:
@@ -34,9 +33,10 @@ def run(bench: Bench) -> None:
     there = scores.to(bench.device), boxes.to(bench.device), scenes[0].centres.to(bench.device)
     assign = partial(TaskAlignedAssigner(), *there, targets)
     table = f"{images} images of {len(scenes[0].centres):,} priors x {truths:,} objects"
-    for times in bench.pick((1, 8, 64), (1,)):
-        row = f"blocks of {assignment.BLOCK * 4 * times / 2**20:.0f} MiB{' (ours)' if times == 1 else ''}"
-        with bench.trying(row), patch(BLOCK, assignment.BLOCK * times):
+    ours = assignment.GPU_BLOCK if bench.on_gpu else assignment.BLOCK
+    for block in bench.pick((ours, ours // 8, ours * 8), (ours,)):
+        row = f"blocks of {block * 4 / 2**20:.0f} MiB{' (ours)' if block == ours else ''}"
+        with bench.trying(row), patch.multiple(assignment, BLOCK=block, GPU_BLOCK=block):
             _measured(bench, table, row, assign)
     with bench.trying("a step"):
         _step(bench, targets)

@@ -78,7 +78,9 @@ class Bench:
         """Whether there is time left for something that takes so long; if not, it is told that it was left out."""
         if self.dry or self.left >= seconds:
             return True
-        self.note(f"{what}: left out, the part's time was up.")
+        self.result.left_out.append(what)
+        print(f"{what}: left out, the part's time was up.", flush=True)
+        self.save()
         return False
 
     def pick(self, full: T, tiny: T) -> T:

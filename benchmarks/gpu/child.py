@@ -28,6 +28,7 @@ class Order:
         log: where all that it prints goes.
         folder: for files of its own, gone afterwards.
         limit: seconds that it may take.
+        threads: of PyTorch on the CPU; None for as many as it takes by itself.
     """
 
     does: str
@@ -39,6 +40,7 @@ class Order:
     log: str
     folder: str
     limit: float
+    threads: int | None = None
 
 
 def work(order: Order) -> None:
@@ -67,6 +69,8 @@ def _may_use_gpu() -> bool:
 
 def do(order: Order) -> None:
     """Does a part and writes its file."""
+    import torch
+
     from benchmarks.gpu.bench import Bench, Left, Settings
     from benchmarks.gpu.result import Result
 
@@ -74,6 +78,8 @@ def do(order: Order) -> None:
     settings = Settings(order.dry_run, Path(order.golden), Path(order.peers))
     bench = Bench(settings, result, Path(order.path), folder, order.limit)
     folder.mkdir(parents=True, exist_ok=True)
+    if order.threads is not None:
+        torch.set_num_threads(order.threads)
     try:
         module, _, function = order.does.partition(":")
         getattr(import_module(module), function)(bench)

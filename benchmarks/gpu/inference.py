@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.clock import peak_mib, seconds_a_call
-from benchmarks.gpu.work import MAIN, captured, sized, small_models
+from benchmarks.gpu.work import MAIN, SMALL, captured, sized
 from tood.inference import postprocess
 from tood.models import AnyModelConfig, build_model, for_inference
 from tood.structures import DensePredictions
@@ -20,9 +20,8 @@ PRECISIONS = {"fp32 (TF32 convolutions)": torch.float32, "bf16": torch.bfloat16}
 
 
 def run(bench: Bench) -> None:
-    """The paper's model and the small ones."""
-    names = [*bench.pick((MAIN,), ()), *(card.name for card in small_models(bench.pick(None, 1)))]
-    for name in names:
+    """The paper's model and small ones."""
+    for name in bench.pick((MAIN, *SMALL), SMALL[:1]):
         with bench.trying(name):
             _model(bench, name, sized(named_model(name).config(), bench.pick(None, (64, 64))))
 

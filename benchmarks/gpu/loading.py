@@ -40,7 +40,9 @@ def _model(bench: Bench, config: RunConfig, dataset: DetectionDataset, data: Dat
     with learning(config) as learner:
         # As the training loop puts batches on the device.
         prepared = prepare_data_loader(loader, bench.device, 1, 0, put_on_device=True, non_blocking=True)
-        warm_up, steps = bench.pick((4, 24), (1, 2))
+        # What was loaded ahead says nothing of how fast more comes.
+        ahead = loader.num_workers * (loader.prefetch_factor or 0)
+        warm_up, steps = bench.pick((ahead + 4, 24), (1, 2))
         table, row = "images a second", f"{config.name}, {count} images"
         batches = _endless(prepared)
         first = next(batches)
@@ -56,7 +58,7 @@ def _model(bench: Bench, config: RunConfig, dataset: DetectionDataset, data: Dat
 def _rate(
     bench: Bench, batches: Iterator[Batch], warm_up: int, steps: int, count: int, step: Pipelined | None
 ) -> float:
-    """Images a second, those that are under way at the beginning left out."""
+    """Images a second, those that are loaded or under way at the beginning left out."""
     for number, batch in enumerate(islice(batches, warm_up + steps)):
         if number == warm_up:
             wait_for(bench.device)

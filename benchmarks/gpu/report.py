@@ -57,8 +57,12 @@ def _section(part: Part, result: Result) -> list[str]:
     missed = [check for check in result.checks if not check.met]
     met = [check for check in result.checks if check.met]
     lines += ["", *(f"- **Missed**: {check.name}: {check.told}" for check in missed)] if missed else []
-    lines += ["", *(f"- {check.name}{f': {check.told}' if check.told else ''}" for check in met)] if met else []
+    if met:
+        lines += ["", f"<details><summary>What holds ({len(met)})</summary>", ""]
+        lines += [f"- {check.name}{f': {check.told}' if check.told else ''}" for check in met]
+        lines += ["", "</details>"]
     lines += ["", " ".join(result.notes)] if result.notes else []
+    lines += ["", f"Left out, the time being up: {'; '.join(result.left_out)}."] if result.left_out else []
     return ["", f"## {part.title}", *lines] if lines else []
 
 

@@ -38,6 +38,7 @@ class Result:
         tables: figures with their unit by table, row and column, in the order in which they came.
         checks: what must hold.
         notes: a sentence each.
+        left_out: what there was no time for.
     """
 
     part: str
@@ -49,6 +50,7 @@ class Result:
     tables: dict[str, dict[str, dict[str, tuple[float, str]]]] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def settled(self) -> bool:

@@ -1,4 +1,4 @@
-"""Runs parts one after the other, each in a process of its own that is ended when its time is over."""
+"""Runs parts, each in a process of its own that is ended when its time is over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from benchmarks.gpu.result import Result, load
 
 # With less left no part is begun: so long it takes until it has found anything.
 LEAST_SECONDS = 10.0
+# Of parts that run side by side each has at least so many cores.
+CORES_EACH = 3
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,14 @@ class Runner:
     again: bool = False
     patience: float = 1.0
 
-    def run(self, parts: Sequence[Part]) -> list[Result]:
-        """All parts, in this order."""
+    def run(self, parts: Sequence[Part], cores: int = 1) -> list[Result]:
+        """All parts, in this order, as many side by side as there are cores for."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        return [self._settled(part) or self._run(part, context) for part in parts]
+        together = max(1, min(len(parts), cores // CORES_EACH))
+        threads = cores // together if together > 1 else None
+        with ThreadPoolExecutor(together) as pool:
+            return list(pool.map(lambda part: self._settled(part) or self._run(part, context, threads), parts))
 
     def path(self, part: Part) -> Path:
         """The file of a part's results."""
@@ -58,7 +64,7 @@ class Runner:
         _say(part, found, "as before")
         return found
 
-    def _run(self, part: Part, context: multiprocessing.context.BaseContext) -> Result:
+    def _run(self, part: Part, context: multiprocessing.context.BaseContext, threads: int | None) -> Result:
         path, log = self.path(part), self.out / "logs" / f"{part.name}.txt"
         result = Result(part.name, self.dry_run)
         left = self.deadline - time.time()
@@ -68,7 +74,8 @@ class Runner:
             log.parent.mkdir(parents=True, exist_ok=True)
             result.save(path)  # one that is killed together with us stands as running
             limit = min(part.seconds * self.patience, left)
-            ended = self._process(part, context, path, log, limit)
+            places = [str(place) for place in (self.golden, self.peers, path, log, self.out / "work" / part.name)]
+            ended = self._process(Order(part.does, part.name, self.dry_run, *places, limit, threads), context)
             result = load(path) or result
             if result.status == "running":
                 result.status, result.why = ("failed", ended) if ended else ("timed out", f"after {limit:.0f} s")
@@ -76,25 +83,20 @@ class Runner:
         _say(part, result, f"{result.seconds:.0f} s")
         return result
 
-    def _process(
-        self, part: Part, context: multiprocessing.context.BaseContext, path: Path, log: Path, limit: float
-    ) -> str:
+    def _process(self, order: Order, context: multiprocessing.context.BaseContext) -> str:
         """Waits for a part's process; how it ended, empty if it did not."""
-        folder = self.out / "work" / part.name
-        places = [str(place) for place in (self.golden, self.peers, path, log, folder)]
-        order = Order(part.does, part.name, self.dry_run, *places, limit)
         process = context.Process(target=work, args=(order,))  # type: ignore[attr-defined]
         process.start()
         try:
-            process.join(limit)
+            process.join(order.limit)
             over = process.is_alive()
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # and all that it started
             process.kill()
             process.join()
-            shutil.rmtree(folder, ignore_errors=True)
-        return "" if over else f"its process ended with code {process.exitcode}, see {log}"
+            shutil.rmtree(order.folder, ignore_errors=True)
+        return "" if over else f"its process ended with code {process.exitcode}, see {order.log}"
 
 
 def _say(part: Part, result: Result, remark: str) -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import islice
 
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.clock import bf16_peak, peak_mib, seconds_a_call
 from benchmarks.gpu.machine import bf16_data_sheet
 from benchmarks.gpu.work import (
     MAIN,
+    SMALL,
     Pipelined,
     batch_of,
     captured,
     example_runs,
     learning,
     named_run,
-    small_models,
     training_flops,
 )
 from benchmarks.rows_network import TrainingStep
@@ -49,22 +48,23 @@ def main_model(bench: Bench) -> None:
 def small(bench: Bench) -> None:
     """The small named models at their own size."""
     peak = _told_peak(bench)
-    cards = small_models(bench.pick(None, 1))
-    configs = [named_run(card.name, bench.device, bench.pick(None, (64, 64))) for card in cards]
-    counts = {TRAINS: (64, 16, 128, 32), ALONE: (64, 16), CONTIGUOUS: (64,), FP32: (64,)}
+    names, size = bench.pick(SMALL, SMALL[:1]), bench.pick(None, (64, 64))
+    for name in names:
+        _variants(bench, named_run(name, bench.device, size), bench.pick(64, 2), (TRAINS,), peak)
+    counts = {ALONE: (64, 16), TRAINS: (16, 128, 32), CONTIGUOUS: (64,), FP32: (64,)}
     for variant, of_variant in counts.items():
         for count in bench.pick(of_variant, (2,)):
-            for config in configs:
-                _variants(bench, config, count, (variant,), peak)
+            for name in names[:2]:
+                _variants(bench, named_run(name, bench.device, size), count, (variant,), peak)
 
 
 def compiled(bench: Bench) -> None:
     """`torch.compile` of the network, which takes long to begin."""
     peak = _told_peak(bench)
-    runs = [(named_run(card.name, bench.device), 64) for card in small_models(bench.pick(1, 0))]
-    runs += [(named_run(MAIN, bench.device), 8)] if not bench.dry else []
-    runs += [(named_run(card.name, bench.device), 64) for card in small_models(bench.pick(None, 0))[1:]]
-    runs += [(run, 1) for run in islice(example_runs(bench.device).values(), bench.pick(0, 1))]
+    first, *others = ((name, 64) for name in SMALL)
+    runs = [(named_run(name, bench.device), count) for name, count in (first, (MAIN, 8), *others)]
+    if bench.dry:
+        runs = [(next(iter(example_runs(bench.device).values())), 1)]
     for run, count in runs:
         _variants(bench, run, count, (ALONE, COMPILED), peak)
 

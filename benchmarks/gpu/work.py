@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from tood.alignment import Progress
 from tood.data import Batch, ImageInfo
@@ -20,23 +21,11 @@ from tood.structures import Targets
 from tood.training import EMAConfig, RunConfig, SGDConfig, run_config
 from tood.training.accelerator import accelerated, deterministic
 from tood.training.learner import LaunchedStep, Learner
-from tood.zoo import ModelCard, named_models
 
 MAIN = "tood_r50_fpn_1x"
-SMALL = 10_000_000
+SMALL = ("tood_tiny", "tood_lite0", "tood_lite0_320", "ppyoloe_s", "yolox_s")
 # A small step, so that random weights stay numbers; and the phase in which a task-aligned criterion aligns.
 RATE, ALIGNED, WARM_UP = 1e-5, Progress(epoch=9, share=0.9), Progress()
-
-
-def small_models(most: int | None = None) -> list[ModelCard]:
-    """The first so many of the named models that have less than ten million parameters; None for all."""
-    return list(islice((card for card in named_models().values() if _parameters(card.config()) < SMALL), most))
-
-
-@cache
-def _parameters(config: AnyModelConfig) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(config).parameters())
 
 
 def sized(config: AnyModelConfig, size: tuple[int, int] | None) -> AnyModelConfig:
@@ -124,6 +113,17 @@ class Pipelined:
         return self.learner.launch([self.batch], self.number, RATE, self.progress)
 
 
+def _gradient_flops(
+    gradient: Sequence[int], inputs: Sequence[int], weights: Sequence[int], *others: Any, out_shape: object = None
+) -> int:
+    """Of a convolution's gradients, as many for each as of the way forward.
+
+    PyTorch counts those of depthwise convolutions as if each channel met all.
+    """
+    *_, transposed, _output_padding, _groups, wanted = others
+    return sum(wanted[:2]) * conv_flop_count(list(inputs), list(weights), list(gradient), transposed)
+
+
 @cache
 def training_flops(config: AnyModelConfig) -> int:
     """Operations, two for each multiply-add, of an image's way forward and of the gradients back.
@@ -133,7 +133,8 @@ def training_flops(config: AnyModelConfig) -> int:
     height, width = measure(config).size
     with torch.device("meta"):
         model, images = build_model(config).train(), torch.empty(1, 3, height, width)
-    with FlopCounterMode(display=False) as counter:
+    counts = {torch.ops.aten.convolution_backward: _gradient_flops}
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
         found = model(images)
         (found.scores.sum() + found.boxes.sum()).backward()
     return counter.get_total_flops()

@@ -361,7 +361,7 @@ def test_ten_thousand_objects_in_a_picture(tmp_path: Path) -> None:
 
 
 def test_default_workers_leave_the_cores_to_training() -> None:
-    assert 1 <= default_workers(on_gpu=False) <= default_workers(on_gpu=True) <= 8
+    assert 1 <= default_workers(on_gpu=False) <= default_workers(on_gpu=True) <= 16
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])

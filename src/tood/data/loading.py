@@ -129,13 +129,14 @@ class Collate:
 
 
 def default_workers(on_gpu: bool | None = None) -> int:
-    """Loading processes that pay: with a GPU one a core, at most 8; else a quarter, as training needs the cores.
+    """Loading processes that pay: with a GPU one for each core but one, at most 16, as eight did not keep up with an
+    H100 (docs/benchmarks-gpu.md); else a quarter, as training needs the cores.
 
     Processes that torchrun or `accelerate launch` started side by side share the cores.
     """
     cores = max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
-    return min(cores, 8) if gpu else max(1, cores // 4)
+    return max(1, min(cores - 1, 16)) if gpu else max(1, cores // 4)
 
 
 def train_loader(

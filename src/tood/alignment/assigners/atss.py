@@ -51,7 +51,7 @@ class ATSSAssigner:
         Returns:
             The assignment, `metric` being the IoU and `target_scores` 1 on positives. Of equally near anchors
             those are taken that `torch.topk` takes; conflicts as in TAL.
-            Extra memory: O(B * G * levels * topk + B * N), plus blocks of 8 MiB.
+            Extra memory: O(B * G * levels * topk + B * N), plus blocks of 8 MiB (on a GPU 64).
         """
         truth = PaddedTargets.of(targets)
         count = len(priors.centres)

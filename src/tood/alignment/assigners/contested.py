@@ -43,7 +43,7 @@ def settle_among(
         overlap: which.
 
     Returns:
-        Memory grows with B * N, plus blocks of 8 MiB for each temporary.
+        Memory grows with B * N, plus blocks of 8 MiB (on a GPU 64) for each temporary.
     """
     asked = _Question(rivals, overlap, truth, boxes.expand(len(truth.boxes), -1, -1), centres, margin)
     batch, truths, _ = candidates.index.shape
@@ -80,7 +80,7 @@ class _Question:
     def best(self, image: Tensor, prior: Tensor) -> Tensor:
         """[P] the rival of highest overlap for each of P (image, prior) pairs."""
         found = [image.new_zeros(0)]
-        parts = torch.split(torch.stack([image, prior]), block_size(1, self.truth.boxes.shape[1]), dim=1)
+        parts = torch.split(torch.stack([image, prior]), block_size(1, self.truth.boxes.shape[1], image.device), dim=1)
         for of, place in parts:
             gt_boxes, rival = self.truth.boxes[of], self.truth.present[of]  # [p, G, 4], [p, G]
             if self.rivals == "containing":

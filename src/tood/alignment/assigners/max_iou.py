@@ -46,7 +46,7 @@ class MaxIoUAssigner:
         overlap = anchors.new_full((batch, len(anchors)), -1.0)
         closest = torch.full_like(overlap, -1, dtype=torch.long)
         claimed = torch.full_like(closest, -1)
-        size = block_size(batch, len(anchors))
+        size = block_size(batch, len(anchors), anchors.device)
         number = torch.arange(truths, device=anchors.device)[:, None]
         for start in range(0, truths, size):
             block = slice(start, start + size)

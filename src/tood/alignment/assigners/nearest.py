@@ -30,7 +30,7 @@ def nearest(
 
     Returns:
         [B, G, k] distances in rising order, and indices of the places. Memory: O(B * G * (H + W + k log k)) on a CPU
-        where valid places are whole rows and columns; else O(B * G * k); and blocks of 8 MiB.
+        where valid places are whole rows and columns; else O(B * G * k); and blocks of 8 MiB (on a GPU 64).
     """
     batch, count, _ = points.shape
     if places.device.type == "cpu" and _is_grid(valid, shape):  # a GPU would have to wait for the answer
@@ -51,7 +51,7 @@ def _nearest_of_all(
 ) -> tuple[Tensor, Tensor]:
     """`nearest` for points [P, 2] of the images [P], from all distances."""
     parts = []
-    for part in torch.split(torch.arange(len(points), device=points.device), block_size(1, len(places))):
+    for part in torch.split(torch.arange(len(points), device=points.device), block_size(1, len(places), places.device)):
         distance = (points[part, None] - places).square().sum(dim=-1).sqrt()  # [p, n]
         if valid is not None:
             distance = distance.masked_fill(~valid[image[part]], torch.inf)

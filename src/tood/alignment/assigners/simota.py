@@ -74,7 +74,7 @@ class SimOTAAssigner:
             The assignment, `metric` and `target_scores` being the IoU of the positives' boxes. Of priors of equal cost
             the first are taken (on a GPU any). A prior that several ground truths claim goes to the one that it costs
             least, among all of its image, among equals to the first. Extra memory: O(B * N * C) for the logarithms of
-            the scores, O(B * (N + G * candidates)), and blocks of 8 MiB, about ten at a time.
+            the scores, O(B * (N + G * candidates)), and blocks of 8 MiB (on a GPU 64), about ten at a time.
         """
         truth = PaddedTargets.of(targets)
         batch, priors, _ = scores.shape
@@ -149,6 +149,6 @@ class SimOTAAssigner:
 def _blocks(truth: PaddedTargets, priors: int) -> Iterator[slice]:
     """The ground truths of each image in blocks of so many (image, ground truth, prior) triples as fit in memory."""
     batch, count = truth.present.shape
-    size = block_size(batch, priors)
+    size = block_size(batch, priors, truth.boxes.device)
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))

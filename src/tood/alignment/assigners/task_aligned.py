@@ -95,7 +95,7 @@ class TaskAlignedAssigner:
             The assignment. Of priors with equal t the first are taken (on a GPU any). A prior that several ground
             truths claim goes to the one of highest IoU among `rivals`, of equals to the first. `target_scores` is
             t / (max t + epsilon) * max IoU, the maxima over the ground truth's positives. Extra memory: O(B * G * topk
-            + B * N), plus blocks of 8 MiB.
+            + B * N), plus blocks of 8 MiB (on a GPU 64).
         """
         truth = PaddedTargets.of(targets)
         batch, priors, _ = scores.shape
@@ -186,7 +186,7 @@ class TaskAlignedAssigner:
         by_class = scores.transpose(1, 2)  # [B, C, N]
         image = torch.arange(batch, device=scores.device)[:, None]
         found = Candidates.none(batch, truth.boxes.shape[1], min(self.topk, priors), scores.device)
-        block = block_size(batch, priors)
+        block = block_size(batch, priors, scores.device)
         for start in range(0, truth.boxes.shape[1], block):
             part = slice(start, start + block)
             gt_boxes = truth.boxes[:, part]  # [B, g, 4]
