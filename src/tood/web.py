@@ -1,10 +1,11 @@
-"""What downloads of this package keep to: web addresses alone, no redirect to a less safe place, one deadline."""
+"""Addresses, and what downloads keep to: the web alone, no redirect to a less safe place, one deadline."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import http.client
 import io
+import re
 import socket
 import threading
 import time
@@ -14,6 +15,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import IO, Any
 from urllib.parse import urlsplit
+
+ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+"""How an address of any kind begins, a web server's or a file system's."""
 
 
 class UnsafeRedirectError(Exception):
@@ -152,3 +156,9 @@ def is_web_address(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         return False
+
+
+def is_remote(source: str) -> bool:
+    """Whether a text is an address of a file system (`s3://...`, `file://...`) other than a web server's."""
+    found = ADDRESS.match(source)
+    return found is not None and found["protocol"].lower() not in ("http", "https")

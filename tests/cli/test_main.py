@@ -84,6 +84,7 @@ def test_a_detection_imports_nothing_that_only_training_or_evaluation_needs(tmp_
     code = f"from tood.cli import app; app({arguments}, standalone_mode=False)"
     unwanted = ("matplotlib", "accelerate", "tensorboard", "sklearn", "scipy", "hotcoco", "huggingface_hub")
     ours = ("tood.data.loading", "tood.data.formats", "tood.data.check", "tood.training", "tood.evaluation")
+    ours = (*ours, "tood.clusters")  # a cluster's
     assert imported_by(code, "torch", *unwanted, *ours, "torch._dynamo", "sympy") == ["torch"]
     assert (tmp_path / "out" / "grey.png").exists()
 

@@ -95,7 +95,7 @@ class _Refusing(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_HEAD = do_POST = do_PUT = _refuse
+    do_GET = do_HEAD = do_POST = do_PUT = _refuse  # noqa: N815 - what http.server calls
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bright_square import save_picture
 from tood.data.images import decode_image
+from tood.data.images.cut_tiff import require_end
 from tood.data.images.windows import open_windows, reduced, starts, tiff_pixels
 from tood.errors import PictureError
 
@@ -162,7 +165,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     data = bytearray((tmp_path / "a.tif").read_bytes())
     data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
     (tmp_path / "a.tif").write_bytes(data)
-    with pytest.raises(PictureError, match="cannot be read at 0,0"):
+    with pytest.raises(PictureError, match=r"cannot be read at 0,0 .*copy or download it again"):
         open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH)
     monkeypatch.setattr("tood.data.images.windows._LARGEST_PIECE", 1000)
     tifffile.imwrite(tmp_path / "b.tif", colours(), rowsperstrip=HEIGHT, compression="zlib", photometric="rgb")
@@ -173,6 +176,51 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(PictureError, match=r"pip install 'tood\[big\]'"):
         open_windows(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("large_piece", [0, 8 << 20])
+@pytest.mark.parametrize("kind", [*KINDS, "the directory last"])
+def test_a_file_that_ends_too_early_says_so(
+    files: dict[str, Path], tmp_path: Path, kind: str, large_piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tood.data.images.windows._LARGE_PIECE", large_piece)
+    if kind in files:
+        data = files[kind].read_bytes()
+    else:
+        Image.fromarray(colours().astype(np.uint8)).save(tmp_path / "whole.tif", compression="tiff_lzw")
+        data = (tmp_path / "whole.tif").read_bytes()
+        assert int.from_bytes(data[4:8], "little") > len(data) // 2
+    cut = tmp_path / "cut.tif"
+    for length in (40, 180, len(data) // 2, len(data) - 4):
+        cut.write_bytes(data[:length])
+        told = f"cut.tif: the file ends too early \\({length:,} of at least .*copy or download it again"
+        with pytest.raises(PictureError, match=told):
+            open_windows(cut).read(0, 0, HEIGHT, WIDTH)
+
+
+def test_the_last_piece_may_say_more_than_its_rows_have(tmp_path: Path) -> None:
+    """Some writers tell of each strip as of a whole one."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, colours(), rowsperstrip=100, **RGB)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        counts = file.pages[0].tags["StripByteCounts"]
+        counts.overwrite((counts.value[0], counts.value[0]))
+    assert np.array_equal(open_windows(path).read(0, 0, HEIGHT, WIDTH), colours())
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from([b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"]),
+    st.integers(0, 60),
+    st.binary(max_size=200),
+)
+def test_whatever_a_file_says_of_its_end_is_read_or_refused(magic: bytes, place: int, rest: bytes) -> None:
+    order = "little" if magic.startswith(b"II") else "big"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.tif"
+        path.write_bytes(magic + place.to_bytes(len(magic), order) + rest)
+        with suppress(PictureError):
+            require_end(path)
 
 
 def test_what_is_decoded_whole_alone_is_cut_up_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,29 @@ def test_models_states_figures_and_documentation(server: ServerProcess, model: P
         assert "default-src 'self'" in page.headers["content-security-policy"]
 
 
+def test_head_gets_what_get_does_without_the_body(server: ServerProcess) -> None:
+    with server.client() as client:
+        for path in (
+            "/",
+            "/health",
+            "/ready",
+            "/models",
+            "/metrics",
+            "/docs",
+            "/openapi.json",
+            "/page/style.css",
+            "/no",
+        ):
+            whole, head = client.get(path), client.head(path)
+            assert head.status_code == whole.status_code == (404 if path == "/no" else 200), path
+            assert head.headers["content-type"] == whole.headers["content-type"]
+            if path != "/metrics":  # which counts the very requests
+                assert head.headers["content-length"] == str(len(whole.content))
+            assert head.content == b""
+        assert client.head("/detect").status_code == 405
+        assert client.get("/health").json() == {"status": "ok"}  # over the same connection
+
+
 def test_the_log_is_a_line_of_json_a_request(server: ServerProcess) -> None:
     with server.client() as client:
         answer = client.post("/detect?x=secret", content=picture_bytes(), headers={"X-Request-ID": "mine-1"})
@@ -198,7 +221,7 @@ def test_who_has_no_key_is_refused(folder: Path, model: Path) -> None:
     keys.write_text(f"# of the team\n{KEY}\n")
     with serving([model], "--keys", str(keys), home=folder / "keyed") as running, running.client() as client:
         for path in ("/models", "/metrics"):
-            assert client.get(path).status_code == 401
+            assert client.get(path).status_code == client.head(path).status_code == 401
         assert client.get("/health").status_code == 200
         for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic eA=="}):
             refused = client.post("/detect", content=picture_bytes(), headers=headers)

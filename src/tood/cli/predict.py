@@ -189,8 +189,8 @@ def _require_parquet_alone(options: Mapping[str, bool | None]) -> None:
 
 def _local_folder(sources: Sequence[str], out: str, workers: int | None, pictures_a_file: int | None) -> Path:
     """The folder to write to, where nothing is asked of this process that only a cluster does."""
-    from tood.clusters.storage import is_remote
     from tood.errors import ToodError
+    from tood.web import is_remote
 
     if workers is not None:
         raise ToodError("--workers is of --engine ray: here --threads says how many cores are used")

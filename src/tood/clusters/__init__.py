@@ -4,7 +4,7 @@ from tood.clusters.model import ShippedModel
 from tood.clusters.pictures import PictureLists
 from tood.clusters.plan import Plan, make_plan, read_plan
 from tood.clusters.shard import SCHEMA, ShardReport, ShardWorker, WorkerConfig
-from tood.clusters.storage import Place, is_remote
+from tood.clusters.storage import Place
 
 __all__ = [
     "SCHEMA",
@@ -15,7 +15,6 @@ __all__ = [
     "ShardWorker",
     "ShippedModel",
     "WorkerConfig",
-    "is_remote",
     "make_plan",
     "read_plan",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tood.errors import ToodError, one_line
+from tood.web import ADDRESS
 from tood.whole_file import remove_unfinished, whole_file
 
 # A file appears there when all of it has arrived.
@@ -20,13 +20,6 @@ _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}
 _UNFINISHED = ".unfinished"
 # Buckets that pyarrow reads by itself, where fsspec's package for them is not installed.
 _OF_PYARROW = {"s3", "s3a", "gs", "gcs"}
-_ADDRESS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
-
-
-def is_remote(source: str) -> bool:
-    """Whether a text is an address of a file system (`s3://...`, `file://...`) other than a web server's."""
-    found = _ADDRESS.match(source)
-    return found is not None and found["protocol"].lower() not in ("http", "https")
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Place:
         Raises:
             ToodError: if no installed package knows the file system, or the address is none.
         """
-        found = _ADDRESS.match(source)
+        found = ADDRESS.match(source)
         rest = (source[len(found[0]) :] if found else source).rstrip("/")
         if found is None or found["protocol"].lower() == "file":
             from fsspec.implementations.local import LocalFileSystem
@@ -73,7 +66,7 @@ class Place:
 
     @property
     def _protocol(self) -> str | None:
-        found = _ADDRESS.match(self.uri)
+        found = ADDRESS.match(self.uri)
         return found["protocol"] if found else None
 
     @property

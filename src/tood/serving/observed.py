@@ -59,7 +59,9 @@ class Observed:
             if _head_bytes(scope) > _HEAD_BYTES:
                 await exchange.answer(431, "the address and the headers are too long")
                 return
-            await self._app(scope, exchange.receive, exchange.send)
+            # HEAD is GET without the body of its answer, wherever GET is.
+            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self._app(asked, exchange.receive, exchange.send)
         except Exception as error:
             trace = "".join(traceback.format_exception(error))  # the application has answered already
         finally:
@@ -108,6 +110,7 @@ class _Exchange:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         self.number = given if _ID.fullmatch(given) else uuid.uuid4().hex
         self.started, self.status, self.bytes = time.perf_counter(), 0, 0
+        self._head_alone = scope["method"] == "HEAD"
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -127,6 +130,8 @@ class _Exchange:
             if not self._arrived:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
+        elif self._head_alone:
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def answer(self, status: int, told: str) -> None:

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.data.images.cut_tiff import ends_too_early, require_end
 from tood.data.images.decoding import decode_image
 from tood.data.images.depth import eight_bits, significant_bits
 from tood.data.images.limit import pixel_limit
@@ -34,7 +35,10 @@ _BAND = 8 << 20
 # A piece of so many bytes is read row by row, where that can be.
 _LARGE_PIECE = 8 << 20
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# TIFF's number for it.
+_UNCOMPRESSED = 1
 _LIBRARY = "pip install 'tood[big]'"
+_DAMAGED = "the file may be damaged: copy or download it again"
 
 
 class Windows(Protocol):
@@ -96,6 +100,7 @@ def open_windows(source: str | Path, *, exif: bool = False) -> Windows:
 
 def _tiff_windows(path: Path, exif: bool) -> Windows:
     """By windows, or decoded whole if it is of a kind that is read so alone, and not too large."""
+    require_end(path)
     try:
         picture = TiffWindows(path)
     except PictureError as error:
@@ -262,9 +267,8 @@ class TiffWindows:
         except PictureError:
             raise
         except Exception as error:
-            raise PictureError(
-                self.name, f"cannot be read at {left},{top} ({first_line(error)}); a package may be missing: {_LIBRARY}"
-            ) from error
+            advice = f"a package is missing: {_LIBRARY}" if "imagecodecs" in str(error) else _DAMAGED
+            raise PictureError(self.name, f"cannot be read at {left},{top} ({first_line(error)}); {advice}") from error
         if page.dtype == np.uint16:
             bits = self._sixteen_bits()
             # The means that the bits were found in may be less than the brightest pixel.
@@ -324,8 +328,12 @@ class TiffWindows:
         start = int(page.dataoffsets[0]) + plane * int(page.imagelength) * int(page.imagewidth) * pixel
         handle = page.parent.filehandle
         for row in range(height):
-            handle.seek(start + ((top + row) * int(page.imagewidth) + left) * pixel)
-            target[row] = np.frombuffer(handle.read(width * pixel), kind).reshape(width, samples)
+            place = start + ((top + row) * int(page.imagewidth) + left) * pixel
+            handle.seek(place)
+            data = handle.read(width * pixel)
+            if len(data) < width * pixel:
+                raise ends_too_early(self.name, int(handle.size), place + width * pixel)
+            target[row] = np.frombuffer(data, kind).reshape(width, samples)
 
     def _piece(self, number: int, page: Any, index: int) -> NDArray[Any] | None:
         """A tile or strip [h, w, s], None for one that the file leaves out; the last ones used are kept."""
@@ -337,9 +345,19 @@ class TiffWindows:
         count = int(page.databytecounts[index])
         piece = None
         if count:
-            handle.seek(int(page.dataoffsets[index]))
+            place = int(page.dataoffsets[index])
+            handle.seek(place)
+            data = handle.read(count)
+            cut = ends_too_early(self.name, int(handle.size), place + count) if len(data) < count else None
+            if cut is not None and page.compression != _UNCOMPRESSED:
+                raise cut  # half a JPEG is decoded without a word
             tables = {} if page.jpegtables is None else {"jpegtables": page.jpegtables}
-            decoded, _, shape = page.decode(handle.read(count), index, **tables)
+            try:
+                decoded, _, shape = page.decode(data, index, **tables)
+            except Exception:
+                if cut is not None:
+                    raise cut from None
+                raise
             piece = None if decoded is None else decoded[0, : shape[1], : shape[2]]
         self._cache[key] = piece
         self._held += 0 if piece is None else piece.nbytes
