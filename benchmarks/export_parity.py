@@ -90,12 +90,12 @@ def measured(name: str, side: int) -> dict[str, Any]:
         proto = whole_graph(network_graph(model, config), description)
         session = onnx_session(proto.SerializeToString(), torch.device("cpu"))
         engine = Engine(description, "onnxruntime", session_run(session))
-        row["ONNX Runtime"] = differences(model, _of_engine(engine), side)
+        row["ONNX Runtime"] = differences(model, of_engine(engine), side)
         row["operators"] = sorted({node.op_type for node in proto.graph.node})
         del session
         if "DeformConv" in row["operators"]:
             proto = whole_graph(network_graph(model, ExportConfig("openvino")), description)
-        row["OpenVINO"] = differences(model, _of_engine(_openvino(proto, model)), side)
+        row["OpenVINO"] = differences(model, of_engine(_openvino(proto, model)), side)
     except Exception as error:  # a row says so, and the next model is tried
         row["problem"] = f"{type(error).__name__}: {error}"[:300]
     row["seconds"] = round(time.perf_counter() - begin)
@@ -109,7 +109,8 @@ def _openvino(proto: onnx.ModelProto, model: AnyDetector) -> Engine:
     return open_exported(path)
 
 
-def _of_engine(engine: Engine) -> Predict:
+def of_engine(engine: Engine) -> Predict:
+    """What an engine gives of prepared images: boxes, scores and qualities."""
     def predict(images: Tensor) -> Predicted:
         given = engine.predictions(images, torch.zeros(len(images), 4))
         return given.boxes, given.scores, given.quality

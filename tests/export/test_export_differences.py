@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from benchmarks.export_parity import differences
+from benchmarks.export_parity import differences, of_engine
 from torch import Tensor
 
 from narrow_models import EXAMPLES, lively
@@ -103,6 +103,7 @@ def test_the_benchmark_shows_what_is_no_number_and_what_is_apart(part: str) -> N
 
     with torch.inference_mode():
         grid = PriorGrid.of(model(torch.zeros(1, 3, 32, 32)).priors)
-    found = differences(model, Engine(replace(ABOUT, graph="dense", grid=grid), "onnxruntime", run), 32)
+    engine = Engine(replace(ABOUT, graph="dense", grid=grid), "onnxruntime", run)
+    found = differences(model, of_engine(engine), 32)
     assert [math.isnan(value) for value in found] == [part == "boxes", part != "boxes"]
     assert batches == [1, 2, 3]
