@@ -32,6 +32,7 @@ from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared
 from tood.export.suppression import rows_of
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
+from tood.stop import stopped_after
 from tood.version import own_version
 from tood.whole_file import sha256_of, whole_file
 
@@ -142,7 +143,7 @@ def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str])
     Raises:
         ToodError: if a file cannot be written.
     """
-    with ExitStack() as stack:
+    with stopped_after(), ExitStack() as stack:
         # What is entered last takes its place first: the model comes when all that belongs to it is there.
         for path in built:
             shutil.copyfile(path, stack.enter_context(whole_file(out.with_suffix(path.suffix), durable=True)))
