@@ -38,10 +38,13 @@ test: lint types $(AXE) ## Lint, check types, run all tests with coverage
 	$(BIN)/python -m pytest -n 2 --cov --cov-fail-under=85 --basetemp "$$where/$(ODD)"
 	PYTHONUTF8=0 LC_ALL=C $(BIN)/python -m pytest -n 2 $(ANY_LOCALE)
 
-lint: $(VENV)/.installed ## Check the style, and that imports go one way
+lint: $(VENV)/.installed ## Check the style, that imports go one way, and the workflows
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/ruff format --check src tests benchmarks tools
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 types: $(VENV)/.installed ## Check the types
 	$(BIN)/mypy

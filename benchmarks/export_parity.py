@@ -3,15 +3,18 @@
     python -m benchmarks.export_parity [NAME ...] [--side 128] [--out rows.jsonl]
 
 A row a model is added to the file; models that are in it are not done again, so that it may be stopped at any time.
-`--table` prints the rows as Markdown. Models that differ in their training only are one network.
+`--table` prints the rows as Markdown. Models that differ in their training only are one network. How far PyTorch's own
+fp32 is from its fp64 stands beside: where random weights let values grow, rounding alone moves boxes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,10 @@ from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.zoo import named_models
 
 FOLDER = Path("runs/export_parity")
+# Boxes, scores, and what a network says of its boxes' quality, if it does.
+Predicted = tuple[Tensor, Tensor, Tensor | None]
+Predict = Callable[[Tensor], Predicted]
+COLUMNS = {"ONNX Runtime": "ONNX Runtime", "OpenVINO": "OpenVINO", "PyTorch in fp64": "PyTorch"}
 
 
 def main() -> None:
@@ -76,17 +83,19 @@ def measured(name: str, side: int) -> dict[str, Any]:
     model = build_model(named_models()[name].config()).eval()
     _spread_scores(model)
     row: dict[str, Any] = {"model": name, "parameters": sum(weight.numel() for weight in model.parameters())}
+    row["PyTorch"] = differences(model, _in_double(model), side)
     try:
         config = ExportConfig()
         description = describe(Origin(model, ("class",) * model.config.classes), config)
         proto = whole_graph(network_graph(model, config), description)
         session = onnx_session(proto.SerializeToString(), torch.device("cpu"))
-        row["ONNX Runtime"] = differences(model, Engine(description, "onnxruntime", session_run(session)), side)
+        engine = Engine(description, "onnxruntime", session_run(session))
+        row["ONNX Runtime"] = differences(model, _of_engine(engine), side)
         row["operators"] = sorted({node.op_type for node in proto.graph.node})
         del session
         if "DeformConv" in row["operators"]:
             proto = whole_graph(network_graph(model, ExportConfig("openvino")), description)
-        row["OpenVINO"] = differences(model, _openvino(proto, model), side)
+        row["OpenVINO"] = differences(model, _of_engine(_openvino(proto, model)), side)
     except Exception as error:  # a row says so, and the next model is tried
         row["problem"] = f"{type(error).__name__}: {error}"[:300]
     row["seconds"] = round(time.perf_counter() - begin)
@@ -100,6 +109,24 @@ def _openvino(proto: onnx.ModelProto, model: AnyDetector) -> Engine:
     return open_exported(path)
 
 
+def _of_engine(engine: Engine) -> Predict:
+    def predict(images: Tensor) -> Predicted:
+        given = engine.predictions(images, torch.zeros(len(images), 4))
+        return given.boxes, given.scores, given.quality
+
+    return predict
+
+
+def _in_double(model: AnyDetector) -> Predict:
+    network = copy.deepcopy(model).double()
+
+    def predict(images: Tensor) -> Predicted:
+        given = network(images.double())
+        return given.boxes, given.probabilities(), given.quality
+
+    return predict
+
+
 def _spread_scores(model: nn.Module) -> None:
     """Weights as training finds them, but last layers whose outputs differ from place to place."""
     for module in model.modules():
@@ -107,7 +134,7 @@ def _spread_scores(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
-def differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
+def differences(model: AnyDetector, other: Predict, side: int) -> list[float]:
     """Largest differences of boxes, in pixels, and of scores and qualities, over three shapes and batches."""
     divisor = model.config.input.divisor
     side = math.ceil(side / divisor) * divisor
@@ -117,25 +144,27 @@ def differences(model: AnyDetector, engine: Engine, side: int) -> list[float]:
         images = torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
             wanted = model(images)
-        given = engine.predictions(images, torch.zeros(batch, 4))
-        boxes.append((given.boxes - wanted.boxes).abs().max())
-        scores.append((given.scores - wanted.probabilities()).abs().max())
-        if given.quality is not None and wanted.quality is not None:
-            scores.append((given.quality.sigmoid() - wanted.quality.sigmoid()).abs().max())
+            given_boxes, given_scores, given_quality = other(images)
+        boxes.append((given_boxes - wanted.boxes).abs().max())
+        scores.append((given_scores - wanted.probabilities()).abs().max())
+        if given_quality is not None and wanted.quality is not None:
+            scores.append((given_quality.sigmoid() - wanted.quality.sigmoid()).abs().max())
     # PyTorch's maximum of what is no number is no number; Python's depends on the order.
     return [float(torch.stack(differences).max()) for differences in (boxes, scores)]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| model | parameters | ONNX Runtime: boxes, px | scores | OpenVINO: boxes, px | scores |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["| model | parameters | " + " | ".join(f"{name}: boxes, px | scores" for name in COLUMNS) + " |"]
+    lines.append("|---|---|" + "---|---|" * len(COLUMNS))
     for row in rows:
         names = ", ".join(f"`{name}`" for name in (row["model"], *row["same"]))
         if "problem" in row:
-            lines.append(f"| {names} | {row['parameters'] / 1e6:.1f} M | {row['problem']} | | | |")
+            lines.append(
+                f"| {names} | {row['parameters'] / 1e6:.1f} M | {row['problem']} |{' |' * (2 * len(COLUMNS) - 1)}"
+            )
             continue
-        figures = " | ".join(f"{value:.1g}" for engine in ("ONNX Runtime", "OpenVINO") for value in row[engine])
+        figures = " | ".join(f"{value:.1g}" for key in COLUMNS.values() for value in row[key])
         lines.append(f"| {names} | {row['parameters'] / 1e6:.1f} M | {figures} |")
     return "\n".join(lines)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +89,3 @@ def require_ours(path: Path, readable: bool, command: str) -> None:
     """Refuse a folder in which something else has the name of a list or journal of the command's."""
     if os.path.lexists(path) and (path.is_symlink() or not readable):
         raise ToodError(f"{path} is none of this version of {command}: move it away, or name another --out")
-
-
-def append_line(file: FileIO, content: object) -> range:
-    """Add a line of json to a journal; gives its place in bytes.
-
-    Raises:
-        OSError: if it cannot be written whole; nothing is left of it.
-    """
-    line = json.dumps(content).encode() + b"\n"
-    start = file.seek(0, os.SEEK_END)
-    if file.write(line) < len(line):
-        file.truncate(start)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return range(start, start + len(line))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
+
+# What a path begins with that was an address: Path("s3://bucket/x") is a folder called "s3:" and what is in it.
+_BUCKETS = re.compile(r"(s3a?|gs|gcs|az|abfss?|hdfs|sftp):")
 
 
 class ToodError(Exception):
@@ -62,3 +66,17 @@ def first_line(error: BaseException) -> str:
 def quoted(path: Path | str) -> str:
     """A path as one word of a command that can be pasted, whatever blanks, quotes or signs are in it."""
     return shlex.quote(str(path)) if os.name == "posix" else subprocess.list2cmdline([str(path)])
+
+
+def require_local(path: Path | str) -> None:
+    """Refuses an address of a bucket, where files of this machine alone are read and written.
+
+    Raises:
+        ToodError: if it is one.
+    """
+    parts = Path(path).parts
+    if parts and _BUCKETS.fullmatch(parts[0]):
+        raise ToodError(
+            f"{parts[0]}//{'/'.join(parts[1:])} is not on this machine: only tood predict --engine ray reads and "
+            "writes buckets; copy the files here, or mount the bucket"
+        )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tood.errors import ToodError
+from tood.errors import ToodError, require_local
 from tood.file_identity import is_open_as
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,9 @@ def make_folder(folder: Path, made: list[Path]) -> bool:
 
     Raises:
         OSError: it cannot be made.
+        ToodError: it is a bucket's.
     """
+    require_local(folder)
     for attempt in range(_TRIES):
         try:
             for part in (*reversed(folder.parents), folder):

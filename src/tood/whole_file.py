@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from tood.errors import ToodError
+from tood.errors import ToodError, require_local
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def whole_file(path: Path | str, *, durable: bool = False) -> Iterator[Path]:
         ToodError: if the file cannot be written.
     """
     path = Path(path)
+    require_local(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +150,9 @@ def whole_folder(target: Path, replaces: OldFolder | None = None) -> Iterator[Pa
 
     Raises:
         OSError: if it cannot be built, or `target` holds something by then; it stays as it was.
+        ToodError: if it is a bucket's.
     """
+    require_local(target)
     target = Path(os.path.realpath(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     word = secrets.token_hex(6)

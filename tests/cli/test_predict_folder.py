@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_a_file_of_somebody_else_is_refused_before_anything_is_done(weights: Pat
     image = photo(tmp_path / "in" / "a.jpg")
     out = tmp_path / "out"
     out.mkdir()
-    for content in ("mine", "[]", '{"version": 1}'):
+    for content in ("mine", "[]", '{"version": 1}', '{"tood predict": 0, "settings": {}}\n'):
         (out / name).write_text(content)
         refused(tood("predict", "--model", weights, image, "--out", out, "--json", "--csv"), f"{out / name}")
         assert (out / name).read_text() == content
@@ -436,8 +437,14 @@ def test_a_folder_that_nothing_came_into_goes_again(weights: Path, tmp_path: Pat
 def test_the_journal_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = [str(photo(tmp_path / f"{number}.png")) for number in range(3)]
     out, reads = tmp_path / "out", []
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (reads.append(path.name), read(path))[1])
+    opened = Path.open
+
+    def watched(path: Path, mode: str = "r", *arguments: Any, **named: Any) -> IO[Any]:
+        if mode == "rb":
+            reads.append(path.name)
+        return opened(path, mode, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", watched)
     for resume in (True, False):
         with pytest.raises(KeyboardInterrupt):
             end_early(images, out, 2)

@@ -103,7 +103,10 @@ def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     resumed.add(batch(3))
     resumed.close(done=False)
     assert len(TileJournal(tmp_path, "a.tif", {"size": 1}, resume=True).known()) == 4
+    content = begun.path.read_text()
     assert TileJournal(tmp_path, "a.tif", {"size": 2}, resume=True).known() == []
+    begun.path.write_text(content.replace('"tood tiles": 1', '"tood tiles": 0'))
+    assert TileJournal(tmp_path, "a.tif", {"size": 1}, resume=True).known() == [], "of another version"
 
 
 def test_a_run_killed_between_a_result_and_its_tiles_leaves_nothing_for_ever(

@@ -52,10 +52,10 @@ def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
 ) -> None:
     folder, out = photographs(tmp_path / "photos", 20), somewhere(kind, tmp_path)
     if kind != "disk":  # pictures from there, too
-        source = out.inside("in")
+        source = out.inside("ü #1?x=%20")
         for path in folder.rglob("*.png"):
             source.inside(f"{path.parent.name}/{path.name}").write(path.read_bytes())
-        out = out.inside("out")
+        out = out.inside("out #1?")
     else:
         source = Place.of(str(folder))
     model = ShippedModel.of(str(weights))
@@ -85,6 +85,42 @@ def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
     found = detector(folder / "2" / "0008.png")
     assert whole["names"] == found.names
     assert (whole["width"], whole["height"]) == (64, 51)
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A server that refuses everything, as S3 does where keys are wrong."""
+
+    def _refuse(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD = do_POST = do_PUT = _refuse  # noqa: N815 - what http.server calls
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_bucket_that_is_out_of_reach_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for name, value in (
+            ("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "wrong"),
+            ("AWS_SECRET_ACCESS_KEY", "wrong"),
+        ):
+            monkeypatch.setenv(name, value)
+        bucket = Place.of("S3://bucket/ü #1?/")
+        assert (bucket.uri, bucket.path) == ("s3://bucket/ü #1?", "bucket/ü #1?")
+        for asks in (bucket.exists, bucket.is_folder, bucket.names, lambda: list(bucket.files()), bucket.read):
+            with pytest.raises(ToodError, match=r"s3://bucket/ü #1\? cannot be .*: "):
+                asks()
+        with pytest.raises(ToodError, match="cannot be looked at"):
+            make_plan(Place.of(str(tmp_path / "out")), [bucket.uri], {}, 10)
+        server.shutdown()
+    with pytest.raises(ToodError, match="s3:// names no bucket"):
+        Place.of("s3://")
 
 
 def test_parts_are_one_table_to_its_readers(weights: Path, tmp_path: Path) -> None:

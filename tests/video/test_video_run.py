@@ -183,6 +183,12 @@ def test_files_of_somebody_else_stay(model: Path, clip: Path, tmp_path: Path) ->
     (tmp_path / "a" / UNFINISHED).mkdir(parents=True)
     (tmp_path / "a" / UNFINISHED / "mine.txt").write_text("mine")
     refused(tood(*command, "--out", tmp_path / "a"), "is none of tood video")
+    (tmp_path / "old" / UNFINISHED).mkdir(parents=True)
+    old = tmp_path / "old" / UNFINISHED / "journal.jsonl"
+    old.write_text('{"tood video": 0, "settings": {}}\n')
+    for more in ((), ("--resume",)):
+        refused(tood(*command, "--out", tmp_path / "old", *more), "is none of this version of tood video")
+    assert old.read_text() == '{"tood video": 0, "settings": {}}\n'
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "annotated.mp4").write_text("mine")
     refused(tood(*command, "--out", tmp_path / "b"), "was not written by tood video")

@@ -13,19 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tood.claimed_folder import append_line, claim, not_writable, require_ours, require_own, require_same_settings
+from tood.claimed_folder import claim, not_writable, require_ours, require_own, require_same_settings
 from tood.cli.picture_files import PictureFiles
 from tood.cli.tile_journal import remove_done
 from tood.errors import ToodError
-from tood.file_identity import is_open_as, size_and_time
+from tood.file_identity import size_and_time
 from tood.manifest import FileStamp, Manifest
+from tood.run_journal import RunJournal
 from tood.structures import Detections
 from tood.whole_file import whole_file
 
@@ -41,7 +41,7 @@ LOCK = ".tood-predict.running"
 WRITING = ".tood-predict.writing"
 """File in the folder that is there while json and CSV are written: until they are listed, too, they are ours."""
 
-_VERSION = 1
+_COMMAND, _VERSION = "tood predict", 1
 
 Key = tuple[str, int]
 """An image of a run: its path or address, and how many of the same came before it."""
@@ -62,13 +62,13 @@ class Outputs:
 
 def written_before(folder: Path) -> Manifest:
     """The files in a folder that `tood predict` wrote, in runs that ended and in one that did not."""
-    return _written(Manifest.read(folder / MANIFEST) or Manifest({}), _read_journal(folder / JOURNAL))
+    return _written(Manifest.read(folder / MANIFEST) or Manifest({}), _read_journal(folder / JOURNAL)[1])
 
 
-def _written(manifest: Manifest, journal: _Journal | None) -> Manifest:
-    if journal is None:
+def _written(manifest: Manifest, lines: Sequence[Mapping[str, Any]]) -> Manifest:
+    if not lines:
         return manifest
-    drawn = {line["picture"]: FileStamp(**line["stamp"]) for line, _ in journal.lines if line["picture"]}
+    drawn = {line["picture"]: FileStamp(**line["stamp"]) for line in lines if line["picture"]}
     # Their times are too near to the list's own to be believed.
     return Manifest({**manifest.files, **drawn})
 
@@ -119,7 +119,7 @@ class PredictionFolder:
         self._places: dict[Key, range] = {}
         self._results: Counter[str] = Counter()
         self._held = ExitStack()
-        self._file: FileIO | None = None
+        self._journal: RunJournal | None = None
         self._written: dict[str, FileStamp] = {}
 
     @property
@@ -137,7 +137,7 @@ class PredictionFolder:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._held:
-            if self._file is None:
+            if self._journal is None:
                 return
             # Where something went wrong it may be the disk: then the journal is what stays.
             unable = () if kind is None else (OSError, ToodError)
@@ -145,29 +145,29 @@ class PredictionFolder:
                 with suppress(*unable):
                     self._finish()
             finally:
-                self._file.close()
+                self._journal.close()
                 if not self._places:
                     (self.out / JOURNAL).unlink(missing_ok=True)
 
     def _claim(self, held: ExitStack) -> None:
         """Make the folder and lock it, until `held` is closed."""
-        claim(self.out, LOCK, "tood predict", held)
+        claim(self.out, LOCK, _COMMAND, held)
 
     def _look(self) -> None:
         """What is in the folder: which files may be replaced, and what is done already."""
-        manifest, journal = Manifest.read(self.out / MANIFEST), _read_journal(self.out / JOURNAL)
-        require_ours(self.out / MANIFEST, manifest is not None, "tood predict")
-        require_ours(self.out / JOURNAL, journal is not None, "tood predict")
-        self._before = _written(manifest or Manifest({}), journal)
+        manifest, (journal, lines) = Manifest.read(self.out / MANIFEST), _read_journal(self.out / JOURNAL)
+        require_ours(self.out / MANIFEST, manifest is not None, _COMMAND)
+        require_ours(self.out / JOURNAL, journal is not None, _COMMAND)
+        self._before = _written(manifest or Manifest({}), lines)
         killed_while_writing = journal is not None and (self.out / WRITING).exists()
         for name in () if killed_while_writing else self.outputs.names:
-            require_own(self.out, name, "tood predict", self._before)
+            require_own(self.out, name, _COMMAND, self._before)
         # What was drawn last may be without its line in the journal.
         adopted = self._batch_size if journal is not None and self._resume else 0
         self._pictures = PictureFiles(self.out, [source for source, _ in self._images], self._before, adopted)
         self.found_unfinished = journal is not None
         if journal is not None and self._resume:
-            self._take_over(journal)
+            self._take_over(journal, lines)
         self.to_do = [at for at, image in enumerate(self._images) if image not in self._places]
 
     def add(
@@ -192,7 +192,7 @@ class PredictionFolder:
         source = str(result.path)
         name = ""
         try:
-            file = self._journal()
+            journal = self._begun()
             name = self._pictures.write(source, picture) if picture is not None else ""
             line: dict[str, Any] = {
                 "image": source,
@@ -202,7 +202,7 @@ class PredictionFolder:
                 "entry": entry(result, size),
                 **({"tiled": True} if tiled else {}),
             }
-            place = append_line(file, line)
+            place = journal.add(line)
         except BaseException as error:
             if name:  # without its line nobody would know whose it is
                 (self.out / name).unlink(missing_ok=True)
@@ -214,16 +214,17 @@ class PredictionFolder:
         if name:
             self._written[name] = FileStamp(**line["stamp"])
 
-    def _take_over(self, journal: _Journal) -> None:
+    def _take_over(self, journal: RunJournal, lines: Sequence[Mapping[str, Any]]) -> None:
         """The results of a run that did not end, as far as they still hold."""
         require_same_settings(self.out, journal.settings, self.settings)
-        self._file = (self.out / JOURNAL).open("r+b", buffering=0)
+        self._journal = journal
         # A batch that was not whole was computed otherwise than it will be.
-        ordinary = [pair for pair in journal.lines if not pair[0].get("tiled")]
-        kept = ordinary[: len(ordinary) // self._batch_size * self._batch_size]
-        self._file.truncate(kept[-1][1].stop if kept else journal.header)
+        ordinary = [number for number, line in enumerate(lines) if not line.get("tiled")]
+        whole = ordinary[: len(ordinary) // self._batch_size * self._batch_size]
+        kept = [(lines[number], journal.place(number)) for number in whole]
+        journal.open(whole[-1] + 1 if whole else 0)
         # Pictures that were looked at by tiles come after all others.
-        kept += [(line, append_line(self._file, line)) for line, _ in journal.lines if line.get("tiled")]
+        kept += [(line, journal.add(line)) for line in lines if line.get("tiled")]
         wanted = set(self._images)
         for line, place in kept:
             source, name = line["image"], line["picture"]
@@ -236,21 +237,19 @@ class PredictionFolder:
                     self._written[name] = FileStamp(**line["stamp"])
                     self._pictures.keep(source, name)
 
-    def _journal(self) -> FileIO:
+    def _begun(self) -> RunJournal:
         """The journal to write to, begun if need be."""
-        if self._file is None:
-            path = self.out / JOURNAL
+        if self._journal is None:
             if self.found_unfinished:
                 # Its pictures stay known as ours.
                 self._before.write(self.out / MANIFEST)
-                path.unlink()
-            self._file = path.open("x+b", buffering=0)
-            append_line(self._file, {"tood predict": _VERSION, "settings": self.settings})
-        return self._file
+            self._journal = RunJournal.begin(self.out / JOURNAL, {_COMMAND: _VERSION, "settings": self.settings})
+            self._journal.open()
+        return self._journal
 
     def _finish(self) -> None:
         """Write the json and the CSV, and list what is ours."""
-        assert self._file is not None
+        assert self._journal is not None
         writers: dict[str, Callable[[Path], None]] = {
             "predictions.json": self._write_json,
             "predictions.csv": self._write_csv,
@@ -260,7 +259,7 @@ class PredictionFolder:
         names = self.outputs.names if self._places else []
         if not (self.out / WRITING).exists():
             for name in names:
-                require_own(self.out, name, "tood predict", known, self._before)
+                require_own(self.out, name, _COMMAND, known, self._before)
             (self.out / WRITING).touch()
         for name in names:
             with whole_file(self.out / name) as temporary:
@@ -271,19 +270,14 @@ class PredictionFolder:
         if self.complete:
             remove_done(self.out, self._results)
         if self.complete and not self.failed:
-            path = self.out / JOURNAL
-            own = is_open_as(path, self._file.fileno())  # where there are no locks, another run may have begun
-            self._file.close()  # Windows removes no open file
-            if own:
-                path.unlink()
+            self._journal.remove()
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         """The results in the order of the images."""
-        assert self._file is not None
+        assert self._journal is not None
         for image in self._images:
             if image in self._places:
-                self._file.seek(self._places[image].start)
-                found: dict[str, Any] = json.loads(self._file.read(len(self._places[image])))["entry"]
+                found: dict[str, Any] = self._journal.at(self._places[image])["entry"]
                 yield found
 
     def _write_json(self, path: Path) -> None:
@@ -315,32 +309,11 @@ def entry(result: Detections, size: tuple[int, int] | None = None) -> dict[str, 
     return {"image": result.path, "width": width, "height": height, "detections": rounded}
 
 
-@dataclass(frozen=True)
-class _Journal:
-    """A journal as read: its settings, its whole lines with their places in bytes, and the length of its header."""
-
-    settings: Mapping[str, Any]
-    lines: Sequence[tuple[dict[str, Any], range]]
-    header: int
-
-
-def _read_journal(path: Path) -> _Journal | None:
-    """The journal in a file; None if there is none, or something else."""
-    lines: list[tuple[dict[str, Any], range]] = []
-    try:
-        content = path.read_bytes().splitlines(keepends=True)
-        header = json.loads(content[0])
-        if header["tood predict"] != _VERSION:
-            return None
-        place = len(content[0])
-        for text in content[1:]:
-            if not text.endswith(b"\n"):  # the disk was full, or the process killed
-                break
-            lines.append((json.loads(text), range(place, place + len(text))))
-            place += len(text)
-        return _Journal(header["settings"], lines, len(content[0]))
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None
+def _read_journal(path: Path) -> tuple[RunJournal | None, list[dict[str, Any]]]:
+    """The journal in a file, and its lines; None and no lines if there is none, or something else."""
+    lines: list[dict[str, Any]] = []
+    journal = RunJournal.read(path, _COMMAND, _VERSION, lines.append)
+    return (None, []) if journal is None else (journal, lines)
 
 
 def _keys(images: Sequence[str]) -> Iterator[Key]:

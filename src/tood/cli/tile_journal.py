@@ -6,18 +6,16 @@ import hashlib
 import json
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tood.claimed_folder import append_line, not_writable
 from tood.inference.tile_merging import TileBoxes
-from tood.whole_file import whole_file
+from tood.run_journal import RunJournal
 
 PREFIX = ".tood-predict.tiles-"
-_VERSION = 1
+_KIND, _VERSION = "tood tiles", 1
 
 
 class TileJournal:
@@ -35,22 +33,18 @@ class TileJournal:
 
     def __init__(self, folder: Path, source: str, settings: Mapping[str, Any], *, resume: bool) -> None:
         name = hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:16]
-        self.path, self._folder = folder / f"{PREFIX}{name}.jsonl", folder
-        header = {"tood tiles": _VERSION, "source": source, "settings": dict(settings)}
-        header = json.loads(json.dumps(header))
-        self._known = _read(self.path, header) if resume else None
-        if self._known is None:
-            with whole_file(self.path) as temporary:
-                temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
-        lines, end = self._known or ([], None)
-        self._lines = lines
-        self._file: FileIO = self.path.open("r+b", buffering=0)
-        if end is not None:
-            self._file.truncate(end)
+        self.path = folder / f"{PREFIX}{name}.jsonl"
+        header = json.loads(json.dumps({_KIND: _VERSION, "source": source, "settings": dict(settings)}))
+        known: list[TileBoxes] = []
+        file = RunJournal.read(self.path, _KIND, _VERSION, lambda line: known.append(_boxes(line))) if resume else None
+        if file is None or file.header != header:
+            file, known = RunJournal.begin(self.path, header), []
+        self._file, self._known = file, known
+        self._file.open()
 
     def known(self) -> Sequence[TileBoxes]:
         """The results of the first batches."""
-        return self._lines
+        return self._known
 
     def add(self, found: TileBoxes) -> None:
         """Keeps the result of the next batch.
@@ -58,24 +52,22 @@ class TileJournal:
         Raises:
             ToodError: if it cannot be written.
         """
-        line = {
-            "b": found.boxes.tolist(),
-            "v": found.scores.tolist(),
-            "l": found.labels.tolist(),
-            "c": found.cut.tolist(),
-            "r": found.levels.tolist(),
-        }
-        try:
-            append_line(self._file, line)
-        except OSError as error:
-            raise not_writable(self._folder, error) from error
+        self._file.add(
+            {
+                "b": found.boxes.tolist(),
+                "v": found.scores.tolist(),
+                "l": found.labels.tolist(),
+                "c": found.cut.tolist(),
+                "r": found.levels.tolist(),
+            }
+        )
 
     def close(self, *, done: bool) -> None:
         """Lets go of the file; removes it where the picture is done."""
-        self._file.close()
         if done:
             with suppress(OSError):
-                self.path.unlink()
+                self._file.remove()
+        self._file.close()
 
 
 def remove_done(folder: Path, done: Container[str]) -> None:
@@ -86,30 +78,10 @@ def remove_done(folder: Path, done: Container[str]) -> None:
         done: paths of these pictures.
     """
     for path in folder.glob(f"{PREFIX}*.jsonl"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            with path.open("rb") as file:
-                header = json.loads(file.readline())
-            if header["tood tiles"] == _VERSION and header["source"] in done:
+        left = RunJournal.read(path, _KIND, _VERSION)
+        if left is not None and left.header.get("source") in done:
+            with suppress(OSError):
                 path.unlink()
-
-
-def _read(path: Path, header: Mapping[str, Any]) -> tuple[list[TileBoxes], int] | None:
-    """The whole lines of a journal and where they end; None if there is none under these settings."""
-    found: list[TileBoxes] = []
-    try:
-        with path.open("rb") as file:
-            first = file.readline()
-            if json.loads(first) != header:
-                return None
-            end = len(first)
-            for text in file:
-                if not text.endswith(b"\n"):
-                    break
-                found.append(_boxes(json.loads(text)))
-                end += len(text)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return found, end
 
 
 def _boxes(line: Mapping[str, Any]) -> TileBoxes:

@@ -19,7 +19,7 @@ _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}
 # Ends the names of files that are being written elsewhere, which begin with a dot: no reader takes them for parts.
 _UNFINISHED = ".unfinished"
 # Buckets that pyarrow reads by itself, where fsspec's package for them is not installed.
-_OF_PYARROW = {"s3", "gs", "gcs"}
+_OF_PYARROW = {"s3", "s3a", "gs", "gcs"}
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,21 @@ class Place:
         Raises:
             ToodError: if no installed package knows the file system, or the address is none.
         """
-        source = source.rstrip("/") or "/"
         found = ADDRESS.match(source)
+        rest = (source[len(found[0]) :] if found else source).rstrip("/")
         if found is None or found["protocol"].lower() == "file":
             from fsspec.implementations.local import LocalFileSystem
 
-            path = Path(source[len(found[0]) :] if found else source).expanduser().absolute().as_posix()
+            path = Path(rest or "/").expanduser().absolute().as_posix()
             return Place(path, LocalFileSystem(), path)
         protocol = found["protocol"].lower()
+        if not rest and protocol in _OF_PYARROW:
+            raise ToodError(f"{source} names no bucket: write {protocol}://bucket/folder")
+        source = f"{protocol}://{rest}"
         with telling(source, "be reached"):
             system, path = _file_system(protocol, source)
-        return Place(source.partition("?")[0], system, path)
+        # In a bucket a name may have it; elsewhere it begins options.
+        return Place(source if "?" in path else source.partition("?")[0], system, path)
 
     @property
     def is_local(self) -> bool:
@@ -61,23 +65,45 @@ class Place:
         return "://" not in self.uri
 
     @property
-    def _whole_at_once(self) -> bool:
+    def _protocol(self) -> str | None:
         found = ADDRESS.match(self.uri)
-        return found is not None and found["protocol"].lower() in _WHOLE_AT_ONCE
+        return found["protocol"] if found else None
+
+    @property
+    def _whole_at_once(self) -> bool:
+        return self._protocol in _WHOLE_AT_ONCE
 
     def inside(self, name: str) -> Place:
         """A file or folder in this folder, by a relative name with `/`."""
         return Place(f"{self.uri.rstrip('/')}/{name}", self.system, f"{self.path.rstrip('/')}/{name}")
 
     def exists(self) -> bool:
-        """Whether there is a file or a folder of that name."""
+        """Whether there is a file or a folder of that name.
+
+        Raises:
+            ToodError: if that cannot be known, as when a server does not answer.
+        """
         with telling(self.uri, "be looked at"):
-            return bool(self.system.exists(self.path))
+            if self.is_local:
+                return bool(self.system.exists(self.path))
+            # fsspec's `exists` and `isdir` may say no where nothing was learnt.
+            try:
+                self.system.info(self.path)
+            except FileNotFoundError:
+                return False
+            return True
 
     def is_folder(self) -> bool:
-        """Whether it is a folder; in a bucket, whether anything's name begins so."""
+        """Whether it is a folder; in a bucket, whether anything's name begins so.
+
+        Raises:
+            ToodError: if that cannot be known.
+        """
         with telling(self.uri, "be looked at"):
-            return bool(self.system.isdir(self.path))
+            found = bool(self.system.isdir(self.path))
+        if not found:
+            self.exists()
+        return found
 
     def read(self) -> bytes:
         """The bytes of a file.
@@ -141,6 +167,7 @@ class Place:
 
     def names(self) -> list[str]:
         """Names of the files in a folder, none if there is no such folder."""
+        self.system.invalidate_cache(self.path)  # other machines write there
         with telling(self.uri, "be listed"):
             try:
                 entries = self.system.ls(self.path, detail=True)
@@ -154,7 +181,13 @@ class Place:
             entries = self.system.ls(self.path, detail=True)
         for entry in sorted(entries, key=lambda entry: str(entry["name"])):
             name = entry["name"].rstrip("/").rpartition("/")[2]
-            if not name or name.startswith((".", "_tood")) or entry["name"].rstrip("/") == self.path:
+            if entry["name"].rstrip("/") == self.path:
+                if entry["type"] == "directory" and self._protocol in ("s3", "s3a"):
+                    raise ToodError(
+                        f"{self.uri}// has files whose names have an empty part, which cannot be read: rename them"
+                    )
+                continue  # a bucket's mark that there is such a folder
+            if not name or name.startswith((".", "_tood")):
                 continue
             place = self.inside(name)
             if entry["type"] == "directory":
@@ -196,5 +229,7 @@ def _file_system(protocol: str, source: str) -> tuple[Any, str]:
     from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow.fs import FileSystem
 
-    native, path = FileSystem.from_uri(source)
-    return ArrowFSWrapper(native), path.rstrip("/")
+    # By the bucket alone: names in it may have what no URI has (spaces, #, ?).
+    bucket, *inside = source.partition("://")[2].split("/", 1)
+    native, path = FileSystem.from_uri(f"{'s3' if protocol == 's3a' else protocol}://{bucket}")
+    return ArrowFSWrapper(native), "/".join([path, *inside])

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tood.data.files import IMAGE_SUFFIXES, find_images, passed_over_line
 from tood.data.images import DecodedImage, decode_image, decode_picture, from_sixteen_bits
-from tood.errors import ToodError
+from tood.errors import ToodError, require_local
 from tood.web import OneDeadline, SafeRedirects, UnsafeRedirectError, is_web_address
 
 Content: TypeAlias = "str | Path | bytes | NDArray[np.uint8] | Image.Image"
@@ -199,6 +199,7 @@ def _files(source: str | Path) -> Iterator[Path]:
     elif path.exists():
         yield path
     else:
+        require_local(path)
         raise ToodError(f"there is no image file or folder {path}: check the path")
 
 

@@ -6,23 +6,22 @@ the annotated video, and the lines of the tables, which are made anew by each ru
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tood.claimed_folder import append_line, not_writable
 from tood.errors import ToodError
+from tood.run_journal import RunJournal
 from tood.video.frames import FailedFrame, Position
 from tood.video.tracking import Seen
-from tood.whole_file import remove_unfinished, whole_file
+from tood.whole_file import remove_unfinished
 
+COMMAND = "tood video"
 SEGMENT = 120
 """Frames of a part of the annotated video: what a killed run has to draw again at most."""
 
@@ -49,16 +48,13 @@ class Journal:
 
     Attributes:
         folder: the folder.
-        settings: of the run.
-        ends: bytes of the journal at the end of each kept line.
-        good: which of these lines are frames that were read.
+        file: the journal in it.
+        good: which of the lines of an earlier run are frames that were read.
     """
 
     folder: Path
-    settings: Mapping[str, Any]
-    ends: list[int] = field(default_factory=list)
+    file: RunJournal
     good: list[bool] = field(default_factory=list)
-    header: int = 0
 
     @staticmethod
     def read(folder: Path) -> Journal | None:
@@ -69,25 +65,13 @@ class Journal:
         """
         if not folder.is_dir() or folder.is_symlink() or not (folder / _JOURNAL).exists():
             if folder.is_symlink() or folder.is_file() or (folder.is_dir() and not _only_ours(folder)):
-                raise ToodError(f"{folder} is none of tood video: move it away, or name another --out")
+                raise ToodError(f"{folder} is none of {COMMAND}: move it away, or name another --out")
             return None
-        try:
-            with (folder / _JOURNAL).open("rb") as file:
-                text = file.readline()
-                header = json.loads(text)
-                if header["tood video"] != _VERSION:
-                    raise ValueError("another version")
-                journal = Journal(folder, header["settings"], header=len(text))
-                at = len(text)
-                for text in file:
-                    if not text.endswith(b"\n"):  # the disk was full, or the process killed
-                        break
-                    at += len(text)
-                    journal.ends.append(at)
-                    journal.good.append("e" not in json.loads(text))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ToodError(f"{folder} is none of this version of tood video: move it away") from error
-        return journal
+        good: list[bool] = []
+        file = RunJournal.read(folder / _JOURNAL, COMMAND, _VERSION, lambda line: good.append("e" not in line))
+        if file is None:
+            raise ToodError(f"{folder} is none of this version of {COMMAND}: move it away")
+        return Journal(folder, file, good)
 
     @staticmethod
     def begin(folder: Path, settings: Mapping[str, Any]) -> Journal:
@@ -95,52 +79,33 @@ class Journal:
         if folder.exists():
             _remove(folder)
         folder.mkdir(exist_ok=True)
-        text = json.dumps({"tood video": _VERSION, "settings": dict(settings)}).encode() + b"\n"
-        with whole_file(folder / _JOURNAL) as temporary:
-            temporary.write_bytes(text)
-        return Journal(folder, settings, header=len(text))
+        return Journal(folder, RunJournal.begin(folder / _JOURNAL, {COMMAND: _VERSION, "settings": dict(settings)}))
 
     @property
     def frames(self) -> int:
         """Number of frames that were read and are kept."""
         return sum(self.good)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the folder is there and nothing was found yet."""
-        try:
-            return (self.folder / _JOURNAL).stat().st_size <= self.header
-        except OSError:
-            return False
-
-    def keep_batches(self, batch_size: int) -> None:
-        """Forgets what does not fill a batch: it was computed otherwise than it will be."""
+    def open(self, batch_size: int) -> None:
+        """Opens it to go on. Forgets what does not fill a batch: it was computed otherwise than it will be."""
         left = self.frames % batch_size
-        while self.ends and (left or not self.good[-1]):
-            self.ends.pop()
+        while self.good and (left or not self.good[-1]):
             left -= self.good.pop()
-        with (self.folder / _JOURNAL).open("r+b") as file:
-            file.truncate(self.ends[-1] if self.ends else self.header)
+        self.file.open(len(self.good))
 
     def known(self) -> Iterator[Known]:
         """What was kept, in order."""
-        with (self.folder / _JOURNAL).open("rb") as file:
-            file.seek(self.header)
-            for _ in range(len(self.ends)):
-                yield _parsed(json.loads(file.readline()))
+        for number in range(len(self.good)):
+            yield self._line(number)
 
     def frame(self, index: int) -> KnownFrame:
         """The frame of that number among those that were read."""
-        line = [at for at, good in enumerate(self.good) if good][index]
-        with (self.folder / _JOURNAL).open("rb") as file:
-            file.seek(self.ends[line - 1] if line else self.header)
-            found = _parsed(json.loads(file.readline()))
+        found = self._line([number for number, good in enumerate(self.good) if good][index])
         assert isinstance(found, KnownFrame)
         return found
 
-    def open(self) -> FileIO:
-        """The journal, to be added to."""
-        return (self.folder / _JOURNAL).open("r+b", buffering=0)
+    def _line(self, number: int) -> Known:
+        return _parsed(self.file.at(self.file.place(number)))
 
     # --- other things in the folder --------------------------------------------------------------------------------
 
@@ -184,6 +149,7 @@ class Journal:
 
     def remove(self) -> None:
         """Removes the folder."""
+        self.file.close()
         _remove(self.folder)
 
 
@@ -205,18 +171,6 @@ def frame_line(position: Position, size: tuple[int, int], seen: Seen) -> dict[st
 def failed_line(failed: FailedFrame) -> dict[str, Any]:
     """A frame that failed, as the journal has it."""
     return {"n": failed.number, "e": failed.reason}
-
-
-def add_line(file: FileIO, content: Mapping[str, Any], out: Path) -> None:
-    """Adds a line.
-
-    Raises:
-        ToodError: if it cannot be written.
-    """
-    try:
-        append_line(file, content)
-    except OSError as error:
-        raise not_writable(out, error) from error
 
 
 def _parsed(line: Mapping[str, Any]) -> Known:

@@ -13,12 +13,11 @@ from tood.claimed_folder import claim, require_ours, require_own, require_same_s
 from tood.errors import ToodError
 from tood.file_identity import file_identity
 from tood.manifest import FileStamp, Manifest
-from tood.video.journal import Journal
+from tood.video.journal import COMMAND, Journal
 from tood.video.segments import join
 from tood.video.tables import write_csv, write_jsonl, write_parquet
 from tood.whole_file import whole_file
 
-COMMAND = "tood video"
 MANIFEST = ".tood-video.json"
 """File in the folder that lists what was written there."""
 UNFINISHED = ".tood-video.unfinished"
@@ -97,7 +96,7 @@ class VideoFolder:
             for name in self.outputs.names if found is None or not found.writing else ():
                 require_own(self.out, name, COMMAND, self._manifest)
             if found is not None and self._resume:
-                require_same_settings(self.out, found.settings, self.settings)
+                require_same_settings(self.out, found.file.settings, self.settings)
                 self.journal, self.resumed = found, True
             else:
                 self.journal = Journal.begin(self.out / UNFINISHED, self.settings)
@@ -110,7 +109,8 @@ class VideoFolder:
 
     def _forget_nothing(self) -> None:
         """A journal without a line is none."""
-        if self.journal.is_empty:
+        self.journal.file.close()
+        if self.journal.file.is_empty:
             self.journal.remove()
 
     def _refuse_source(self) -> None:

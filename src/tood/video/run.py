@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from io import FileIO
 from itertools import islice
 from queue import Queue
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +19,7 @@ from tood.video.annotate import annotated
 from tood.video.counting import Counters, Line, Zone
 from tood.video.found import Found, find
 from tood.video.frames import TICKS, FailedFrame, FrameSource, Item, Position
-from tood.video.journal import SEGMENT, Known, KnownFrame, add_line, failed_line, frame_line
+from tood.video.journal import SEGMENT, Known, KnownFrame, failed_line, frame_line
 from tood.video.results import VideoFolder
 from tood.video.segments import SegmentWriter
 from tood.video.tables import failed_line as failed_table_line
@@ -101,7 +100,7 @@ def run_video(
     if config.track is not None:
         detector = detector.with_threshold(min(detector.config.score_threshold, LEAST_SCORE))
     journal = folder.journal
-    journal.keep_batches(config.batch_size)
+    journal.open(config.batch_size)
     total = source.count if config.most is None else min(config.most, source.count or config.most)
     with closing(_Writer(folder, config, source.rate, detector.class_names)) as writer:
         known = journal.known()
@@ -174,7 +173,6 @@ class _Writer:
         self._part: SegmentWriter | None = None
         self._known: Iterator[Known] = iter(())
         self._last_number = -1
-        self._file: FileIO = folder.journal.open()
         self._scratch: TextIO = folder.journal.scratch.open("w", encoding="utf-8")
         self._queue: Queue[Found | None] = Queue(config.batch_size + _WAITING)
         self._failure: BaseException | None = None
@@ -190,7 +188,6 @@ class _Writer:
         if self._part is not None:
             self._part.abandon()
             self._part.path.unlink(missing_ok=True)
-        self._file.close()
         self._scratch.close()
 
     # --- what is known -----------------------------------------------------------------------------------------------
@@ -257,7 +254,7 @@ class _Writer:
             self._require_same(known, number, isinstance(found, FailedFrame))
         if isinstance(found, FailedFrame):
             if known is None:
-                add_line(self._file, failed_line(found), self.folder.out)
+                self.folder.journal.file.add(failed_line(found))
             self._failed(found)
             return
         pixels = found.frame.pixels
@@ -265,7 +262,7 @@ class _Writer:
         seen = known.seen if isinstance(known, KnownFrame) else found.seen
         assert seen is not None
         if known is None:
-            add_line(self._file, frame_line(found.frame.position, (height, width), seen), self.folder.out)
+            self.folder.journal.file.add(frame_line(found.frame.position, (height, width), seen))
         self._frame(found.frame.position, (height, width), seen, pixels)
 
     def _require_same(self, known: Known, number: int, failed: bool) -> None:

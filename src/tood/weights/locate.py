@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from tood.errors import ToodError, one_line
+from tood.errors import ToodError, one_line, require_local
 from tood.models import AnyDetector, AnyModelConfig
 from tood.weights.cache import FetchConfig
 from tood.weights.model_file import load_detector_file
@@ -77,6 +77,7 @@ def locate_weights(source: str | Path, fetching: FetchConfig = FetchConfig()) ->
         return LocatedWeights(detector_weights(card, fetching), card.config())
     if path.is_dir():
         raise ToodError(f"there is no best.safetensors in the folder {path}: has its training finished an epoch?")
+    require_local(path)
     raise ToodError(f"there is no weights file {path}: check the path, or name a model of `tood models`")
 
 

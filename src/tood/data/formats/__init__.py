@@ -10,7 +10,7 @@ from tood.data.formats.several import also_held
 from tood.data.formats.voc import find_voc, find_voc_below
 from tood.data.formats.writing import write_coco
 from tood.data.formats.yolo import find_yolo
-from tood.errors import ToodError
+from tood.errors import ToodError, require_local
 
 __all__ = [
     "DatasetFolder",
@@ -36,6 +36,7 @@ def open_folder(root: str | Path) -> DatasetFolder:
     """
     path = Path(root)
     if "\0" in str(path) or not path.exists():
+        require_local(path)
         raise ToodError(no_such_dataset(path))
     try:
         if path.is_file() and not path.stat().st_size:
