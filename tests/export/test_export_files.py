@@ -224,8 +224,12 @@ def _lower_precision(folder: Path, out: Path, to: str, precision: str, engine: s
 
 def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
-    result = _run("export", folder / "model.safetensors", "--to", "torch", "--out", out)
+    result = _run(
+        "export", folder / "model.safetensors", "--pictures", folder / "data" / "val2017", "--to", "torch", "--out", out
+    )
     assert result.exit_code == 0, result.output
+    told = json.loads(certificate_files(out)[0].read_text())["pictures"]
+    assert told.endswith(f"pictures of {folder / 'data' / 'val2017'}")
     picture = next((folder / "data" / "val2017").glob("*.png"))
     ours, theirs = (Detector(path, precision="fp32")(picture) for path in (folder / "model.safetensors", out))
     torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-3)
@@ -312,6 +316,7 @@ def test_bad_input_is_told_in_a_sentence(folder: Path, exported: Path, tmp_path:
         (("export", model, "--out", out, "--name", "x"), "--to triton"),
         ((*int8, bad / "empty"), "empty"),
         ((*int8, bad / "missing"), "missing"),
+        (("export", model, "--out", out, "--pictures", bad / "empty"), "empty"),
         (("export", bad / "foreign.onnx", "--to", "triton", "--raw", "--out", out), "exported already"),
         (("export", bad / "missing.onnx", "--to", "triton", "--out", out), "there is no weights file"),
         (("export", bad / "cut.onnx", "--to", "triton", "--out", out), "is no ONNX file"),

@@ -98,6 +98,14 @@ def export(
         str | None,
         optional("Split of it. Left out: the annotated test split, else the one for validation.", PROOF),
     ] = None,
+    pictures: Annotated[
+        str | None,
+        optional(
+            "Folder of pictures, or dataset (its split to train on), that results are compared with PyTorch's on. Left "
+            "out: --data's, else built-in scenes of digits.",
+            PROOF,
+        ),
+    ] = None,
     calibrate: Annotated[
         str | None,
         optional(
@@ -162,7 +170,7 @@ def export(
 
     def proof() -> Proof:
         dataset = None if data is None else _open(data, split)
-        return Proof(dataset, calibration=calibrate, workers=workers)
+        return Proof(dataset, pictures, calibrate, workers=workers)
 
     if to == "triton":
         if force:
@@ -170,7 +178,7 @@ def export(
         own = Path(model) if is_exported(model) else _named(model, ".onnx")
         repository, called = out or Path("triton"), name or own.stem
         if is_exported(model):
-            if config != ExportConfig() or data is not None or calibrate is not None:
+            if config != ExportConfig() or (data, pictures, calibrate) != (None, None, None):
                 raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
             _into_repository(locate_weights(model).path, repository, called)
         else:

@@ -118,6 +118,8 @@ def export_model(
         require_pictures(proof.calibration)
         if proof.data is None and not allow_loss:
             raise ToodError("what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)")
+    if proof.pictures is not None:
+        require_pictures(proof.pictures)
     work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
     with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
         built, certificate = work.best(Path(folder), out.name)
