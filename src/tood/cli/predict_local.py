@@ -113,7 +113,7 @@ def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
         raise typer.Exit(128 + stop.number)
     if failures:
         if done and kept:
-            typer.echo("tood: the same command with --resume tries what failed again, and nothing else", err=True)
+            typer.echo("tood: the same command with --resume tries what failed again", err=True)
         raise typer.Exit(2)
 
 
