@@ -8,7 +8,6 @@ import shlex
 import subprocess
 from pathlib import Path
 
-
 # What a path begins with that was an address: Path("s3://bucket/x") is a folder called "s3:" and what is in it.
 _BUCKETS = re.compile(r"(s3a?|gs|gcs|az|abfss?|hdfs|sftp):")
 
@@ -78,6 +77,6 @@ def require_local(path: Path | str) -> None:
     parts = Path(path).parts
     if parts and _BUCKETS.fullmatch(parts[0]):
         raise ToodError(
-            f"{parts[0]}//{'/'.join(parts[1:])} is not on this machine: only tood predict --engine ray reads and writes "
-            "buckets; copy the files here, or mount the bucket"
+            f"{parts[0]}//{'/'.join(parts[1:])} is not on this machine: only tood predict --engine ray reads and "
+            "writes buckets; copy the files here, or mount the bucket"
         )

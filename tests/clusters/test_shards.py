@@ -77,7 +77,9 @@ def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
     assert names == Counter(f"{source.uri}/{number % 3}/{number:04}.png" for number in range(20))
     broken = {row["image"][-8:-4] for row in rows if row["error"] is not None}
     assert broken == {"0003", "0010", "0017"}
-    assert all(row["boxes"] is None and "truncated" in row["error"] for row in rows if row["error"])
+    reasons = {row["error"] for row in rows if row["error"]}
+    assert all(reason.startswith("the image is truncated") for reason in reasons), reasons
+    assert all(row["boxes"] is None for row in rows if row["error"])
 
     # The same as one by one in this process.
     detector = Detector(weights, "cpu", 0.1, precision="fp32")
@@ -90,12 +92,13 @@ def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
 class _Refusing(BaseHTTPRequestHandler):
     """A server that refuses everything, as S3 does where keys are wrong."""
 
-    def _refuse(self) -> None:
+    def do_GET(self) -> None:
         self.send_response(403)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_HEAD = do_POST = do_PUT = _refuse
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
@@ -114,7 +117,7 @@ def test_a_bucket_that_is_out_of_reach_is_not_an_empty_one(tmp_path: Path, monke
         bucket = Place.of("S3://bucket/ü #1?/")
         assert (bucket.uri, bucket.path) == ("s3://bucket/ü #1?", "bucket/ü #1?")
         for asks in (bucket.exists, bucket.is_folder, bucket.names, lambda: list(bucket.files()), bucket.read):
-            with pytest.raises(ToodError, match=r"s3://bucket/ü #1\? cannot be .*: "):
+            with pytest.raises(ToodError, match=r"s3://bucket/ü #1\? cannot be .*: access is denied"):
                 asks()
         with pytest.raises(ToodError, match="cannot be looked at"):
             make_plan(Place.of(str(tmp_path / "out")), [bucket.uri], {}, 10)
