@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
+import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -114,6 +116,8 @@ def test_a_bucket_that_is_out_of_reach_is_not_an_empty_one(tmp_path: Path, monke
             ("AWS_SECRET_ACCESS_KEY", "wrong"),
         ):
             monkeypatch.setenv(name, value)
+        with suppress(ImportError):  # s3fs, where it is, keeps its clients of other tests
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
         bucket = Place.of("S3://bucket/ü #1?/")
         assert (bucket.uri, bucket.path) == ("s3://bucket/ü #1?", "bucket/ü #1?")
         for asks in (bucket.exists, bucket.is_folder, bucket.names, lambda: list(bucket.files()), bucket.read):
@@ -122,6 +126,8 @@ def test_a_bucket_that_is_out_of_reach_is_not_an_empty_one(tmp_path: Path, monke
         with pytest.raises(ToodError, match="cannot be looked at"):
             make_plan(Place.of(str(tmp_path / "out")), [bucket.uri], {}, 10)
         server.shutdown()
+    with suppress(ImportError):
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(ToodError, match="s3:// names no bucket"):
         Place.of("s3://")
 
