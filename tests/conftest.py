@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from hypothesis import settings
+
+CallT = TypeVar("CallT", bound=Callable[..., Any])
 
 # On a server the same examples each time: a change is judged by itself. New ones are looked for everywhere else.
 settings.register_profile("tood", deadline=None, derandomize="CI" in os.environ)
@@ -26,6 +31,45 @@ def accelerate_forgets() -> Iterator[None]:
         from accelerate.state import AcceleratorState
 
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporters_without_coverage() -> Iterator[None]:
+    """PyTorch's exporters are Python: the measurement of what is covered, which looks at each line, doubles their time.
+
+    What they call of ours, the network's `forward`, is measured as all else is.
+    """
+    tracer = sys.gettrace()
+    if tracer is None:
+        yield
+        return
+    # Here, as what is imported before the measurement begins is not measured.
+    from tood.export.network import ExportNetwork
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", _with_tracer(None, torch.onnx.export))
+        patch.setattr(ExportNetwork, "forward", _with_tracer(tracer, ExportNetwork.forward))
+        yield
+
+
+def _with_tracer(tracer: Callable[[FrameType, str, Any], Any] | None, call: CallT) -> CallT:
+    """The same, called under another trace function, or none."""
+
+    @wraps(call)
+    def called(*arguments: Any, **named: Any) -> Any:
+        before = sys.gettrace()
+        sys.settrace(tracer)
+        try:
+            return call(*arguments, **named)
+        finally:
+            sys.settrace(before)
+            _begin()
+
+    return called  # type: ignore[return-value]
+
+
+def _begin() -> None:
+    """Coverage's tracer goes on at a call, not at a return."""
 
 
 @pytest.fixture

@@ -29,7 +29,10 @@ from tood.export.openvino_model import save_openvino, to_openvino
 from tood.export.parity import MOST_UNMATCHED, TOLERANCES, compare
 from tood.export.pictures_of import pictures_of
 from tood.inference import Detector
-from tood.models import AnyDetector, build_model
+from tood.models import AnyDetector, AnyModelConfig, build_model
+from tood.models.backbones import ResNetConfig
+from tood.models.necks import FPNConfig
+from tood.models.tood import TOODConfig
 
 CLASSES = tuple("abcdefg")
 DEFORMABLE = tuple(name for name in EXAMPLES if "deformable" in name)
@@ -58,9 +61,20 @@ class Made(NamedTuple):
         return Engine(description, "onnxruntime", session_run(session))
 
 
+def _network(name: str, config: ExportConfig) -> AnyModelConfig:
+    """The example; of free sizes, which take the exporter 10 s a level of a T-Head, TOOD has a level of either kind."""
+    example = EXAMPLES[name]
+    if config.size is not None or not isinstance(example, TOODConfig):
+        return example
+    assert isinstance(example.backbone, ResNetConfig)
+    assert isinstance(example.neck, FPNConfig)
+    # One is of the backbone's, the other the neck's own.
+    return replace(example, backbone=replace(example.backbone, outputs=(1,)), neck=replace(example.neck, levels=2))
+
+
 @cache
 def _made(name: str, config: ExportConfig) -> Made:
-    model = lively(build_model(EXAMPLES[name]))
+    model = lively(build_model(_network(name, config)))
     if name not in FREE_BATCH:
         config = replace(config, batch=BATCH)
     return Made(model, network_graph(model, config), config)

@@ -26,7 +26,9 @@ CONFIGS: dict[str, AnyModelConfig] = {
     "anchor-free": replace(short(FREE), neck=FREE.neck),
     "anchor-based": short(BASED),
     "resnext-dcn": short(RESNEXT_DEFORMABLE),
-    "atss": NARROW_ATSS,
+    "atss": replace(
+        NARROW_ATSS, neck=replace(NARROW_ATSS.neck, levels=3), head=replace(NARROW_ATSS.head, tower_layers=1)
+    ),
 }
 # The traced one, then others.
 SIZES = ((2, 256, 288), (1, 160, 224), (3, 320, 160), (1, 192, 416))

@@ -102,7 +102,9 @@ class ExportedModel:
         own = self.model.postprocess
         if self.graph == "dense":
             return own
-        return TopKConfig(own.score_threshold, self.max_detections, clip=own.clip and self.graph == "topk")
+        # The file has applied the threshold to scores of classes, and what these are times a quality may be less.
+        threshold = 0.0 if self.model.predicts_quality else own.score_threshold
+        return TopKConfig(threshold, self.max_detections, clip=own.clip and self.graph == "topk")
 
     @property
     def wants_windows(self) -> bool:
