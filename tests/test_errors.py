@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,15 @@ import yaml
 from tood import yaml_text
 from tood.configuration import apply_overrides
 from tood.data import ImageTransfer, read_image
-from tood.errors import PictureError, SettingError, ToodError, first_line, one_line
+from tood.data.formats import open_folder
+from tood.errors import PictureError, SettingError, ToodError, first_line, one_line, require_local
+from tood.folder_lock import make_folder
+from tood.inference.sources import expand
 from tood.progress_bar import progress_bar
 from tood.torch_errors import is_lost_connection, is_too_little_to_normalise, without_workers_traceback
 from tood.training import RunConfig, SGDConfig
+from tood.weights import locate_weights
+from tood.whole_file import whole_file
 from tood.yaml_text import is_bad_escape
 
 
@@ -117,3 +123,19 @@ def test_yaml_that_fails_at_a_backslash_is_told_from_other_yaml() -> None:
     assert is_bad_escape(failure(r'path: "\x"'))
     assert not is_bad_escape(failure("escape: [1"))
     assert not is_bad_escape(failure("a: 1\na: escape"))
+
+
+def test_an_address_of_a_bucket_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("runs/s3:/x", "C:/x", "gs", "."):
+        require_local(path)
+    out = Path("s3://bucket/run/x.json")
+    made: list[Path] = []
+    with pytest.raises(ToodError, match=r"s3://bucket/run/.* is not on this machine"), whole_file(out):
+        raise AssertionError
+    with pytest.raises(ToodError, match="s3://bucket/run is not"):
+        make_folder(out.parent, made)
+    for read in (lambda path: list(expand(path)), open_folder, locate_weights):
+        with pytest.raises(ToodError, match="is not on this machine"):
+            read(str(out))
+    assert not list(tmp_path.iterdir())

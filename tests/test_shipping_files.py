@@ -103,6 +103,16 @@ def test_compose_starts_what_there_is() -> None:
     assert (DOCKER / mounted[str(Path(board).parent)] / Path(board).name).is_file()
 
 
+def test_nobody_logs_in_to_grafana() -> None:
+    """Its own administrator has the password admin, which its API takes where only the form is off."""
+    settings = load(DOCKER / "compose.yaml")["services"]["grafana"]["environment"]
+    assert settings["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert settings["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert settings["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"
+    assert (settings["GF_AUTH_ANONYMOUS_ENABLED"], settings["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert not [name for name in settings if "PASSWORD" in name]
+
+
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
 def test_docker_files(name: str) -> None:
     text = (DOCKER / f"{name}.Dockerfile").read_text("utf-8").replace("\\\n", " ")

@@ -120,3 +120,33 @@ class StopSignal:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         else:
             _thread.interrupt_main()
+
+
+@contextmanager
+def stopped_at_once(told: str) -> Iterator[None]:
+    """In here a wish to stop is obeyed wherever the work is, for work of which nothing is kept before its end.
+
+    What is under way is left as by Ctrl-C, so that it tidies up; signals that follow soon do not disturb that.
+
+    Args:
+        told: what the person is told.
+
+    Raises:
+        StoppedError: when all is tidied up.
+    """
+    with StopSignal(echo=PATIENCE) as stop:
+        try:
+            with stop.waiting(0.0):
+                yield
+        except BaseException:  # some libraries make errors of their own of it
+            stop.obey(told)
+            raise
+
+
+@contextmanager
+def stopped_after() -> Iterator[None]:
+    """In here a wish to stop waits for the end, for what is short and must not be half done."""
+    with StopSignal() as stop:
+        yield
+    if stop.number:
+        signal.raise_signal(stop.number)

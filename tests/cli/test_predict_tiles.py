@@ -12,7 +12,7 @@ from PIL import Image
 
 from cli.test_eval_predict import refused, tood
 from cli.test_predict_folder import found
-from tood.cli.prediction_folder import Outputs, PredictionFolder
+from tood.cli.prediction_folder import JOURNAL, MANIFEST, Outputs, PredictionFolder
 from tood.cli.tile_journal import PREFIX, TileJournal
 from tood.inference.tile_merging import TileBoxes
 from tood.video.results import UNFINISHED
@@ -62,6 +62,27 @@ def test_a_broken_part_is_told_and_other_pictures_are_done(model: Path, large: P
     )
     refused(result, "bad.tif: cannot be read at")
     assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())) == 1
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+def test_a_picture_that_failed_is_tried_again_alone(model: Path, large: Path, tmp_path: Path, tiles: bool) -> None:
+    bad, out = tmp_path / "bad.tif", tmp_path / "out"
+    data = bytearray(large.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4000] = bytes(4000)
+    bad.write_bytes(data if tiles else b"no picture")
+    command = ["predict", "--model", model, bad, large, "--json", "--threshold", 0.5, *["--tiles"] * tiles]
+    for again in (False, True):
+        result = tood(*command, "--out", out, *["--resume"] * again)
+        refused(result, "bad.tif")
+        assert "the same command with --resume tries what failed again" in result.stderr
+        assert ("1 pictures done before" in result.stderr, str(large) in result.stdout) == (again, not again)
+        assert (len(list(out.glob(f"{PREFIX}*"))), (out / JOURNAL).exists()) == (tiles, True)
+        assert len(json.loads((out / "predictions.json").read_text())) == 1
+    bad.write_bytes(large.read_bytes())
+    assert tood(*command, "--out", out, "--resume").exit_code == 0
+    assert not [path for path in out.glob(".tood-predict.*") if path.name != MANIFEST]
+    assert tood(*command, "--out", tmp_path / "alone").exit_code == 0
+    assert results(out) == results(tmp_path / "alone")
 
 
 def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:

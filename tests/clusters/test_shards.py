@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
+import fsspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -77,7 +79,9 @@ def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
     assert names == Counter(f"{source.uri}/{number % 3}/{number:04}.png" for number in range(20))
     broken = {row["image"][-8:-4] for row in rows if row["error"] is not None}
     assert broken == {"0003", "0010", "0017"}
-    assert all(row["boxes"] is None and "truncated" in row["error"] for row in rows if row["error"])
+    reasons = {row["error"] for row in rows if row["error"]}
+    assert all(reason.startswith("the image is truncated") for reason in reasons), reasons
+    assert all(row["boxes"] is None for row in rows if row["error"])
 
     # The same as one by one in this process.
     detector = Detector(weights, "cpu", 0.1, precision="fp32")
@@ -90,12 +94,13 @@ def test_each_picture_has_one_row_and_what_is_written_is_not_done_again(
 class _Refusing(BaseHTTPRequestHandler):
     """A server that refuses everything, as S3 does where keys are wrong."""
 
-    def _refuse(self) -> None:
+    def do_GET(self) -> None:
         self.send_response(403)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_GET = do_HEAD = do_POST = do_PUT = _refuse  # noqa: N815 - what http.server calls
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
@@ -111,14 +116,18 @@ def test_a_bucket_that_is_out_of_reach_is_not_an_empty_one(tmp_path: Path, monke
             ("AWS_SECRET_ACCESS_KEY", "wrong"),
         ):
             monkeypatch.setenv(name, value)
+        with suppress(ImportError):  # s3fs, where it is, keeps its clients of other tests
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
         bucket = Place.of("S3://bucket/ü #1?/")
         assert (bucket.uri, bucket.path) == ("s3://bucket/ü #1?", "bucket/ü #1?")
         for asks in (bucket.exists, bucket.is_folder, bucket.names, lambda: list(bucket.files()), bucket.read):
-            with pytest.raises(ToodError, match=r"s3://bucket/ü #1\? cannot be .*: "):
+            with pytest.raises(ToodError, match=r"s3://bucket/ü #1\? cannot be .*: access is denied"):
                 asks()
         with pytest.raises(ToodError, match="cannot be looked at"):
             make_plan(Place.of(str(tmp_path / "out")), [bucket.uri], {}, 10)
         server.shutdown()
+    with suppress(ImportError):
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(ToodError, match="s3:// names no bucket"):
         Place.of("s3://")
 

@@ -229,8 +229,12 @@ def _lower_precision(folder: Path, out: Path, to: str, precision: str, engine: s
 
 def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.pt2"
-    result = _run("export", folder / "model.safetensors", "--to", "torch", "--out", out)
+    result = _run(
+        "export", folder / "model.safetensors", "--pictures", folder / "data" / "val2017", "--to", "torch", "--out", out
+    )
     assert result.exit_code == 0, result.output
+    told = json.loads(certificate_files(out)[0].read_text())["pictures"]
+    assert told.endswith(f"pictures of {folder / 'data' / 'val2017'}")
     picture = next((folder / "data" / "val2017").glob("*.png"))
     ours, theirs = (Detector(path, precision="fp32")(picture) for path in (folder / "model.safetensors", out))
     torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-3)
@@ -317,6 +321,7 @@ def test_bad_input_is_told_in_a_sentence(folder: Path, exported: Path, tmp_path:
         (("export", model, "--out", out, "--name", "x"), "--to triton"),
         ((*int8, bad / "empty"), "empty"),
         ((*int8, bad / "missing"), "missing"),
+        (("export", model, "--out", out, "--pictures", bad / "empty"), "empty"),
         (("export", bad / "foreign.onnx", "--to", "triton", "--raw", "--out", out), "exported already"),
         (("export", bad / "missing.onnx", "--to", "triton", "--out", out), "there is no weights file"),
         (("export", bad / "cut.onnx", "--to", "triton", "--out", out), "is no ONNX file"),
@@ -371,6 +376,49 @@ def _kill_at_replacement(last: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return replace_file(path, target)
 
     monkeypatch.setattr(Path, "replace", replacing)
+
+
+def test_a_stop_signal_leaves_nothing_but_the_old_file(folder: Path, tmp_path: Path) -> None:
+    """While the file is there, and held against PyTorch."""
+    temporary, out = tmp_path / "temporary", tmp_path / "out" / "model.pt2"
+    temporary.mkdir()
+    out.parent.mkdir()
+    out.write_text("old")
+    words = ["export", folder / "model.safetensors", "--to", "torch", "--out", out, "--force"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tood", *map(str, words)], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    while (line := process.stderr.readline()) and not line.startswith("comparison with PyTorch"):
+        pass
+    assert line
+    assert [path.name for path in temporary.rglob("*.pt2")] == ["model.pt2"]
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "tood: stopped; what was not finished is removed" in told
+    assert list(temporary.iterdir()) == []
+    assert [(path.name, path.read_text()) for path in out.parent.iterdir()] == [("model.pt2", "old")]
+
+
+def test_files_that_take_their_places_are_not_stopped_half_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, out = tmp_path / "built.pt2", tmp_path / "out" / "model.pt2"
+    built.write_text("new")
+    out.parent.mkdir()
+    out.write_text("old")
+    replace_file, to_come = Path.replace, [signal.SIGINT]
+
+    def replacing(path: Path, target: Path) -> Path:
+        while to_come:
+            signal.raise_signal(to_come.pop())
+        return replace_file(path, target)
+
+    monkeypatch.setattr(Path, "replace", replacing)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place([built], out, ("new", "new"))
+    assert {path.read_text() for path in (out, *certificate_files(out))} == {"new"}
+    assert len(list(out.parent.iterdir())) == 3
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_ones(folder: Path, tmp_path: Path) -> None:

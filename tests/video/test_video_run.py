@@ -268,7 +268,19 @@ def test_an_object_keeps_its_number_and_is_counted_at_a_line_and_in_a_zone(kind:
     assert told[-1]["door"] == {"in": 1, "out": 1}
     totals = counters.totals(["cat", "dog"])
     assert totals["lines"]["door"] == {"in": {"dog": 1}, "out": {"dog": 1}}
-    assert totals["zones"]["zone 1"] == {"most": 1, "objects": {"dog": 1}}
+    assert totals["zones"]["zone 1"] == {"most": 1, "most_by_class": {"dog": 1}, "objects": {"dog": 1}}
+
+
+def test_a_zone_without_tracking_counts_the_most_of_each_class_at_once() -> None:
+    from tood.video import Counters, parse_zone
+
+    counters = Counters(zones=[parse_zone("yard=0,0,30,0,30,64,0,64", 1)], tracked=False)
+    for labels, inside in (([0, 0, 1], 3), ([1, 1], 2), ([], 0)):
+        boxes = np.array([[2, 20, 12, 44]] * len(labels) + [[60, 20, 80, 44]], np.float32)  # one is elsewhere
+        one = Seen(boxes, np.ones(len(boxes), np.float32), np.array([*labels, 1]), np.full(len(boxes), -1))
+        assert counters.update(one, (64, 96)) == {"yard": {"now": inside}}
+    zones = counters.totals(["cat", "dog"])["zones"]
+    assert zones == {"yard": {"most": 3, "most_by_class": {"cat": 2, "dog": 2}}}
 
 
 def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
@@ -280,7 +292,12 @@ def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
     assert set(lines[-1]["counts"]) == {"door", "yard"}
     counts = json.loads((tmp_path / "out" / "counts.json").read_text())
     assert set(counts["lines"]["door"]) == {"in", "out"}
+    assert set(counts["zones"]["yard"]) == {"most", "most_by_class", "objects"}
     refused(tood(*command, "--line", "1,2,3,4"), "give --track")
+    assert tood(*command, "--zone", "yard=0,0,96,0,96,64,0,64").exit_code == 0
+    (yard,) = json.loads((tmp_path / "out" / "counts.json").read_text())["zones"].values()
+    assert set(yard) == {"most", "most_by_class"}
+    assert yard["most_by_class"]
     (tmp_path / "out" / "notes.txt").write_text("of somebody else")
     other = ("video", crossing(tmp_path), "--model", model, "--csv", "--no-save-video", "--out", tmp_path / "out")
     assert tood(*other).exit_code == 0

@@ -93,6 +93,28 @@ def test_a_cut_off_and_a_damaged_file_give_what_there_is(tmp_path: Path) -> None
     assert numbers == list(range(len(items)))
 
 
+def test_a_film_without_its_index_says_so_and_one_with_it_in_front_gives_what_there_is(tmp_path: Path) -> None:
+    for suffix in (".mp4", ".mov"):
+        whole = film(tmp_path / f"a{suffix}", pictures(60)).read_bytes()
+        cut = tmp_path / f"cut{suffix}"
+        for length in (len(whole) // 9, len(whole) * 2 // 3, whole.rindex(b"moov") + 40):
+            cut.write_bytes(whole[:length])
+            with pytest.raises(ToodError, match=rf"cut\{suffix} cannot .* its index is missing.* download it again"):
+                open_source(cut)
+    with av.open(str(tmp_path / "a.mp4")) as old, av.open(str(cut), "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    assert 10 <= len(good(list(open_source(cut).frames()))) < 60
+    cut.write_bytes(b"no film at all, but text" * 9)
+    with pytest.raises(ToodError, match="cannot be read as a video: Invalid data"):
+        open_source(cut)
+
+
 def test_a_folder_goes_by_the_numbers_in_its_names(tmp_path: Path) -> None:
     for number in (1, 2, 10, 9, 3):
         save_picture(tmp_path / f"frame_{number}.png", picture(20, 30, (0, 0, number, 5)))

@@ -12,6 +12,7 @@ import typer
 
 from tood import choices
 from tood.cli.options import FILES, HOW, Device, Threads, optional
+from tood.stop import stopped_at_once
 
 if TYPE_CHECKING:
     from tood.data import DetectionDataset
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 WHAT = "What the file is"
 PROOF = "What it is measured on"
+_STOPPED = "stopped; what was not finished is removed"
 
 _MODEL_HELP = (
     "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, or "
@@ -96,6 +98,14 @@ def export(
         str | None,
         optional("Split of it. Left out: the annotated test split, else the one for validation.", PROOF),
     ] = None,
+    pictures: Annotated[
+        str | None,
+        optional(
+            "Folder of pictures, or dataset (its split to train on), that results are compared with PyTorch's on. Left "
+            "out: --data's, else built-in scenes of digits.",
+            PROOF,
+        ),
+    ] = None,
     calibrate: Annotated[
         str | None,
         optional(
@@ -160,7 +170,7 @@ def export(
 
     def proof() -> Proof:
         dataset = None if data is None else _open(data, split)
-        return Proof(dataset, calibration=calibrate, workers=workers)
+        return Proof(dataset, pictures, calibrate, workers=workers)
 
     if to == "triton":
         if force:
@@ -168,11 +178,12 @@ def export(
         own = Path(model) if is_exported(model) else _named(model, ".onnx")
         repository, called = out or Path("triton"), name or own.stem
         if is_exported(model):
-            if config != ExportConfig() or data is not None or calibrate is not None:
+            if config != ExportConfig() or (data, pictures, calibrate) != (None, None, None):
                 raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
             _into_repository(locate_weights(model).path, repository, called)
         else:
-            _export_into_repository(model, repository, called, config, proof, allow_loss)
+            with stopped_at_once(_STOPPED):
+                _export_into_repository(model, repository, called, config, proof, allow_loss)
         return
     if name is not None:
         raise ToodError("--name is of models in Triton's repository: give --out, or --to triton")
@@ -181,7 +192,8 @@ def export(
     for there in (path, *numbers, *certificate_files(path)):
         if there.exists() and not force:
             raise ToodError(f"{there} exists already: name another file with --out, or overwrite it with --force")
-    certificate = _exported(model, path, config, proof(), allow_loss)
+    with stopped_at_once(_STOPPED):
+        certificate = _exported(model, path, config, proof(), allow_loss)
     typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
     _tell(certificate)
     typer.echo(f"certificate: {certificate_files(path)[1]}")
@@ -279,7 +291,10 @@ def bench(
     pixels = _scene() if picture is None else read_image(picture)
     if busy := busy_advice():
         typer.echo(busy, err=True)
-    rows = bench_engines(origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True))
+    with stopped_at_once("stopped"):
+        rows = bench_engines(
+            origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True)
+        )
     table = Table("engine", "ms a picture", "pictures/s")
     for row in rows:
         if row.seconds is None:

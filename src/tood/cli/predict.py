@@ -120,7 +120,8 @@ def predict(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the same run that was stopped in OUT, if there is one: its pictures are not done again.",
+            help="Go on with the same run that was stopped in OUT, or had pictures that could not be read, if there is "
+            "one: what is done is not done again.",
             rich_help_panel=FILES,
         ),
     ] = False,

@@ -98,6 +98,7 @@ def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
                 [image for image in to_do if image in large], failures, stop, told=not local.tiles
             )
         folder.complete = answered + len(failures) - failed_before == len(to_do)
+        folder.failed = bool(failures)
     done = folder.done
     if done and kept:
         told = f"{done:,} {'picture' if done == 1 else 'pictures'}"
@@ -111,6 +112,8 @@ def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
         typer.echo(f"tood: stopped{advice}", err=True)
         raise typer.Exit(128 + stop.number)
     if failures:
+        if done and kept:
+            typer.echo("tood: the same command with --resume tries what failed again", err=True)
         raise typer.Exit(2)
 
 

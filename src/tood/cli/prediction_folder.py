@@ -1,7 +1,8 @@
 """The folder that `tood predict` writes to: nobody else's file is replaced there, and what was found is never lost.
 
 Each picture's result is a line of a journal as soon as it is there. The json and the CSV are made of the journal at the
-end, be it the end of all pictures, a signal or an error; in the last two cases the journal stays, to be resumed from.
+end, be it the end of all pictures, a signal or an error; in the last two cases, and where pictures could not be read,
+the journal stays, to be resumed from.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class PredictionFolder:
         done: number of results.
         found_unfinished: whether there were results of a run that did not end.
         complete: to be set when nothing is left to do.
+        failed: to be set where pictures could not be read: what was found stays to be resumed from, for them alone.
 
     Raises:
         ToodError: on entering, if another run writes there, a file that is to be written is somebody else's, or the run
@@ -110,7 +112,7 @@ class PredictionFolder:
         writes: bool = True,
     ) -> None:
         self.out, self.outputs, self.settings = out, outputs, dict(settings)
-        self.complete = self.found_unfinished = False
+        self.complete = self.failed = self.found_unfinished = False
         self.to_do: list[int] = []
         self._batch_size, self._resume, self.writes = batch_size, resume, writes
         self._images = list(_keys(images))
@@ -267,6 +269,7 @@ class PredictionFolder:
         (self.out / WRITING).unlink(missing_ok=True)
         if self.complete:
             remove_done(self.out, self._results)
+        if self.complete and not self.failed:
             self._journal.remove()
 
     def _entries(self) -> Iterator[dict[str, Any]]:

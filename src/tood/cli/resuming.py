@@ -17,4 +17,4 @@ def say_resumed(done: int, noun: str, *, resume: bool, found_unfinished: bool) -
     if resume:
         typer.echo(f"{done:,} {noun} done before" if done else "nothing to resume: from the start", err=True)
     elif found_unfinished:
-        typer.echo("a run that was stopped here is begun anew (with --resume it would go on)", err=True)
+        typer.echo("what an earlier run left undone here is begun anew (with --resume it would go on)", err=True)

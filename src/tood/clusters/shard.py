@@ -132,7 +132,8 @@ class ShardWorker:
 
         def fail(number: str, error: ToodError) -> None:
             name = pictures[int(number)].name
-            rows[int(number)] = _failed(name, str(error).removeprefix(f"{name}: "))
+            # The one who decodes knows pictures by their numbers.
+            rows[int(number)] = _failed(name, str(error).removeprefix(f"{number}: ").removeprefix(f"{name}: "))
 
         order: deque[int] = deque()
         sources = _sources(pictures, self.config, fail, order)

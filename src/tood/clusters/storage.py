@@ -20,6 +20,8 @@ _WHOLE_AT_ONCE = {"s3", "s3a", "gs", "gcs", "abfs", "az", "memory"}
 _UNFINISHED = ".unfinished"
 # Buckets that pyarrow reads by itself, where fsspec's package for them is not installed.
 _OF_PYARROW = {"s3", "s3a", "gs", "gcs"}
+# What pyarrow says of keys that a server does not take.
+_REFUSED = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,13 @@ def telling(uri: str, what: str) -> Iterator[None]:
     except ToodError:
         raise
     except FileNotFoundError as error:
-        raise ToodError(f"{uri} cannot {what}: there is no such file or folder") from error
-    except PermissionError as error:
-        raise ToodError(f"{uri} cannot {what}: access is denied; are there credentials for it?") from error
+        nothing = "file or folder" if "://" not in uri else "file, folder or bucket"
+        raise ToodError(f"{uri} cannot {what}: there is no such {nothing}") from error
     except Exception as error:
+        if "NO_SUCH_BUCKET" in str(error):  # pyarrow, too
+            raise ToodError(f"{uri} cannot {what}: there is no such bucket") from error
+        if isinstance(error, PermissionError) or any(word in str(error) for word in _REFUSED):
+            raise ToodError(f"{uri} cannot {what}: access is denied; are there credentials for it?") from error
         raise ToodError(f"{uri} cannot {what}: {one_line(error)[:300]}") from error
 
 

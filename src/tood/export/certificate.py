@@ -116,7 +116,7 @@ class Certificate:
         if not compared and not unmatched:
             return [
                 f"nothing was compared, as neither PyTorch nor the file finds anything on {self.pictures}: "
-                "give a dataset of what the model knows with --data"
+                "give pictures or a dataset of what the model knows with --pictures or --data"
             ]
         boxes, scores = self.largest
         most_pixels, most_score = self._tolerance

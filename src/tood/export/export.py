@@ -32,6 +32,7 @@ from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared
 from tood.export.suppression import rows_of
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
+from tood.stop import stopped_after
 from tood.version import own_version
 from tood.whole_file import sha256_of, whole_file
 
@@ -117,6 +118,8 @@ def export_model(
         require_pictures(proof.calibration)
         if proof.data is None and not allow_loss:
             raise ToodError("what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)")
+    if proof.pictures is not None:
+        require_pictures(proof.pictures)
     work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
     with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
         built, certificate = work.best(Path(folder), out.name)
@@ -142,7 +145,7 @@ def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str])
     Raises:
         ToodError: if a file cannot be written.
     """
-    with ExitStack() as stack:
+    with stopped_after(), ExitStack() as stack:
         # What is entered last takes its place first: the model comes when all that belongs to it is there.
         for path in built:
             shutil.copyfile(path, stack.enter_context(whole_file(out.with_suffix(path.suffix), durable=True)))

@@ -79,6 +79,7 @@ class _Within:
 
     now: int = 0
     most: int = 0
+    most_of: Counter[int] = field(default_factory=Counter)
     objects: dict[int, int] = field(default_factory=dict)
 
 
@@ -88,16 +89,18 @@ class Counters:
     Args:
         lines: crossed by objects that are tracked; a crossing counts when the whole box is on the other side.
         zones: an object is within by the middle of its lower side, where it stands.
+        tracked: whether objects are followed: else no frame tells which of them were there before, and zones tell of
+            no objects in all.
 
     Raises:
         ToodError: if two have one name, or supervision is not installed.
     """
 
-    def __init__(self, lines: Sequence[Line] = (), zones: Sequence[Zone] = ()) -> None:
+    def __init__(self, lines: Sequence[Line] = (), zones: Sequence[Zone] = (), *, tracked: bool = True) -> None:
         names = [line.name for line in lines] + [zone.name for zone in zones]
         if len(set(names)) < len(names):
             raise ToodError(f"two lines or zones are called {Counter(names).most_common(1)[0][0]!r}: give other names")
-        self.lines, self.zones = tuple(lines), tuple(zones)
+        self.lines, self.zones, self._tracked = tuple(lines), tuple(zones), tracked
         self._lines: list[Any] = []
         self._masks: list[NDArray[np.uint8]] = []
         self._masked: tuple[int, int] | None = None  # their shape
@@ -133,6 +136,7 @@ class Counters:
             inside = mask[rows.clip(0, size[0]), columns.clip(0, size[1])].astype(bool)
             within.now = int(inside.sum())
             within.most = max(within.most, within.now)
+            within.most_of |= Counter(seen.labels[inside].tolist())  # of each class the larger of both
             for track, label in zip(seen.tracks[inside].tolist(), seen.labels[inside].tolist(), strict=True):
                 if track >= 0:
                     within.objects.setdefault(track, label)
@@ -151,7 +155,11 @@ class Counters:
         return self._masks
 
     def totals(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """What was counted in all, class by class."""
+        """What was counted in all, class by class.
+
+        Of a zone the most at once (`most`, and `most_by_class` of each class) and, where objects are followed, the
+        different ones (`objects`).
+        """
 
         def named(counts: dict[Any, int]) -> dict[str, int]:
             called = {class_names[label] if label < len(class_names) else str(label): n for label, n in counts.items()}
@@ -164,5 +172,7 @@ class Counters:
                 "out": named(counter.out_count_per_class),
             }
         for zone, within in zip(self.zones, self._within, strict=True):
-            told["zones"][zone.name] = {"most": within.most, "objects": named(Counter(within.objects.values()))}
+            told["zones"][zone.name] = {"most": within.most, "most_by_class": named(within.most_of)}
+            if self._tracked:
+                told["zones"][zone.name]["objects"] = named(Counter(within.objects.values()))
         return told

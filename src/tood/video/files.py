@@ -23,6 +23,12 @@ _FILE_OPTIONS: Mapping[str, str] = MappingProxyType({"protocol_whitelist": "file
 _PATIENCE = 300
 # Seconds before the wanted frame that reading begins at, for decoders that need frames from before a key frame.
 _RUN_UP = 1.0
+# What MP4 and MOV files begin with.
+_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_NO_INDEX = (
+    "its index is missing, which MP4 and MOV files have at their end as a rule: copy or download it again; "
+    "of a recording that broke off nothing can be read"
+)
 
 
 def require_av() -> Any:
@@ -131,9 +137,12 @@ class VideoFile:
         try:
             container = av.open(self.name, options=self._options, timeout=(20.0, 20.0), metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
-            raise ToodError(f"{self.name} cannot be read as a video: {reason(error)}") from error
+            why = _NO_INDEX if _lacks_index(Path(self.name)) else reason(error)
+            raise ToodError(f"{self.name} cannot be read as a video: {why}") from error
         if not container.streams.video:
             container.close()
+            if _lacks_index(Path(self.name)):
+                raise ToodError(f"{self.name} cannot be read as a video: {_NO_INDEX}")
             raise ToodError(f"{self.name} holds no video")
         return container
 
@@ -141,6 +150,29 @@ class VideoFile:
         if stream.duration is not None:
             return round(float(stream.duration * stream.time_base) * self.rate)
         return None if container.duration is None else round(container.duration / 1e6 * self.rate)
+
+
+def _lacks_index(path: Path) -> bool:
+    """Whether a file on this machine is an MP4 or MOV, a row of boxes, of which the one with the index is not whole."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            place = 0
+            while (start := file.read(16)) and len(start) >= 8:
+                length, kind = int.from_bytes(start[:4], "big"), start[4:8]
+                if place == 0 and kind not in _FIRST_BOXES:
+                    return False
+                if length == 1:  # a longer one tells it behind its name
+                    length = int.from_bytes(start[8:], "big")
+                if kind == b"moov":
+                    return place + length > size
+                if length < 8:  # up to the end of the file
+                    break
+                place += length
+                file.seek(place)
+        return place > 0
+    except OSError:
+        return False
 
 
 def reason(error: BaseException) -> str:

@@ -165,7 +165,7 @@ class _Writer:
     def __init__(self, folder: VideoFolder, config: VideoConfig, rate: float, class_names: Sequence[str]) -> None:
         self.folder, self.config, self.rate, self.class_names = folder, config, rate, class_names
         self.summary = Summary()
-        self.counters = Counters(config.lines, config.zones)
+        self.counters = Counters(config.lines, config.zones, tracked=config.track is not None)
         self.times: list[int] = []
         self._tracker = None if config.track is None else config.track.build(rate)
         self._parts_done = folder.journal.whole_parts() if folder.outputs.video else 0
