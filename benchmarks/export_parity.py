@@ -111,6 +111,7 @@ def _openvino(proto: onnx.ModelProto, model: AnyDetector) -> Engine:
 
 def of_engine(engine: Engine) -> Predict:
     """What an engine gives of prepared images: boxes, scores and qualities."""
+
     def predict(images: Tensor) -> Predicted:
         given = engine.predictions(images, torch.zeros(len(images), 4))
         return given.boxes, given.scores, given.quality
