@@ -212,7 +212,7 @@ def test_what_cannot_be_watched_is_told_in_a_sentence_and_leaves_nothing(
         nobody.bind(("127.0.0.1", 0))
         for source, sentence in (
             (tmp_path / "text.mp4", "text.mp4 cannot be read as a video: Invalid data"),
-            (tmp_path / "half.mp4", "half.mp4 cannot be read as a video: Invalid data"),
+            (tmp_path / "half.mp4", "half.mp4 cannot be read as a video: its index is missing"),
             ("97", "there is no webcam 97 here"),
             (f"rtsp://127.0.0.1:{nobody.getsockname()[1]}/cam", "cannot be read: Connection refused"),
         ):
