@@ -68,7 +68,7 @@ class MergeConfig:
 
     iou: float = 0.5
     across: float = 0.35
-    covered: float = 0.7
+    covered: float = 0.5
     alike: float = 0.5
 
 
