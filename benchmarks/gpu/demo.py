@@ -19,8 +19,8 @@ from tood.weights import load_model
 
 
 def run(bench: Bench) -> None:
-    """A third of the time that `make demo` takes."""
-    minutes, digits = bench.pick((1.0, DigitsConfig()), (0.01, DigitsConfig(train=4, val=1, test=1)))
+    """A quarter of the time that `make demo` takes."""
+    minutes, digits = bench.pick((0.75, DigitsConfig()), (0.01, DigitsConfig(train=4, val=1, test=1)))
     config = replace(demo_run(bench.folder / "run", minutes, 0), device=bench.device.type)
     write_digits(config.data.path, digits, processes=min(usable_cores(), bench.pick(8, 1)))
     if bench.dry:

@@ -23,7 +23,7 @@ def page(results: Sequence[Result]) -> str:
     lines = ["# On a GPU", ""]
     lines += [DRY, ""] if any(result.dry_run for result in results) else []
     lines += [
-        "Written by `make bench-gpu` from what it measured; nobody edits it. " + _machine(machine),
+        "Written by `make bench-gpu` from what it measured. " + _machine(machine),
         "",
         "| part | | seconds | holds |",
         "|---|---|---:|---|",

@@ -153,8 +153,8 @@ def run(
 ) -> Iterator[ShardReport]:
     """Has the shards looked at; gives each one's report when its results are written, in no order.
 
-    A worker that dies is replaced, and its shard is begun anew by another. What those that died
-    left unfinished is removed.
+    A worker that dies is replaced, and its shard is begun anew by another. What those that died left
+    unfinished is removed.
 
     Raises:
         ToodError: if a worker cannot do its work.
