@@ -107,7 +107,8 @@ def video(
 
     A frame that cannot be read is counted and left out. A live source ends by Ctrl-C, by --frames, or when it is lost
     for longer than --patience. Of a file Ctrl-C keeps what was found: --resume does the rest, and the files are those
-    of a run that was never stopped. Earlier results in OUT are replaced, no other file is.
+    of a run that was never stopped, and one that is done it leaves alone. Earlier results in OUT are replaced, no other
+    file is.
 
     Needs pip install 'tood\\[video]'; tracking and counting pip install 'tood\\[track]' and
     pip install --no-deps trackers.
@@ -175,7 +176,7 @@ def video(
     }
     begun = VideoFolder(out, settings, outputs, source, resume=resume)
     with StopSignal() as stop, begun as folder:
-        say_resumed(folder.journal.frames, "frames", resume=resume, found_unfinished=folder.found_unfinished)
+        say_resumed(folder.frames_before, "frames", resume=resume, found_unfinished=folder.found_unfinished)
         with progress_bar("frames", stream.count) as move:
             summary = run_video(
                 detector,
