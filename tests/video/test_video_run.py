@@ -337,6 +337,28 @@ def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
     refused(tood(*command, "--zone", "a=0,0,1e30,0,1e30,1e30"), "no video is so large")
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("--zone", "yard=200,0,300,0,300,64"),
+        ("--track", "bytetrack", "--line", "door=-9,70,200,80"),
+        ("--track", "bytetrack", "--line", "door=90,-9,110,9"),
+    ],
+)
+def test_places_outside_of_the_frame_are_refused(
+    model: Path, clip: Path, tmp_path: Path, place: tuple[str, ...]
+) -> None:
+    command = ("video", clip, "--model", model, "--out", tmp_path / "out", "--no-save-video", "--jsonl")
+    refused(tood(*command, *place), "outside of the frames, which are 96x64 pixels: it would count nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_change_nothing_are_refused(model: Path, clip: Path, tmp_path: Path) -> None:
+    command = ("video", clip, "--model", model, "--out", tmp_path / "out")
+    refused(tood(*command, "--fps", 3), "--fps is of a folder of frames")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_zone_may_reach_far_beyond_the_frame() -> None:
     import supervision
 

@@ -268,6 +268,8 @@ class _Writer:
             return
         pixels = found.frame.pixels
         height, width = pixels.shape[:2]
+        if self._size is None:
+            self.counters.require_within((height, width))
         seen = known.seen if isinstance(known, KnownFrame) else found.seen
         assert seen is not None
         if known is None:
