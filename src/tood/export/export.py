@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import tempfile
@@ -120,7 +121,12 @@ def export_model(
             raise ToodError("what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)")
     if proof.pictures is not None:
         require_pictures(proof.pictures)
-    work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
+    # A copy, as the caller's network may be elsewhere or in training.
+    origin = replace(origin, model=copy.deepcopy(origin.model).cpu().eval())
+    description = describe(origin, config)
+    # From here on PyTorch predicts what the file is to give: the graph, the comparison and AP read the same head.
+    origin.model.config = description.model
+    work = _Export(origin, config, proof, description, say)
     with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
         built, certificate = work.best(Path(folder), out.name)
         if certificate.complaints and not allow_loss:
@@ -178,13 +184,13 @@ def certificate_files(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.certificate.json"), out.with_name(f"{out.name}.certificate.md")
 
 
-def replace_model(origin: Origin) -> Origin:
-    """The same, on the CPU and in evaluation mode, where everything is compared."""
-    return replace(origin, model=origin.model.cpu().eval())
-
-
 def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
-    """What the file is to say of itself.
+    """What the file is to say of itself, and by that which of two heads it shows.
+
+    Args:
+        origin: the model, on the CPU and in evaluation mode.
+        config: what it is exported as; with the graph "topk" the file's post-processing is that of a head that gives
+            each object once, whatever the model's own is.
 
     Raises:
         ToodError: if the model has no such graph, or cannot have such a size.
@@ -195,12 +201,16 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
     example, _ = export_dimensions(model, config)
     with torch.inference_mode():
         predictions = model(example[:1])
-    ends_alone = isinstance(own.postprocess, TopKConfig) or predictions.one_to_one is not None
-    if config.graph == "topk" and not ends_alone:
-        raise ToodError(
-            f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: take --graph nms"
-        )
-    if config.graph == "nms" and isinstance(own.postprocess, TopKConfig):
+    suppression = own.postprocess
+    if config.graph == "topk" and not isinstance(suppression, TopKConfig):
+        if predictions.one_to_one is None:
+            raise ToodError(
+                f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: "
+                "take --graph nms"
+            )
+        best = TopKConfig(suppression.score_threshold, rows_of(suppression), suppression.clip, suppression.ranking)
+        own = replace(own, postprocess=best)
+    if config.graph == "nms" and isinstance(suppression, TopKConfig):
         raise ToodError("this model gives each object once and suppresses nothing: choose --graph topk")
     return ExportedModel(
         own,
@@ -276,7 +286,7 @@ class _Export:
         return [path, path.with_suffix(".bin")], operators(model)
 
     def _program(self, path: Path) -> list[Path]:
-        network = export_network(self.origin.model, "grid_sample", isinstance(self.description.postprocess, TopKConfig))
+        network = export_network(self.origin.model, "grid_sample")
         example, free = export_dimensions(self.origin.model, self.config)
         program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
         texts = self.description.texts() | {NAMES: ",".join(network.names)}
