@@ -227,12 +227,27 @@ def _lower_precision(folder: Path, out: Path, to: str, precision: str, engine: s
     assert len(detector(next((folder / "data" / "val2017").glob("*.png"))))
 
 
-def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
+def test_pictures_are_looked_at_before_the_exporter_begins(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tood.export.export.network_graph", lambda *_: pytest.fail("the exporter has begun"))
+    note, cut = tmp_path / "note.py", tmp_path / "pictures" / "cut.png"
+    note.write_text("print()")
+    cut.parent.mkdir()
+    cut.write_bytes(next((folder / "data" / "val2017").glob("*.png")).read_bytes()[:60])
+    int8 = ("--precision", "int8", "--allow-loss", "--calibrate")
+    for options, name in ((("--pictures", note), note), (("--pictures", cut.parent), cut), ((*int8, cut.parent), cut)):
+        result = _run("export", folder / "model.safetensors", "--out", tmp_path / "model.onnx", *options)
+        assert (result.exit_code, name.name in result.output) == (2, True), result.output
+
+
+def test_pytorchs_own_program(folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     out = tmp_path / "model.pt2"
     result = _run(
         "export", folder / "model.safetensors", "--pictures", folder / "data" / "val2017", "--to", "torch", "--out", out
     )
     assert result.exit_code == 0, result.output
+    assert not recwarn.list, "PyTorch's, of its own inner things"
     told = json.loads(certificate_files(out)[0].read_text())["pictures"]
     assert told.endswith(f"pictures of {folder / 'data' / 'val2017'}")
     picture = next((folder / "data" / "val2017").glob("*.png"))

@@ -30,6 +30,7 @@ from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
 from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
+from tood.export.quiet import quiet
 from tood.export.suppression import rows_of
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
@@ -116,17 +117,12 @@ def export_model(
     if config.precision == "int8":
         if proof.calibration is None:
             raise ToodError("int8 learns the range of values from pictures: give a dataset or folder with --calibrate")
-        require_pictures(proof.calibration)
+        require_pictures(proof.calibration, CALIBRATING)
         if proof.data is None and not allow_loss:
             raise ToodError("what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)")
-    if proof.pictures is not None:
-        require_pictures(proof.pictures)
-    # A copy, as the caller's network may be elsewhere or in training.
-    origin = replace(origin, model=copy.deepcopy(origin.model).cpu().eval())
-    description = describe(origin, config)
-    # From here on PyTorch predicts what the file is to give: the graph, the comparison and AP read the same head.
-    origin.model.config = description.model
-    work = _Export(origin, config, proof, description, say)
+    if (source := proof.pictures or proof.data) is not None:
+        require_pictures(source, COMPARED)
+    work = Export.of(origin, config, proof, say)
     with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
         built, certificate = work.best(Path(folder), out.name)
         if certificate.complaints and not allow_loss:
@@ -230,14 +226,32 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Export:
-    """One export; see `export_model`."""
+class Export:
+    """One export; see `export_model`. Made by `Export.of`.
+
+    Attributes:
+        origin: what is exported, a copy on the CPU and in evaluation mode that predicts what the file is to give.
+        config: what it is exported as.
+        proof: what it is measured on.
+        description: what the file is to say of itself.
+        say: told what is being done.
+    """
 
     origin: Origin
     config: ExportConfig
     proof: Proof
     description: ExportedModel
     say: Say
+
+    @staticmethod
+    def of(origin: Origin, config: ExportConfig, proof: Proof = Proof(), say: Say = lambda _: None) -> Export:
+        """Looks at the model; for errors see `describe`."""
+        # The caller's network may be elsewhere, or in training, and stays so.
+        origin = replace(origin, model=copy.deepcopy(origin.model).cpu().eval())
+        description = describe(origin, config)
+        # The graph, the comparison and AP read the head that the file shows.
+        origin.model.config = description.model
+        return Export(origin, config, proof, description, say)
 
     def best(self, folder: Path, name: str) -> tuple[list[Path], Certificate]:
         """The files, and what is known of them: of those with the most in int8 that are within the tolerance."""
@@ -250,17 +264,23 @@ class _Export:
         network = network_graph(model, config)
         choices = FLOAT_PARTS if config.precision == "int8" else FLOAT_PARTS[:1]
         for float_parts in choices:
-            built, found = self._files(network, folder / name, float_parts)
+            built, found = self.files(network, folder / name, float_parts)
             result = self._certified(built, float_parts, before, found)
             # Without an AP to keep, others would be no better.
             if not result[1].complaints or (config.precision == "int8" and (before is None or before <= 0)):
                 break
         return result
 
-    def _files(
-        self, network: ModelProto, path: Path, float_parts: tuple[str, ...]
+    def files(
+        self, network: ModelProto, path: Path, float_parts: tuple[str, ...] = ()
     ) -> tuple[list[Path], dict[str, int]]:
-        """Writes the model; its files, the one that is opened first, and its operators."""
+        """Writes the model, as ONNX or OpenVINO's: its files, the one that is opened first, and its operators.
+
+        Args:
+            network: its own graph (`network_graph`), which is left as it is.
+            path: the file that is opened.
+            float_parts: parts of the network that stay in floating point in int8.
+        """
         import onnx
 
         config = self.config
@@ -288,9 +308,10 @@ class _Export:
     def _program(self, path: Path) -> list[Path]:
         network = export_network(self.origin.model, "grid_sample")
         example, free = export_dimensions(self.origin.model, self.config)
-        program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
         texts = self.description.texts() | {NAMES: ",".join(network.names)}
-        torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
+        with quiet():
+            program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
+            torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
         return [path]
 
     def _certified(
