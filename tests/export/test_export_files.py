@@ -32,6 +32,7 @@ from tood.export import (
     bench_engines,
     certificate_files,
     export_model,
+    not_timed,
     onnx_graph,
 )
 from tood.export.config import SUFFIXES
@@ -485,6 +486,7 @@ def test_bench_says_which_engine_to_take(folder: Path) -> None:
     for engine in ("PyTorch, fp32", "ONNX Runtime, fp32", "OpenVINO, fp32"):
         assert engine in result.output
     assert "Take " in result.output
+    assert "int8 learns from pictures: it is timed with --calibrate" in " ".join(result.output.split())
     assert "on cuda" not in result.output or torch.cuda.is_available()
     refused = _run("bench", folder / "model.safetensors", "--device", "nowhere")
     assert (refused.exit_code, "there is no device 'nowhere'" in refused.output) == (2, True), refused.output
@@ -494,9 +496,14 @@ def test_bench_measures_the_device_that_is_asked_for_too(folder: Path) -> None:
     """Whether there is a GPU here or not: each engine has a row for it, with a time or what is missing."""
     model, names = load_weights(folder / "model.safetensors")
     picture = render_scene(load_scans("test"), np.random.default_rng(0)).image
-    rows = bench_engines(Origin(model.eval(), names), picture, 1, torch.device("cuda"))
+    calibration = str(folder / "data")
+    rows = bench_engines(Origin(model.eval(), names), picture, 1, torch.device("cuda"), calibration=calibration)
     gpu = {row.engine: row for row in rows if row.device == "cuda"}
-    assert {"PyTorch, fp32 on cuda", "ONNX Runtime, fp32 on cuda"} <= gpu.keys()
+    assert {"PyTorch, fp32 on cuda", "ONNX Runtime, fp32 on cuda", "ONNX Runtime, fp16 on cuda"} <= gpu.keys()
+    whole = {row.engine: row.command for row in rows if row.precision == "int8"}
+    assert whole.keys() == {"ONNX Runtime, int8", "OpenVINO, int8"}
+    assert whole["OpenVINO, int8"].endswith(f"--to openvino --precision int8 --calibrate {calibration} --data DATASET")
+    assert not_timed(rows) == ""
     assert all((row.seconds is None) == bool(row.problem) for row in rows)
     assert all(row.seconds is not None for row in rows if row.device == "cpu")
     assert torch.cuda.is_available() == (gpu["PyTorch, fp32 on cuda"].seconds is not None)

@@ -1,6 +1,6 @@
 """Trained models as files for other engines, each with a certificate of what it is worth."""
 
-from tood.export.bench import BenchRow, advice, bench_engines
+from tood.export.bench import BenchRow, advice, bench_engines, not_timed
 from tood.export.certificate import ApChange, Certificate
 from tood.export.config import ExportConfig
 from tood.export.export import Origin, Proof, certificate_files, describe, export_model
@@ -21,5 +21,6 @@ __all__ = [
     "compare",
     "describe",
     "export_model",
+    "not_timed",
     "origin_of",
 ]
