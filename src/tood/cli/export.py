@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -244,10 +243,11 @@ def _export_into_repository(
 ) -> None:
     """Writes the model's file where nobody looks, and from there into Triton's repository, with its certificate."""
     from tood.export.triton import triton_folder
+    from tood.whole_file import scratch_folder
 
     triton_folder(repository, name)  # what cannot be is told before the work
-    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
-        path = Path(folder) / f"{name}.onnx"
+    with scratch_folder() as folder:
+        path = folder / f"{name}.onnx"
         certificate = _exported(model, path, config, proof(), allow_loss)
         _into_repository(path, repository, name)
     _tell(certificate)
