@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -94,10 +94,13 @@ class ShardWorker:
         plan: the run.
         model: the network.
         config: how.
+        begins: told the number of each shard that is begun.
     """
 
-    def __init__(self, plan: Plan, model: ShippedModel, config: WorkerConfig) -> None:
-        self.plan, self.config = plan, config
+    def __init__(
+        self, plan: Plan, model: ShippedModel, config: WorkerConfig, begins: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self.plan, self.config, self._begins = plan, config, begins
         if config.threads is not None:
             limit_threads(config.threads)
         with scratch_folder() as folder:
@@ -119,6 +122,7 @@ class ShardWorker:
         place, rows = self.plan.part(number), self.plan.shards[number]
         if place.exists():  # by a worker that died when it had written it
             return ShardReport(number, rows.count)
+        self._begins(number)
         found = self.look(read_rows(rows))
         place.write(as_parquet(found))
         failures = sum(row["error"] is not None for row in found)
