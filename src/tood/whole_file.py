@@ -137,34 +137,33 @@ def _is_left(path: Path, name: re.Match[str]) -> bool:
         return False
 
 
-def _lives(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
-    if sys.platform == "win32":
-        return _lives_on_windows(process)
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # another person's
-    return True
+if sys.platform == "win32":
 
+    def _lives(process: int) -> bool:
+        """Whether a process of this number runs on this machine; `os.kill` would end it here."""
+        import ctypes
 
-def _lives_on_windows(process: int) -> bool:
-    """There `os.kill` would end it."""
-    if sys.platform != "win32":
+        synchronize, no_such_process, timed_out = 0x100000, 87, 0x102
+        system = ctypes.WinDLL("kernel32", use_last_error=True)
+        handle = system.OpenProcess(synchronize, False, process)
+        if not handle:
+            return ctypes.get_last_error() != no_such_process
+        try:
+            return int(system.WaitForSingleObject(handle, 0)) == timed_out
+        finally:
+            system.CloseHandle(handle)
+
+else:
+
+    def _lives(process: int) -> bool:
+        """Whether a process of this number runs on this machine."""
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            return True  # another person's
         return True
-    import ctypes
-
-    synchronize, no_such_process, timed_out = 0x100000, 87, 0x102
-    system = ctypes.WinDLL("kernel32", use_last_error=True)
-    handle = system.OpenProcess(synchronize, False, process)
-    if not handle:
-        return ctypes.get_last_error() != no_such_process
-    try:
-        return int(system.WaitForSingleObject(handle, 0)) == timed_out
-    finally:
-        system.CloseHandle(handle)
 
 
 def _flush(path: Path, mode: int) -> None:

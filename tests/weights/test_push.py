@@ -116,7 +116,7 @@ def test_one_that_is_stopped_leaves_nothing(
         done = push(run, target)
     assert (done.exit_code, done.stdout) == (128 + signal.SIGTERM, "")
     assert done.stderr == "tood: stopped; what was not finished is removed\n"
-    assert list(tmp_path.iterdir()) == []
+    assert [*tmp_path.glob("new"), *tmp_path.glob(".tood*"), *tmp_path.rglob("*.safetensors")] == []
 
 
 def test_what_a_killed_one_left_is_gone_the_next_time(run: Path, tmp_path: Path) -> None:
