@@ -19,7 +19,7 @@ from cli.test_eval_predict import refused
 from cli.test_eval_predict import tood as command
 from clusters.conftest import photographs
 from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, read_plan
-from tood.clusters.ray_engine import Beginnings, Node, Workers, share_out
+from tood.clusters.ray_engine import Beginnings, Node, Workers, require_few_deaths, share_out
 from tood.errors import ToodError
 
 PICTURES, AT_ONCE = 240, 3
@@ -123,10 +123,10 @@ def test_a_shard_that_kills_its_workers_again_and_again_ends_the_run() -> None:
     begun = Beginnings()
     for _ in range(11):
         for number in (3, 4):
-            begun.add(number)
-    with pytest.raises(ToodError, match="11 workers died over the pictures of shard 4"):
-        begun.add(4)
-    begun.add(5)
+            require_few_deaths(number, begun.add(number))
+    with pytest.raises(ToodError, match="11 died over the pictures of shard 4"):
+        require_few_deaths(4, begun.add(4))
+    require_few_deaths(5, begun.add(5))
 
 
 def test_wrong_wishes_are_refused_before_anything_starts(weights: Path, tmp_path: Path) -> None:

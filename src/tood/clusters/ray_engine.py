@@ -139,18 +139,19 @@ class Beginnings:
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def add(self, number: int) -> None:
-        """A worker begins a shard.
-
-        Raises:
-            ToodError: if too many died over it.
-        """
+    def add(self, number: int) -> int:
+        """A worker begins a shard: how many did before."""
         self._counts[number] += 1
-        if self._counts[number] > 1 + _TRIES:
-            raise ToodError(
-                f"{self._counts[number] - 1} workers died over the pictures of shard {number}, one after the other: "
-                "with fewer --workers each has more memory; else leave out the picture that it is"
-            )
+        return self._counts[number] - 1
+
+
+def require_few_deaths(number: int, died: int) -> None:
+    """Raises a ToodError if too many workers died over a shard for another one to try it."""
+    if died > _TRIES:
+        raise ToodError(
+            f"{died} died over the pictures of shard {number}, one after the other: with fewer --workers each has more "
+            "memory; else leave out the picture that it is"
+        )
 
 
 class RayWorker:
@@ -162,7 +163,11 @@ class RayWorker:
         plan = read_plan(Place.of(out))
         if plan is None:
             raise ToodError(f"{out} has no plan: every machine of the cluster must see that folder")
-        self._work = ShardWorker(plan, ray.get(model[0]), config, lambda number: ray.get(begun.add.remote(number)))
+
+        def begins(number: int) -> None:
+            require_few_deaths(number, ray.get(begun.add.remote(number)))
+
+        self._work = ShardWorker(plan, ray.get(model[0]), config, begins)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
         """The reports of the shards in a batch."""
@@ -188,6 +193,8 @@ def run(
     # Its bars and its remarks on each run are not for the person.
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    # Else a worker's sentence stays with it: what it is wrapped in comes without its cause.
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     wanted = min(workers.count, len(to_do))
     blocks = max(wanted, min(-(-len(to_do) // _SHARDS_A_TASK), _MOST_TASKS))
@@ -222,7 +229,7 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error.__cause__
     while cause is not None:
         if isinstance(cause, ToodError):
-            return str(cause)
+            return first_line(cause)  # Ray Data adds how it could be told to try again
         error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
