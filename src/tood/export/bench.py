@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from tood.export.onnx_graph import deform_form, network_graph
 from tood.export.pictures_of import CALIBRATING, require_pictures
 from tood.inference import Detector
 from tood.precision import cpu_multiplies_bf16
+from tood.whole_file import scratch_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -120,8 +120,8 @@ def bench_engines(
     rows = []
     if calibration is not None:
         require_pictures(calibration, CALIBRATING)
-    with tempfile.TemporaryDirectory(prefix="tood-bench-") as folder:
-        for candidate in _candidates(_Files(origin, Path(folder), calibration), device):
+    with scratch_folder() as folder:
+        for candidate in _candidates(_Files(origin, folder, calibration), device):
             row = candidate.row
             say(row.engine)
             try:

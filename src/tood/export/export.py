@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -36,7 +35,7 @@ from tood.models import AnyDetector
 from tood.models.common import TopKConfig
 from tood.stop import stopped_after
 from tood.version import own_version
-from tood.whole_file import sha256_of, whole_file
+from tood.whole_file import remove_unfinished, scratch_folder, sha256_of, whole_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -123,8 +122,8 @@ def export_model(
     if (source := proof.pictures or proof.data) is not None:
         require_pictures(source, COMPARED)
     work = Export.of(origin, config, proof, say)
-    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
-        built, certificate = work.best(Path(folder), out.name)
+    with scratch_folder() as folder:
+        built, certificate = work.best(folder, out.name)
         if certificate.complaints and not allow_loss:
             raise ToodError(
                 f"{out} is not written: {'; '.join(certificate.complaints)} (--allow-loss writes it all the same)"
@@ -138,6 +137,7 @@ def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str])
 
     If anything cannot be written, all is as it was. An old model goes before anything else takes its place: a process
     that is killed meanwhile leaves it, or the new one, or none, but never a model beside what belongs to the other.
+    What it leaves of temporary files goes at the next time.
 
     Args:
         built: the files, the one that is opened first; each gets `out`'s name with its own ending.
@@ -147,6 +147,7 @@ def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str])
     Raises:
         ToodError: if a file cannot be written.
     """
+    remove_unfinished(out.parent)
     with stopped_after(), ExitStack() as stack:
         # What is entered last takes its place first: the model comes when all that belongs to it is there.
         for path in built:
