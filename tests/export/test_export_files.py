@@ -466,7 +466,11 @@ def test_triton_gets_a_model_and_its_certificate(folder: Path, exported: Path, t
         assert "tritonserver --model-repository" in result.output
         assert (tmp_path / name / "labels.txt").read_text() == "cat\ndog\n"
         assert "max_batch_size: 8" in (tmp_path / name / "config.pbtxt").read_text()
-        assert len(list((tmp_path / name).glob("*.certificate.json"))) == 1
+        # Named for what they are of there.
+        papers = certificate_files(tmp_path / name / "model.onnx")
+        assert sorted((tmp_path / name).glob("*.certificate.*")) == sorted(papers)
+        (digest,) = json.loads(papers[0].read_text())["sha256"].values()
+        assert digest == hashlib.sha256((tmp_path / name / "1" / "model.onnx").read_bytes()).hexdigest()
         again = _run("export", model, "--to", "triton", *graph, "--out", tmp_path, "--name", name)
         assert (again.exit_code, "exists already" in " ".join(again.output.split())) == (2, True)
     picture = next((folder / "data" / "val2017").glob("*.png"))

@@ -238,12 +238,12 @@ def _export_into_repository(
     model: str, repository: Path, name: str, config: ExportConfig, proof: Callable[[], Proof], allow_loss: bool
 ) -> None:
     """Writes the model's file where nobody looks, and from there into Triton's repository, with its certificate."""
-    from tood.export.triton import triton_folder
+    from tood.export.triton import MODEL_FILE, triton_folder
     from tood.whole_file import scratch_folder
 
     triton_folder(repository, name)  # what cannot be is told before the work
     with scratch_folder() as folder:
-        path = folder / f"{name}.onnx"
+        path = folder / MODEL_FILE
         certificate = _exported(model, path, config, proof(), allow_loss)
         _into_repository(path, repository, name)
     _tell(certificate)
