@@ -362,6 +362,9 @@ def test_a_kill_leaves_no_model_beside_what_belongs_to_another(tmp_path: Path, m
         assert os.waitpid(child, 0)[1] == (0 if last == len(names) else signal.SIGKILL)
         left.append({(out.parent / name).read_text() for name in names if (out.parent / name).exists()})
         assert len(left[-1]) == 1 or not out.exists(), last
+        # The next time nothing of it is left.
+        put_in_place([new / "model.xml", new / "model.bin"], out, ("new", "new"))
+        assert sorted(path.name for path in out.parent.iterdir()) == sorted(names)
     assert left[-1] == {"new"}
 
 
