@@ -404,9 +404,10 @@ def test_a_stop_signal_leaves_nothing_but_the_old_file(folder: Path, tmp_path: P
     out.parent.mkdir()
     out.write_text("old")
     words = ["export", folder / "model.safetensors", "--to", "torch", "--out", out, "--force"]
+    # PyTorch keeps a cache of its own where temporary files go.
+    environment = {**os.environ, "TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tood", *map(str, words)], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        [sys.executable, "-m", "tood", *map(str, words)], stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     assert process.stderr is not None
     while (line := process.stderr.readline()) and not line.startswith("comparison with PyTorch"):
