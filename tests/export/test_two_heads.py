@@ -16,7 +16,7 @@ from narrow_models import EXAMPLES, lively
 from tood.choices import ExportFormat, ExportGraph
 from tood.engines import open_exported
 from tood.errors import ToodError
-from tood.export import ExportConfig, Origin, describe, export_model, onnx_graph
+from tood.export import ExportConfig, Origin, description_of, export_model, onnx_graph
 from tood.export.config import SUFFIXES
 from tood.inference import postprocess
 from tood.input import InputConfig
@@ -110,8 +110,8 @@ def test_a_file_shows_the_head_of_its_graph_and_is_compared_with_it(
 
 def test_without_such_a_head_or_without_suppression_the_graphs_are_refused() -> None:
     with pytest.raises(ToodError, match="--graph topk"):
-        describe(Origin(_network(TOP_K), CLASSES), ExportConfig(graph="nms", size=SIZE))
+        description_of(Origin(_network(TOP_K), CLASSES), ExportConfig(graph="nms", size=SIZE))
     alone = _network(NMS)
     alone.head = alone.head.many
     with pytest.raises(ToodError, match="take --graph nms"):
-        describe(Origin(alone, CLASSES), ExportConfig(graph="topk", size=SIZE))
+        description_of(Origin(alone, CLASSES), ExportConfig(graph="topk", size=SIZE))

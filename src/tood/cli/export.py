@@ -331,6 +331,6 @@ def _open(data: str, split: str | None) -> DetectionDataset:
 def _scene() -> Any:
     import cv2
 
-    from tood.export.pictures_of import pictures_of
+    from tood.export.sample_pictures import pictures_of
 
     return cv2.resize(pictures_of(None, 1)[0], (640, 480))

@@ -18,7 +18,7 @@ from tood.clusters.model import ShippedModel
 from tood.clusters.pictures import Picture, read_rows
 from tood.clusters.plan import Plan
 from tood.clusters.storage import Place, telling
-from tood.errors import ToodError
+from tood.errors import PictureError, ToodError
 from tood.inference import Detector, SourceConfig, is_url
 from tood.inference.sources import ImageSource, download
 from tood.machine import limit_threads
@@ -134,9 +134,9 @@ class ShardWorker:
         rows: list[dict[str, Any]] = [_failed(picture.name, "was not looked at") for picture in pictures]
 
         def fail(number: str, error: ToodError) -> None:
-            name = pictures[int(number)].name
             # The one who decodes knows pictures by their numbers.
-            rows[int(number)] = _failed(name, str(error).removeprefix(f"{number}: ").removeprefix(f"{name}: "))
+            reason = error.reason if isinstance(error, PictureError) else str(error)
+            rows[int(number)] = _failed(pictures[int(number)].name, reason)
 
         order: deque[int] = deque()
         sources = _sources(pictures, self.config, fail, order)

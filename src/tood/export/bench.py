@@ -22,7 +22,7 @@ from tood.export.config import ExportConfig
 from tood.export.export import Export, Origin, Proof, require_packages
 from tood.export.network import DeformForm
 from tood.export.onnx_graph import deform_form, network_graph
-from tood.export.pictures_of import CALIBRATING, require_pictures
+from tood.export.sample_pictures import CALIBRATING, require_pictures
 from tood.inference import Detector
 from tood.precision import cpu_multiplies_bf16
 from tood.whole_file import scratch_folder

@@ -28,8 +28,8 @@ from tood.export.network import export_network
 from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph, without_traces
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
-from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
 from tood.export.quiet import quiet
+from tood.export.sample_pictures import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
 from tood.export.suppression import rows_of
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
@@ -181,7 +181,7 @@ def certificate_files(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.certificate.json"), out.with_name(f"{out.name}.certificate.md")
 
 
-def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
+def description_of(origin: Origin, config: ExportConfig) -> ExportedModel:
     """What the file is to say of itself, and by that which of two heads it shows.
 
     Args:
@@ -246,10 +246,10 @@ class Export:
 
     @staticmethod
     def of(origin: Origin, config: ExportConfig, proof: Proof = Proof(), say: Say = lambda _: None) -> Export:
-        """Looks at the model; for errors see `describe`."""
+        """Looks at the model; for errors see `description_of`."""
         # The caller's network may be elsewhere, or in training, and stays so.
         origin = replace(origin, model=copy.deepcopy(origin.model).cpu().eval())
-        description = describe(origin, config)
+        description = description_of(origin, config)
         # The graph, the comparison and AP read the head that the file shows.
         origin.model.config = description.model
         return Export(origin, config, proof, description, say)

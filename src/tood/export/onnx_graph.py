@@ -12,7 +12,7 @@ from tood.engines import ExportedModel
 from tood.export.config import ExportConfig
 from tood.export.network import DeformForm, ExportNetwork, export_network
 from tood.export.onnx_nodes import OnnxNodes
-from tood.export.pictures import Laid, add_pictures
+from tood.export.picture_nodes import Laid, add_pictures
 from tood.export.quiet import quiet
 from tood.export.suppression import Dense, add_suppression, add_top_k
 from tood.models import AnyDetector

@@ -97,7 +97,7 @@ def write_triton_repository(
     if min(config.instances, config.batch) < 1 or config.wait_microseconds < 0:
         raise ToodError("instances and batch are at least 1, wait_microseconds at least 0")
     model = _load(onnx_file)
-    text, labels = describe(model, called, config), _class_names(model)
+    text, labels = config_pbtxt(model, called, config), _class_names(model)
     beside = _external_files(model, onnx_file)
     settle_unfinished(target, Path.rmdir)
     try:
@@ -131,7 +131,7 @@ def triton_folder(out: Path, name: str) -> Path:
     return target
 
 
-def describe(model: onnx.ModelProto, name: str, config: TritonConfig) -> str:
+def config_pbtxt(model: onnx.ModelProto, name: str, config: TritonConfig) -> str:
     """The text of config.pbtxt.
 
     Raises:
