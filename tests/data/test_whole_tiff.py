@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tood.data.images import FileFacts, decode_image, file_facts, image_size, read_image
-from tood.data.images.windows import open_windows
+from tood.data.images.opening import open_windows
 from tood.errors import ToodError
 from tood.inference.sources import ImageSource, SourceConfig
 
@@ -88,6 +88,22 @@ def test_pixels_are_those_that_are_stored(kind: str, tmp_path: Path, capfd: pyte
 def test_inks_of_16_bits_become_colours(capfd: pytest.CaptureFixture[str]) -> None:
     np.testing.assert_array_equal(read_image(tiff(CMYK, {"photometric": "separated"})), BYTES[..., :3])
     assert capfd.readouterr() == ("", "")
+
+
+def test_few_bits_by_windows_are_as_bright_as_whole(tmp_path: Path) -> None:
+    """A 4-bit grey is 17 steps of 255, not of 15."""
+    grey = BYTES[..., 0] >> 4
+    packed = (grey[:, :94:2] << 4 | grey[:, 1:94:2]).astype(np.uint8)
+    data = bytearray(tiff(packed, GREY))
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        tags = file.pages[0].tags
+        places = {name: tags[name].valueoffset for name in ("BitsPerSample", "ImageWidth")}
+    for name, value in (("BitsPerSample", 4), ("ImageWidth", 94)):
+        data[places[name] : places[name] + 2] = value.to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(data)
+    wanted = np.repeat(grey[:, :94, None] * 17, 3, axis=2)
+    np.testing.assert_array_equal(read_image(bytes(data)), wanted)
+    np.testing.assert_array_equal(open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, 94), wanted)
 
 
 @pytest.mark.parametrize("kind", REFUSED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import typer
 
 from tood import choices
 from tood.cli.options import FILES, HOW, Device, Threads, optional
-from tood.stop import stopped_at_once
 
 if TYPE_CHECKING:
     from tood.data import DetectionDataset
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 WHAT = "What the file is"
 PROOF = "What it is measured on"
-_STOPPED = "stopped; what was not finished is removed"
 
 _MODEL_HELP = (
     "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, or "
@@ -182,8 +179,7 @@ def export(
                 raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
             _into_repository(locate_weights(model).path, repository, called)
         else:
-            with stopped_at_once(_STOPPED):
-                _export_into_repository(model, repository, called, config, proof, allow_loss)
+            _export_into_repository(model, repository, called, config, proof, allow_loss)
         return
     if name is not None:
         raise ToodError("--name is of models in Triton's repository: give --out, or --to triton")
@@ -192,8 +188,7 @@ def export(
     for there in (path, *numbers, *certificate_files(path)):
         if there.exists() and not force:
             raise ToodError(f"{there} exists already: name another file with --out, or overwrite it with --force")
-    with stopped_at_once(_STOPPED):
-        certificate = _exported(model, path, config, proof(), allow_loss)
+    certificate = _exported(model, path, config, proof(), allow_loss)
     typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
     _tell(certificate)
     typer.echo(f"certificate: {certificate_files(path)[1]}")
@@ -243,11 +238,12 @@ def _export_into_repository(
     model: str, repository: Path, name: str, config: ExportConfig, proof: Callable[[], Proof], allow_loss: bool
 ) -> None:
     """Writes the model's file where nobody looks, and from there into Triton's repository, with its certificate."""
-    from tood.export.triton import triton_folder
+    from tood.export.triton import MODEL_FILE, triton_folder
+    from tood.whole_file import scratch_folder
 
     triton_folder(repository, name)  # what cannot be is told before the work
-    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
-        path = Path(folder) / f"{name}.onnx"
+    with scratch_folder() as folder:
+        path = folder / MODEL_FILE
         certificate = _exported(model, path, config, proof(), allow_loss)
         _into_repository(path, repository, name)
     _tell(certificate)
@@ -269,13 +265,18 @@ def bench(
         Path | None, optional("Picture to run on. Left out: a built-in scene of the size of a photograph.", HOW)
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each engine runs.", rich_help_panel=HOW)] = 10,
+    calibrate: Annotated[
+        str | None,
+        optional("Dataset or folder of pictures that int8 learns from. Left out: int8 is not timed.", HOW),
+    ] = None,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
     """Time a model in every engine that is installed, on this machine, and say which one to take.
 
-    PyTorch in fp32 and, where the hardware has it, bf16; ONNX Runtime; OpenVINO. From a picture's pixels to its boxes,
-    one picture at a time. On the CPU always, and on the GPU where there is one or --device names it.
+    PyTorch in fp32 and, where the hardware has it, bf16; ONNX Runtime and OpenVINO in fp32, with --calibrate in int8,
+    and on a GPU in fp16. Files are those that `tood export` writes. From a picture's pixels to its boxes, one picture
+    at a time. On the CPU always, and on the GPU where there is one or --device names it.
 
     Example: tood bench runs/x/best.safetensors
     """
@@ -283,7 +284,7 @@ def bench(
     from rich.table import Table
 
     from tood.data import read_image
-    from tood.export import advice, bench_engines, origin_of
+    from tood.export import advice, bench_engines, not_timed, origin_of
     from tood.inference import check_device
     from tood.machine import busy_advice
 
@@ -291,10 +292,14 @@ def bench(
     pixels = _scene() if picture is None else read_image(picture)
     if busy := busy_advice():
         typer.echo(busy, err=True)
-    with stopped_at_once("stopped"):
-        rows = bench_engines(
-            origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True)
-        )
+    rows = bench_engines(
+        origin_of(model),
+        pixels,
+        repeats,
+        place,
+        lambda engine: typer.echo(f"{engine} ...", err=True),
+        calibration=calibrate,
+    )
     table = Table("engine", "ms a picture", "pictures/s")
     for row in rows:
         if row.seconds is None:
@@ -303,6 +308,8 @@ def bench(
             table.add_row(row.engine, f"{1000 * row.seconds:.1f}", f"{1 / row.seconds:.1f}")
     Console(emoji=False).print(table)
     typer.echo(advice(rows))
+    if left_out := not_timed(rows):
+        typer.echo(left_out)
 
 
 def _named(model: str, suffix: str) -> Path:
@@ -324,6 +331,6 @@ def _open(data: str, split: str | None) -> DetectionDataset:
 def _scene() -> Any:
     import cv2
 
-    from tood.export.pictures_of import pictures_of
+    from tood.export.sample_pictures import pictures_of
 
     return cv2.resize(pictures_of(None, 1)[0], (640, 480))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
 from socket import EAI_AGAIN, gaierror
 from time import monotonic, sleep
 from typing import Any
@@ -19,12 +17,13 @@ from tood.choices import PredictionPrecision
 from tood.clusters.model import ShippedModel
 from tood.clusters.pictures import Picture, read_rows
 from tood.clusters.plan import Plan
-from tood.clusters.storage import Place
-from tood.errors import ToodError
+from tood.clusters.storage import Place, telling
+from tood.errors import PictureError, ToodError
 from tood.inference import Detector, SourceConfig, is_url
 from tood.inference.sources import ImageSource, download
 from tood.machine import limit_threads
 from tood.structures import Detections
+from tood.whole_file import scratch_folder
 
 # HTTP statuses of servers that are overloaded, restarted or out of reach of the one before them.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -95,15 +94,18 @@ class ShardWorker:
         plan: the run.
         model: the network.
         config: how.
+        begins: told the number of each shard that is begun.
     """
 
-    def __init__(self, plan: Plan, model: ShippedModel, config: WorkerConfig) -> None:
-        self.plan, self.config = plan, config
+    def __init__(
+        self, plan: Plan, model: ShippedModel, config: WorkerConfig, begins: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self.plan, self.config, self._begins = plan, config, begins
         if config.threads is not None:
             limit_threads(config.threads)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             self._detector = Detector(
-                model.unpack(Path(folder)),
+                model.unpack(folder),
                 config.device,
                 config.threshold,
                 precision=config.precision,
@@ -119,7 +121,8 @@ class ShardWorker:
         started = monotonic()
         place, rows = self.plan.part(number), self.plan.shards[number]
         if place.exists():  # by a worker that died when it had written it
-            return ShardReport(number, rows.count)
+            return ShardReport(number, rows.count, failures_in(place))
+        self._begins(number)
         found = self.look(read_rows(rows))
         place.write(as_parquet(found))
         failures = sum(row["error"] is not None for row in found)
@@ -131,9 +134,9 @@ class ShardWorker:
         rows: list[dict[str, Any]] = [_failed(picture.name, "was not looked at") for picture in pictures]
 
         def fail(number: str, error: ToodError) -> None:
-            name = pictures[int(number)].name
             # The one who decodes knows pictures by their numbers.
-            rows[int(number)] = _failed(name, str(error).removeprefix(f"{number}: ").removeprefix(f"{name}: "))
+            reason = error.reason if isinstance(error, PictureError) else str(error)
+            rows[int(number)] = _failed(pictures[int(number)].name, reason)
 
         order: deque[int] = deque()
         sources = _sources(pictures, self.config, fail, order)
@@ -229,6 +232,19 @@ def _row(name: str, result: Detections) -> dict[str, Any]:
         "labels": result.labels.tolist(),
         "names": result.names,
     }
+
+
+def failures_in(part: Place) -> int:
+    """Pictures that could not be looked at, of a file of results.
+
+    Raises:
+        ToodError: if it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with telling(part.uri, "be read as results"), part.system.open(part.path, "rb") as file:
+        errors = pq.ParquetFile(file).read(columns=["error"])["error"]
+    return len(errors) - int(errors.null_count)
 
 
 def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:

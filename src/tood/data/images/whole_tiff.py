@@ -20,7 +20,8 @@ _MAX_SAMPLE_VALUE = 281
 _UNCOMPRESSED = 1
 # Bytes that a piece may have decoded: a small file can say that it has many more, in any number of bands.
 _LARGEST_PIECE = 512 << 20
-_LIBRARY = "pip install 'tood[big]'"
+LIBRARY = "pip install 'tood[big]'"
+"""What brings tifffile and the packages that it decodes with."""
 
 
 def tiff_header(file: BinaryIO, told: str) -> ImageHeader | None:
@@ -33,7 +34,7 @@ def tiff_header(file: BinaryIO, told: str) -> ImageHeader | None:
         import tifffile
     except ImportError:
         raise PictureError(
-            told, f"is a TIFF that Pillow does not know, or a broken one; tifffile reads more kinds: {_LIBRARY}"
+            told, f"is a TIFF that Pillow does not know, or a broken one; tifffile reads more kinds: {LIBRARY}"
         ) from None
     file.seek(0)
     try:
@@ -53,7 +54,7 @@ def decode_whole_tiff(data: bytes, told: str) -> DecodedImage:
     try:
         import tifffile
     except ImportError:
-        raise PictureError(told, f"its kind of TIFF is read by tifffile alone: {_LIBRARY}") from None
+        raise PictureError(told, f"its kind of TIFF is read by tifffile alone: {LIBRARY}") from None
     try:
         page = tifffile.TiffFile(BytesIO(data)).pages.first
         problem = samples_problem(page) or colour_problem(page) or _piece_problem(page)
@@ -66,7 +67,7 @@ def decode_whole_tiff(data: bytes, told: str) -> DecodedImage:
     except Exception as error:  # whatever a broken file leads it to
         said = first_line(error)
         if "imagecodecs" in said:
-            raise PictureError(told, f"its compression needs a package that is not installed: {_LIBRARY}") from error
+            raise PictureError(told, f"its compression needs a package that is not installed: {LIBRARY}") from error
         raise PictureError(told, f"the image is truncated or broken ({said[:200]})") from error
     if values.dtype == np.uint8:
         return DecodedImage(as_rgb(values, page))
