@@ -11,9 +11,20 @@ from tood.training.reasons import how_it_learns, what_it_sees
 
 
 def say_plan(
-    display: TrainingDisplay, trainer: Trainer, model: AnyDetector, start: str, precision: ChosenPrecision
+    display: TrainingDisplay,
+    trainer: Trainer,
+    model: AnyDetector,
+    start: str,
+    precision: ChosenPrecision,
+    thawed: bool = False,
 ) -> None:
-    """Says model, starting weights, recipe, batch, rate and device, before the first step."""
+    """Says model, starting weights, recipe, batch, rate and device, before the first step.
+
+    Args:
+        display, trainer, model, precision: of the run.
+        start: the weights that it starts from, in words.
+        thawed: whether there were objects enough to let more of the backbone learn.
+    """
     config, size = trainer.config, model.config.input
     everything = sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -35,7 +46,7 @@ def say_plan(
         f"{batch}, {rate}"
     )
     trainer.learner.train_mode()
-    display.say(how_it_learns(config, model, trainer.learner.peak_rate))
+    display.say(how_it_learns(config, model, trainer.learner.peak_rate, thawed))
     display.say(what_it_sees(config, trainer.images.count))
     computes = f"{trainer.accelerator.device}, precision {precision.name} ({precision.why})"
     display.say(f"device: {computes}; files: {trainer.out}")

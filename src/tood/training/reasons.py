@@ -30,16 +30,17 @@ from tood.training.start import SCRATCH
 FEW = 2_000
 
 
-def how_it_learns(config: RunConfig, model: AnyDetector, rate: float) -> str:
+def how_it_learns(config: RunConfig, model: AnyDetector, rate: float, thawed: bool = False) -> str:
     """Which parts learn at which rates, what BatchNorms do, and what of the weights is kept, with the reasons.
 
     Args:
         config: of the run, `start_from` decided.
         model: in training mode, with its frozen parts.
         rate: the head's at its peak.
+        thawed: whether there were objects enough to let more of the backbone learn (`thaw_from`).
     """
     parts = [
-        _resting(model, config.start_from == SCRATCH, config.thaw_from),
+        _resting(model, config.start_from == SCRATCH, thawed),
         _rates(config, model, rate),
         _norms(model),
     ]
@@ -72,7 +73,7 @@ def what_it_sees(config: RunConfig, images: int) -> str:
 # --- learning ------------------------------------------------------------------------------------------------------
 
 
-def _resting(model: AnyDetector, from_scratch: bool, thaw_from: int | None) -> str:
+def _resting(model: AnyDetector, from_scratch: bool, thawed: bool) -> str:
     *backbone, neck, head = model.stages()
     resting = [_rests(stage) for stage in backbone]
     first = next((i for i, rests in enumerate(resting) if not rests), len(resting))
@@ -86,8 +87,8 @@ def _resting(model: AnyDetector, from_scratch: bool, thaw_from: int | None) -> s
     if not names:
         return _some_rest(model) or "all of it learns"
     why = "" if from_scratch else ", since what they know holds for other pictures too"
-    if first == 1 and thaw_from is not None:
-        why = f", since edges are edges; {thaw_from:,} objects or more are enough for the stages behind it to learn"
+    if first == 1 and thawed and not from_scratch:
+        why = ", since edges are edges; there are objects enough for the stages behind it to learn"
     told = " and ".join(names)
     return f"{told} {'rest' if ' and ' in told else 'rests'}{why}"
 

@@ -97,8 +97,8 @@ def _train(
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
-    if config.thaw_from is not None and training.box_count >= config.thaw_from:
-        config = replace(config, model=replace(config.model, backbone=thawed(config.model.backbone)))
+    frozen, config = config.model.backbone, thawed(config, training.box_count)
+    thaws = config.model.backbone != frozen
     selects = validation is not None and not datasets.validates_on_test
     config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 
@@ -122,7 +122,7 @@ def _train(
         loader, training.class_names, training.digest(), order_of(loader), training.picture_notes.tell
     )
     trainer = Trainer(config, model, images, measured, accelerator, display)
-    say_plan(display, trainer, model, start, precision)
+    say_plan(display, trainer, model, start, precision, thaws)
     if found is not None:
         _resume(trainer, *found, processes)
         if resume is True:

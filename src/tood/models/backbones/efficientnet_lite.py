@@ -111,6 +111,10 @@ class EfficientNetLiteConfig:
         """The same, all of which learns: what is drawn at random has everything to learn."""
         return replace(self, frozen_stages=min(self.frozen_stages, -1), norm_eval=False)
 
+    def thawed(self) -> EfficientNetLiteConfig:
+        """The same with its stem alone at rest, where more of it was to be."""
+        return replace(self, frozen_stages=min(self.frozen_stages, 0))
+
     def build(self) -> EfficientNetLite:
         """The backbone with freshly initialised weights."""
         return EfficientNetLite(self)
