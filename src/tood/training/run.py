@@ -97,16 +97,16 @@ def _train(
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
-    frozen, config = config.model.backbone, thawed(config, training.box_count)
+    with processes.agreed():
+        boxes = box_report(training, config)
+        boxes.require_any()
+    frozen, config = config.model.backbone, thawed(config, boxes.found.reachable)
     thaws = config.model.backbone != frozen
     selects = validation is not None and not datasets.validates_on_test
     config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 
     if resumes and (changes := processes.from_main(lambda: _changes(config, out))):
         display.say(changes)
-    with processes.agreed():
-        boxes = box_report(training, config)
-        boxes.require_any()
     if boxes.told:
         display.say(boxes.told)
     model = build_model(config.model)
