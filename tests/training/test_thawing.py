@@ -51,6 +51,10 @@ def test_from_so_many_objects_on_the_stem_alone_rests(tmp_path: Path) -> None:
     run, said = trained(data, tmp_path / "run")
     assert frozen(run) == 0
     assert "the backbone's stem rests, since edges are edges" in said
+    first, *why = [line for line in (tmp_path / "run" / "config.yaml").read_text().splitlines() if line[0] == "#"]
+    assert first.startswith("# tood train --config")
+    assert [line.split(":")[0] for line in why] == ["# learning", "# pictures"]
+    assert "since edges are edges" in why[0]
     # What was decided is in the file, for whoever changes it or shows it other pictures.
     assert run.thaw_from is None
     fewer, said = trained(with_objects(tmp_path / "fewer", ENOUGH - 1), tmp_path / "other")
