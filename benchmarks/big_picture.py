@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.4)
     parser.add_argument("--layouts", default="tiled,striped,plain")
     parser.add_argument(
-        "--twice", type=float, default=0.1, help="share of the objects on seams that may be found more than once"
+        "--twice", type=float, default=0.05, help="share of the objects on seams that may be found more than once"
     )
     options = parser.parse_args()
     failures = []

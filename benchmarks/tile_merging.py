@@ -121,6 +121,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Boxes]] = {
         "ours": lambda: detector.in_tiles(picture).boxes.numpy(),
         "ours, no smaller copies": lambda: detector.in_tiles(picture, TileConfig(smaller=False)).boxes.numpy(),
+        "ours, no second looks": lambda: detector.in_tiles(picture, TileConfig(second_look=False)).boxes.numpy(),
         **{
             f"supervision, {kind}": lambda kind=kind: sliced(detector, picture, size, kind)  # type: ignore[misc]
             for kind in ("NMS, IOU", "NMS, IOS", "NMM, IOU", "NMM, IOS")

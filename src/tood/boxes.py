@@ -182,7 +182,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> 
     # In numpy, whatever the device: many small steps, which PyTorch's threads slow down where cores are shared.
     corners = boxes.detach().float().cpu().numpy()
     order = scores.detach().float().neg().cpu().numpy().argsort(kind="stable")
-    better, worse = _overlapping_pairs(corners[order], labels.cpu().numpy()[order], iou_threshold)
+    better, worse = overlapping_pairs(corners[order], labels.cpu().numpy()[order], iou_threshold)
     # Greedy NMS is the only fixed point of "kept = suppressed by no kept box": after i rounds all boxes that are i
     # suppressions deep are right, so the loop ends after the longest chain of suppressions, typically 3 to 6.
     kept = np.ones(len(order), np.bool_)
@@ -194,7 +194,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> 
         kept = updated
 
 
-def _overlapping_pairs(
+def overlapping_pairs(
     boxes: NDArray[np.float32], labels: NDArray[np.int64], iou_threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of one class with IoU above the threshold: the lower and the higher index of each, [E] and [E].

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bright_square import BrightConfig
+from tood.data.images.windows import ArrayWindows
 from tood.errors import ToodError
-from tood.inference import Detector, TileConfig
-from tood.inference.tile_merging import MergeConfig, TileBoxes, merge
+from tood.inference import Detector, TileConfig, detect_in_tiles
+from tood.inference.second_look import decided, doubts
+from tood.inference.tile_merging import MergeConfig, Tile, TileBoxes, merge
 from tood.inference.tiles import tiles_of
 from tood.input import InputConfig
 from tood.structures import DensePredictions, Priors
@@ -48,9 +50,26 @@ class BrightObjects(nn.Module):
         return DensePredictions(scores, boxes, priors)
 
 
+class ShyObjects(BrightObjects):
+    """Ends an object that its image cuts a little before the border, as networks do with what they see a part of."""
+
+    def forward(self, images: Tensor) -> DensePredictions:
+        seen = super().forward(images)
+        sides = torch.tensor([images.shape[3], images.shape[2]])
+        low, high = seen.boxes[..., :2], seen.boxes[..., 2:]
+        shy = 0.06 * sides
+        boxes = torch.cat([torch.where(low < 1, shy, low), torch.where(high > sides - 1, sides - shy, high)], dim=2)
+        return replace(seen, boxes=boxes)
+
+
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     return Detector.from_model(BrightObjects(), ["dark", "bright"], "cpu", 0.3)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def shy() -> Detector:
+    return Detector.from_model(ShyObjects(), ["dark", "bright"], "cpu", 0.3)  # type: ignore[arg-type]
 
 
 def scene(height: int, width: int, boxes: list[tuple[int, int, int, int]]) -> np.ndarray:
@@ -104,6 +123,39 @@ def test_an_object_on_a_seam_and_on_a_crossing_of_seams(detector: Detector, smal
     require_each_once(found.boxes.numpy(), boxes)
 
 
+def test_pieces_that_look_whole_are_looked_at_once_more(shy: Detector) -> None:
+    boxes = [(60, 40, 210, 90), (300, 60, 340, 240), (70, 190, 130, 250), (250, 280, 270, 300)]
+    pixels = scene(340, 420, boxes)
+    once, looked_at = shy.in_tiles(pixels, TileConfig(second_look=False)), shy.in_tiles(pixels)
+    assert len(once) > len(boxes)
+    require_each_once(looked_at.boxes.numpy(), boxes)
+    # A place at the picture's corner: the tile around it ends there.
+    corner = [(300, 260, 420, 340)]
+    require_each_once(shy.in_tiles(scene(340, 420, corner)).boxes.numpy(), [(300, 260, 395, 332)])
+
+
+def test_second_looks_are_told_of_and_stopped(shy: Detector) -> None:
+    picture = ArrayWindows("array", scene(340, 420, [(60, 40, 210, 90), (300, 60, 340, 240)]))
+    steps: list[tuple[int, int | None]] = []
+    assert detect_in_tiles(shy, picture, TileConfig(), progress=lambda *step: steps.append(step)) is not None
+    tiles = len(tiles_of(340, 420, SIDE, TileConfig()))
+    assert (tiles, tiles) in steps
+    last, of = steps[-1]
+    assert last == of
+    assert last > tiles
+
+    def stop() -> bool:
+        return last_of(seen) == tiles
+
+    seen: list[tuple[int, int | None]] = []
+
+    def last_of(steps: list[tuple[int, int | None]]) -> int:
+        return steps[-1][0] if steps else 0
+
+    stopped = detect_in_tiles(shy, picture, TileConfig(), progress=lambda *step: seen.append(step), stop=stop)
+    assert (stopped, seen[-1]) == (None, (tiles, tiles))
+
+
 def test_a_picture_that_fits_a_tile_is_found_as_it_is(detector: Detector) -> None:
     pixels = scene(SIDE, SIDE, [(5, 6, 60, 70)])
     assert torch.equal(detector.in_tiles(pixels).boxes, detector(pixels).boxes)
@@ -148,6 +200,53 @@ def test_how_boxes_are_merged() -> None:
     assert len(merge(boxes_of(left, far))) == 2  # they do not meet
     assert len(merge(boxes_of(whole, ([5.0, 5, 45, 95], 0.9, 1, "")))) == 2  # a small whole one before a large one
     assert len(merge(TileBoxes.together([]))) == 0
+
+
+def seen_again(levels: int, *rows: tuple[list[float], float, int, str]) -> TileBoxes:
+    return replace(boxes_of(*rows), levels=np.full(len(rows), levels)) if rows else TileBoxes.together([])
+
+
+def test_what_is_in_doubt() -> None:
+    whole, piece = ([10.0, 0, 110, 100], 0.6, 1, ""), ([10.0, 10, 60, 60], 0.9, 1, "")
+    half, other, alone = (
+        ([400.0, 0, 500, 50], 0.5, 1, "l"),
+        ([20.0, 20, 90, 90], 0.8, 0, ""),
+        ([300.0, 0, 320, 9], 1, 1, ""),
+    )
+    doubtful, tiles = doubts(boxes_of(piece, alone, whole, half, other), 128, 900, 1000)
+    assert [one.boxes.tolist() for one in doubtful] == [[0, 2], [3]]  # not of another class, and not what is alone
+    assert [one.place.tolist() for one in doubtful] == [[10, 0, 110, 100], [400, 0, 500, 50]]
+    assert tiles == [Tile(0, 0, 256, 256, 2), Tile(0, 322, 256, 256, 2)]
+    near, far = ([120.0, 0, 190, 60], 0.5, 1, "l"), ([450.0, 0, 520, 60], 0.5, 1, "l")
+    for other, tile_of_other in ((near, 0), (far, 1)):
+        for by in (0, 300):
+            rows = [([x + by for x in box], 0.5, 1, "l") for box, *_ in (whole, other)]
+            doubtful, tiles = doubts(boxes_of(*rows), 400, 900, 1000)
+            assert [one.tile for one in doubtful] == [0, tile_of_other], "enough around both, or the picture's border"
+    nothing, no_tiles = doubts(TileBoxes.together([]), 128, 900, 1000)
+    assert (nothing, no_tiles) == ([], [])
+
+
+def test_what_a_second_look_decides() -> None:
+    whole, piece = ([10.0, 0, 110, 100], 0.6, 1, ""), ([10.0, 10, 60, 60], 0.9, 1, "")
+    found = boxes_of(whole, piece)
+    doubtful, tiles = doubts(found, 128, 900, 1000)
+
+    def after(*rows: tuple[list[float], float, int, str]) -> list[tuple[list[float], float]]:
+        kept = decided(found, doubtful, tiles, [seen_again(tiles[0].reduction, *rows)], MergeConfig())
+        return [(box, round(score, 3)) for box, score in zip(kept.boxes.tolist(), kept.scores.tolist(), strict=True)]
+
+    exact = ([12.0, 0, 108, 100], 0.5, 1, "")
+    assert after(exact) == [(exact[0], 0.6)]  # the piece is gone, the score is the better one
+    assert after(exact, ([10.0, 10, 60, 60], 0.4, 1, "")) == [(piece[0], 0.9), (exact[0], 0.6)]  # two objects after all
+    both = [(piece[0], 0.9), (whole[0], 0.6)]
+    assert after() == both  # nothing is seen now
+    assert after(([10.0, 0, 110, 100], 0.9, 0, "")) == both  # of no class that is in doubt
+    assert after(([300.0, 0, 400, 100], 0.9, 1, "")) == both  # elsewhere
+    # What was cut, or seen in a smaller copy, was seen worse.
+    for worse in (boxes_of(([10.0, 0, 110, 100], 0.6, 1, "r"), piece), replace(found, levels=np.array([4, 1]))):
+        kept = decided(worse, doubtful, tiles, [seen_again(2, ([10.0, 12, 60, 60], 0.7, 1, ""))], MergeConfig())
+        assert kept.boxes.tolist() == [[10, 12, 60, 60]]
 
 
 def test_merging_in_blocks_is_merging_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.boxes import nms
+from tood.boxes import nms, overlapping_pairs
 
+# Places of the first and of the second of each.
+Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 # Pairs of boxes that are measured at once: 16 MiB a temporary.
 _BLOCK = 1 << 21
 # Share of its side by which a box may be wrong.
 _INEXACT = 0.02
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of a picture: its place and size in the picture's pixels, and the reduction it is looked at with."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    reduction: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +90,18 @@ def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:
 
     Whole boxes are held against each other as in NMS, from the full picture to its smaller copies. A box that was cut
     by its tile's border goes where a whole one covers it; what is left of these was seen whole by no tile, and halves
-    that meet are put together, with the better score. Time grows with the number of cut boxes x boxes, memory does not.
+    that meet are put together, with the better score. Time grows with the square of the number of cut boxes, memory
+    does not.
     """
     is_cut: NDArray[np.bool_] = np.asarray(found.cut.any(axis=1))
     whole, cut = found.chosen(~is_cut), found.chosen(is_cut)
     whole = _by_levels(whole, config)
-    cut = cut.chosen(~_covered(cut, whole, config.covered))
+    cut = cut.chosen(~_first_of_any(cut, pairs_inside(cut, config.covered, _widened(whole))))
     joined = _joined(cut, config.alike)
     # A half that met nothing, inside of what others became.
-    sides = joined.boxes[:, 2:] - joined.boxes[:, :2]
-    joined = joined.chosen(np.argsort(-(sides[:, 0] * sides[:, 1]), kind="stable"))
-    joined = joined.chosen(~_covered_by_earlier(joined, config.covered))
+    joined = joined.chosen(np.argsort(-areas(joined.boxes), kind="stable"))
+    inner, outer = pairs_inside(joined, config.covered)
+    joined = joined.chosen(~_first_of_any(joined, (inner[outer < inner], outer)))
     joined = joined.chosen(~_overlapped(joined, whole, config.iou))
     kept = TileBoxes.together([whole, joined])
     return kept.chosen(np.argsort(-kept.scores, kind="stable"))
@@ -98,33 +112,27 @@ def _by_levels(whole: TileBoxes, config: MergeConfig) -> TileBoxes:
     kept = TileBoxes.together([])
     for level in np.unique(whole.levels):
         of_level: NDArray[np.bool_] = np.equal(whole.levels, level)
-        found = _suppressed(whole.chosen(of_level), config.iou)
+        found = suppressed(whole.chosen(of_level), config.iou)
         kept = TileBoxes.together([kept, found.chosen(~_overlapped(found, kept, config.across))])
     return kept
 
 
 def _overlapped(found: TileBoxes, others: TileBoxes, iou: float) -> NDArray[np.bool_]:
     """[n] whether each has more than this in common with another one of its class."""
-    overlapped = np.zeros(len(found), np.bool_)
-    if len(others):
-        areas = (others.boxes[:, 2:] - others.boxes[:, :2]).prod(axis=1)
-        for block in _blocks(len(found), len(others)):
-            some = found.chosen(np.arange(len(found))[block])
-            own = (some.boxes[:, 2:] - some.boxes[:, :2]).prod(axis=1)[:, None]
-            common = _shares(some, others) * own
-            overlapped[block] = (common > iou * (own + areas - common)).any(axis=1)
-    return overlapped
+    return _first_of_any(found, pairs_between(found, others, iou))
 
 
-def _suppressed(found: TileBoxes, iou: float) -> TileBoxes:
+def areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[n] of boxes [n, 4]."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return sides[:, 0] * sides[:, 1]
+
+
+def suppressed(found: TileBoxes, iou: float) -> TileBoxes:
+    """What NMS leaves, best first."""
     boxes, scores, labels = (torch.from_numpy(part) for part in (found.boxes, found.scores, found.labels))
     kept = nms(boxes, scores, labels, iou)
     return found.chosen(kept.numpy())
-
-
-def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    step = max(1, _BLOCK // max(1, columns))
-    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def _widened(found: TileBoxes) -> TileBoxes:
@@ -134,33 +142,35 @@ def _widened(found: TileBoxes) -> TileBoxes:
     return replace(found, boxes=boxes)
 
 
-def _shares(inner: TileBoxes, outer: TileBoxes) -> NDArray[np.float32]:
-    """[n, m] the share of each inner box that lies in each outer one of its class, 0 for other classes."""
-    a, b = inner.boxes[:, None], outer.boxes[None]
-    sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(min=0)  # [n, m, 2]
-    own = (inner.boxes[:, 2:] - inner.boxes[:, :2]).prod(axis=1)
-    shares: NDArray[np.float32] = sides.prod(axis=2) / np.maximum(own, 1e-6)[:, None]
-    return np.where(inner.labels[:, None] == outer.labels, shares, np.float32(0))
+def pairs_between(found: TileBoxes, others: TileBoxes, iou: float) -> Pairs:
+    """Boxes of one class with an IoU above this, as places in both."""
+    boxes, labels = np.concatenate([found.boxes, others.boxes]), np.concatenate([found.labels, others.labels])
+    lower, higher = overlapping_pairs(boxes, labels, iou)
+    between = (lower < len(found)) & (higher >= len(found))
+    return lower[between], higher[between] - len(found)
 
 
-def _covered(inner: TileBoxes, outer: TileBoxes, share: float) -> NDArray[np.bool_]:
-    """[n] whether one outer box of its class covers so much of each."""
-    outer = _widened(outer)
-    covered = np.zeros(len(inner), np.bool_)
-    if len(outer):
-        for block in _blocks(len(inner), len(outer)):
-            covered[block] = (_shares(inner.chosen(np.arange(len(inner))[block]), outer) > share).any(axis=1)
-    return covered
+def pairs_inside(inner: TileBoxes, share: float, outer: TileBoxes | None = None) -> Pairs:
+    """Boxes of which more than this share lies in an outer one of their class, as places in both.
+
+    Without `outer`, of the inner ones in each other. Time and memory grow with the number of overlapping pairs.
+    """
+    if outer is None:
+        lower, higher = overlapping_pairs(inner.boxes, inner.labels, 0)
+        inside, around = np.concatenate([lower, higher]), np.concatenate([higher, lower])
+    else:
+        inside, around = pairs_between(inner, outer, 0)
+    a, b = inner.boxes[inside], (inner if outer is None else outer).boxes[around]
+    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    enough = sides.prod(axis=1) > share * areas(a)
+    return inside[enough], around[enough]
 
 
-def _covered_by_earlier(found: TileBoxes, share: float) -> NDArray[np.bool_]:
-    """[n] whether one that comes before it covers so much of each."""
-    covered = np.zeros(len(found), np.bool_)
-    for block in _blocks(len(found), len(found)):
-        rows = np.arange(len(found))[block]
-        shares = _shares(found.chosen(rows), found)
-        covered[block] = ((shares > share) & (np.arange(len(found)) < rows[:, None])).any(axis=1)
-    return covered
+def _first_of_any(found: TileBoxes, pairs: Pairs) -> NDArray[np.bool_]:
+    """[n] whether each stands first in a pair."""
+    first = np.zeros(len(found), np.bool_)
+    first[pairs[0]] = True
+    return first
 
 
 def _joined(cut: TileBoxes, alike: float) -> TileBoxes:
@@ -188,8 +198,9 @@ def _root(group: NDArray[np.int64], place: int) -> int:
 
 def _halves(cut: TileBoxes, alike: float) -> Iterator[tuple[int, int]]:
     """Pairs of boxes of one class and level that a seam parts: cut on facing sides, meeting, alike along the seam."""
-    for block in _blocks(len(cut), len(cut)):
-        rows = np.arange(len(cut))[block]
+    step = max(1, _BLOCK // max(1, len(cut)))
+    for start in range(0, len(cut), step):
+        rows = np.arange(len(cut))[start : start + step]
         a, b = cut.boxes[rows][:, None], cut.boxes[None]
         low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
         common = (high - low).clip(min=0)  # [n, m, 2]

@@ -14,7 +14,8 @@ from tood.data.images.windows import Windows, starts
 from tood.engines import FixedInput
 from tood.errors import SettingError
 from tood.inference.predictor import read_ahead
-from tood.inference.tile_merging import MergeConfig, TileBoxes, merge
+from tood.inference.second_look import decided, doubts
+from tood.inference.tile_merging import MergeConfig, Tile, TileBoxes, merge
 from tood.structures import Detections
 
 if TYPE_CHECKING:
@@ -39,12 +40,14 @@ class TileConfig:
             in one of them.
         smaller: look at copies of a quarter, a sixteenth ... of the sides, too, down to one that fits a tile: for
             objects that are larger than the overlap.
+        second_look: look once more, by a tile of their own, at places where tiles do not agree.
         merge: when boxes of different tiles are of one object.
     """
 
     size: int | None = None
     overlap: float = 0.2
     smaller: bool = True
+    second_look: bool = True
     merge: MergeConfig = field(default_factory=MergeConfig)
 
     def __post_init__(self) -> None:
@@ -52,17 +55,6 @@ class TileConfig:
             raise SettingError("tiles.size", f"is {self.size}: give pixels, at least 32")
         if not 0 <= self.overlap <= 0.8:
             raise SettingError("tiles.overlap", f"is {self.overlap}: give a share from 0 to 0.8")
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A window of a picture: its place and size in the picture's pixels, and the reduction it is looked at with."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    reduction: int
 
 
 def tiles_of(height: int, width: int, size: int, config: TileConfig) -> list[Tile]:
@@ -112,8 +104,8 @@ def detect_in_tiles(
         picture: to be read by windows.
         config: size, overlap and merging.
         batch_size: tiles computed together.
-        store: what was found before, and keeps what is found now.
-        progress: told how many tiles are done, and how many there are.
+        store: what was found before, and keeps what is found now; second looks are not kept.
+        progress: told how many tiles are done, and how many there are: more once it is known what to look at again.
         stop: asked before each batch whether to end.
 
     Raises:
@@ -127,22 +119,24 @@ def detect_in_tiles(
     done = min(len(found) * batch_size, len(tiles))
     progress(done, len(tiles))
 
-    def read(tile: Tile) -> PreparedImage:
-        return detector.prepare(picture.read(tile.top, tile.left, tile.height, tile.width, tile.reduction))
-
-    with closing(read_ahead(tiles[done:], read, batch_size)) as ahead:
-        for batch in _batches(tiles[done:], batch_size):
-            if stop():
-                return None
-            pictures = [job() for _, job in zip(batch, ahead, strict=False)]
-            results = detector.detect(pictures)
-            boxes = [_in_picture(*pair, picture, whole_below) for pair in zip(batch, results, strict=True)]
-            found.append(TileBoxes.together(boxes))
-            if store is not None:
-                store.add(found[-1])
-            done += len(batch)
-            progress(done, len(tiles))
+    for batch in _looked_at(detector, picture, tiles[done:], batch_size, stop):
+        found.append(TileBoxes.together([_in_picture(*pair, picture, whole_below) for pair in batch]))
+        if store is not None:
+            store.add(found[-1])
+        done += len(batch)
+        progress(done, len(tiles))
+    if done < len(tiles):
+        return None
     kept = merge(TileBoxes.together(found), config.merge)
+    if config.second_look:
+        doubtful, again = doubts(kept, size, picture.height, picture.width)
+        seen: list[TileBoxes] = []
+        for batch in _looked_at(detector, picture, again, batch_size, stop):
+            seen += [_in_picture(*pair, picture, whole_below=0) for pair in batch]
+            progress(done + len(seen), len(tiles) + len(again))
+        if len(seen) < len(again):
+            return None
+        kept = decided(kept, doubtful, again, seen, config.merge)
     return Detections(
         torch.from_numpy(kept.boxes),
         torch.from_numpy(kept.scores),
@@ -150,6 +144,22 @@ def detect_in_tiles(
         detector.class_names,
         picture.name,
     )
+
+
+def _looked_at(
+    detector: Detector, picture: Windows, tiles: Sequence[Tile], batch_size: int, stop: Callable[[], bool]
+) -> Iterator[list[tuple[Tile, Detections]]]:
+    """Batches of tiles with what is on each, in the tile's pixels; ends early where it is to stop."""
+
+    def read(tile: Tile) -> PreparedImage:
+        return detector.prepare(picture.read(tile.top, tile.left, tile.height, tile.width, tile.reduction))
+
+    with closing(read_ahead(tiles, read, batch_size)) as ahead:
+        for batch in _batches(tiles, batch_size):
+            if stop():
+                return
+            pictures = [job() for _, job in zip(batch, ahead, strict=False)]
+            yield list(zip(batch, detector.detect(pictures), strict=True))
 
 
 def _batches(tiles: Sequence[Tile], size: int) -> Iterator[Sequence[Tile]]:
