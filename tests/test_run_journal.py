@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_of_its_lines_the_first_ones_are_kept(tmp_path: Path) -> None:
         assert journal.at(journal.add({"n": "new"})) == {"n": "new"}
         journal.close()
         assert read(path)[1] == [*LINES[:count], {"n": "new"}]
+
+
+@pytest.mark.parametrize("kept", [(0, 1, 2, 3), (0, 1), (), (1, 2), (0, 3), (3,)])
+def test_any_of_its_lines_are_kept(tmp_path: Path, kept: Sequence[int]) -> None:
+    path = tmp_path / "journal"
+    write(path)
+    journal, _ = read(path)
+    assert journal is not None
+    journal.keep(kept)
+    journal.open()
+    assert [journal.at(journal.place(at)) for at in range(len(kept))] == [LINES[number] for number in kept]
+    journal.add({"n": "new"})
+    journal.close()
+    assert read(path)[1] == [*(LINES[number] for number in kept), {"n": "new"}]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import secrets
 import stat
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import pytest
 import tood
 from tood.errors import ToodError
 from tood.training.checkpoint import read_checkpoint, write_checkpoint
-from tood.whole_file import remove_unfinished, whole_file
+from tood.whole_file import new_temporary, remove_unfinished, scratch_folder, whole_file
 
 
 def test_it_appears_at_the_end(tmp_path: Path) -> None:
@@ -52,7 +54,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 def test_a_temporary_file_replaces_nobody_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = iter(["a" * 12, "a" * 12, "b" * 12])
     monkeypatch.setattr(secrets, "token_hex", lambda _: next(words))
-    theirs = tmp_path / f".tood-{os.getpid()}-{'a' * 12}.tmp.txt"
+    theirs = new_temporary(tmp_path / "a.txt", ".txt")
     theirs.write_text("theirs")
     with whole_file(tmp_path / "a.txt") as temporary:
         temporary.write_text("mine")
@@ -97,6 +99,35 @@ def test_a_killed_process_leaves_what_is_removed_later(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.pt")], env=environment, check=False)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["half"]
     remove_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_machine_s_processes_have_begun_stays_for_a_day(tmp_path: Path) -> None:
+    """None of them can be seen here: their numbers are of other processes here, or of none."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    new, old = (tmp_path / f".tood-{dead.pid}-{word * 12}.tmp-{'0' * 8}.onnx" for word in "ab")
+    own = new_temporary(tmp_path / "x.onnx", ".onnx")
+    for path in (new, old):
+        path.write_text("half of it")
+    for path in (old, own):
+        os.utime(path, times=(time.time() - 25 * 3600,) * 2)
+    remove_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([new, own])
+
+
+def test_a_scratch_folder_vanishes_and_takes_those_of_killed_processes_along(tmp_path: Path) -> None:
+    script = "import os; from tood.whole_file import scratch_folder\n"
+    script += "with scratch_folder() as t: (t / 'a').write_text('half'); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(tood.__file__).parents[1]), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=False)
+    (left,) = tmp_path.iterdir()
+    assert (left / "a").read_text() == "half"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path))
+        with scratch_folder() as outer, scratch_folder() as inner:
+            (inner / "b").write_text("")
+            assert sorted(tmp_path.iterdir()) == sorted([outer, inner])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import FileIO
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,23 @@ class RunJournal:
     def place(self, number: int) -> range:
         """Where in the file a line that was read is, in bytes."""
         return range(self._ends[number], self._ends[number + 1])
+
+    def keep(self, numbers: Sequence[int]) -> None:
+        """Forgets the other lines that were read, all at the same moment, however the process may end.
+
+        Args:
+            numbers: of the lines that stay, in order; from now on they are numbered as they follow each other.
+
+        Raises:
+            ToodError: if the file cannot be written; it is as it was.
+        """
+        places = [self.place(number) for number in numbers]
+        if [place.start for place in places] != self._ends[: len(places)]:  # else `open` cuts off what follows them
+            with whole_file(self.path) as temporary, self.path.open("rb") as old, temporary.open("wb") as new:
+                for place in (range(self._ends[0]), *places):
+                    old.seek(place.start)
+                    new.write(old.read(len(place)))
+        self._ends = list(accumulate(map(len, places), initial=self._ends[0]))
 
     # --- while the run goes on ---------------------------------------------------------------------------------------
 

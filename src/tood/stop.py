@@ -144,6 +144,17 @@ def stopped_at_once(told: str) -> Iterator[None]:
 
 
 @contextmanager
+def handlers_kept() -> Iterator[None]:
+    """In here a library may set a handler of its own for SIGTERM, which does not stay."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, kept)
+
+
+@contextmanager
 def stopped_after() -> Iterator[None]:
     """In here a wish to stop waits for the end, for what is short and must not be half done."""
     with StopSignal() as stop:

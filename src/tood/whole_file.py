@@ -9,6 +9,9 @@ import re
 import secrets
 import shutil
 import socket
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +22,8 @@ from tood.errors import ToodError, require_local
 log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 1 << 20
+# Seconds after which what a process of another machine had begun is its own no longer: that it died is not seen here.
+_GIVEN_UP = 24 * 3600
 
 
 @contextmanager
@@ -65,14 +70,16 @@ def sha256_of(path: Path) -> str:
 
 # --- temporary names -----------------------------------------------------------------------------------------------
 
-# Names that no other program gives; they tell the process, and of folders what they are to become.
-_TEMPORARY = re.compile(r"\.tood-(?P<process>\d+)-(?P<word>[0-9a-f]{12})\.(?P<kind>tmp|part|old)(?P<rest>\..*)?")
+# Names that no other program gives; they tell the process, its machine, and of folders what they are to become.
+_TEMPORARY = re.compile(
+    r"\.tood-(?P<process>\d+)-(?P<word>[0-9a-f]{12})\.(?P<kind>tmp|part|old)(-(?P<machine>[0-9a-f]{8}))?(?P<rest>\..*)?"
+)
 
 
 def new_temporary(beside: Path, suffix: str = "") -> Path:
     """An empty file in the folder of `beside` under a name that nothing had, which tells this process."""
     while True:
-        temporary = beside.with_name(_name(secrets.token_hex(6), f"tmp{suffix}"))
+        temporary = beside.with_name(_name(secrets.token_hex(6), f"tmp-{_machine()}{suffix}"))
         try:
             temporary.open("xb").close()
         except FileExistsError:
@@ -80,11 +87,33 @@ def new_temporary(beside: Path, suffix: str = "") -> Path:
         return temporary
 
 
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for what is of no use afterwards, in the system's place for such; it vanishes at the end.
+
+    Those of processes that were killed go, too.
+    """
+    place = Path(tempfile.gettempdir())
+    remove_unfinished(place)
+    folder = place / _name(secrets.token_hex(6), f"tmp-{_machine()}")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Removes what processes that were killed while in `whole_file` have left in a folder, and nothing else."""
+    """Removes what processes that were killed have left of temporary files in a folder, and nothing else.
+
+    What another machine's (or container's) processes have begun goes after a day.
+    """
     for left, _ in _left(folder, "tmp"):
-        with suppress(OSError):
-            left.unlink()
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
 
 
 def _name(word: str, ending: str) -> str:
@@ -95,21 +124,46 @@ def _left(folder: Path, kind: str) -> Iterator[tuple[Path, re.Match[str]]]:
     """What processes that are gone have left in a folder of temporary names of a kind."""
     for path in folder.glob(".tood-*"):
         name = _TEMPORARY.fullmatch(path.name)
-        if name is not None and name["kind"] == kind and not _lives(int(name["process"])):
+        if name is not None and name["kind"] == kind and _is_left(path, name):
             yield path, name
 
 
-def _lives(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
-    if os.name != "posix":
-        return False  # there a file that is open cannot be removed anyhow
+def _is_left(path: Path, name: re.Match[str]) -> bool:
+    if name["machine"] in (None, _machine()):
+        return not _lives(int(name["process"]))
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        return time.time() - path.lstat().st_mtime > _GIVEN_UP
+    except OSError:  # gone by now
         return False
-    except (OSError, OverflowError):
-        return True  # another person's
-    return True
+
+
+if sys.platform == "win32":
+
+    def _lives(process: int) -> bool:
+        """Whether a process of this number runs on this machine; `os.kill` would end it here."""
+        import ctypes
+
+        synchronize, no_such_process, timed_out = 0x100000, 87, 0x102
+        system = ctypes.WinDLL("kernel32", use_last_error=True)
+        handle = system.OpenProcess(synchronize, False, process)
+        if not handle:
+            return ctypes.get_last_error() != no_such_process
+        try:
+            return int(system.WaitForSingleObject(handle, 0)) == timed_out
+        finally:
+            system.CloseHandle(handle)
+
+else:
+
+    def _lives(process: int) -> bool:
+        """Whether a process of this number runs on this machine."""
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):
+            return True  # another person's
+        return True
 
 
 def _flush(path: Path, mode: int) -> None:
@@ -211,14 +265,21 @@ def _twin(path: Path, kind: str) -> Path:
 
 
 def _marks(target: Path) -> tuple[str, str]:
-    """What a folder is known by, and this machine (or container): of another one's processes nothing is known here."""
+    """What a folder is known by, and this machine."""
+    return _mark(os.fsencode(target.name)), _machine()
+
+
+def _machine() -> str:
+    """What this machine (or container) is known by: of another one's processes nothing is known here."""
     try:
         processes = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - no path
     except OSError:
         processes = ""
-    texts = (os.fsencode(target.name), f"{socket.gethostname()} {processes}".encode())
-    folder, machine = (hashlib.sha256(text).hexdigest()[:8] for text in texts)
-    return folder, machine
+    return _mark(f"{socket.gethostname()} {processes}".encode())
+
+
+def _mark(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:8]
 
 
 def _replace(part: Path, target: Path, replaces: OldFolder, moved: Path) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import tood.evaluation as tood_evaluation
 from bright_square import picture, save_picture
+from half_written import half_written
+from signals_at import signal_at
 from tood.cli.main import app
 from tood.evaluation import DetectionTable
 
@@ -47,6 +52,31 @@ def coco(photos: Path) -> Path:
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
     return root
+
+
+@pytest.mark.parametrize("place", [(tood_evaluation, "detect"), (Path, "replace")], ids=["detecting", "writing"])
+def test_eval_that_is_stopped_leaves_nothing_half_written(
+    weights: Path, coco: Path, tmp_path: Path, place: tuple[Any, str]
+) -> None:
+    out, figures = tmp_path / "out", tmp_path / "figures.json"
+    figures.write_text("earlier")
+    with signal_at(*place):
+        result = tood("eval", "--model", weights, "--data", coco, "--workers", 0, "--out", out, "--json", figures)
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert result.stderr.endswith("tood: stopped; what was not finished is removed\n")
+    assert figures.read_text() == "earlier"
+    assert [*out.rglob("*"), *tmp_path.glob(".*")] == []
+
+
+def test_what_a_killed_eval_left_is_gone_the_next_time(weights: Path, coco: Path, tmp_path: Path) -> None:
+    out, figures = tmp_path / "out", tmp_path / "figures" / "now.json"
+    for path in (out / "detections.json", figures):
+        path.parent.mkdir()
+        half_written(path)
+    result = tood("eval", "--model", weights, "--data", coco, "--workers", 0, "--out", out, "--json", figures)
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in out.iterdir()) == ["detections.json", "metrics.json"]
+    assert list(figures.parent.iterdir()) == [figures]
 
 
 def test_predict_writes_pictures_json_and_csv(weights: Path, photos: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 
 import tood
 import tood.data
+from signals_at import signal_at
 from tood.cli import app
 from tood.errors import ToodError
 from tood.models import build_model
@@ -208,6 +210,16 @@ def test_errors_become_exit_codes(
     monkeypatch.setattr(tood.zoo, "named_models", fail)
     result = run("models")
     assert (result.exit_code, result.stderr) == (code, text)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_any_command_with_its_own_exit_code(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with signal_at(tood.zoo, "named_models", number):
+        result = run("models")
+    assert (result.exit_code, result.stdout) == (128 + number, "")
+    assert result.stderr == "tood: stopped; what was not finished is removed\n"
+    assert signal.getsignal(number) == before
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

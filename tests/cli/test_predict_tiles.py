@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +23,7 @@ from cli.test_predict_folder import found
 from tood.cli.prediction_folder import JOURNAL, MANIFEST, Outputs, PredictionFolder
 from tood.cli.tile_journal import PREFIX, TileJournal
 from tood.inference.tile_merging import TileBoxes
+from tood.run_journal import RunJournal
 from tood.video.results import UNFINISHED
 
 
@@ -107,6 +116,54 @@ def test_tiles_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert TileJournal(tmp_path, "a.tif", {"size": 2}, resume=True).known() == []
     begun.path.write_text(content.replace('"tood tiles": 1', '"tood tiles": 0'))
     assert TileJournal(tmp_path, "a.tif", {"size": 1}, resume=True).known() == [], "of another version"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills itself")
+def test_a_resumed_run_killed_at_any_line_loses_no_tiled_picture(tmp_path: Path) -> None:
+    """Three pictures in batches of two, so that the last of them is done again, and two that were done by tiles."""
+    images = [str(tmp_path / f"{number}.png") for number in range(5)]
+
+    def begun(out: Path) -> PredictionFolder:
+        return PredictionFolder(out, images, {}, Outputs(), 2, resume=True)
+
+    with begun(tmp_path / "before") as folder:
+        for at, image in enumerate(images):
+            folder.add(found(image), None, tiled=at >= 3)
+    killed = True
+    for line in itertools.count():
+        out = shutil.copytree(tmp_path / "before", tmp_path / f"{line}")
+        killed = _killed_at(line, begun(out).__enter__, (RunJournal, PredictionFolder._take_over))
+        with begun(out) as folder:
+            assert folder.to_do == [2]
+            assert folder.done == 4
+        if not killed:
+            break
+    assert line > 20
+
+
+def _killed_at(line: int, work: Callable[[], object], places: tuple[Any, ...]) -> bool:
+    """Whether a child process that works came to so many lines of some code, at which it kills itself."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == signal.SIGKILL
+    try:
+        codes = {
+            part.__code__
+            for place in places
+            for part in (vars(place).values() if isinstance(place, type) else [place])
+            if hasattr(part, "__code__")
+        }
+        passed = itertools.count()
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            if event == "line" and next(passed) == line:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(lambda frame, *_: trace if frame.f_code in codes else None)
+        work()
+    finally:
+        os._exit(0)
 
 
 def test_a_run_killed_between_a_result_and_its_tiles_leaves_nothing_for_ever(

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from golden_values import NARROW, golden
+from half_written import half_written
 from tood.cli import app
 from tood.weights import load_weights
 
@@ -38,6 +39,17 @@ def test_import_and_export(tmp_path: Path) -> None:
     assert run("weights", "export", ours, tmp_path / "b.pth", "--layout", "mmdet").exit_code == 0
     back = torch.load(tmp_path / "b.pth", weights_only=True)["state_dict"]
     assert all(torch.equal(back[name], tensor) for name, tensor in golden("anchor_free")["state_dict"].items())
+
+
+def test_what_killed_ones_left_is_gone_the_next_time(tmp_path: Path) -> None:
+    source, out = checkpoint(tmp_path / "a.pth"), tmp_path / "out"
+    out.mkdir()
+    names = ("ours.safetensors", "b.pth")
+    for command, taken, name in zip(("import", "export"), (source, out / names[0]), names, strict=True):
+        half_written(out / name)
+        assert run("weights", command, taken, out / name).exit_code == 0
+        assert not list(out.glob(".*"))
+    assert {path.name for path in out.iterdir()} == set(names)
 
 
 def test_import_takes_what_the_tensors_do_not_show(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from cli.test_eval_predict import refused
 from cli.test_eval_predict import tood as command
 from clusters.conftest import photographs
 from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, read_plan
-from tood.clusters.ray_engine import Node, Workers, share_out
+from tood.clusters.ray_engine import Beginnings, Node, Workers, require_few_deaths, share_out
 from tood.errors import ToodError
 
 PICTURES, AT_ONCE = 240, 3
@@ -101,6 +101,7 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     assert left > 0, "too late to be in the middle"
     assert f"{PICTURES} pictures done. Results: {out}" in told
     assert "could not be read: the column `error` says why" in errors
+    assert "Warning" not in errors
     after = contents(out)
     assert {name: after[name] for name in before} == before
 
@@ -116,6 +117,16 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     assert contents(tmp_path / "alone") == after
     names = pq.read_table(out)["image"].to_pylist()
     assert sorted(names) == sorted(str(path) for path in folder.rglob("*.png"))
+
+
+def test_a_shard_that_kills_its_workers_again_and_again_ends_the_run() -> None:
+    begun = Beginnings()
+    for _ in range(11):
+        for number in (3, 4):
+            require_few_deaths(number, begun.add(number))
+    with pytest.raises(ToodError, match="11 died over the pictures of shard 4"):
+        require_few_deaths(4, begun.add(4))
+    require_few_deaths(5, begun.add(5))
 
 
 def test_wrong_wishes_are_refused_before_anything_starts(weights: Path, tmp_path: Path) -> None:

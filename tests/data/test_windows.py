@@ -20,7 +20,9 @@ from PIL import Image, UnidentifiedImageError
 from bright_square import save_picture
 from tood.data.images import decode_image
 from tood.data.images.cut_tiff import require_end
-from tood.data.images.windows import open_windows, reduced, starts, tiff_pixels
+from tood.data.images.opening import open_windows
+from tood.data.images.tiff_windows import tiff_pixels
+from tood.data.images.windows import reduced, starts
 from tood.errors import PictureError
 
 HEIGHT, WIDTH = 150, 190
@@ -82,7 +84,7 @@ def test_windows_of_every_kind(
     files: dict[str, Path], kind: str, large_pieces: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large_pieces:  # read row by row, where that can be
-        monkeypatch.setattr("tood.data.images.windows._LARGE_PIECE", 1)
+        monkeypatch.setattr("tood.data.images.tiff_windows._LARGE_PIECE", 1)
     picture, whole = open_windows(files[kind]), wanted(kind, KINDS[kind][0])
     assert (picture.height, picture.width) == (HEIGHT, WIDTH)
 
@@ -100,7 +102,7 @@ def test_a_reduced_window_is_the_mean_of_its_squares(files: dict[str, Path], mon
     whole = wanted("tiled", KINDS["tiled"][0])
     picture = open_windows(files["tiled"])
     for band in (1, 1 << 20):
-        monkeypatch.setattr("tood.data.images.windows._BAND", band)
+        monkeypatch.setattr("tood.data.images.tiff_windows._BAND", band)
         found = picture.read(8, 4, 130, 170, 4)
         assert found.shape == (32, 42, 3)
         means = whole[8:136, 4:172].reshape(32, 4, 42, 4, 3).mean(axis=(1, 3))
@@ -167,7 +169,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(PictureError, match=r"cannot be read at 0,0 .*copy or download it again"):
         open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH)
-    monkeypatch.setattr("tood.data.images.windows._LARGEST_PIECE", 1000)
+    monkeypatch.setattr("tood.data.images.tiff_windows._LARGEST_PIECE", 1000)
     tifffile.imwrite(tmp_path / "b.tif", colours(), rowsperstrip=HEIGHT, compression="zlib", photometric="rgb")
     assert tiff_pixels(tmp_path / "b.tif") == HEIGHT * WIDTH
     monkeypatch.setenv("TOOD_MAX_PIXELS", "100")
@@ -183,7 +185,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_that_ends_too_early_says_so(
     files: dict[str, Path], tmp_path: Path, kind: str, large_piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tood.data.images.windows._LARGE_PIECE", large_piece)
+    monkeypatch.setattr("tood.data.images.tiff_windows._LARGE_PIECE", large_piece)
     if kind in files:
         data = files[kind].read_bytes()
     else:

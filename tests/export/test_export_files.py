@@ -362,6 +362,9 @@ def test_a_kill_leaves_no_model_beside_what_belongs_to_another(tmp_path: Path, m
         assert os.waitpid(child, 0)[1] == (0 if last == len(names) else signal.SIGKILL)
         left.append({(out.parent / name).read_text() for name in names if (out.parent / name).exists()})
         assert len(left[-1]) == 1 or not out.exists(), last
+        # The next time nothing of it is left.
+        put_in_place([new / "model.xml", new / "model.bin"], out, ("new", "new"))
+        assert sorted(path.name for path in out.parent.iterdir()) == sorted(names)
     assert left[-1] == {"new"}
 
 
@@ -385,9 +388,10 @@ def test_a_stop_signal_leaves_nothing_but_the_old_file(folder: Path, tmp_path: P
     out.parent.mkdir()
     out.write_text("old")
     words = ["export", folder / "model.safetensors", "--to", "torch", "--out", out, "--force"]
+    # PyTorch keeps a cache of its own where temporary files go.
+    environment = {**os.environ, "TMPDIR": str(temporary), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tood", *map(str, words)], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
+        [sys.executable, "-m", "tood", *map(str, words)], stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     assert process.stderr is not None
     while (line := process.stderr.readline()) and not line.startswith("comparison with PyTorch"):

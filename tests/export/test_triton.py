@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from half_written import half_written
 from tood.errors import ToodError
 from tood.export.triton import TritonConfig, write_triton_repository
 
@@ -54,6 +55,15 @@ instance_group [ { count: 2 kind: KIND_GPU } ]
 dynamic_batching { max_queue_delay_microseconds: 500 }
 """
     )
+
+
+def test_what_a_killed_one_left_is_gone_the_next_time(tmp_path: Path) -> None:
+    source = onnx_file(tmp_path / "cells.onnx")
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    half_written(repository / "cells", "whole_folder")
+    folder = write_triton_repository(source, repository)
+    assert list(repository.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,15 @@ def test_head_gets_what_get_does_without_the_body(server: ServerProcess) -> None
         assert client.get("/health").json() == {"status": "ok"}  # over the same connection
 
 
+def test_a_method_that_is_refused_is_told_which_are_not(server: ServerProcess) -> None:
+    both = ("/", "/health", "/ready", "/models", "/metrics", "/docs", "/openapi.json", "/page/style.css")
+    with server.client() as client:
+        for path, allowed in {**dict.fromkeys(both, "GET, HEAD"), "/detect": "POST"}.items():
+            for method in {"DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"} - set(allowed.split(", ")):
+                answer = client.request(method, path)
+                assert (answer.status_code, answer.headers["allow"]) == (405, allowed), (method, path)
+
+
 def test_the_log_is_a_line_of_json_a_request(server: ServerProcess) -> None:
     with server.client() as client:
         answer = client.post("/detect?x=secret", content=picture_bytes(), headers={"X-Request-ID": "mine-1"})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +20,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import tood
+import tood.weights.push
+from half_written import half_written
+from signals_at import signal_at
 from tood.cli import app
 from tood.inference import Detector
 from tood.models import build_model
@@ -97,6 +102,27 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
         done = push(*arguments)
         assert done.exit_code == 2, done.output
         assert sentence in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("place", ["folder", "hub"])
+def test_one_that_is_stopped_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    called, target = (
+        ("model_card", f"file://{tmp_path / 'new'}") if place == "folder" else ("_upload", "hf://ann/cells")
+    )
+    with signal_at(tood.weights.push, called):
+        done = push(run, target)
+    assert (done.exit_code, done.stdout) == (128 + signal.SIGTERM, "")
+    assert done.stderr == "tood: stopped; what was not finished is removed\n"
+    assert [*tmp_path.glob("new"), *tmp_path.glob(".tood*"), *tmp_path.rglob("*.safetensors")] == []
+
+
+def test_what_a_killed_one_left_is_gone_the_next_time(run: Path, tmp_path: Path) -> None:
+    half_written(tmp_path / "new", "whole_folder")
+    assert push(run, f"file://{tmp_path / 'new'}").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 class Hub(BaseHTTPRequestHandler):

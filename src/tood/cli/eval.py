@@ -112,7 +112,11 @@ def _report(
     found: DetectionTable | Path, dataset: DetectionDataset, out: Path | None, json: Path | None, console: Console
 ) -> None:
     from tood.evaluation import DetectionTable, evaluate_detections, result_table, save_result
+    from tood.whole_file import remove_unfinished
 
+    for folder in (out, json and json.parent):
+        if folder is not None:
+            remove_unfinished(folder)
     if isinstance(found, DetectionTable) and out is not None:
         found.save(out / "detections.json")
         typer.echo(f"Detections: {out / 'detections.json'}")

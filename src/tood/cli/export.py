@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import typer
 
 from tood import choices
 from tood.cli.options import FILES, HOW, Device, Threads, optional
-from tood.stop import stopped_at_once
 
 if TYPE_CHECKING:
     from tood.data import DetectionDataset
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 WHAT = "What the file is"
 PROOF = "What it is measured on"
-_STOPPED = "stopped; what was not finished is removed"
 
 _MODEL_HELP = (
     "A model's name (its published weights are fetched once), a file of weights, the folder of a training run, or "
@@ -182,8 +179,7 @@ def export(
                 raise ToodError(f"{model} is exported already and goes in as it is: leave out what it is to be")
             _into_repository(locate_weights(model).path, repository, called)
         else:
-            with stopped_at_once(_STOPPED):
-                _export_into_repository(model, repository, called, config, proof, allow_loss)
+            _export_into_repository(model, repository, called, config, proof, allow_loss)
         return
     if name is not None:
         raise ToodError("--name is of models in Triton's repository: give --out, or --to triton")
@@ -192,8 +188,7 @@ def export(
     for there in (path, *numbers, *certificate_files(path)):
         if there.exists() and not force:
             raise ToodError(f"{there} exists already: name another file with --out, or overwrite it with --force")
-    with stopped_at_once(_STOPPED):
-        certificate = _exported(model, path, config, proof(), allow_loss)
+    certificate = _exported(model, path, config, proof(), allow_loss)
     typer.echo(f"wrote {path}: {certificate.bytes / 1e6:.1f} MB, {certificate.description.precision}")
     _tell(certificate)
     typer.echo(f"certificate: {certificate_files(path)[1]}")
@@ -244,10 +239,11 @@ def _export_into_repository(
 ) -> None:
     """Writes the model's file where nobody looks, and from there into Triton's repository, with its certificate."""
     from tood.export.triton import triton_folder
+    from tood.whole_file import scratch_folder
 
     triton_folder(repository, name)  # what cannot be is told before the work
-    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
-        path = Path(folder) / f"{name}.onnx"
+    with scratch_folder() as folder:
+        path = folder / f"{name}.onnx"
         certificate = _exported(model, path, config, proof(), allow_loss)
         _into_repository(path, repository, name)
     _tell(certificate)
@@ -291,10 +287,7 @@ def bench(
     pixels = _scene() if picture is None else read_image(picture)
     if busy := busy_advice():
         typer.echo(busy, err=True)
-    with stopped_at_once("stopped"):
-        rows = bench_engines(
-            origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True)
-        )
+    rows = bench_engines(origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True))
     table = Table("engine", "ms a picture", "pictures/s")
     for row in rows:
         if row.seconds is None:

@@ -10,6 +10,7 @@ import gc
 import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from tood.cli.video import video
 from tood.cli.weights import app as weights_app
 from tood.errors import SharedError, ToodError
 from tood.machine import settle_threads
-from tood.stop import StoppedError
+from tood.stop import StoppedError, stopped_at_once
 
 # Exit code of everything that the person can mend, wrong options included.
 USER_ERROR = 2
@@ -37,18 +38,24 @@ INTERRUPTED = 130
 
 
 class Commands(TyperGroup):
-    """Turns the errors that are meant for a person into one line and an exit code."""
+    """Turns the errors that are meant for a person, and signals, into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the chosen command."""
+        """Runs the chosen command.
+
+        SIGTERM and a closed terminal end it as Ctrl-C does, so that it tidies up. What is to be kept of work that was
+        stopped, or must not be half done, sees to that by itself (`StopSignal`, `stopped_after`).
+        """
         try:
-            return super().invoke(ctx)
+            with stopped_at_once("stopped; what was not finished is removed"):
+                return super().invoke(ctx)
         except ToodError as error:
             if _speaks(error):
                 typer.echo(f"tood: {error}", err=True)
             raise typer.Exit(USER_ERROR) from error
         except StoppedError as error:
-            typer.echo(f"tood: {error}", err=True)
+            with suppress(OSError):  # where the terminal is gone
+                typer.echo(f"tood: {error}", err=True)
             raise typer.Exit(128 + error.number) from error
         except KeyboardInterrupt as error:
             typer.echo("tood: interrupted", err=True)

@@ -57,7 +57,7 @@ def predict_on_cluster(
         to_do = [number for number in range(len(plan.shards)) if number not in done]
         _say_start(plan, done, cluster, "as exported" if model.is_exported else str(precision), asked.resume)
         reports = run(plan, to_do, model, config, cluster) if to_do else iter(())
-        with StopSignal() as stop:  # after Ray has set its own handlers
+        with StopSignal() as stop:
             _follow(plan, reports, done, stop)
     finally:
         disconnect()

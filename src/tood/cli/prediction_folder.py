@@ -220,13 +220,13 @@ class PredictionFolder:
         self._journal = journal
         # A batch that was not whole was computed otherwise than it will be.
         ordinary = [number for number, line in enumerate(lines) if not line.get("tiled")]
-        whole = ordinary[: len(ordinary) // self._batch_size * self._batch_size]
-        kept = [(lines[number], journal.place(number)) for number in whole]
-        journal.open(whole[-1] + 1 if whole else 0)
-        # Pictures that were looked at by tiles come after all others.
-        kept += [(line, journal.add(line)) for line in lines if line.get("tiled")]
+        begun = set(ordinary[len(ordinary) // self._batch_size * self._batch_size :])
+        kept = [number for number in range(len(lines)) if number not in begun]
+        journal.keep(kept)
+        journal.open()
         wanted = set(self._images)
-        for line, place in kept:
+        for at, number in enumerate(kept):
+            line, place = lines[number], journal.place(at)
             source, name = line["image"], line["picture"]
             key = (source, self._results[source])
             unchanged = line["changed"] == size_and_time(source) and (not name or self._before.holds(self.out, name))

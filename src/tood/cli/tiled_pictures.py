@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from tood.cli.prediction_folder import PredictionFolder
 from tood.cli.tile_journal import TileJournal
 from tood.data.images import pixel_limit
-from tood.data.images.windows import ArrayWindows, Windows, is_tiff_file, open_windows, tiff_pixels
+from tood.data.images.opening import open_windows
+from tood.data.images.tiff_windows import is_tiff_file, tiff_pixels
+from tood.data.images.windows import ArrayWindows, Windows
 from tood.drawing import draw_named_boxes
 from tood.errors import ToodError
 from tood.file_identity import size_and_time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from tood.engines import is_exported
 from tood.errors import ToodError
 from tood.weights import load_detector_file, locate_weights, save_weights
+from tood.whole_file import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ShippedModel:
         if located.path.suffix == ".safetensors" and located.config is None:
             return shipped
         # Some layouts show their architecture by a name or a file's name alone: ours by itself.
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.safetensors"
+        with scratch_folder() as folder:
+            path = folder / "model.safetensors"
             save_weights(path, model, class_names)
             return ShippedModel({path.name: path.read_bytes()})
 

@@ -15,6 +15,7 @@ from tood.clusters.shard import ShardReport, ShardWorker, WorkerConfig
 from tood.clusters.storage import Place
 from tood.errors import ToodError, first_line
 from tood.machine import usable_cores
+from tood.stop import handlers_kept
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _SHARDS_A_TASK = 4
 # Ray Data makes a block of each task's shards before the first begins.
 _MOST_TASKS = 20_000
-# A shard whose workers die so often, one after the other, ends the run: it would kill them for ever.
+# A shard that is begun anew so often ends the run: it would kill workers for ever.
 _TRIES = 10
 _CORES_A_WORKER = 4
 _STORE_BYTES = 256 << 20
@@ -76,7 +77,8 @@ def connect(workers: int | None, threads: int | None, device: str | None, model:
     if own:
         own |= {"object_store_memory": _STORE_BYTES + sum(map(len, model.files.values()))}
     try:
-        ray.init(include_dashboard=False if own else None, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with handlers_kept():  # Ray's would end a run that is stopped with another exit code
+            ray.init(include_dashboard=False if own else None, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ToodError(f"the Ray cluster cannot be joined: {first_line(error)}") from error
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -131,16 +133,41 @@ def disconnect() -> None:
     ray.shutdown()
 
 
+class Beginnings:
+    """Counts how often each shard was begun, in a process of its own that outlives the workers."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, number: int) -> int:
+        """A worker begins a shard: how many did before."""
+        self._counts[number] += 1
+        return self._counts[number] - 1
+
+
+def require_few_deaths(number: int, died: int) -> None:
+    """Raises a ToodError if too many workers died over a shard for another one to try it."""
+    if died > _TRIES:
+        raise ToodError(
+            f"{died} died over the pictures of shard {number}, one after the other: with fewer --workers each has more "
+            "memory; else leave out the picture that it is"
+        )
+
+
 class RayWorker:
     """A `ShardWorker` as Ray Data wants it: batches of columns in, batches of columns out."""
 
-    def __init__(self, out: str, model: Any, config: WorkerConfig) -> None:
+    def __init__(self, out: str, model: Any, config: WorkerConfig, begun: Any) -> None:
         import ray
 
         plan = read_plan(Place.of(out))
         if plan is None:
             raise ToodError(f"{out} has no plan: every machine of the cluster must see that folder")
-        self._work = ShardWorker(plan, ray.get(model[0]), config)
+
+        def begins(number: int) -> None:
+            require_few_deaths(number, ray.get(begun.add.remote(number)))
+
+        self._work = ShardWorker(plan, ray.get(model[0]), config, begins)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
         """The reports of the shards in a batch."""
@@ -153,11 +180,11 @@ def run(
 ) -> Iterator[ShardReport]:
     """Has the shards looked at; gives each one's report when its results are written, in no order.
 
-    A worker that dies is replaced, and its shard is begun anew by another. What those that died left
-    unfinished is removed.
+    A worker that dies is replaced, as Ray Data does by itself, and its shard is begun anew by another. What those that
+    died left unfinished is removed.
 
     Raises:
-        ToodError: if a worker cannot do its work.
+        ToodError: if a worker cannot do its work, or too many die over one shard.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -166,12 +193,15 @@ def run(
     # Its bars and its remarks on each run are not for the person.
     context = DataContext.get_current()
     context.enable_progress_bars = False
+    # Else a worker's sentence stays with it: what it is wrapped in comes without its cause.
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     wanted = min(workers.count, len(to_do))
     blocks = max(wanted, min(-(-len(to_do) // _SHARDS_A_TASK), _MOST_TASKS))
     gpu = workers.device != "cpu"
     # In a list: a bare reference among the arguments would be taken for its value.
     shipped = [ray.put(model)]
+    begun = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Beginnings).remote()
     numbers = ray.data.from_items([{"number": number} for number in to_do], override_num_blocks=blocks)
     reports = numbers.map_batches(
         RayWorker,
@@ -179,9 +209,12 @@ def run(
         compute=ActorPoolStrategy(size=wanted),
         num_cpus=workers.cores,
         num_gpus=1 if gpu else None,
-        max_restarts=-1,
-        max_task_retries=_TRIES,
-        fn_constructor_args=(plan.out.uri, shipped, replace(config, threads=workers.cores, device=workers.device)),
+        fn_constructor_args=(
+            plan.out.uri,
+            shipped,
+            replace(config, threads=workers.cores, device=workers.device),
+            begun,
+        ),
     )
     try:
         for row in reports.iter_rows():
@@ -196,7 +229,7 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "cause", None) or error.__cause__
     while cause is not None:
         if isinstance(cause, ToodError):
-            return str(cause)
+            return first_line(cause)  # Ray Data adds how it could be told to try again
         error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
 from socket import EAI_AGAIN, gaierror
 from time import monotonic, sleep
 from typing import Any
@@ -25,6 +23,7 @@ from tood.inference import Detector, SourceConfig, is_url
 from tood.inference.sources import ImageSource, download
 from tood.machine import limit_threads
 from tood.structures import Detections
+from tood.whole_file import scratch_folder
 
 # HTTP statuses of servers that are overloaded, restarted or out of reach of the one before them.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -95,15 +94,18 @@ class ShardWorker:
         plan: the run.
         model: the network.
         config: how.
+        begins: told the number of each shard that is begun.
     """
 
-    def __init__(self, plan: Plan, model: ShippedModel, config: WorkerConfig) -> None:
-        self.plan, self.config = plan, config
+    def __init__(
+        self, plan: Plan, model: ShippedModel, config: WorkerConfig, begins: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self.plan, self.config, self._begins = plan, config, begins
         if config.threads is not None:
             limit_threads(config.threads)
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             self._detector = Detector(
-                model.unpack(Path(folder)),
+                model.unpack(folder),
                 config.device,
                 config.threshold,
                 precision=config.precision,
@@ -120,6 +122,7 @@ class ShardWorker:
         place, rows = self.plan.part(number), self.plan.shards[number]
         if place.exists():  # by a worker that died when it had written it
             return ShardReport(number, rows.count)
+        self._begins(number)
         found = self.look(read_rows(rows))
         place.write(as_parquet(found))
         failures = sum(row["error"] is not None for row in found)

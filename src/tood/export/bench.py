@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from tood.export.onnx_graph import network_graph, whole_graph
 from tood.export.openvino_model import save_openvino, to_openvino
 from tood.inference import Detector
 from tood.precision import cpu_multiplies_bf16
+from tood.whole_file import scratch_folder
 
 # Faster by less than this is not worth another file.
 _WORTH_IT = 1.05
@@ -75,12 +75,12 @@ def bench_engines(
         say: told what is being done.
     """
     rows = []
-    with tempfile.TemporaryDirectory(prefix="tood-bench-") as folder:
+    with scratch_folder() as folder:
         for candidate in _candidates(origin, device):
             row = candidate.row
             say(row.engine)
             try:
-                detector = candidate.make(Path(folder))
+                detector = candidate.make(folder)
             except ToodError as error:
                 rows.append(replace(row, problem=str(error)))
                 continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -34,7 +33,7 @@ from tood.models import AnyDetector
 from tood.models.common import TopKConfig
 from tood.stop import stopped_after
 from tood.version import own_version
-from tood.whole_file import sha256_of, whole_file
+from tood.whole_file import remove_unfinished, scratch_folder, sha256_of, whole_file
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -121,8 +120,8 @@ def export_model(
     if proof.pictures is not None:
         require_pictures(proof.pictures)
     work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
-    with tempfile.TemporaryDirectory(prefix="tood-export-") as folder:
-        built, certificate = work.best(Path(folder), out.name)
+    with scratch_folder() as folder:
+        built, certificate = work.best(folder, out.name)
         if certificate.complaints and not allow_loss:
             raise ToodError(
                 f"{out} is not written: {'; '.join(certificate.complaints)} (--allow-loss writes it all the same)"
@@ -136,6 +135,7 @@ def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str])
 
     If anything cannot be written, all is as it was. An old model goes before anything else takes its place: a process
     that is killed meanwhile leaves it, or the new one, or none, but never a model beside what belongs to the other.
+    What it leaves of temporary files goes at the next time.
 
     Args:
         built: the files, the one that is opened first; each gets `out`'s name with its own ending.
@@ -145,6 +145,7 @@ def put_in_place(built: Sequence[Path], out: Path, certificate: tuple[str, str])
     Raises:
         ToodError: if a file cannot be written.
     """
+    remove_unfinished(out.parent)
     with stopped_after(), ExitStack() as stack:
         # What is entered last takes its place first: the model comes when all that belongs to it is there.
         for path in built:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from tood.engines.extras import needed
 from tood.export.quiet import quiet
 from tood.machine import processor_flags
+from tood.whole_file import scratch_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -91,8 +90,8 @@ def in_int8(proto: ModelProto, images: Sequence[NDArray[np.float32]], float_part
     import onnx
 
     quantization = needed("onnxruntime.quantization", "export", "to write int8")
-    with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+    with scratch_folder() as folder:
+        source, result = folder / "fp32.onnx", folder / "int8.onnx"
         onnx.save(proto, source)
         with quiet("root"):  # which of its steps it advises to run before
             quantization.quantize_static(

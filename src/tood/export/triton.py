@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tood.errors import ToodError, first_line
-from tood.whole_file import whole_folder
+from tood.whole_file import settle_unfinished, whole_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -94,6 +94,7 @@ def write_triton_repository(
     model = _load(onnx_file)
     text, labels = describe(model, called, config), _class_names(model)
     beside = _external_files(model, onnx_file)
+    settle_unfinished(target, Path.rmdir)
     try:
         with whole_folder(target) as folder:
             (folder / "config.pbtxt").write_text(text, encoding="utf-8")

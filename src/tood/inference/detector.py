@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tood.choices import PredictionPrecision
 from tood.data.images import DecodedImage
-from tood.data.images.windows import ArrayWindows, Windows, open_windows
+from tood.data.images.opening import open_windows
+from tood.data.images.windows import ArrayWindows, Windows
 from tood.data.notes import SourceNotes
 from tood.engines import Engine, is_exported
 from tood.errors import ToodError, first_line

@@ -9,6 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from tood.serving.log import JsonLog
@@ -97,6 +98,12 @@ def _head_bytes(scope: Mapping[str, Any]) -> int:
     return target + sum(len(name) + len(value) for name, value in scope["headers"])
 
 
+def _allowed(methods: bytes) -> bytes:
+    """The header `Allow` of an address: HEAD is wherever GET is, which the application does not know."""
+    listed = {method.strip() for method in methods.split(b",")}
+    return b", ".join(sorted(listed | {b"HEAD"} if b"GET" in listed else listed))
+
+
 class _Exchange:
     """One request's messages, as they pass."""
 
@@ -125,6 +132,8 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), *_HEADERS, (b"x-request-id", self.number.encode())]
+            if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
+                headers = [(name, _allowed(value) if name == b"allow" else value) for name, value in headers]
             if not self._arrived and self._drainable:
                 await self._drain()
             if not self._arrived:

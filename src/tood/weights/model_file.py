@@ -30,7 +30,7 @@ from tood.weights.safetensors_file import (
     load_tensors,
     save_weights,
 )
-from tood.whole_file import whole_file
+from tood.whole_file import remove_unfinished, whole_file
 
 # Settings of a training framework's configuration that make another network of tensors of the same names and shapes.
 _UNSUPPORTED: tuple[tuple[tuple[str, ...], object], ...] = (
@@ -111,6 +111,7 @@ def import_weights(source: Path, out: Path, settings: Sequence[str] = ()) -> str
     """
     checkpoint = read_weights_file(source)
     model, class_names = _detector_of(checkpoint, settings=settings)
+    remove_unfinished(out.parent)
     save_weights(out, model, class_names, checkpoint.metadata.get(SOURCE) or Path(source).name)
     done = f"{describe_architecture(model.config)}, {len(model.state_dict())} tensors"
     return "; ".join((done, *_assumed(checkpoint, model.config, settings)))
@@ -166,6 +167,7 @@ def export_weights(source: Path, out: Path, layout: str | None = None) -> str:
         raise ToodError(f"there is no layout '{layout}' of {architecture}: choose {' or '.join(layouts)}")
     published = family.to_published(tensors, layout)
     ours = describe(model, class_names) | {SOURCE: checkpoint.metadata.get(SOURCE) or Path(source).name}
+    remove_unfinished(out.parent)
     if out.suffix == ".pdparams":
         if layout != "paddle":
             raise ToodError(f"{out} would be a file of Paddle's, which has no layout '{layout}': name a .pth")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tood.version import own_version
 from tood.weights.locate import HUB, HUB_FILE, load_model, locate_weights
 from tood.weights.model_card import FIGURES, CardFacts, model_card, title_of
 from tood.weights.safetensors_file import recorded_figures, save_weights
-from tood.whole_file import sha256_of, whole_folder
+from tood.whole_file import scratch_folder, settle_unfinished, sha256_of, whole_folder
 
 FOLDER = "file://"
 _REPOSITORY = re.compile(r"hf://([^/@\s]+/[^/@\s]+)/?")
@@ -82,15 +81,16 @@ def push_weights(source: str, target: str, config: PushConfig = PushConfig()) ->
         folder = Path(target[len(FOLDER) :]).expanduser()
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ToodError(f"{folder} exists already: name a new folder")
+        settle_unfinished(folder, Path.rmdir)
         try:
             with whole_folder(folder) as part:
                 fill(part)
         except OSError as error:
             raise ToodError(f"{folder} cannot be written: {error.strerror or error}") from error
         return str(folder)
-    with tempfile.TemporaryDirectory() as made:
-        fill(Path(made))
-        return _upload(repository[1], Path(made), config)
+    with scratch_folder() as made:
+        fill(made)
+        return _upload(repository[1], made, config)
 
 
 def _upload(repository: str, folder: Path, config: PushConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -167,8 +168,15 @@ def _draw(
     if processes <= 1:
         yield from map(draw, range(config.count(split)))
         return
-    with ProcessPoolExecutor(processes, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+    with ProcessPoolExecutor(processes, initializer=_prepare_process) as pool:
         yield from pool.map(draw, range(config.count(split)), chunksize=16)
+
+
+def _prepare_process() -> None:
+    """One thread a process; it ends when its parent wants that, who alone obeys signals."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _draw_one(
