@@ -231,19 +231,22 @@ def _trackers() -> Finding:
 
 def _pretrained() -> Finding:
     """What the small models' backbone knows of photographs."""
+    from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
     from tood.weights import imagenet_weights
     from tood.weights.published import InstalledFile
     from tood.zoo import named_model
 
-    published = imagenet_weights(named_model("tood_lite0").config().backbone)
+    published = imagenet_weights(named_model(PRETRAINED_MODEL).config().backbone)
     if isinstance(published, InstalledFile) and published.find() is None:
         return Finding(
             "ImageNet weights",
             "missing",
-            "not installed: `tood train` takes tood_tiny, which starts from scratch",
+            f"not installed: `tood train` takes {PLAIN_MODEL}, which starts from scratch",
             published.remedy,
         )
-    return Finding("ImageNet weights", "ok", "installed: `tood train` takes tood_lite0, which starts from them")
+    return Finding(
+        "ImageNet weights", "ok", f"installed: `tood train` takes {PRETRAINED_MODEL}, which starts from them"
+    )
 
 
 # --- what computes -------------------------------------------------------------------------------------------------
