@@ -27,6 +27,9 @@ import psutil
 import torch
 from PIL import Image
 
+# What a whole run ends with, as some pictures cannot be read.
+_BAD_PICTURES = 2
+
 
 def pictures(folder: Path, count: int) -> None:
     """Pictures of noise, every tenth of them broken."""
@@ -97,7 +100,7 @@ def kill_one_run(command: Sequence[str], out: Path, chance: random.Random, whole
         if workers and chance.random() < 0.7:
             hit = _kill(chance.choice(workers))
             _, errors = run.communicate()
-            if run.returncode:
+            if run.returncode != _BAD_PICTURES:
                 raise SystemExit(f"a run whose worker was killed ended with {run.returncode}: {errors}")
             return Killed(hit, written == before, True)
         family = psutil.Process(run.pid).children(recursive=True)
@@ -105,9 +108,9 @@ def kill_one_run(command: Sequence[str], out: Path, chance: random.Random, whole
         for process in family:
             _kill(process)
     _, errors = run.communicate()
-    if run.returncode not in (0, -signal.SIGKILL):
+    if run.returncode not in (_BAD_PICTURES, -signal.SIGKILL):
         raise SystemExit(f"a run ended by itself with {run.returncode}: {errors}")
-    return Killed(run.returncode != 0, written == before, run.returncode == 0)
+    return Killed(run.returncode != _BAD_PICTURES, written == before, run.returncode == _BAD_PICTURES)
 
 
 def _workers(run: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tood.engines import Engine, open_exported
 from tood.engines.onnx_file import onnx_session, session_run
-from tood.export import Origin, describe
+from tood.export import Origin, description_of
 from tood.export.config import ExportConfig
 from tood.export.onnx_graph import network_graph, whole_graph
 from tood.export.openvino_model import save_openvino, to_openvino
@@ -86,7 +86,7 @@ def measured(name: str, side: int) -> dict[str, Any]:
     row["PyTorch"] = differences(model, _in_double(model), side)
     try:
         config = ExportConfig()
-        description = describe(Origin(model, ("class",) * model.config.classes), config)
+        description = description_of(Origin(model, ("class",) * model.config.classes), config)
         proto = whole_graph(network_graph(model, config), description)
         session = onnx_session(proto.SerializeToString(), torch.device("cpu"))
         engine = Engine(description, "onnxruntime", session_run(session))
@@ -103,7 +103,7 @@ def measured(name: str, side: int) -> dict[str, Any]:
 
 
 def _openvino(proto: onnx.ModelProto, model: AnyDetector) -> Engine:
-    description = describe(Origin(model, ("class",) * model.config.classes), ExportConfig("openvino"))
+    description = description_of(Origin(model, ("class",) * model.config.classes), ExportConfig("openvino"))
     path = FOLDER / "model.xml"
     save_openvino(to_openvino(proto), path, description)
     return open_exported(path)

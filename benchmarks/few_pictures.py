@@ -4,7 +4,8 @@
 
 Of the dataset's train split (`tood data split` makes one) subsets are drawn, each within the next of the same seed;
 validation and test pictures stay. A row a run is added to rows.jsonl; runs that are in it are not done again, so that
-it may be stopped at any time. The table and a picture of it are made from what is there.
+it may be stopped at any time. The table and a picture of it are made from the rows of this dataset, which is known by
+its folder's name, and of so many images shown.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,24 +25,43 @@ import numpy as np
 
 from benchmarks.ap_per_minute import PEER, PEER_BATCH, ROOT, finish_ap_axes, table
 from tood.data import convert_dataset, load_dataset
+from tood.errors import ToodError
 from tood.evaluation import evaluate_detections
 
 STARTED, SCRATCH = "tood_lite0", "tood_tiny from scratch"
 MODELS = (STARTED, SCRATCH, PEER)
 # Side of the images that YOLOv8n gets: the one that `tood_lite0` predicts at.
 SIZE = 448
+# What rows are of that do not say it.
+FIRST_DATASET, FIRST_SHOWN = "raccoon", 2000
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: how many pictures, drawn and trained with which seed, by whom."""
+    """One training.
+
+    Attributes:
+        pictures: of the train split that it learns from.
+        seed: by which they are drawn, and trained.
+        model: by whom.
+        dataset: name of the dataset's folder.
+        shown: images that it is shown, about.
+    """
 
     pictures: int
     seed: int
     model: str
+    dataset: str
+    shown: int
+
+    @staticmethod
+    def of(row: dict) -> Run:
+        """The one that a row tells of."""
+        dataset, shown = row.get("dataset", FIRST_DATASET), row.get("shown", FIRST_SHOWN)
+        return Run(row["pictures"], row["seed"], row["model"], dataset, shown)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Trains what is missing, then writes the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
@@ -50,32 +71,47 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peers", type=Path, default=Path(".peers"), help="folder that `make bench-peers` made")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "few_pictures")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    try:
+        there = len(load_dataset(options.dataset, "train"))
+    except ToodError as error:
+        parser.error(str(error))
+    if not 1 <= min(options.pictures) <= max(options.pictures) <= there:
+        parser.error(f"--pictures: expected 1 to {there}, as {options.dataset} has so many to train on")
+    if options.shown < 1 or options.threads < 1:
+        parser.error("--shown and --threads: expected 1 or more")
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "rows.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done = [Run(row["pictures"], row["seed"], row["model"]) for row in rows]
+    dataset = options.dataset.resolve().name
+    wanted = [
+        Run(count, seed, model, dataset, options.shown)
+        for seed in options.seeds
+        for count in options.pictures
+        for model in MODELS
+    ]
+    missing = [run for run in wanted if run not in map(Run.of, rows)]
     peer = options.peers.absolute() / "python"
-    for seed in options.seeds:
-        for count in options.pictures:
-            for run in (Run(count, seed, model) for model in MODELS):
-                if run in done or (run.model == PEER and not peer.exists()):
-                    continue
-                rows.append(measured(run, options.dataset, options.shown, options.threads, peer))
-                print(rows[-1], flush=True)
-                with file.open("a") as opened:
-                    opened.write(json.dumps(rows[-1]) + "\n")
+    if not peer.exists() and any(run.model == PEER for run in missing):
+        print(f"{PEER} is left out: there is no {peer}, which `make bench-peers` makes", file=sys.stderr)
+        missing = [run for run in missing if run.model != PEER]
+    for run in missing:
+        rows.append(measured(run, options.dataset, options.threads, peer))
+        print(rows[-1], flush=True)
+        with file.open("a") as opened:
+            opened.write(json.dumps(rows[-1]) + "\n")
+    rows = [row for row in rows if (Run.of(row).dataset, Run.of(row).shown) == (dataset, options.shown)]
     (options.out / "few_pictures.md").write_text(markdown(rows) + "\n", encoding="utf-8")
     draw(rows, options.out / "few_pictures.png")
     print(markdown(rows))
 
 
-def measured(run: Run, dataset: Path, shown: int, threads: int, peer: Path) -> dict[str, object]:
+def measured(run: Run, dataset: Path, threads: int, peer: Path) -> dict[str, object]:
     """Trains and evaluates on the test split."""
     with tempfile.TemporaryDirectory() as work:
         data, out = Path(work) / "data", Path(work) / "run"
         subset(dataset, data, run.pictures, run.seed)
-        epochs = max(1, round(shown / run.pictures))
+        epochs = max(1, round(run.shown / run.pictures))
         started = time.monotonic()
         if run.model == PEER:
             ap, ap50 = train_peer(run, data, out, epochs, threads, peer)

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmarks.gpu import __main__ as runs
+from benchmarks.gpu import report
 from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.child import Order, do
 from benchmarks.gpu.machine import DATA_SHEET, bf16_data_sheet
 from benchmarks.gpu.parts import PARTS, Part, rounds
-from benchmarks.gpu.report import DRY, page
+from benchmarks.gpu.report import DRY, PAGE, page
 from benchmarks.gpu.result import Check, Result, load
 from benchmarks.gpu.runner import Runner
 from benchmarks.gpu.start import environment, requirements
@@ -37,7 +40,7 @@ def dry_run(out: Path, *options: str, module: str = "benchmarks.gpu") -> subproc
 
 
 def test_every_part_works_and_one_that_fails_stops_no_other(tmp_path: Path) -> None:
-    out, together = tmp_path / "out", tmp_path / "all.json"
+    out, together, before = tmp_path / "out", tmp_path / "all.json", PAGE.read_text()
     done = dry_run(out, "--golden", str(tmp_path / "nowhere"), "--together", str(together))
     found = {part.name: load(out / "parts" / f"{part.name}.json") for part in PARTS}
     told = done.stderr + "".join(log.read_text() for log in (out / "logs").glob("*.txt"))
@@ -61,10 +64,42 @@ def test_every_part_works_and_one_that_fails_stops_no_other(tmp_path: Path) -> N
     written = dry_run(out, module="benchmarks.gpu.report")
     assert written.returncode == 1
     assert "no results of a GPU" in written.stderr
-    assert (
-        not (ROOT / "docs" / "benchmarks-gpu.md").exists()
-        or DRY not in (ROOT / "docs" / "benchmarks-gpu.md").read_text()
-    )
+    assert PAGE.read_text() == before
+
+
+def test_measuring_leaves_the_page_and_its_notes_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_has_gpu", lambda: True)  # nothing is measured: the part has its results
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    Result("machine", False, "done").save(tmp_path / "out" / "parts" / "machine.json")
+    for module in (runs, report):
+        monkeypatch.setattr(module, "PAGE", tmp_path / "page.md", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "argv", ["bench-gpu", "--out", str(tmp_path / "out"), "--parts", "machine"])
+    assert runs.main() == 0
+    assert (tmp_path / "out" / "report.md").is_file()
+    assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.parametrize("minutes", ["-1", "0", "nan", "inf"])
+def test_a_time_that_cannot_be_is_refused(
+    minutes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench-gpu", "--dry-run", "--out", str(tmp_path / "out"), "--minutes", minutes])
+    assert runs.main() == 2
+    assert capsys.readouterr().err == f"bench-gpu: --minutes is {minutes}: expected a number above 0\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_peer_that_crashes_or_says_nothing_has_failed(code: int, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "python").chmod(0o755)
+    path, places = tmp_path / "result.json", (str(tmp_path / "log"), str(tmp_path / "work"))
+    do(Order("benchmarks.gpu.mmdetection:run", "mmdetection", False, "", str(tmp_path), str(path), *places, limit=60))
+    found = load(path)
+    assert found is not None
+    assert (found.status, found.good) == ("failed", False)
+    assert f"ended with code {code}, 0 figures taken" in found.why
 
 
 def ends_badly(bench: Bench) -> None:

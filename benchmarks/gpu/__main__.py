@@ -1,9 +1,13 @@
-"""Runs the parts and makes the page: `python -m benchmarks.gpu`, in the environment that `start.py` makes."""
+"""Runs the parts and tells what they found: `python -m benchmarks.gpu`, in the environment that `start.py` makes.
+
+The page in docs/, which has notes by hand, is another command's: `python -m benchmarks.gpu.report FOLDER`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -11,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.gpu.parts import PARTS, rounds
-from benchmarks.gpu.report import PAGE, page
+from benchmarks.gpu.report import page
 from benchmarks.gpu.result import Result, load
 from benchmarks.gpu.runner import Runner
+from tood.errors import quoted
 from tood.machine import usable_cores
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +42,8 @@ def main() -> int:
     unknown = set(wanted) - {part.name for part in PARTS}
     if unknown:
         return _refuse(f"there is no part {', '.join(sorted(unknown))}: there are {names}")
+    if not 0 < asked.minutes < math.inf:
+        return _refuse(f"--minutes is {asked.minutes:g}: expected a number above 0")
     out = asked.out or ROOT / "benchmarks" / "results" / ("gpu-dry-run" if asked.dry_run else "gpu")
     # The parts' processes are started by name.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
@@ -59,8 +66,8 @@ def main() -> int:
     (out / "report.md").write_text(page(results), encoding="utf-8")
     print(f"{out / 'report.md'}", file=sys.stderr)
     if not asked.dry_run:
-        PAGE.write_text(page(results), encoding="utf-8")
-        print(f"{PAGE}", file=sys.stderr)
+        command = f"python -m benchmarks.gpu.report {quoted(out)}"
+        print(f"`{command}` puts it in place of docs/benchmarks-gpu.md and the notes there", file=sys.stderr)
     return 0 if good else 1
 
 

@@ -39,8 +39,11 @@ def run(bench: Bench) -> None:
     figures = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
     for figure in figures:
         bench.cell(table, figure["name"], "MMDetection 3.3", figure["value"], "")
-    if done.returncode:
-        raise Left(f"MMDetection's process ended with code {done.returncode}: its operators may lack their CUDA part")
+    if done.returncode or not figures:
+        raise RuntimeError(
+            f"MMDetection's process ended with code {done.returncode}, {len(figures)} figures taken: its operators may "
+            "lack their CUDA part"
+        )
     config = named_run(MAIN, bench.device)
     step = TrainingStep(config, bench.device)
     for count in BATCHES:

@@ -37,6 +37,11 @@ ExportPrecision = Literal["fp32", "fp16", "int8"]
 ExportTarget = Literal["onnxruntime", "tensorrt"]
 """What an ONNX file is to run on: operators differ in which of them knows them."""
 
+PRETRAINED_MODEL, PLAIN_MODEL = "tood_lite0", "tood_tiny"
+"""What `tood train` takes where no model is named: the first where its backbone's ImageNet weights are on this machine,
+the second for all else.
+"""
+
 
 class ImageTransfer(str, Enum):
     """How image files get into a new folder: hard links (copies where that cannot be), copies, or symlinks."""

@@ -52,6 +52,21 @@ def test_a_package_that_every_command_needs(monkeypatch: pytest.MonkeyPatch) -> 
     assert "no-such-package no" in found.found
 
 
+def test_metadata_that_is_older_than_the_code_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tood-0.0.1.dist-info"
+    folder.mkdir()
+    every = ("export", "openvino", "serve", "video", "track", "big", "ray", "wandb", "mlflow")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for names, told in ((every, ""), (every[-2:], ", ".join(every[:-2]))):
+        lines = [f'Requires-Dist: numpy>=1; extra == "{name}"' for name in names]
+        head = ["Metadata-Version: 2.1", "Name: tood", "Version: 0.0.1", "Requires-Dist: numpy>=1"]
+        (folder / "METADATA").write_text("\n".join([*head, *lines]))
+        importlib.invalidate_caches()
+        found = [one for one in _extras() if one.subject == "installation"]
+        assert [one.found.endswith(f"no packages of the extras {told}") for one in found] == [True] * bool(told)
+        assert all("install tood again" in one.remedy for one in found)
+
+
 def test_trackers_is_looked_for_though_no_extra_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     have = importlib.metadata.version
 

@@ -54,6 +54,17 @@ def test_a_picture_beyond_the_limit_goes_by_tiles_and_says_so(
     assert not [path for path in (tmp_path / "itself").iterdir() if path.name.startswith(PREFIX)]
 
 
+def test_how_tiles_are_is_asked_in_vain_where_nothing_goes_by_tiles(
+    model: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("predict", "--model", model, large, "--json", "--out", tmp_path / "out", "--no-save-images")
+    for asked in (("--tile-size", 256), ("--overlap", 0.5)):
+        refused(tood(*run, *asked), "are of pictures that are looked at by tiles, and none of these has to be")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("TOOD_MAX_PIXELS", "100000")
+    assert tood(*run, "--tile-size", 256).exit_code == 0
+
+
 def test_a_large_picture_is_drawn_smaller(
     model: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

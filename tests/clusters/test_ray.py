@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +19,9 @@ import tood
 from cli.test_eval_predict import refused
 from cli.test_eval_predict import tood as command
 from clusters.conftest import photographs
-from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, read_plan
+from tood.cli.predict import PredictOptions
+from tood.cli.predict_cluster import _settings
+from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
 from tood.clusters.ray_engine import Beginnings, Node, Workers, require_few_deaths, share_out
 from tood.errors import ToodError
 
@@ -97,10 +100,11 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     os.kill(victim.pid, signal.SIGKILL)
     left = PICTURES // AT_ONCE - len(parts(out))
     told, errors = running.communicate(timeout=300)
-    assert running.returncode == 0, errors
+    assert running.returncode == 2, errors
     assert left > 0, "too late to be in the middle"
     assert f"{PICTURES} pictures done. Results: {out}" in told
-    assert "could not be read: the column `error` says why" in errors
+    bad = len(range(3, PICTURES, 7))
+    assert f"tood: {bad} pictures could not be read: the column `error` says why, in their rows of {out}" in errors
     assert "Warning" not in errors
     after = contents(out)
     assert {name: after[name] for name in before} == before
@@ -139,6 +143,35 @@ def test_wrong_wishes_are_refused_before_anything_starts(weights: Path, tmp_path
     refused(command("predict", "--model", weights, "s3://bucket/in"), "with --engine ray alone")
     refused(command("predict", "--model", weights, tmp_path, "--out", "s3://bucket/out"), "with --engine ray alone")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_wrong_or_done_already_is_told_before_a_cluster_starts(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tood.clusters.ray_engine.connect", lambda *_: pytest.fail("a cluster is started"))
+    folder, out = photographs(tmp_path / "photos", 5), tmp_path / "out"
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "text.parquet")
+    given = ("predict", "--model", weights, "--engine", "ray", "--out", out)
+    refused(command(*given, tmp_path / "text.parquet"), "no column of pictures")
+    refused(command(*given, f"{folder}/*.png"), "there is no picture or folder")
+    assert not out.exists()
+
+    asked = PredictOptions([str(folder)], str(weights), 0.3, 1, None, "auto", exif=False, resume=True)
+    model = ShippedModel.of(str(weights))
+    settings = _settings(asked, model, 2) | {"device": "cpu", "precision": "fp32", "threads": 1}
+    plan = make_plan(Place.of(str(out)), [str(folder)], settings, 2)
+    given = (*given, folder, "--resume", "--pictures-a-file")
+    refused(command(*given, 3), "other settings (pictures a file 2, now 3)")
+    refused(command(*given, 2, "--threads", 4), "other settings (threads 1, now 4)")
+    refused(command(*given, 2, "--threshold", 0.5), "other settings (threshold 0.3, now 0.5)")
+    worker = ShardWorker(plan, model, WorkerConfig(threads=1))
+    reports = [worker(number) for number in range(len(plan.shards))]
+    # By a second worker, too, who finds what the first has written.
+    assert [report.failures for report in reports] == [worker(number).failures for number in range(3)] == [1, 0, 0]
+    whole = command(*given, 2)
+    refused(whole, f"tood: 1 picture could not be read: the column `error` says why, in their rows of {out}")
+    assert "5 pictures done before" in whole.stderr
+    assert f"5 pictures done. Results: {out}" in whole.stdout
 
 
 @pytest.mark.parametrize(

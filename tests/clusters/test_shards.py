@@ -10,7 +10,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -26,8 +25,6 @@ from hypothesis import strategies as st
 
 from clusters.conftest import photographs
 from tood.claimed_folder import require_same_settings
-from tood.cli.predict import PredictOptions
-from tood.cli.predict_cluster import _plan
 from tood.clusters import SCHEMA, PictureLists, Place, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
 from tood.clusters.pictures import Picture, read_rows
 from tood.errors import ToodError
@@ -208,13 +205,10 @@ def test_refusals(weights: Path, tmp_path: Path) -> None:
         make_plan(out, [folder], {"threshold": 0.1}, 10)
     with pytest.raises(ToodError, match=r"other settings \(threshold 0.1, now 0.2\): give the same, or name another"):
         require_same_settings(out.uri, plan.settings, {"threshold": 0.2}, otherwise="name another --out")
-    asked = PredictOptions([folder], "", 0.1, 1, None, "fp32", exif=False, resume=True)
-    goes_on = partial(_plan, out=Place.of(str(tmp_path / "again")), model=ShippedModel({"m": b""}), config=CONFIG)
-    before = goes_on(asked, at_once=10, before=None)
-    assert goes_on(asked, at_once=10, before=before) is before
-    for other, at_once in ((replace(asked, sources=[folder, folder]), 10), (asked, 5)):
-        with pytest.raises(ToodError, match=r"other settings \((sources|pictures a file) "):
-            goes_on(other, at_once=at_once, before=before)
+    pq.write_table(pa.table({"path": ["0/0000.png"]}), f"{folder}/list.parquet")
+    with pytest.raises(ToodError, match=r"has pictures and parquet files, such as .*/list\.parquet"):
+        make_plan(Place.of(str(tmp_path / "mixed")), [folder], {}, 10)
+    assert not (tmp_path / "mixed").exists()
     with pytest.raises(ToodError, match="check the path"):
         ShippedModel.of(str(tmp_path / "no.safetensors"))
     with pytest.raises(ToodError, match="check the path"):
@@ -239,6 +233,20 @@ def test_an_exported_model_is_found_as_everywhere(tmp_path: Path, monkeypatch: p
     (tmp_path / "model.ONNX").write_bytes(b"graph")
     model = ShippedModel.of("~/model.ONNX")
     assert (model.files, model.is_exported) == ({"model.ONNX": b"graph"}, True)
+
+
+@pytest.mark.parametrize("kind", ["disk", "memory"])
+def test_pictures_beside_results_of_earlier_runs_are_not_mixed_with_other_tables(kind: str, tmp_path: Path) -> None:
+    folder = somewhere(kind, tmp_path)
+    for name in ("photos/a.png", "part-00000000.parquet", "old/part-00000000.parquet"):
+        folder.inside(name).write(b"x")
+    lists = PictureLists(Place.of(str(tmp_path / "lists")), 10)
+    assert [rows.count for rows in lists.shards([folder.uri])] == [1]
+    for name in ("a.parquet", "z.parquet"):  # before the pictures, and after them
+        folder.inside(name).write(b"x")
+        with pytest.raises(ToodError, match=rf"has pictures and parquet files, such as .*/{name}"):
+            list(lists.shards([folder.uri]))
+        folder.system.rm(folder.inside(name).path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows renames nothing over a file that is read")

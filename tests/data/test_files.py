@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tood.data.files import find_images, passed_over_line
+from tood.data.images import read_image
 
 
 def _touch(*paths: Path) -> None:
@@ -62,7 +64,7 @@ def test_the_line_on_what_was_passed_over_is_short_whatever_lies_there(tmp_path:
     _touch(
         *(long / "Thumbnails" / f"{number}.jpg" for number in range(3)), long / "._hidden.jpg", long / "sub" / "._b.jpg"
     )
-    kinds = ("heic", "heif", "avif", "tga", "jp2", "nef", "dng", "cr2", "psd", "svg")
+    kinds = ("heic", "heif", "exr", "hdr", "xcf", "nef", "dng", "cr2", "dcm", "svg")
     _touch(*(long / f"{number}.{kind}" for number, kind in enumerate(kinds)))
     (long / "gone.png").symlink_to(tmp_path / "nowhere.png")
     found = find_images(tmp_path).passed_over
@@ -72,3 +74,17 @@ def test_the_line_on_what_was_passed_over_is_short_whatever_lies_there(tmp_path:
     assert line.startswith("17 files passed over: 1 label files without a picture (such as ")
     order = ["label files", "10 of kinds that are not read", "1 links to nothing", "3 in hidden or", "2 hidden"]
     assert sorted(order, key=line.index) == order
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("avif", "AVIF"), ("jp2", "JPEG2000"), ("tga", "TGA"), ("ico", "ICO")])
+def test_a_folder_has_the_pictures_that_are_read_one_by_one(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    try:
+        Image.new("RGB", (32, 32), (200, 30, 30)).save(path, kind)
+    except KeyError:  # Pillow before 11.3 knows no AVIF
+        path.write_bytes(b"")
+        assert list(find_images(tmp_path).passed_over.values()) == [(path,)]
+        return
+    assert read_image(path).shape == (32, 32, 3)
+    found = find_images(tmp_path)
+    assert (list(found.images), dict(found.passed_over)) == ([path], {})

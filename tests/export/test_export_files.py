@@ -32,6 +32,7 @@ from tood.export import (
     bench_engines,
     certificate_files,
     export_model,
+    not_timed,
     onnx_graph,
 )
 from tood.export.config import SUFFIXES
@@ -227,12 +228,27 @@ def _lower_precision(folder: Path, out: Path, to: str, precision: str, engine: s
     assert len(detector(next((folder / "data" / "val2017").glob("*.png"))))
 
 
-def test_pytorchs_own_program(folder: Path, tmp_path: Path) -> None:
+def test_pictures_are_looked_at_before_the_exporter_begins(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tood.export.export.network_graph", lambda *_: pytest.fail("the exporter has begun"))
+    note, cut = tmp_path / "note.py", tmp_path / "pictures" / "cut.png"
+    note.write_text("print()")
+    cut.parent.mkdir()
+    cut.write_bytes(next((folder / "data" / "val2017").glob("*.png")).read_bytes()[:60])
+    int8 = ("--precision", "int8", "--allow-loss", "--calibrate")
+    for options, name in ((("--pictures", note), note), (("--pictures", cut.parent), cut), ((*int8, cut.parent), cut)):
+        result = _run("export", folder / "model.safetensors", "--out", tmp_path / "model.onnx", *options)
+        assert (result.exit_code, name.name in result.output) == (2, True), result.output
+
+
+def test_pytorchs_own_program(folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     out = tmp_path / "model.pt2"
     result = _run(
         "export", folder / "model.safetensors", "--pictures", folder / "data" / "val2017", "--to", "torch", "--out", out
     )
     assert result.exit_code == 0, result.output
+    assert not recwarn.list, "PyTorch's, of its own inner things"
     told = json.loads(certificate_files(out)[0].read_text())["pictures"]
     assert told.endswith(f"pictures of {folder / 'data' / 'val2017'}")
     picture = next((folder / "data" / "val2017").glob("*.png"))
@@ -451,7 +467,11 @@ def test_triton_gets_a_model_and_its_certificate(folder: Path, exported: Path, t
         assert "tritonserver --model-repository" in result.output
         assert (tmp_path / name / "labels.txt").read_text() == "cat\ndog\n"
         assert "max_batch_size: 8" in (tmp_path / name / "config.pbtxt").read_text()
-        assert len(list((tmp_path / name).glob("*.certificate.json"))) == 1
+        # Named for what they are of there.
+        papers = certificate_files(tmp_path / name / "model.onnx")
+        assert sorted((tmp_path / name).glob("*.certificate.*")) == sorted(papers)
+        (digest,) = json.loads(papers[0].read_text())["sha256"].values()
+        assert digest == hashlib.sha256((tmp_path / name / "1" / "model.onnx").read_bytes()).hexdigest()
         again = _run("export", model, "--to", "triton", *graph, "--out", tmp_path, "--name", name)
         assert (again.exit_code, "exists already" in " ".join(again.output.split())) == (2, True)
     picture = next((folder / "data" / "val2017").glob("*.png"))
@@ -474,6 +494,7 @@ def test_bench_says_which_engine_to_take(folder: Path) -> None:
     for engine in ("PyTorch, fp32", "ONNX Runtime, fp32", "OpenVINO, fp32"):
         assert engine in result.output
     assert "Take " in result.output
+    assert "int8 learns from pictures: it is timed with --calibrate" in " ".join(result.output.split())
     assert "on cuda" not in result.output or torch.cuda.is_available()
     refused = _run("bench", folder / "model.safetensors", "--device", "nowhere")
     assert (refused.exit_code, "there is no device 'nowhere'" in refused.output) == (2, True), refused.output
@@ -483,9 +504,14 @@ def test_bench_measures_the_device_that_is_asked_for_too(folder: Path) -> None:
     """Whether there is a GPU here or not: each engine has a row for it, with a time or what is missing."""
     model, names = load_weights(folder / "model.safetensors")
     picture = render_scene(load_scans("test"), np.random.default_rng(0)).image
-    rows = bench_engines(Origin(model.eval(), names), picture, 1, torch.device("cuda"))
+    calibration = str(folder / "data")
+    rows = bench_engines(Origin(model.eval(), names), picture, 1, torch.device("cuda"), calibration=calibration)
     gpu = {row.engine: row for row in rows if row.device == "cuda"}
-    assert {"PyTorch, fp32 on cuda", "ONNX Runtime, fp32 on cuda"} <= gpu.keys()
+    assert {"PyTorch, fp32 on cuda", "ONNX Runtime, fp32 on cuda", "ONNX Runtime, fp16 on cuda"} <= gpu.keys()
+    whole = {row.engine: row.command for row in rows if row.precision == "int8"}
+    assert whole.keys() == {"ONNX Runtime, int8", "OpenVINO, int8"}
+    assert whole["OpenVINO, int8"].endswith(f"--to openvino --precision int8 --calibrate {calibration} --data DATASET")
+    assert not_timed(rows) == ""
     assert all((row.seconds is None) == bool(row.problem) for row in rows)
     assert all(row.seconds is not None for row in rows if row.device == "cpu")
     assert torch.cuda.is_available() == (gpu["PyTorch, fp32 on cuda"].seconds is not None)

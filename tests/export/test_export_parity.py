@@ -22,12 +22,12 @@ import torch
 from narrow_models import EXAMPLES, lively
 from tood.engines import Engine, open_exported
 from tood.engines.onnx_file import onnx_session, session_run
-from tood.export import Origin, describe
+from tood.export import Origin, description_of
 from tood.export.config import ExportConfig
 from tood.export.onnx_graph import network_graph, whole_graph
 from tood.export.openvino_model import save_openvino, to_openvino
 from tood.export.parity import MOST_UNMATCHED, TOLERANCES, compare
-from tood.export.pictures_of import pictures_of
+from tood.export.sample_pictures import pictures_of
 from tood.inference import Detector
 from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.models.backbones import ResNetConfig
@@ -55,7 +55,7 @@ class Made(NamedTuple):
         """The whole graph of that kind, in ONNX Runtime."""
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
-        description = describe(Origin(self.model, CLASSES), config)
+        description = description_of(Origin(self.model, CLASSES), config)
         whole = whole_graph(proto, description)
         session = onnx_session(whole.SerializeToString(), torch.device("cpu"))
         return Engine(description, "onnxruntime", session_run(session))
@@ -120,7 +120,7 @@ def test_onnx_runtime_gives_what_pytorch_gives(made: Made) -> None:
 def test_openvino_gives_what_pytorch_gives(made: Made, tmp_path: Path) -> None:
     proto = onnx.ModelProto()
     proto.CopyFrom(made.proto)
-    description = describe(Origin(made.model, CLASSES), replace(made.config, format="openvino"))
+    description = description_of(Origin(made.model, CLASSES), replace(made.config, format="openvino"))
     save_openvino(to_openvino(whole_graph(proto, description)), tmp_path / "model.xml", description)
     engine = open_exported(tmp_path / "model.xml")
     assert engine.description == description
@@ -159,7 +159,7 @@ def test_a_fixed_size_is_in_the_file() -> None:
 
 def test_the_file_tells_what_it_is() -> None:
     made = _made("yolox-plain", FIXED_SIZE)
-    description = describe(Origin(made.model, CLASSES, "x", "Apache-2.0"), made.config)
+    description = description_of(Origin(made.model, CLASSES, "x", "Apache-2.0"), made.config)
     proto = onnx.ModelProto()
     proto.CopyFrom(made.proto)
     proto = whole_graph(proto, description)

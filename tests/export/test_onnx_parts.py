@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from tood.engines import FixedInput
 from tood.engines.onnx_file import onnx_session
 from tood.export.onnx_nodes import OnnxNodes
-from tood.export.pictures import add_pictures
+from tood.export.picture_nodes import add_pictures
 from tood.export.suppression import Dense, add_suppression, add_top_k, rows_of
 from tood.inference.postprocess import postprocess
 from tood.input import InputConfig, normalise, prepare, stacked

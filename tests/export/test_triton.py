@@ -57,6 +57,24 @@ dynamic_batching { max_queue_delay_microseconds: 500 }
     )
 
 
+def test_papers_are_named_for_what_the_file_is_called_there(tmp_path: Path) -> None:
+    source = onnx_file(tmp_path / "cells.onnx")
+    papers = [tmp_path / "cells.onnx.certificate.md", tmp_path / "licence.txt"]
+    for paper in papers:
+        paper.write_text(paper.name)
+    folder = write_triton_repository(source, tmp_path / "repository", papers=papers)
+    left = {path.name: path.read_text() for path in folder.glob("[lm]*") if path.name != "labels.txt"}
+    assert left == {"model.onnx.certificate.md": papers[0].name, "licence.txt": papers[1].name}
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.pt2", "model.onnx"])
+def test_files_of_other_engines_are_told_apart(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"<net/>")
+    with pytest.raises(ToodError, match=f"{name} is no ONNX file, (as|or)") as raised:
+        write_triton_repository(tmp_path / name, tmp_path / "repository")
+    assert "ModelProto" not in str(raised.value)
+
+
 def test_what_a_killed_one_left_is_gone_the_next_time(tmp_path: Path) -> None:
     source = onnx_file(tmp_path / "cells.onnx")
     repository = tmp_path / "repository"

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from tood.configuration import from_dict, to_dict
+from tood.configuration import apply_overrides, from_dict, to_dict
 from tood.errors import ToodError
 from tood.models import FAMILIES, AnyModelConfig, Family, build_model, for_inference
 from tood.models.backbones import ResNet, ResNetConfig
 from tood.models.common.published import named
 from tood.ops import CannotFuse
+from tood.training import RunConfig
 from tood.training.optim import parameter_groups
 from tood.weights import imagenet_weights
 from tood.zoo import named_models
@@ -62,6 +63,16 @@ def test_what_is_frozen_are_the_first_stages(frozen: int) -> None:
     backbone = ResNet(ResNetConfig(blocks=(1, 1), width=8, stem_width=8, outputs=(0, 1), frozen_stages=frozen))
     learning = [any(p.requires_grad for m in stage for p in m.parameters()) for stage in backbone.stages()]
     assert learning == [i > frozen for i in range(3)]
+
+
+@pytest.mark.parametrize(("model", "stages"), [("tood_lite0", 7), ("tood_r18_fpn", 4)])
+@pytest.mark.parametrize("too", ["few", "many"])
+def test_stages_that_there_are_not_cannot_be_frozen(model: str, stages: int, too: str) -> None:
+    config, frozen = named_models()[model].config(), -2 if too == "few" else stages + 1
+    key = "model.backbone.frozen_stages"
+    with pytest.raises(ToodError, match=f"--set: {key} is {frozen}: expected -1 .* up to {stages}, all of its stages"):
+        apply_overrides(RunConfig(model=config), [f"{key}={frozen}"])
+    apply_overrides(RunConfig(model=config), [f"{key}={stages}"])
 
 
 def test_a_backbone_says_how_it_starts() -> None:

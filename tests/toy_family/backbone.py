@@ -43,6 +43,10 @@ class ToyBackboneConfig:
         """The same: all of it learns anyway."""
         return self
 
+    def thawed(self) -> ToyBackboneConfig:
+        """The same: all of it learns anyway."""
+        return self
+
 
 class ToyBackbone(nn.Module):
     """Two feature maps of an image."""

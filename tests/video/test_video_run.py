@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -146,13 +147,42 @@ def test_stopped_by_the_number_of_frames_and_resumed_under_other_settings(
     assert "9 frames done" in tood(*command, "--frames", 9).stdout
     assert len((tmp_path / "detections.jsonl").read_text().splitlines()) == 9
     assert len(stamps_of(tmp_path / "annotated.mp4")) == 9
-    assert "nothing to resume" in tood(*command, "--frames", 9, "--resume").stderr
+    assert "9 frames done before" in tood(*command, "--frames", 9, "--resume").stderr
     detector = Detector(model, "cpu", 0.1)
     with pytest.raises(Killed):
         run(detector, clip, tmp_path, VideoConfig(), 5)
     refused(tood(*command, "--resume"), "had other settings")
     assert tood(*command, "--frames", 3).exit_code == 0
     assert len((tmp_path / "detections.jsonl").read_text().splitlines()) == 3
+
+
+def test_resuming_a_run_that_is_done_leaves_it_alone(model: Path, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    film_file = shutil.copyfile(clip, tmp_path / "a.mp4")
+    short = ("video", film_file, "--model", model, "--out", out, "--frames", 4, "--no-save-video")
+    command = (*short, "--jsonl", "--parquet", "--zone", "all=0,0,60,0,60,60")
+    assert "nothing to resume" in tood(*command, "--resume").stderr
+    wanted = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    assert len(results(out)) == 3
+
+    def unchanged() -> bool:
+        return wanted == {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+
+    for again in (command, (*short, "--jsonl", "--zone", "all=0,0,60,0,60,60")):
+        told = tood(*again, "--resume")
+        assert (told.exit_code, "4 frames done before" in told.stderr) == (0, True)
+        assert "4 frames done. Results: " in told.stdout
+        assert unchanged()
+    refused(tood(*short, "--resume", "--jsonl"), "had other settings (zones")
+    refused(tood(*command, "--resume", "--csv"), "is done, and did not write detections.csv: leave out --resume")
+    film_file.touch()
+    refused(tood(*command, "--resume"), "had other settings (source")
+    assert unchanged()
+    (out / "detections.jsonl").unlink()  # what is gone is made again
+    assert "4 frames done" in tood(*command).stdout
+    (out / "detections.jsonl").unlink()
+    assert "nothing to resume" in tood(*command, "--resume").stderr
+    assert (out / "detections.jsonl").read_bytes() == wanted["detections.jsonl"][0]
 
 
 class Watched(Fragile):
@@ -305,6 +335,28 @@ def test_tracks_and_counts_are_written(model: Path, tmp_path: Path) -> None:
     refused(tood(*command, "--track", "bytetrack", "--line", "1,2,3"), "expected numbers")
     refused(tood(*command, "--zone", "a=1,2,3,4"), "three places or more")
     refused(tood(*command, "--zone", "a=0,0,1e30,0,1e30,1e30"), "no video is so large")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("--zone", "yard=200,0,300,0,300,64"),
+        ("--track", "bytetrack", "--line", "door=-9,70,200,80"),
+        ("--track", "bytetrack", "--line", "door=90,-9,110,9"),
+    ],
+)
+def test_places_outside_of_the_frame_are_refused(
+    model: Path, clip: Path, tmp_path: Path, place: tuple[str, ...]
+) -> None:
+    command = ("video", clip, "--model", model, "--out", tmp_path / "out", "--no-save-video", "--jsonl")
+    refused(tood(*command, *place), "outside of the frames, which are 96x64 pixels: it would count nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_change_nothing_are_refused(model: Path, clip: Path, tmp_path: Path) -> None:
+    command = ("video", clip, "--model", model, "--out", tmp_path / "out")
+    refused(tood(*command, "--fps", 3), "--fps is of a folder of frames")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_zone_may_reach_far_beyond_the_frame() -> None:

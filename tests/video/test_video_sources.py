@@ -12,7 +12,7 @@ import pytest
 
 from bright_square import picture, save_picture
 from tood.errors import ToodError
-from tood.video import FailedFrame, Frame, StreamConfig, is_video, open_source
+from tood.video import FailedFrame, Frame, StreamConfig, is_video, open_source, require_of_use
 from tood.video.frames import Clock
 from video.films import film, pictures
 
@@ -138,6 +138,8 @@ def test_what_is_no_video_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pyt
         (tmp_path / "none.mp4", "there is no video file or folder"),
         (tmp_path / "empty", "there is no picture in the folder"),
         ("97", "there is no webcam 97"),
+        ("file://elsewhere/film.mp4", "is no address of a file on this machine"),
+        ("file:///none.mp4", "there is no video file or folder /none.mp4"),
     ):
         with pytest.raises(ToodError, match=sentence):
             open_source(source)
@@ -151,6 +153,36 @@ def test_what_is_no_video_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ToodError, match=r"pip install 'tood\[video\]'"):
         open_source(tmp_path / "text.mp4")
+
+
+def test_a_webcam_that_is_not_there_is_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ToodError, match="there is no webcam 97 here"):
+        open_source("97")
+    assert capfd.readouterr() == ("", "")  # OpenCV's own lines, too
+
+
+def test_the_address_of_a_file_here_is_the_file(tmp_path: Path) -> None:
+    path = film(tmp_path / "a b.mp4", pictures(2))
+    by_address, by_path = open_source(path.as_uri()), open_source(path)
+    assert (by_address.live, by_address.name, by_address.identity()) == (False, str(path), by_path.identity())
+    assert len(good(list(by_address.frames()))) == 2
+
+
+def test_what_changes_nothing_of_a_source_is_refused(tmp_path: Path) -> None:
+    clip = open_source(film(tmp_path / "a.mp4", pictures(2)))
+    (tmp_path / "frames").mkdir()
+    save_picture(tmp_path / "frames" / "1.png", pictures(1)[0])
+    frames = open_source(tmp_path / "frames")
+    for source, config, sentence in (
+        (clip, StreamConfig(folder_rate=3), "--fps is of a folder of frames, and .*a.mp4 is none"),
+        (clip, StreamConfig(every_frame=True), "--every-frame is of live sources, and .* is none: leave it out"),
+        (clip, StreamConfig(patience=3), "--patience is of streams from an address"),
+        (frames, StreamConfig(every_frame=True), "--every-frame is of live sources"),
+    ):
+        with pytest.raises(ToodError, match=sentence):
+            require_of_use(source, config)
+    require_of_use(clip, StreamConfig())
+    require_of_use(frames, StreamConfig(folder_rate=3))
 
 
 def test_a_playlist_reaches_no_other_machine(tmp_path: Path) -> None:

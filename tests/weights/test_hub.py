@@ -129,6 +129,15 @@ def test_files_of_a_hub_and_what_it_lacks(hub: str, tmp_path: Path) -> None:
     assert missing.startswith("hf://ann/other cannot be fetched: huggingface.co is not reached")
 
 
+def test_a_hub_that_is_not_there_is_told_at_once(hub: str, tmp_path: Path) -> None:
+    assert located(hub, tmp_path, "hf://ann/net") == ["tensors"]
+    loud = SCRIPT.replace("import sys", "import sys; sys.stderr = sys.stdout")  # with what the library prints
+    # Nobody listens at this port.
+    cached, missing = located("http://127.0.0.1:9", tmp_path, "hf://ann/net", "hf://ann/other", script=loud)
+    assert cached == "tensors"
+    assert missing.startswith("hf://ann/other cannot be fetched: huggingface.co is not reached")
+
+
 def test_exported_files_of_a_hub_are_shipped_to_clusters(hub: str, tmp_path: Path) -> None:
     addresses = ("hf://ann/net@v1/model.ONNX", "hf://ann/net/deep/model.xml")
     assert located(hub, tmp_path, *addresses, script=SHIPPED) == ["model.ONNX True", "model.xml model.bin True"]

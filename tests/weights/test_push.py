@@ -96,6 +96,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
         ((run, "https://huggingface.co/a/b"), "is no place to push to"),
         ((run, "hf://alone"), "is no place to push to"),
         ((tmp_path / "no", "file://x"), "there is no weights file"),
+        ((tmp_path / "a.onnx", "file://x"), "is exported already: name the weights that it was made of"),
         ((run, "file://x", "--report", tmp_path / "no.json"), "there is no report"),
         ((run, "file://x", "--report", tmp_path / "bad.json"), "is no report of tood eval"),
     ):

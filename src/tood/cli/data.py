@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tood.choices import DatasetFormat, ImageTransfer
-from tood.cli.data_measure import DEFAULT_MODEL, Model, Size, bench, say_boxes, split, stats
+from tood.cli.data_measure import Model, Size, bench, say_boxes, split, stats
 from tood.cli.options import Data, Exif, Images, OnlySplits, Overwrite
 from tood.cli.report import write_json
 from tood.progress_bar import progress_bar
@@ -77,7 +77,7 @@ def check(
     show_all: Annotated[
         bool, typer.Option("--all", help=f"List everything, not the first {_SHOWN} of each kind.")
     ] = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     size: Size = None,
 ) -> None:
     """Read everything, decode every image, and tell every problem with its file and id.
@@ -90,9 +90,9 @@ def check(
 
     from tood.data import check_dataset, load_dataset
     from tood.errors import ToodError
-    from tood.training import run_config
+    from tood.training import chosen_run
 
-    run = run_config(model, size)
+    run = chosen_run(model, size)
     names = [split] if split is not None else _splits_to_check(data)
     console = Console(emoji=False)
     reports = []

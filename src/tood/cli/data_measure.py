@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from tood.data import DatasetStats, DetectionDataset
     from tood.training import RunConfig
 
-Model = Annotated[str, typer.Option(help="Tell what a training of this model would leave out.")]
+Model = Annotated[
+    str | None,
+    optional("Tell what a training of this model would leave out; left out, the one that `tood train` takes."),
+]
 Size = Annotated[
     int | None,
     optional("Short side of its input; left out, the model's."),
 ]
-DEFAULT_MODEL = "tood_tiny"
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.", metavar="FILE")]
 
@@ -39,7 +41,7 @@ def stats(
         typer.Option(help="Folder for a picture of each split, stats_<split>.png; without it there is none."),
     ] = None,
     json_file: JsonFile = None,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     size: Size = None,
 ) -> None:
     """Count what a dataset holds: sizes of pictures, classes, boxes an image, sizes and shapes of boxes.
@@ -53,10 +55,10 @@ def stats(
     from rich.console import Console
 
     from tood.data import available_splits, dataset_stats, load_dataset
-    from tood.training import run_config
+    from tood.training import chosen_run
 
     console, reports = Console(emoji=False), []
-    run = run_config(model, size)
+    run = chosen_run(model, size)
     splits = available_splits(data)
     for name in split or list(splits):
         dataset = load_dataset(data, name, images_required=False, exif=exif)
@@ -123,7 +125,10 @@ def split(
 def bench(
     data: Data,
     split: Annotated[str | None, optional("Split to load; left out, the one to train on.")] = None,
-    model: Annotated[str, typer.Option(help="Load as `tood train --model` of this name does.")] = "tood_tiny",
+    model: Annotated[
+        str | None,
+        optional("Load as `tood train --model` of this name does; left out, the one that `tood train` takes."),
+    ] = None,
     recipe: Annotated[str | None, optional("A recipe's name; left out, the model's own.")] = None,
     size: Annotated[int | None, optional("Short side of the input; left out, the model's.")] = None,
     batch_size: Annotated[int | None, optional("Images in a batch; left out, the recipe's.", least=1)] = None,
@@ -147,9 +152,9 @@ def bench(
     from rich.table import Table
 
     from tood.data import bench_loading, load_dataset
-    from tood.training import run_config
+    from tood.training import chosen_run
 
-    run = run_config(model, size, recipe)
+    run = chosen_run(model, size, recipe)
     dataset = load_dataset(data, split)
     report = bench_loading(
         dataset,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tood.choices import PLAIN_MODEL
 from tood.cli.options import optional
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from tood.data.digits import DigitsConfig
     from tood.training import RunConfig, RunFolder
 
-MODEL = "tood_tiny"
 # Pixels of the input. The pictures have 256 and are trained at that; enlarged, their smallest digits are found
 # more precisely.
 INPUT_SIDE, CANVAS = 352, 256
@@ -118,7 +118,7 @@ def demo_run(out: Path, minutes: float, seed: int) -> RunConfig:
     from tood.data import AugmentConfig, CanvasStep
     from tood.training import DataConfig, run_config
 
-    run = run_config(MODEL, INPUT_SIDE)
+    run = run_config(PLAIN_MODEL, INPUT_SIDE)
     return replace(
         run,
         augment=AugmentConfig((CanvasStep(CANVAS, scale=(1.0, 1.25)),)),

@@ -117,20 +117,31 @@ class Requirement:
     fits: bool
 
 
+def _named() -> list[str]:
+    """Packages that the installed tood names, as its metadata has them; none where it was not installed by pip."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        return requires("tood") or []
+    except PackageNotFoundError:
+        return []
+
+
+def _extras_of(line: str) -> list[str]:
+    """Extras that the metadata's line of a package is of."""
+    return re.findall(r"extra == [\"']([^\"']+)[\"']", line)
+
+
 def requirements() -> list[Requirement]:
     """All packages that the installed tood names for this system; none where it was not installed by pip."""
-    from importlib.metadata import PackageNotFoundError, requires, version
+    from importlib.metadata import PackageNotFoundError, version
 
     from packaging.requirements import Requirement as Parsed
 
-    try:
-        lines = requires("tood") or []
-    except PackageNotFoundError:
-        return []
     found = []
-    for line in lines:
+    for line in _named():
         parsed = Parsed(line)
-        extras = re.findall(r"extra == [\"']([^\"']+)[\"']", str(parsed.marker or ""))
+        extras = _extras_of(str(parsed.marker or ""))
         if parsed.marker is not None and not parsed.marker.evaluate({"extra": extras[0] if extras else ""}):
             continue
         if parsed.name == "tood":  # an extra that names other extras
@@ -186,6 +197,15 @@ def _extras() -> Iterator[Finding]:
         "mlflow": "trackers=[mlflow]",
     }
     found = requirements()
+    known = {extra for line in _named() for extra in _extras_of(line)}
+    unknown = [extra for extra in used if extra not in known]
+    if found and unknown:
+        yield Finding(
+            "installation",
+            "missing",
+            f"its metadata is older than this code, and names no packages of the extras {', '.join(unknown)}",
+            "install tood again the way it was: pip install --force-reinstall --no-deps, or -e in a checkout",
+        )
     for extra, what in used.items():
         wanted = [one for one in found if one.extra == extra]
         lacking = [one for one in wanted if not one.fits]
@@ -211,19 +231,22 @@ def _trackers() -> Finding:
 
 def _pretrained() -> Finding:
     """What the small models' backbone knows of photographs."""
+    from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
     from tood.weights import imagenet_weights
     from tood.weights.published import InstalledFile
     from tood.zoo import named_model
 
-    published = imagenet_weights(named_model("tood_lite0").config().backbone)
+    published = imagenet_weights(named_model(PRETRAINED_MODEL).config().backbone)
     if isinstance(published, InstalledFile) and published.find() is None:
         return Finding(
             "ImageNet weights",
             "missing",
-            "not installed: `tood train` takes tood_tiny, which starts from scratch",
+            f"not installed: `tood train` takes {PLAIN_MODEL}, which starts from scratch",
             published.remedy,
         )
-    return Finding("ImageNet weights", "ok", "installed: `tood train` takes tood_lite0, which starts from them")
+    return Finding(
+        "ImageNet weights", "ok", f"installed: `tood train` takes {PRETRAINED_MODEL}, which starts from them"
+    )
 
 
 # --- what computes -------------------------------------------------------------------------------------------------

@@ -238,12 +238,12 @@ def _export_into_repository(
     model: str, repository: Path, name: str, config: ExportConfig, proof: Callable[[], Proof], allow_loss: bool
 ) -> None:
     """Writes the model's file where nobody looks, and from there into Triton's repository, with its certificate."""
-    from tood.export.triton import triton_folder
+    from tood.export.triton import MODEL_FILE, triton_folder
     from tood.whole_file import scratch_folder
 
     triton_folder(repository, name)  # what cannot be is told before the work
     with scratch_folder() as folder:
-        path = folder / f"{name}.onnx"
+        path = folder / MODEL_FILE
         certificate = _exported(model, path, config, proof(), allow_loss)
         _into_repository(path, repository, name)
     _tell(certificate)
@@ -265,13 +265,18 @@ def bench(
         Path | None, optional("Picture to run on. Left out: a built-in scene of the size of a photograph.", HOW)
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each engine runs.", rich_help_panel=HOW)] = 10,
+    calibrate: Annotated[
+        str | None,
+        optional("Dataset or folder of pictures that int8 learns from. Left out: int8 is not timed.", HOW),
+    ] = None,
     device: Device = None,
     threads: Threads = None,
 ) -> None:
     """Time a model in every engine that is installed, on this machine, and say which one to take.
 
-    PyTorch in fp32 and, where the hardware has it, bf16; ONNX Runtime; OpenVINO. From a picture's pixels to its boxes,
-    one picture at a time. On the CPU always, and on the GPU where there is one or --device names it.
+    PyTorch in fp32 and, where the hardware has it, bf16; ONNX Runtime and OpenVINO in fp32, with --calibrate in int8,
+    and on a GPU in fp16. Files are those that `tood export` writes. From a picture's pixels to its boxes, one picture
+    at a time. On the CPU always, and on the GPU where there is one or --device names it.
 
     Example: tood bench runs/x/best.safetensors
     """
@@ -279,7 +284,7 @@ def bench(
     from rich.table import Table
 
     from tood.data import read_image
-    from tood.export import advice, bench_engines, origin_of
+    from tood.export import advice, bench_engines, not_timed, origin_of
     from tood.inference import check_device
     from tood.machine import busy_advice
 
@@ -287,7 +292,14 @@ def bench(
     pixels = _scene() if picture is None else read_image(picture)
     if busy := busy_advice():
         typer.echo(busy, err=True)
-    rows = bench_engines(origin_of(model), pixels, repeats, place, lambda engine: typer.echo(f"{engine} ...", err=True))
+    rows = bench_engines(
+        origin_of(model),
+        pixels,
+        repeats,
+        place,
+        lambda engine: typer.echo(f"{engine} ...", err=True),
+        calibration=calibrate,
+    )
     table = Table("engine", "ms a picture", "pictures/s")
     for row in rows:
         if row.seconds is None:
@@ -296,6 +308,8 @@ def bench(
             table.add_row(row.engine, f"{1000 * row.seconds:.1f}", f"{1 / row.seconds:.1f}")
     Console(emoji=False).print(table)
     typer.echo(advice(rows))
+    if left_out := not_timed(rows):
+        typer.echo(left_out)
 
 
 def _named(model: str, suffix: str) -> Path:
@@ -317,6 +331,6 @@ def _open(data: str, split: str | None) -> DetectionDataset:
 def _scene() -> Any:
     import cv2
 
-    from tood.export.pictures_of import pictures_of
+    from tood.export.sample_pictures import pictures_of
 
     return cv2.resize(pictures_of(None, 1)[0], (640, 480))

@@ -131,7 +131,7 @@ def predict(
     Boxes in json and CSV are x1 y1 x2 y2 in pixels of the picture.
 
     A picture that cannot be read is reported at the end, after all others, with exit code 2. With --engine ray it is a
-    row whose column `error` says why; how many there are is told at the end, and the exit code stays 0.
+    row whose column `error` says why, and how many there are is told at the end.
 
     A picture of more than 200 million pixels is refused, unless TOOD_MAX_PIXELS allows more (here as in every command);
     a TIFF file of that size (GeoTIFF and whole-slide pictures, too) is looked at by tiles, and drawn smaller.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,9 +14,12 @@ from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from tood.cli.predict import PredictOptions
-    from tood.clusters import Place, Plan, ShardReport, ShippedModel, WorkerConfig
+    from tood.clusters import Plan, ShardReport, ShippedModel
     from tood.clusters.ray_engine import Workers
     from tood.stop import StopSignal
+
+# Files of results that are looked at at a time: buckets answer slowly, but many at once.
+_READERS = 16
 
 
 def predict_on_cluster(
@@ -29,21 +33,32 @@ def predict_on_cluster(
         workers, threads: processes, and cores of each; None for all that there is room for.
         at_once: pictures in a parquet file.
     """
-    from tood.clusters import Place, ShippedModel, WorkerConfig, read_plan
+    from tood.clusters import Place, ShippedModel, WorkerConfig, find_shards, read_plan, write_plan
     from tood.clusters.plan import already_there
-    from tood.clusters.ray_engine import connect, disconnect, run
+    from tood.clusters.ray_engine import connect, disconnect, require_ray, run
     from tood.inference import parse_device
     from tood.precision import choose_precision
     from tood.stop import StopSignal
 
     place = Place.of(out)
-    # What is wrong is said before a cluster is started.
+    # What is wrong is said before a cluster is started, which takes a quarter of a minute.
     if asked.device is not None:
         parse_device(asked.device)
     plan = read_plan(place)
     if plan is not None and not asked.resume:
         raise already_there(place)
     model = ShippedModel.of(asked.model)
+    require_ray()
+    settings = _settings(asked, model, at_once)
+    if plan is None:
+        shards = find_shards(place, asked.sources, at_once)
+    else:
+        _require_same(plan, settings | _of_workers(asked, threads))
+        place.remove_unfinished()
+        if _is_whole(plan):
+            _say_resumed(plan, plan.done(), asked.resume)
+            _tell(plan, plan.pictures, _failures(plan, plan.done()))
+            return
     cluster = connect(workers, threads, asked.device, model)
     try:
         # Decided here for all: machines with other instructions would give other digits.
@@ -52,10 +67,15 @@ def predict_on_cluster(
         if model.is_exported:
             chosen = asked.precision
         config = WorkerConfig(asked.threshold, asked.batch_size, cluster.device, chosen, asked.exif, cluster.cores)
-        plan = _plan(asked, place, at_once, plan, model, config)
+        settings |= {"device": config.device, "precision": config.precision, "threads": config.threads}
+        if plan is None:
+            plan = write_plan(place, asked.sources, settings, shards)
+        else:
+            _require_same(plan, settings)
         done = plan.done()
         to_do = [number for number in range(len(plan.shards)) if number not in done]
-        _say_start(plan, done, cluster, "as exported" if model.is_exported else str(precision), asked.resume)
+        _say_resumed(plan, done, asked.resume)
+        _say_start(plan, cluster, "as exported" if model.is_exported else str(precision))
         reports = run(plan, to_do, model, config, cluster) if to_do else iter(())
         with StopSignal() as stop:
             _follow(plan, reports, done, stop)
@@ -63,34 +83,50 @@ def predict_on_cluster(
         disconnect()
 
 
-def _plan(
-    asked: PredictOptions, out: Place, at_once: int, before: Plan | None, model: ShippedModel, config: WorkerConfig
-) -> Plan:
-    """The plan to go on with, or a new one."""
-    from tood.claimed_folder import require_same_settings
-    from tood.clusters import make_plan
-
-    settings = {
+def _settings(asked: PredictOptions, model: ShippedModel, at_once: int) -> dict[str, Any]:
+    """What decides the results, as far as it is known without a cluster."""
+    return {
         "model": model.digest,
-        "threshold": config.threshold,
-        "batch size": config.batch_size,
-        "device": config.device,
-        "precision": config.precision,
-        "threads": config.threads,
-        "exif": config.exif,
+        "threshold": asked.threshold,
+        "batch size": asked.batch_size,
+        "exif": asked.exif,
         "sources": list(asked.sources),
         "pictures a file": at_once,
     }
-    if before is None or not asked.resume:
-        return make_plan(out, asked.sources, settings, at_once)
-    require_same_settings(before.out.uri, before.settings, settings, otherwise="name another --out")
-    before.out.remove_unfinished()
-    return before
 
 
-def _say_start(plan: Plan, done: set[int], workers: Workers, precision: str, resume: bool) -> None:
+def _of_workers(asked: PredictOptions, threads: int | None) -> dict[str, Any]:
+    """What else is asked for; what is left open is the cluster's choice."""
+    device = None if asked.device is None else "cuda" if asked.device.startswith("cuda") else asked.device
+    precision = None if asked.precision == "auto" else asked.precision
+    told = {"device": device, "precision": precision, "threads": threads}
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _require_same(plan: Plan, settings: dict[str, Any]) -> None:
+    from tood.claimed_folder import require_same_settings
+
+    require_same_settings(plan.out.uri, plan.settings, settings, otherwise="name another --out")
+
+
+def _is_whole(plan: Plan) -> bool:
+    return len(plan.done()) == len(plan.shards)
+
+
+def _failures(plan: Plan, done: set[int]) -> int:
+    """Pictures of the files that are there already which could not be looked at."""
+    from tood.clusters import failures_in
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return sum(pool.map(lambda number: failures_in(plan.part(number)), sorted(done)))
+
+
+def _say_resumed(plan: Plan, done: set[int], resume: bool) -> None:
     before = sum(plan.shards[number].count for number in done)
     say_resumed(before, "pictures", resume=resume, found_unfinished=False)
+
+
+def _say_start(plan: Plan, workers: Workers, precision: str) -> None:
     many = f"{workers.count} {'worker' if workers.count == 1 else 'workers'}"
     cores = f"{workers.cores} {'core' if workers.cores == 1 else 'cores'}"
     typer.echo(f"{plan.pictures:,} pictures, {many} of {cores}, {workers.device}, {precision}", err=True)
@@ -99,15 +135,22 @@ def _say_start(plan: Plan, done: set[int], workers: Workers, precision: str, res
 def _follow(plan: Plan, reports: Iterator[ShardReport], done: set[int], stop: StopSignal) -> None:
     """Waits for all shards, shows how many are done, and tells the end."""
     written = sum(plan.shards[number].count for number in done)
-    failures = detections = 0
+    failures = _failures(plan, done)
     with progress_bar("pictures", plan.pictures) as move:
         move(written, None)
         # None is begun after the wish to stop.
         while not stop.number and (report := stop.next_of(reports)) is not None:
             written += report.pictures
             failures += report.failures
-            detections += report.detections
             move(written, None)
+    _tell(plan, written, failures)
+    if written < plan.pictures:
+        typer.echo("tood: stopped; the same command with --resume does the rest", err=True)
+        raise typer.Exit(128 + stop.number)
+
+
+def _tell(plan: Plan, written: int, failures: int) -> None:
+    """The end; that of a whole run in which pictures could not be read is an error, as of every prediction."""
     whole = written == plan.pictures
     typer.echo(
         f"{written:,} pictures done. Results: {plan.out.uri}"
@@ -115,8 +158,7 @@ def _follow(plan: Plan, reports: Iterator[ShardReport], done: set[int], stop: St
         else f"{written:,} pictures of {plan.pictures:,} done: {plan.out.uri}"
     )
     if failures:
-        told = "picture of this run" if failures == 1 else "pictures of this run"
-        typer.echo(f"{failures:,} {told} could not be read: the column `error` says why", err=True)
-    if not whole:
-        typer.echo("tood: stopped; the same command with --resume does the rest", err=True)
-        raise typer.Exit(128 + stop.number)
+        told = f"{failures:,} {'picture' if failures == 1 else 'pictures'} could not be read"
+        typer.echo(f"tood: {told}: the column `error` says why, in their rows of {plan.out.uri}", err=True)
+        if whole:
+            raise typer.Exit(2)

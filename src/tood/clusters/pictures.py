@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from tood.inference import is_url
 # Columns in which pictures are looked for, by the names that datasets use; the first that there is.
 _PICTURES = ("image", "bytes", "content", "data", "path", "uri", "url", "file", "file_name")
 _NAMES = ("path", "file_name", "name", "uri", "url", "id", "image_id", "key")
+PART = re.compile(r"part-(\d{8})\.parquet")
+"""Names of the files that results are written to."""
+
 # Paths in one file of a list, which is made in memory.
 _LISTED_AT_ONCE = 1_000_000
 
@@ -70,7 +74,7 @@ class PictureLists:
             sources: folders, buckets, files of pictures, and parquet files or folders of them.
 
         Raises:
-            ToodError: if there is no such thing, or no picture in it.
+            ToodError: if there is no such thing, or no picture in it, or a folder has both pictures and parquet files.
         """
         found: list[Iterable[str]] = []
         seen: set[str] = set()
@@ -89,7 +93,7 @@ class PictureLists:
                 paths = _pictures_below(place)
                 first = list(islice(paths, 1))
                 if first:
-                    found.append(_chained(first, paths))
+                    found.append(chain(first, paths))
                 else:
                     tables = [file for file in place.files() if file.uri.endswith(".parquet")]
                     tables = [file for file in tables if not file.uri.startswith(f"{self.folder.uri}/")]
@@ -192,24 +196,48 @@ def _columns(uri: str, schema: Any) -> tuple[str, str | None]:
 
 
 def _pictures_below(place: Place) -> Iterator[str]:
+    """Addresses of the pictures, none where there are parquet files alone; both is an error."""
     if place.is_local:  # as everywhere here: links that lead in circles too
-        for path in find_images(Path(place.path)).images:
+        images = find_images(Path(place.path)).images
+        if len(images) and (table := next(_local_tables(place.path), None)):
+            raise _mixed(place, table)
+        for path in images:
             name = path.as_posix()
             if not name.isascii() and name.encode("utf-8", "replace") != os.fsencode(path):
                 raise ToodError(f"{name!r} is no name in Unicode, as results must have: rename that file")
             yield name
         return
+    table, pictures = "", False
     for file in place.files():
         if "." + file.uri.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
-            yield file.uri
+            pictures = True
+            if not table:
+                yield file.uri
+        elif not table and _is_table(file.uri.rpartition("/")[2]):
+            table = file.uri
+        if table and pictures:
+            raise _mixed(place, table)
+
+
+def _local_tables(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_tood")))
+        yield from (f"{parent}/{name}" for name in sorted(names) if not name.startswith(".") and _is_table(name))
+
+
+def _is_table(name: str) -> bool:
+    """Whether a file of that name may have pictures: results of earlier runs have none."""
+    return name.endswith(".parquet") and not PART.fullmatch(name)
+
+
+def _mixed(place: Place, table: str) -> ToodError:
+    return ToodError(
+        f"{place.uri} has pictures and parquet files, such as {table}, which may be of the same pictures: name the "
+        "pictures' folder or the parquet files alone"
+    )
 
 
 def _outermost(sources: Sequence[str]) -> list[str]:
     """The addresses of the sources, without those that lie inside another: no picture is to be found twice."""
     places = list(dict.fromkeys(source if is_url(source) else Place.of(source).uri for source in sources))
     return [place for place in places if not any(place.startswith(f"{other.rstrip('/')}/") for other in places)]
-
-
-def _chained(first: list[str], rest: Iterator[str]) -> Iterator[str]:
-    yield from first
-    yield from rest

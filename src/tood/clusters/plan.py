@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tood.clusters.pictures import PictureLists, Rows
+from tood.clusters.pictures import PART, PictureLists, Rows
 from tood.clusters.storage import Place
 from tood.errors import ToodError
 
@@ -23,7 +22,6 @@ OWN_FOLDER = "_tood"
 
 _VERSION = 1
 _PLAN, _SHARDS = "plan.json", "shards.parquet"
-_PART = re.compile(r"part-(\d{8})\.parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +46,21 @@ class Plan:
 
     def done(self) -> set[int]:
         """Numbers of the shards whose results are written."""
-        found = (_PART.fullmatch(name) for name in self.out.names())
+        found = (PART.fullmatch(name) for name in self.out.names())
         return {int(name[1]) for name in found if name and int(name[1]) < len(self.shards)}
 
 
 def make_plan(out: Place, sources: Sequence[str], settings: Mapping[str, Any], at_once: int) -> Plan:
-    """Looks for the pictures and writes the plan into the folder of the results.
+    """`find_shards` and `write_plan` in one; arguments and errors are theirs."""
+    return write_plan(out, sources, settings, find_shards(out, sources, at_once))
+
+
+def find_shards(out: Place, sources: Sequence[str], at_once: int) -> list[Rows]:
+    """Looks for the pictures, and writes lists of those that were not given so into the folder of the results.
 
     Args:
         out: the folder, without results of an earlier run.
         sources: what `PictureLists.shards` takes.
-        settings: whatever decides the results; json.
         at_once: pictures of a shard.
 
     Raises:
@@ -67,12 +69,28 @@ def make_plan(out: Place, sources: Sequence[str], settings: Mapping[str, Any], a
     own = out.inside(OWN_FOLDER)
     if own.inside(_PLAN).exists():
         raise already_there(out)
-    if any(_PART.fullmatch(name) for name in out.names()):
+    if any(PART.fullmatch(name) for name in out.names()):
         raise ToodError(f"{out.uri} has parquet files of such names, but no plan of theirs: name another --out")
     shards = list(PictureLists(own, at_once).shards(sources))
-    pictures = sum(rows.count for rows in shards)
-    if not pictures:
+    if not any(rows.count for rows in shards):
         raise ToodError(f"{', '.join(sources)}: no picture in there")
+    return shards
+
+
+def write_plan(out: Place, sources: Sequence[str], settings: Mapping[str, Any], shards: Sequence[Rows]) -> Plan:
+    """Writes down what will be done, in the folder of the results.
+
+    Args:
+        out: the folder.
+        sources: where the pictures were found.
+        settings: whatever decides the results; json.
+        shards: of `find_shards`.
+
+    Raises:
+        ToodError: if the folder cannot be written.
+    """
+    own = out.inside(OWN_FOLDER)
+    pictures = sum(rows.count for rows in shards)
     _write_shards(own.inside(_SHARDS), shards)
     # Last: a plan that is there is whole.
     content = {"tood": _VERSION, "settings": dict(settings), "sources": list(sources), "pictures": pictures}

@@ -54,6 +54,20 @@ class Workers:
     device: str
 
 
+def require_ray() -> None:
+    """Looks for Ray, before anything is done for a run.
+
+    Raises:
+        ToodError: if it is not installed.
+    """
+    # Read when it is imported: nobody is told of runs.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ToodError("--engine ray needs Ray: pip install 'tood[ray]' on every machine of the cluster") from error
+
+
 def connect(workers: int | None, threads: int | None, device: str | None, model: ShippedModel) -> Workers:
     """Joins the cluster that RAY_ADDRESS names, or starts one of this machine alone.
 
@@ -66,12 +80,8 @@ def connect(workers: int | None, threads: int | None, device: str | None, model:
     Raises:
         ToodError: if Ray is not installed, the cluster is not reached, or has no room.
     """
-    # Read when it is imported: nobody is told of runs.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ToodError("--engine ray needs Ray: pip install 'tood[ray]' on every machine of the cluster") from error
+    require_ray()
+    import ray
 
     own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": max(usable_cores(), workers or 1)}
     if own:
@@ -199,7 +209,9 @@ def run(
     wanted = min(workers.count, len(to_do))
     blocks = max(wanted, min(-(-len(to_do) // _SHARDS_A_TASK), _MOST_TASKS))
     gpu = workers.device != "cpu"
-    # In a list: a bare reference among the arguments would be taken for its value.
+    # In a list: a bare reference among the arguments would be taken for its value. What a worker begins with, this and
+    # what Ray Data itself puts there, is this process's own and stays in its machine's store until the run ends: one
+    # that begins anew finds it, whatever Ray warns of "constructor arguments in the object store and max_restarts".
     shipped = [ray.put(model)]
     begun = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Beginnings).remote()
     numbers = ray.data.from_items([{"number": number} for number in to_do], override_num_blocks=blocks)

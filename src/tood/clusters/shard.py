@@ -17,8 +17,8 @@ from tood.choices import PredictionPrecision
 from tood.clusters.model import ShippedModel
 from tood.clusters.pictures import Picture, read_rows
 from tood.clusters.plan import Plan
-from tood.clusters.storage import Place
-from tood.errors import ToodError
+from tood.clusters.storage import Place, telling
+from tood.errors import PictureError, ToodError
 from tood.inference import Detector, SourceConfig, is_url
 from tood.inference.sources import ImageSource, download
 from tood.machine import limit_threads
@@ -121,7 +121,7 @@ class ShardWorker:
         started = monotonic()
         place, rows = self.plan.part(number), self.plan.shards[number]
         if place.exists():  # by a worker that died when it had written it
-            return ShardReport(number, rows.count)
+            return ShardReport(number, rows.count, failures_in(place))
         self._begins(number)
         found = self.look(read_rows(rows))
         place.write(as_parquet(found))
@@ -134,9 +134,9 @@ class ShardWorker:
         rows: list[dict[str, Any]] = [_failed(picture.name, "was not looked at") for picture in pictures]
 
         def fail(number: str, error: ToodError) -> None:
-            name = pictures[int(number)].name
             # The one who decodes knows pictures by their numbers.
-            rows[int(number)] = _failed(name, str(error).removeprefix(f"{number}: ").removeprefix(f"{name}: "))
+            reason = error.reason if isinstance(error, PictureError) else str(error)
+            rows[int(number)] = _failed(pictures[int(number)].name, reason)
 
         order: deque[int] = deque()
         sources = _sources(pictures, self.config, fail, order)
@@ -232,6 +232,19 @@ def _row(name: str, result: Detections) -> dict[str, Any]:
         "labels": result.labels.tolist(),
         "names": result.names,
     }
+
+
+def failures_in(part: Place) -> int:
+    """Pictures that could not be looked at, of a file of results.
+
+    Raises:
+        ToodError: if it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with telling(part.uri, "be read as results"), part.system.open(part.path, "rb") as file:
+        errors = pq.ParquetFile(file).read(columns=["error"])["error"]
+    return len(errors) - int(errors.null_count)
 
 
 def as_parquet(rows: Sequence[dict[str, Any]]) -> bytes:

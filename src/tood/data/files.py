@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +15,33 @@ from tood.file_identity import FileIdentity, file_identity
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
+    | {".jp2", ".j2k", ".tga", ".ico", ".psd"}
+    | ({".avif"} if find_spec("PIL._avif") is not None else set())  # it came with Pillow 11.3
 )
 """By these a folder's pictures are told from its other files; a file that is named itself may be called anything."""
 
 # Pictures, for a person, that no decoder here reads.
-_UNREAD_SUFFIXES = frozenset(
-    {".heic", ".heif", ".hif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"}
-    | {".psd", ".xcf", ".svg", ".exr", ".hdr", ".jp2", ".j2k", ".tga", ".ico", ".dcm"}
+_UNREAD_SUFFIXES = (
+    frozenset(
+        {
+            ".heic",
+            ".heif",
+            ".hif",
+            ".avif",
+            ".jxl",
+            ".dng",
+            ".cr2",
+            ".cr3",
+            ".nef",
+            ".arw",
+            ".orf",
+            ".rw2",
+            ".raf",
+            ".raw",
+        }
+        | {".xcf", ".svg", ".exr", ".hdr", ".dcm"}
+    )
+    - IMAGE_SUFFIXES
 )
 
 # Folders that a system or a program keeps for itself, with previews or leftovers of pictures in them.

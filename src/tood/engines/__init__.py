@@ -1,7 +1,7 @@
 """Exported models: what their files say of themselves, and the engines that run them."""
 
 from tood.engines.description import ExportedModel, PriorGrid
-from tood.engines.engine import ENGINE_NAMES, Engine, EngineKind, is_exported, open_exported
+from tood.engines.engine import ENGINE_NAMES, Engine, EngineKind, is_exported, open_exported, require_weights
 from tood.engines.inputs import FixedInput, WholeInput
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "WholeInput",
     "is_exported",
     "open_exported",
+    "require_weights",
 ]

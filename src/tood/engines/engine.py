@@ -86,6 +86,16 @@ def is_exported(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
+def require_weights(name_or_file: str | Path) -> None:
+    """Refuses an exported model where weights are wanted.
+
+    Raises:
+        ToodError: if it is one.
+    """
+    if is_exported(name_or_file):
+        raise ToodError(f"{name_or_file} is exported already: name the weights that it was made of")
+
+
 def open_exported(path: str | Path, device: torch.device | None = None) -> Engine:
     """An exported model, ready to run.
 

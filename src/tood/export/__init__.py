@@ -1,9 +1,9 @@
 """Trained models as files for other engines, each with a certificate of what it is worth."""
 
-from tood.export.bench import BenchRow, advice, bench_engines
+from tood.export.bench import BenchRow, advice, bench_engines, not_timed
 from tood.export.certificate import ApChange, Certificate
 from tood.export.config import ExportConfig
-from tood.export.export import Origin, Proof, certificate_files, describe, export_model
+from tood.export.export import Origin, Proof, certificate_files, description_of, export_model
 from tood.export.parity import ParityCase, compare
 from tood.export.source import origin_of
 
@@ -19,7 +19,8 @@ __all__ = [
     "bench_engines",
     "certificate_files",
     "compare",
-    "describe",
+    "description_of",
     "export_model",
+    "not_timed",
     "origin_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import Counter
@@ -27,7 +28,8 @@ from tood.export.network import export_network
 from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph, without_traces
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
-from tood.export.pictures_of import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
+from tood.export.quiet import quiet
+from tood.export.sample_pictures import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
 from tood.export.suppression import rows_of
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
@@ -114,12 +116,12 @@ def export_model(
     if config.precision == "int8":
         if proof.calibration is None:
             raise ToodError("int8 learns the range of values from pictures: give a dataset or folder with --calibrate")
-        require_pictures(proof.calibration)
+        require_pictures(proof.calibration, CALIBRATING)
         if proof.data is None and not allow_loss:
             raise ToodError("what int8 loses is told by the AP alone: give a dataset with --data (or --allow-loss)")
-    if proof.pictures is not None:
-        require_pictures(proof.pictures)
-    work = _Export(replace_model(origin), config, proof, describe(origin, config), say)
+    if (source := proof.pictures or proof.data) is not None:
+        require_pictures(source, COMPARED)
+    work = Export.of(origin, config, proof, say)
     with scratch_folder() as folder:
         built, certificate = work.best(folder, out.name)
         if certificate.complaints and not allow_loss:
@@ -179,13 +181,13 @@ def certificate_files(out: Path) -> tuple[Path, Path]:
     return out.with_name(f"{out.name}.certificate.json"), out.with_name(f"{out.name}.certificate.md")
 
 
-def replace_model(origin: Origin) -> Origin:
-    """The same, on the CPU and in evaluation mode, where everything is compared."""
-    return replace(origin, model=origin.model.cpu().eval())
+def description_of(origin: Origin, config: ExportConfig) -> ExportedModel:
+    """What the file is to say of itself, and by that which of two heads it shows.
 
-
-def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
-    """What the file is to say of itself.
+    Args:
+        origin: the model, on the CPU and in evaluation mode.
+        config: what it is exported as; with the graph "topk" the file's post-processing is that of a head that gives
+            each object once, whatever the model's own is.
 
     Raises:
         ToodError: if the model has no such graph, or cannot have such a size.
@@ -196,12 +198,16 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
     example, _ = export_dimensions(model, config)
     with torch.inference_mode():
         predictions = model(example[:1])
-    ends_alone = isinstance(own.postprocess, TopKConfig) or predictions.one_to_one is not None
-    if config.graph == "topk" and not ends_alone:
-        raise ToodError(
-            f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: take --graph nms"
-        )
-    if config.graph == "nms" and isinstance(own.postprocess, TopKConfig):
+    suppression = own.postprocess
+    if config.graph == "topk" and not isinstance(suppression, TopKConfig):
+        if predictions.one_to_one is None:
+            raise ToodError(
+                f"the graph 'topk' is for heads that give each object once, which {own.family}'s does not: "
+                "take --graph nms"
+            )
+        best = TopKConfig(suppression.score_threshold, rows_of(suppression), suppression.clip, suppression.ranking)
+        own = replace(own, postprocess=best)
+    if config.graph == "nms" and isinstance(suppression, TopKConfig):
         raise ToodError("this model gives each object once and suppresses nothing: choose --graph topk")
     return ExportedModel(
         own,
@@ -221,14 +227,32 @@ def describe(origin: Origin, config: ExportConfig) -> ExportedModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Export:
-    """One export; see `export_model`."""
+class Export:
+    """One export; see `export_model`. Made by `Export.of`.
+
+    Attributes:
+        origin: what is exported, a copy on the CPU and in evaluation mode that predicts what the file is to give.
+        config: what it is exported as.
+        proof: what it is measured on.
+        description: what the file is to say of itself.
+        say: told what is being done.
+    """
 
     origin: Origin
     config: ExportConfig
     proof: Proof
     description: ExportedModel
     say: Say
+
+    @staticmethod
+    def of(origin: Origin, config: ExportConfig, proof: Proof = Proof(), say: Say = lambda _: None) -> Export:
+        """Looks at the model; for errors see `description_of`."""
+        # The caller's network may be elsewhere, or in training, and stays so.
+        origin = replace(origin, model=copy.deepcopy(origin.model).cpu().eval())
+        description = description_of(origin, config)
+        # The graph, the comparison and AP read the head that the file shows.
+        origin.model.config = description.model
+        return Export(origin, config, proof, description, say)
 
     def best(self, folder: Path, name: str) -> tuple[list[Path], Certificate]:
         """The files, and what is known of them: of those with the most in int8 that are within the tolerance."""
@@ -241,17 +265,23 @@ class _Export:
         network = network_graph(model, config)
         choices = FLOAT_PARTS if config.precision == "int8" else FLOAT_PARTS[:1]
         for float_parts in choices:
-            built, found = self._files(network, folder / name, float_parts)
+            built, found = self.files(network, folder / name, float_parts)
             result = self._certified(built, float_parts, before, found)
             # Without an AP to keep, others would be no better.
             if not result[1].complaints or (config.precision == "int8" and (before is None or before <= 0)):
                 break
         return result
 
-    def _files(
-        self, network: ModelProto, path: Path, float_parts: tuple[str, ...]
+    def files(
+        self, network: ModelProto, path: Path, float_parts: tuple[str, ...] = ()
     ) -> tuple[list[Path], dict[str, int]]:
-        """Writes the model; its files, the one that is opened first, and its operators."""
+        """Writes the model, as ONNX or OpenVINO's: its files, the one that is opened first, and its operators.
+
+        Args:
+            network: its own graph (`network_graph`), which is left as it is.
+            path: the file that is opened.
+            float_parts: parts of the network that stay in floating point in int8.
+        """
         import onnx
 
         config = self.config
@@ -277,11 +307,12 @@ class _Export:
         return [path, path.with_suffix(".bin")], operators(model)
 
     def _program(self, path: Path) -> list[Path]:
-        network = export_network(self.origin.model, "grid_sample", isinstance(self.description.postprocess, TopKConfig))
+        network = export_network(self.origin.model, "grid_sample")
         example, free = export_dimensions(self.origin.model, self.config)
-        program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
         texts = self.description.texts() | {NAMES: ",".join(network.names)}
-        torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
+        with quiet():
+            program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
+            torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
         return [path]
 
     def _certified(

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tood.models import AnyDetector
+from tood.models import AnyDetector, AnyPostprocessConfig
+from tood.models.common import head_for
 from tood.models.common.deform_conv import DeformConv2d
 from tood.models.common.detector import BackboneNeckHead
 from tood.models.inference import settled
@@ -31,27 +32,24 @@ class ExportNetwork(nn.Module):
         names: what the tensors are called, in their order.
     """
 
-    def __init__(self, network: nn.Module, one_to_one: bool, judges_boxes: bool) -> None:
+    def __init__(self, network: nn.Module, postprocess: AnyPostprocessConfig, judges_boxes: bool) -> None:
         super().__init__()
-        self.network, self.one_to_one = network, one_to_one
+        self.network, self.postprocess = network, postprocess
         self.names = ("boxes", "scores", "quality") if judges_boxes else ("boxes", "scores")
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] normalised -> boxes [B, N, 4] in their pixels, probabilities [B, N, C], of boxes too [B, N]."""
-        found: DensePredictions = self.network(images)
-        if self.one_to_one and found.one_to_one is not None:
-            found = found.one_to_one
+        found: DensePredictions = head_for(self.network(images), self.postprocess)
         outputs = (found.boxes.float(), found.probabilities().float())
         return outputs if found.quality is None else (*outputs, found.quality.float().sigmoid())
 
 
-def export_network(model: AnyDetector, form: DeformForm, one_to_one: bool = False) -> ExportNetwork:
+def export_network(model: AnyDetector, form: DeformForm) -> ExportNetwork:
     """A copy of a network for exporters, in evaluation mode; later changes of the network do not reach it.
 
     Args:
-        model: any network of this package.
+        model: any network of this package; of two heads it shows the one that the configuration reads (`head_for`).
         form: of its deformable convolutions.
-        one_to_one: whether the head that gives each object once is the one that counts.
     """
     own = settled(model)
     # A copy, as the network may be in training mode, and is to stay so.
@@ -66,7 +64,7 @@ def export_network(model: AnyDetector, form: DeformForm, one_to_one: bool = Fals
         for name, child in parent.named_children():
             if isinstance(child, DeformConv2d):
                 setattr(parent, name, _ExportDeformConv2d(child, form))
-    return ExportNetwork(network, one_to_one, model.config.predicts_quality)
+    return ExportNetwork(network, model.config.postprocess, model.config.predicts_quality)
 
 
 def _folded(part: nn.Module) -> nn.Module:

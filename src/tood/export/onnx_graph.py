@@ -12,7 +12,7 @@ from tood.engines import ExportedModel
 from tood.export.config import ExportConfig
 from tood.export.network import DeformForm, ExportNetwork, export_network
 from tood.export.onnx_nodes import OnnxNodes
-from tood.export.pictures import Laid, add_pictures
+from tood.export.picture_nodes import Laid, add_pictures
 from tood.export.quiet import quiet
 from tood.export.suppression import Dense, add_suppression, add_top_k
 from tood.models import AnyDetector
@@ -46,7 +46,7 @@ def export_dimensions(model: AnyDetector, config: ExportConfig) -> tuple[torch.T
 
 def network_graph(model: AnyDetector, config: ExportConfig) -> ModelProto:
     """The network alone: `images` [B, 3, H, W] normalised -> boxes, scores and, where it judges boxes, quality."""
-    network = export_network(model, deform_form(config), isinstance(model.config.postprocess, TopKConfig))
+    network = export_network(model, deform_form(config))
     example, free = export_dimensions(model, config)
     with quiet("torch.onnx", "onnxscript"):
         program = torch.onnx.export(
@@ -79,8 +79,8 @@ def whole_graph(proto: ModelProto, description: ExportedModel) -> ModelProto:
         after = OnnxNodes("postprocess")
         dense = _dense(after, judges, laid)
         if description.graph == "topk":
-            best = own if isinstance(own, TopKConfig) else TopKConfig(own.score_threshold, description.max_detections)
-            add_top_k(after, dense, best, config.classes)
+            assert isinstance(own, TopKConfig)
+            add_top_k(after, dense, own, config.classes)
         elif description.graph == "nms":
             assert not isinstance(own, TopKConfig)
             windows = dense.windows if laid is not None else "windows"

@@ -18,6 +18,7 @@ from tood.inference import Found, Predictor, engine_predictor
 from tood.input import Geometry, prepare, stacked
 from tood.input.normalise import normalise
 from tood.models import AnyDetector
+from tood.models.common import head_for
 from tood.ops import plain
 
 # Height and width of the pictures that are compared; what the network sees of them is as its input says.
@@ -126,7 +127,7 @@ def _dense_errors(
     normalised = normalise(images, canvases, reference.input)
     assert not isinstance(reference.network, Engine)
     with torch.inference_mode():
-        wanted = reference.network(normalised)
+        wanted = head_for(reference.network(normalised), reference.postprocess)
         windows = torch.zeros(len(pictures), 4)
         taken = torch.from_numpy(np.stack(pictures)) if engine.description.raw else normalised
         given = engine.predictions(taken, windows)

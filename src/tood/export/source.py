@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tood.engines import is_exported
-from tood.errors import ToodError
+from tood.engines import require_weights
 from tood.export.export import Origin
 from tood.weights import load_detector_file, locate_weights
 from tood.zoo import named_models
@@ -17,8 +16,7 @@ def origin_of(name_or_file: str | Path) -> Origin:
     Raises:
         ToodError: if there is none, or it is an exported file itself.
     """
-    if is_exported(name_or_file):
-        raise ToodError(f"{name_or_file} is exported already: name the weights that it was made of")
+    require_weights(name_or_file)
     located = locate_weights(name_or_file)
     model, class_names = load_detector_file(located.path, located.config)
     card = named_models().get(str(name_or_file))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tood.engines import is_exported
 from tood.errors import ToodError, first_line
 from tood.whole_file import settle_unfinished, whole_folder
 
@@ -30,6 +31,9 @@ _TYPES = {
     16: "TYPE_BF16",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MODEL_FILE = "model.onnx"
+"""What the file is called in the repository."""
+
 # Keys of a file's metadata under which class names may stand.
 _CLASS_NAMES = ("class_names", "names", "classes")
 
@@ -78,7 +82,8 @@ def write_triton_repository(
         out: the model repository, which may hold other models.
         name: of the model there; None takes the file's.
         config: how it is run.
-        papers: files that are put into the model's folder, such as a certificate.
+        papers: files that are put into the model's folder, such as a certificate; a name that begins with the file's
+            begins with the name that the file has there, "model.onnx".
 
     Returns:
         The model's folder.
@@ -92,7 +97,7 @@ def write_triton_repository(
     if min(config.instances, config.batch) < 1 or config.wait_microseconds < 0:
         raise ToodError("instances and batch are at least 1, wait_microseconds at least 0")
     model = _load(onnx_file)
-    text, labels = describe(model, called, config), _class_names(model)
+    text, labels = config_pbtxt(model, called, config), _class_names(model)
     beside = _external_files(model, onnx_file)
     settle_unfinished(target, Path.rmdir)
     try:
@@ -101,11 +106,12 @@ def write_triton_repository(
             if labels:
                 (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
             (folder / "1").mkdir()
-            shutil.copyfile(onnx_file, folder / "1" / "model.onnx")
+            shutil.copyfile(onnx_file, folder / "1" / MODEL_FILE)
             for path in beside:
                 shutil.copyfile(path, folder / "1" / path.name)
             for path in papers:
-                shutil.copyfile(path, folder / path.name)
+                own = path.name.startswith(onnx_file.name)
+                shutil.copyfile(path, folder / (path.name.replace(onnx_file.name, MODEL_FILE, 1) if own else path.name))
     except OSError as error:
         raise ToodError(f"{target} cannot be written: {error.strerror or error}") from error
     return target
@@ -125,7 +131,7 @@ def triton_folder(out: Path, name: str) -> Path:
     return target
 
 
-def describe(model: onnx.ModelProto, name: str, config: TritonConfig) -> str:
+def config_pbtxt(model: onnx.ModelProto, name: str, config: TritonConfig) -> str:
     """The text of config.pbtxt.
 
     Raises:
@@ -140,7 +146,7 @@ def describe(model: onnx.ModelProto, name: str, config: TritonConfig) -> str:
     lines = [
         f'name: "{name}"',
         'backend: "onnxruntime"',
-        'default_model_filename: "model.onnx"',
+        f'default_model_filename: "{MODEL_FILE}"',
         f"max_batch_size: {config.batch if batched else 0}",
         *_tensors("input", inputs, batched, ()),
         *_tensors("output", outputs, batched, ("labels",) if labelled else ()),
@@ -192,11 +198,15 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ToodError("a model for Triton is made of an ONNX file: pip install 'tood[export]'") from error
     if not path.is_file():
         raise ToodError(f"there is no ONNX file {path}: check the path")
+    if is_exported(path) and path.suffix.lower() != ".onnx":
+        raise ToodError(f"{path} is no ONNX file, as Triton's repository takes: name the weights that it was made of")
     try:
         model = onnx.load(str(path), load_external_data=False)
         if not model.graph.output:
             raise ToodError(f"{path} is no ONNX file: it has no graph")
-    except (DecodeError, ValueError, OSError) as error:
+    except DecodeError as error:
+        raise ToodError(f"{path} is no ONNX file, or the beginning of one: export the model again") from error
+    except (ValueError, OSError) as error:
         raise ToodError(f"{path} is no ONNX file: {first_line(error)}") from error
     return model
 

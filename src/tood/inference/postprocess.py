@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tood.boxes import clip, iou_matrix, nms
-from tood.models.common import AnyPostprocessConfig, PostprocessConfig, ScoreVotingConfig, TopKConfig
+from tood.models.common import AnyPostprocessConfig, PostprocessConfig, ScoreVotingConfig, TopKConfig, head_for
 from tood.models.common.postprocess_config import Ranking
 from tood.structures import DensePredictions
 
@@ -56,8 +56,7 @@ def postprocess(
     """
     if config.clip and sizes is None:
         raise ValueError("boxes are to be clipped to their images: postprocess needs the images' sizes")
-    if isinstance(config, TopKConfig) and predictions.one_to_one is not None:
-        predictions = predictions.one_to_one
+    predictions = head_for(predictions, config)
     images = []
     for i in range(len(predictions.scores)):
         pairs, scores = _selected(predictions, i, config)

@@ -3,7 +3,7 @@
 from tood.data import DataConfig
 from tood.training.config import RunConfig
 from tood.training.datasets import Datasets, open_datasets
-from tood.training.default_model import ModelChoice, default_model
+from tood.training.default_model import ModelChoice, chosen_run, default_model
 from tood.training.ema import EMA, EMAConfig
 from tood.training.folder import (
     CONFIG,
@@ -40,6 +40,7 @@ __all__ = [
     "StretchedCosineScheduleConfig",
     "TrainResult",
     "box_report",
+    "chosen_run",
     "claimed_folder",
     "default_model",
     "latest_run_folder",

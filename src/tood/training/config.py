@@ -54,8 +54,9 @@ class RunConfig:
         clip_gradient: largest norm of the gradient, null for no limit.
         not_finite: what to do with a step whose loss or gradient is no number: "stop", or "skip" it and go on.
         freeze: names of the network's parts that do not learn, such as backbone or backbone.layer1.
-        thaw_from: labelled objects from which on the backbone's frozen stages learn all the same, but for its stem;
-            null leaves them frozen however many there are.
+        thaw_from: objects to learn from, from which on the backbone's frozen stages learn all the same, but for its
+            stem; null leaves them frozen however many there are. A run settles it: its own configuration has null here,
+            and the frozen stages that were decided.
         evaluate_every: epochs between evaluations, in a run without a length at least; the run's end is always
             evaluated.
         evaluation_share: a run limited by `minutes` skips evaluations that would take more than this share of its time.

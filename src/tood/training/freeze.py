@@ -8,8 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from tood.errors import ToodError
-from tood.models.backbones import EfficientNetLiteConfig, ResNetConfig
-from tood.models.common.detector import BackboneConfig
+from tood.training.config import RunConfig
 
 
 def freeze_parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
@@ -42,8 +41,16 @@ def freeze_parts(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     return parts
 
 
-def thawed(backbone: BackboneConfig) -> BackboneConfig:
-    """The backbone with its stem alone at rest, where more of it is to be."""
-    if isinstance(backbone, EfficientNetLiteConfig | ResNetConfig):
-        return replace(backbone, frozen_stages=min(backbone.frozen_stages, 0))
-    return backbone
+def thawed(config: RunConfig, objects: int) -> RunConfig:
+    """The run with its frozen stages decided by how much there is to learn from, so that `thaw_from` is settled.
+
+    Args:
+        config: of the run.
+        objects: that it can learn from.
+    """
+    if config.thaw_from is None:
+        return config
+    settled = replace(config, thaw_from=None)
+    if objects < config.thaw_from:
+        return settled
+    return replace(settled, model=replace(config.model, backbone=config.model.backbone.thawed()))

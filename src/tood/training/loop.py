@@ -287,7 +287,8 @@ class Trainer:
         if all_see.failed:
             self.processes.raise_first(self.failure)
         self.stopped_by = all_see.stopped_by
-        goes_on = not self.stopped_by and all_see.progress < 1
+        # However short its time is, a run takes a step: untrained weights are of no use.
+        goes_on = not self.stopped_by and (all_see.progress < 1 or not self.position.step)
         if checkpoint and all_see.due and goes_on and self.position.step:
             self._write_checkpoint()
         return all_see.progress, goes_on, group

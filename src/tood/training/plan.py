@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tood.machine import busy_advice
 from tood.models import AnyDetector
 from tood.precision import ChosenPrecision
@@ -10,10 +12,33 @@ from tood.training.progress import TrainingDisplay
 from tood.training.reasons import how_it_learns, what_it_sees
 
 
+def reasons(trainer: Trainer, model: AnyDetector, thawed: bool) -> tuple[str, str]:
+    """What was chosen for the run and why, a line on learning and one on pictures.
+
+    Args:
+        trainer: of the run.
+        model: that it trains.
+        thawed: whether there were objects enough to let more of the backbone learn.
+    """
+    trainer.learner.train_mode()
+    return how_it_learns(trainer.config, model, trainer.learner.peak_rate, thawed), what_it_sees(trainer.config)
+
+
 def say_plan(
-    display: TrainingDisplay, trainer: Trainer, model: AnyDetector, start: str, precision: ChosenPrecision
+    display: TrainingDisplay,
+    trainer: Trainer,
+    model: AnyDetector,
+    start: str,
+    precision: ChosenPrecision,
+    why: Sequence[str],
 ) -> None:
-    """Says model, starting weights, recipe, batch, rate and device, before the first step."""
+    """Says model, starting weights, recipe, batch, rate and device, before the first step.
+
+    Args:
+        display, trainer, model, precision: of the run.
+        start: the weights that it starts from, in words.
+        why: lines of `reasons`.
+    """
     config, size = trainer.config, model.config.input
     everything = sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -34,9 +59,8 @@ def say_plan(
         f"recipe: {config.recipe}, {config.length}, {config.optimizer.kind}, {config.schedule.kind} schedule, "
         f"{batch}, {rate}"
     )
-    trainer.learner.train_mode()
-    display.say(how_it_learns(config, model, trainer.learner.peak_rate))
-    display.say(what_it_sees(config, trainer.images.count))
+    for line in why:
+        display.say(line)
     computes = f"{trainer.accelerator.device}, precision {precision.name} ({precision.why})"
     display.say(f"device: {computes}; files: {trainer.out}")
     if advice := busy_advice():

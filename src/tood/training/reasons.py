@@ -26,22 +26,21 @@ from tood.training.config import RunConfig
 from tood.training.schedule import StepScheduleConfig, StretchedCosineScheduleConfig
 from tood.training.start import SCRATCH
 
-# Fewer pictures than this are few.
-FEW = 2_000
 
-
-def how_it_learns(config: RunConfig, model: AnyDetector, rate: float) -> str:
+def how_it_learns(config: RunConfig, model: AnyDetector, rate: float, thawed: bool = False) -> str:
     """Which parts learn at which rates, what BatchNorms do, and what of the weights is kept, with the reasons.
 
     Args:
         config: of the run, `start_from` decided.
         model: in training mode, with its frozen parts.
         rate: the head's at its peak.
+        thawed: whether there were objects enough to let more of the backbone learn (`thaw_from`).
     """
+    from_scratch = config.start_from == SCRATCH
     parts = [
-        _resting(model, config.start_from == SCRATCH, config.thaw_from),
-        _rates(config, model, rate),
-        _norms(model),
+        _resting(model, from_scratch, thawed),
+        _rates(config, model, rate, from_scratch),
+        _norms(model, from_scratch),
     ]
     if config.ema.enabled:
         steps = round(1 / (1 - config.ema.decay))
@@ -51,20 +50,13 @@ def how_it_learns(config: RunConfig, model: AnyDetector, rate: float) -> str:
     return f"learning: {'; '.join(part for part in parts if part)}"
 
 
-def what_it_sees(config: RunConfig, images: int) -> str:
-    """How pictures are varied and until when, in which sizes, and how long, with the reasons.
-
-    Args:
-        config: of the run.
-        images: that it learns from.
-    """
+def what_it_sees(config: RunConfig) -> str:
+    """How pictures are varied and until when, in which sizes, and how long, with the reasons."""
     augment = config.augment
     varied = [text for step in augment.steps if (text := _variation(step))]
     seen = ", ".join(varied) if varied else "as they are"
     if varied and not any(getattr(step, "until", 1.0) < 1 for step in augment.steps):
         seen += ", to the end of the run"
-    if varied and images < FEW:
-        seen += f", since {images:,} are few"
     parts = [seen, _no_mosaic(augment), _sizes(augment, config.model.input), _length(config)]
     return f"pictures: {'; '.join(part for part in parts if part)}"
 
@@ -72,7 +64,7 @@ def what_it_sees(config: RunConfig, images: int) -> str:
 # --- learning ------------------------------------------------------------------------------------------------------
 
 
-def _resting(model: AnyDetector, from_scratch: bool, thaw_from: int | None) -> str:
+def _resting(model: AnyDetector, from_scratch: bool, thawed: bool) -> str:
     *backbone, neck, head = model.stages()
     resting = [_rests(stage) for stage in backbone]
     first = next((i for i, rests in enumerate(resting) if not rests), len(resting))
@@ -85,11 +77,16 @@ def _resting(model: AnyDetector, from_scratch: bool, thaw_from: int | None) -> s
     names += [name for name, stage in (("the neck", neck), ("the head", head)) if _rests(stage)]
     if not names:
         return _some_rest(model) or "all of it learns"
-    why = "" if from_scratch else ", since what they know holds for other pictures too"
-    if first == 1 and thaw_from is not None:
-        why = f", since edges are edges; {thaw_from:,} objects or more are enough for the stages behind it to learn"
     told = " and ".join(names)
-    return f"{told} {'rest' if ' and ' in told else 'rests'}{why}"
+    several = " and " in told
+    # ImageNet has taught the backbone alone, and nothing was taught from scratch.
+    if from_scratch or not first or len(names) > 1:
+        why = ""
+    elif first == 1 and thawed:
+        why = ", since edges are edges; there are objects enough for the stages behind it to learn"
+    else:
+        why = f", since what {'they know' if several else 'it knows'} holds for other pictures too"
+    return f"{told} {'rest' if several else 'rests'}{why}"
 
 
 def _rests(stage: Sequence[nn.Module]) -> bool:
@@ -102,26 +99,25 @@ def _some_rest(model: AnyDetector) -> str:
     return f"{still:,} parameters rest (freeze)" if still else ""
 
 
-def _rates(config: RunConfig, model: AnyDetector, rate: float) -> str:
+def _rates(config: RunConfig, model: AnyDetector, rate: float, from_scratch: bool) -> str:
     decay = config.optimizer.layer_decay
     if decay == 1:
         return f"one rate for all that learns, {rate:.2g}"
     stages = model.stages()
     first = next((i for i, stage in enumerate(stages) if not _rests(stage)), 0)
     lowest = rate * decay ** (len(stages) - 1 - first)
-    return (
-        f"the head learns at {rate:.2g} and each stage before it at {decay:g} of that, down to {lowest:.2g}, since "
-        "what is nearer the picture needs less change"
-    )
+    told = f"the head learns at {rate:.2g} and each stage before it at {decay:g} of that, down to {lowest:.2g}"
+    return told if from_scratch or decay > 1 else f"{told}, since what is nearer the picture needs less change"
 
 
-def _norms(model: AnyDetector) -> str:
+def _norms(model: AnyDetector, from_scratch: bool) -> str:
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     learning = sum(norm.training for norm in norms)
     if not norms:
         return ""
     if not learning:
-        return "BatchNorms keep the statistics they have, which are better than a small batch's"
+        kept = "BatchNorms keep the statistics they have"
+        return kept if from_scratch else f"{kept}, which are better than a small batch's"
     if learning == len(norms):
         return "BatchNorms learn their statistics"
     return "BatchNorms keep their statistics in what rests and learn them elsewhere"
@@ -166,12 +162,11 @@ def _sizes(augment: AugmentConfig, size: InputConfig) -> str:
     canvas = augment.canvas
     if canvas is None:
         return ""
-    if canvas.side < size.long:
-        return (
-            f"all batches of {canvas.side} pixels, fewer than the {size.long} of prediction, as scaling shows objects "
-            "larger than they will be"
-        )
-    return f"all batches of {canvas.side} pixels"
+    told = f"all batches of {canvas.side} pixels"
+    if canvas.side >= size.long:
+        return told
+    told += f", fewer than the {size.long} of prediction"
+    return f"{told}, as scaling shows objects larger than they will be" if canvas.scale[1] > 1 else told
 
 
 def _length(config: RunConfig) -> str:

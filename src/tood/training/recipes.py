@@ -196,8 +196,6 @@ def _ppyoloe(run: RunConfig, name: str, epochs: int, static_epochs: int, rate: f
 def recipe_transfer(run: RunConfig) -> RunConfig:
     """For few pictures and a backbone that knows ImageNet: its first stages rest, what is nearer the head learns more.
 
-    With 1,000 objects or more all stages learn: of 139 that cost 0.05 AP, of 3,939 it gave 0.01 (docs/small-data.md).
-
     Pictures are scaled further up and down than in `recipe_small`, to the end of the run.
     """
     size = run.model.input
@@ -209,7 +207,6 @@ def recipe_transfer(run: RunConfig) -> RunConfig:
         augment=AugmentConfig((CanvasStep(canvas, scale=(0.6, 1.6)), FlipStep(0.5), PhotometricStep(0.7))),
         optimizer=AdamWConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=0.8),
         ema=EMAConfig(enabled=True, decay=0.998),
-        thaw_from=1_000,
     )
 
 
@@ -242,19 +239,22 @@ def with_size(config: ModelT, size: int) -> ModelT:
     return replace(config, input=replace(config.input, short=size, long=long))
 
 
-def run_config(model: str, size: int | None = None, recipe: str | None = None) -> RunConfig:
+def run_config(
+    model: str, size: int | None = None, recipe: str | None = None, network: AnyModelConfig | None = None
+) -> RunConfig:
     """The run that a named model is meant for.
 
     Args:
         model: a name of `named_models()`.
         size: short side of the input in pixels instead of the model's own; the long side keeps its proportion.
         recipe: a name of `RECIPES` instead of the model's own.
+        network: what is trained instead of the named model's own network, by its recipe and criterion.
 
     Raises:
         ToodError: if there is no such model or recipe, or the size is not positive.
     """
     named = named_model(model)
-    config = named.config()
+    config = named.config() if network is None else network
     if size is not None:
         if size < config.input.divisor:
             raise ToodError(f"size is {size}: expected {config.input.divisor} pixels or more")
@@ -265,8 +265,11 @@ def run_config(model: str, size: int | None = None, recipe: str | None = None) -
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(RECIPES)}"
         raise ToodError(f"there is no recipe '{name}': {hint}")
     run = RECIPES[name](RunConfig(name=model, model=config, criterion=named.criterion()))
+    if name != named.recipe:
+        return run
+    run = replace(run, thaw_from=named.thaw_from)
     published, rate = named.step_images, run.optimizer
-    if published is None or rate.lr_batch is None or name != named.recipe:
+    if published is None or rate.lr_batch is None:
         return run
     scaled = replace(rate, lr=rate.lr * published / rate.lr_batch, lr_batch=published)
     return replace(run, optimizer=scaled)

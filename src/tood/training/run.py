@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from tood.training.freeze import thawed
 from tood.training.input_size import box_report
 from tood.training.length import with_length
 from tood.training.loop import BEST, Trainer
-from tood.training.plan import say_plan
+from tood.training.plan import reasons, say_plan
 from tood.training.progress import TrainingDisplay
 from tood.training.resuming import TrainingImages, changed_settings
 from tood.training.start import initialise_model, starting_point
@@ -97,16 +97,16 @@ def _train(
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
-    if config.thaw_from is not None and training.box_count >= config.thaw_from:
-        config = replace(config, model=replace(config.model, backbone=thawed(config.model.backbone)))
+    with processes.agreed():
+        boxes = box_report(training, config)
+        boxes.require_any()
+    frozen, config = config.model.backbone, thawed(config, boxes.found.reachable)
+    thaws = config.model.backbone != frozen
     selects = validation is not None and not datasets.validates_on_test
     config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 
     if resumes and (changes := processes.from_main(lambda: _changes(config, out))):
         display.say(changes)
-    with processes.agreed():
-        boxes = box_report(training, config)
-        boxes.require_any()
     if boxes.told:
         display.say(boxes.told)
     model = build_model(config.model)
@@ -122,7 +122,8 @@ def _train(
         loader, training.class_names, training.digest(), order_of(loader), training.picture_notes.tell
     )
     trainer = Trainer(config, model, images, measured, accelerator, display)
-    say_plan(display, trainer, model, start, precision)
+    why = reasons(trainer, model, thaws)
+    say_plan(display, trainer, model, start, precision, why)
     if found is not None:
         _resume(trainer, *found, processes)
         if resume is True:
@@ -132,7 +133,7 @@ def _train(
     found = None  # the content of a large checkpoint is not kept for the whole run
     if resumes and measured is not None and measured.selects:
         trainer.keep_better(processes.from_main(lambda: recorded_figures(out / BEST).get("AP")))
-    processes.from_main(lambda: _save_config(config, out))
+    processes.from_main(lambda: _save_config(config, out, why))
     return trainer.run()
 
 
@@ -142,11 +143,10 @@ def _changes(config: RunConfig, out: Path) -> str:
     return changed_settings(configuration.load(out / CONFIG, RunConfig), config)
 
 
-def _save_config(config: RunConfig, out: Path) -> None:
+def _save_config(config: RunConfig, out: Path, why: Sequence[str]) -> None:
+    command = f"tood train --config {quoted(out / CONFIG)} --out ANOTHER_FOLDER"
     try:
-        configuration.save(
-            config, out / CONFIG, comment=f"tood train --config {quoted(out / CONFIG)} --out ANOTHER_FOLDER"
-        )
+        configuration.save(config, out / CONFIG, comment="\n".join((command, *why)))
     except OSError as error:
         raise ToodError(f"cannot write to {out}: {error.strerror}; give another --out") from error
 

@@ -3,7 +3,7 @@
 from tood.video.counting import Counters, Line, Zone, parse_line, parse_zone
 from tood.video.found import FoundFrame, detections
 from tood.video.frames import FailedFrame, Frame, FrameSource, Position
-from tood.video.open import StreamConfig, is_video, open_source
+from tood.video.open import StreamConfig, is_video, open_source, require_of_use
 from tood.video.results import VideoOutputs
 from tood.video.run import Summary, VideoConfig, run_video
 from tood.video.tracking import Tracking, require_tracking
@@ -27,6 +27,7 @@ __all__ = [
     "open_source",
     "parse_line",
     "parse_zone",
+    "require_of_use",
     "require_tracking",
     "run_video",
 ]

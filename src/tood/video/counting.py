@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,6 +74,10 @@ def _points(option: str, text: str, usual: str) -> tuple[str, list[Point]]:
     return (name.strip() or usual), list(zip(values[::2], values[1::2], strict=True))
 
 
+def _rounded(point: Point) -> tuple[int, int]:
+    return round(point[0]), round(point[1])
+
+
 @dataclass
 class _Within:
     """What was in a zone so far."""
@@ -111,6 +116,26 @@ class Counters:
         for line in lines:
             start, end = supervision.Point(*line.start), supervision.Point(*line.end)
             self._lines.append(supervision.LineZone(start=start, end=end))
+
+    def require_within(self, size: tuple[int, int]) -> None:
+        """Refuses lines and zones of which nothing lies in a frame of this (height, width): they would count nothing.
+
+        Raises:
+            ToodError: if there is one.
+        """
+        height, width = size
+        outside = [
+            f"the line {line.name!r}"
+            for line in self.lines
+            # What lies in a frame can be on both sides of it only where it passes through.
+            if not cv2.clipLine((0, 0, width + 1, height + 1), _rounded(line.start), _rounded(line.end))[0]
+        ]
+        masks = self._masks_of(size) if self.zones else []
+        outside += [f"the zone {zone.name!r}" for zone, mask in zip(self.zones, masks, strict=True) if not mask.any()]
+        if outside:
+            raise ToodError(
+                f"{outside[0]} lies outside of the frames, which are {width}x{height} pixels: it would count nothing"
+            )
 
     def update(self, seen: Seen, size: tuple[int, int]) -> dict[str, Any]:
         """Takes the next frame; gives what is counted by now, by the names of lines and zones.

@@ -208,7 +208,14 @@ class Webcam(_Live):
         import cv2
 
         super().__init__(f"webcam {index}", every_frame)
-        self._camera: Any = cv2.VideoCapture(index)
+        # It prints a line for each way in which there is none.
+        log = cv2.utils.logging
+        level = log.getLogLevel()
+        log.setLogLevel(log.LOG_LEVEL_SILENT)
+        try:
+            self._camera: Any = cv2.VideoCapture(index)
+        finally:
+            log.setLogLevel(level)
         if not self._camera.isOpened():
             raise ToodError(f"there is no webcam {index} here, or another program has it")
         self.rate = self._camera.get(cv2.CAP_PROP_FPS) or 30.0

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from tood.data.files import find_images
 from tood.errors import ToodError
@@ -46,14 +48,14 @@ def open_source(source: str | Path, config: StreamConfig = StreamConfig()) -> Fr
     """The video that a source names.
 
     Args:
-        source: a file; a folder of pictures; the number of a webcam, from 0; or an address: rtsp, rtmp, srt, udp, tcp,
-            or http(s) of a file or of a stream without an end.
+        source: a file, or its file:// address; a folder of pictures; the number of a webcam, from 0; or an address:
+            rtsp, rtmp, srt, udp, tcp, or http(s) of a file or of a stream without an end.
         config: how it is read.
 
     Raises:
         ToodError: if there is none.
     """
-    text = str(source)
+    text = _without_scheme(str(source))
     if "://" in text:
         return _at_address(text, config)
     path = Path(text).expanduser()
@@ -68,6 +70,36 @@ def open_source(source: str | Path, config: StreamConfig = StreamConfig()) -> Fr
     if text.isascii() and text.isdigit():
         return Webcam(int(text), config.every_frame)
     raise ToodError(f"there is no video file or folder {path}: check the path")
+
+
+def require_of_use(source: FrameSource, config: StreamConfig) -> None:
+    """Raises a `ToodError` if something is asked for that changes nothing of how this source is read.
+
+    Args:
+        source: what is read.
+        config: as it was asked for; what is as usual was not.
+    """
+    usual = StreamConfig()
+    useless = {
+        "--fps is of a folder of frames": config.folder_rate != usual.folder_rate
+        and not isinstance(source, FrameFolder),
+        "--every-frame is of live sources": config.every_frame and not source.live,
+        "--patience is of streams from an address": config.patience != usual.patience
+        and not isinstance(source, NetworkStream),
+    }
+    for told, is_useless in useless.items():
+        if is_useless:
+            raise ToodError(f"{told}, and {source.name} is none: leave it out")
+
+
+def _without_scheme(source: str) -> str:
+    """The path in a file:// address of this machine; anything else as it is."""
+    if not source.lower().startswith("file://"):
+        return source
+    parts = urlsplit(source)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+        raise ToodError(f"{source} is no address of a file on this machine: give its path")
+    return url2pathname(parts.path)
 
 
 def _at_address(address: str, config: StreamConfig) -> FrameSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,40 @@ from tood.whole_file import whole_file
 
 MANIFEST = ".tood-video.json"
 """File in the folder that lists what was written there."""
+FINISHED = ".tood-video.finished.json"
+"""File in it that says which run was the last to do its whole video."""
 UNFINISHED = ".tood-video.unfinished"
 """Folder in it that holds what a run which did not end has found."""
 LOCK = ".tood-video.running"
 """File in it that is there while a run writes."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that did its whole video.
+
+    Attributes:
+        settings: whatever decided its results.
+        frames: that were read.
+        written: names of its files.
+    """
+
+    settings: Mapping[str, Any]
+    frames: int
+    written: Sequence[str]
+
+    @staticmethod
+    def read(path: Path) -> Finished | None:
+        """What a file says; None if it is not there or says nothing that is understood."""
+        try:
+            return Finished(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write it; the file appears whole or not at all."""
+        with whole_file(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -63,16 +93,17 @@ class VideoFolder:
         settings: whatever decides the results: a run is only resumed under the same.
         outputs: which files.
         source: path of the video, which is never written over.
-        resume: go on with what a run that did not end has left.
+        resume: go on with what a run that did not end has left; leave alone what one that did end has written.
 
     Attributes:
-        journal: what is found.
+        finished: the run that did all of this before, and whose files are all there: nothing is to be done.
+        journal: what is found, where that is None.
         resumed: whether there is something of an earlier run in it.
         found_unfinished: whether there was, be it taken or not.
 
     Raises:
         ToodError: on entering, if another run writes there, a file that is to be written is somebody else's, or the run
-            to resume had other settings.
+            to resume had other settings, or wrote other files.
     """
 
     def __init__(
@@ -82,6 +113,7 @@ class VideoFolder:
         self.resumed = self.found_unfinished = False
         self._source, self._resume = source, resume
         self._held = ExitStack()
+        self.finished: Finished | None = None
         self.journal: Journal
 
     def __enter__(self) -> VideoFolder:
@@ -93,6 +125,11 @@ class VideoFolder:
             found = Journal.read(self.out / UNFINISHED)
             self.found_unfinished = found is not None
             self._refuse_source()
+            if found is None and self._resume:
+                self.finished = self._done_before()
+            if self.finished is not None:
+                self._held = held.pop_all()
+                return self
             for name in self.outputs.names if found is None or not found.writing else ():
                 require_own(self.out, name, COMMAND, self._manifest)
             if found is not None and self._resume:
@@ -107,6 +144,25 @@ class VideoFolder:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
+    @property
+    def frames_before(self) -> int:
+        """Number of frames that earlier runs of the same have read, and that are kept."""
+        return self.journal.frames if self.finished is None else self.finished.frames
+
+    def _done_before(self) -> Finished | None:
+        """The finished run of these settings and files; None if there is none, or a file of it is gone or changed."""
+        done = Finished.read(self.out / FINISHED)
+        if done is None or not all(self._manifest.holds(self.out, name) for name in done.written):
+            return None
+        require_same_settings(self.out, done.settings, self.settings)
+        other = [name for name in self.outputs.names if name not in done.written]
+        if other:
+            raise ToodError(
+                f"{self.out}: the run that is to be resumed is done, and did not write {', '.join(other)}: leave out "
+                "--resume to begin anew, or name another --out"
+            )
+        return done
+
     def _forget_nothing(self) -> None:
         """A journal without a line is none."""
         self.journal.file.close()
@@ -119,7 +175,14 @@ class VideoFolder:
             raise ToodError(f"{self._source} is what would be written: name another --out")
 
     def finish(
-        self, class_names: Sequence[str], times: Sequence[int], last: int, counts: Mapping[str, Any], *, complete: bool
+        self,
+        class_names: Sequence[str],
+        times: Sequence[int],
+        last: int,
+        counts: Mapping[str, Any],
+        *,
+        frames: int,
+        complete: bool,
     ) -> list[str]:
         """Write the results and list them; what is left of the run is removed where it is complete.
 
@@ -128,6 +191,7 @@ class VideoFolder:
             times: of the frames of the annotated video, in ticks.
             last: how long its last frame is shown.
             counts: of lines and zones.
+            frames: that were read.
             complete: whether nothing is left to do.
 
         Returns:
@@ -159,7 +223,10 @@ class VideoFolder:
                 del files[name]
         Manifest(files).write(self.out / MANIFEST)
         self.journal.mark_writing(False)
+        (self.out / FINISHED).unlink(missing_ok=True)
         if complete:
+            if frames:
+                Finished(self.settings, frames, names).write(self.out / FINISHED)
             self.journal.remove()
         return names
 

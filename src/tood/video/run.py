@@ -97,6 +97,8 @@ def run_video(
     Raises:
         ToodError: if the video cannot be read, or a file not be written; what was found is kept.
     """
+    if folder.finished is not None:
+        return Summary(folder.finished.frames, complete=True, written=list(folder.finished.written))
     if config.track is not None:
         detector = detector.with_threshold(min(detector.config.score_threshold, LEAST_SCORE))
     journal = folder.journal
@@ -126,7 +128,14 @@ def run_video(
         if summary.frames or summary.failed:
             last = round(TICKS / source.rate)
             counts = writer.counters.totals(detector.class_names)
-            summary.written = folder.finish(detector.class_names, writer.times, last, counts, complete=summary.complete)
+            summary.written = folder.finish(
+                detector.class_names,
+                writer.times,
+                last,
+                counts,
+                frames=summary.frames,
+                complete=summary.complete,
+            )
     return summary
 
 
@@ -259,6 +268,8 @@ class _Writer:
             return
         pixels = found.frame.pixels
         height, width = pixels.shape[:2]
+        if self._size is None:
+            self.counters.require_within((height, width))
         seen = known.seen if isinstance(known, KnownFrame) else found.seen
         assert seen is not None
         if known is None:

@@ -10,10 +10,11 @@ from tood.weights.model_file import (
     import_weights,
     initialise,
     load_detector_file,
+    network_of,
 )
 from tood.weights.published import HostedFile, detector_weights, imagenet_weights
 from tood.weights.push import PushConfig, push_weights
-from tood.weights.safetensors_file import architecture_of, load_weights, recorded_figures, save_weights
+from tood.weights.safetensors_file import load_weights, recorded_figures, save_weights
 
 __all__ = [
     "Checkpoint",
@@ -21,7 +22,6 @@ __all__ = [
     "HostedFile",
     "LocatedWeights",
     "PushConfig",
-    "architecture_of",
     "cache_folder",
     "cache_path",
     "describe_architecture",
@@ -36,6 +36,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "locate_weights",
+    "network_of",
     "push_weights",
     "read_weights_file",
     "recorded_figures",

@@ -104,8 +104,9 @@ def _hub_file(address: str) -> Path:
     names = [name, str(PurePosixPath(name).with_suffix(".bin"))] if _is_openvino(name) else [name]
     paths = []
     try:
+        here_alone = not _is_hub_reached(repository, names[0], revision)
         for name in names:
-            paths.append(Path(hf_hub_download(repository, name, revision=revision)))
+            paths.append(Path(hf_hub_download(repository, name, revision=revision, local_files_only=here_alone)))
         return paths[0]
     except GatedRepoError as error:
         reason = f"{repository} asks its visitors to accept its terms: do so on its page, then `hf auth login`"
@@ -128,3 +129,27 @@ def _hub_file(address: str) -> Path:
     except OSError as error:
         reason = one_line(error)
         raise ToodError(f"{address} cannot be fetched: {reason}") from error
+
+
+def _is_hub_reached(repository: str, name: str, revision: str | None) -> bool:
+    """Whether the hub answers, be it that it refuses.
+
+    The library's download asks again and again where nobody is there, for half a minute, and prints a line each time.
+
+    Raises:
+        ValueError: if that is no name of a repository.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    address = hf_hub_url(repository, name, revision=revision)
+    try:
+        get_hf_file_metadata(address)
+    except (HfHubHTTPError, ValueError):
+        return True
+    except Exception as error:
+        # Its HTTP library's own errors, which are others in each of its versions: no connection, no answer.
+        if not isinstance(error, OSError) and "http" not in type(error).__module__:
+            raise
+        return False
+    return True

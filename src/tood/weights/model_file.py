@@ -60,6 +60,22 @@ def load_detector_file(
     return _detector_of(read_weights_file(path), config, settings)
 
 
+def network_of(path: Path | str) -> tuple[AnyModelConfig, bool] | None:
+    """The network that a file of any layout is of, and whether the file tells it itself; None if it is no detector's.
+
+    What a file does not tell its tensors show, but for its input.
+
+    Raises:
+        ToodError: if it cannot be read, or does not show its network.
+    """
+    checkpoint = read_weights_file(path)
+    if family_of(checkpoint) is None and framework_head(checkpoint) is None:
+        return None
+    family, tensors = _ours(checkpoint)
+    told = described(checkpoint.metadata, checkpoint.path)[0]
+    return (_inferred(family, tensors, checkpoint), False) if told is None else (told, True)
+
+
 def _detector_of(
     checkpoint: Checkpoint, config: AnyModelConfig | None = None, settings: Sequence[str] = ()
 ) -> tuple[AnyDetector, tuple[str, ...]]:

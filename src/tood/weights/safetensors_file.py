@@ -70,15 +70,6 @@ def recorded_figures(path: Path) -> dict[str, float]:
         return {}
 
 
-def architecture_of(path: Path) -> AnyModelConfig | None:
-    """The architecture that a file of this package tells; None where there is no such file, or it tells none."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return described(file.metadata() or {}, path)[0]
-    except (SafetensorError, OSError, ToodError):
-        return None
-
-
 def load_weights(path: Path | str) -> tuple[AnyDetector, tuple[str, ...]]:
     """The model that `save_weights` wrote, in evaluation mode, and its class names.
 

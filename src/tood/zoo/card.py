@@ -55,6 +55,7 @@ class ModelCard:
         criterion: returns the configuration of its losses and assigners.
         weights: where they are, None where none were published.
         step_images: images a step of its published training, None for those of the recipe; the rate is in proportion.
+        thaw_from: objects from which on its recipe lets all stages behind the backbone's stem learn, None for never.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelCard:
     criterion: Callable[[], AnyCriterionConfig] = TaskAlignedCriterionConfig
     weights: PublishedWeights | None = None
     step_images: int | None = None
+    thaw_from: int | None = None
 
 
 def on_mmdetection(path: str, sha256_prefix: str, authors_drive_id: str | None = None) -> PublishedWeights:

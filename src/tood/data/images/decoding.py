@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -36,8 +36,16 @@ from tood.data.images.orientation import (
     upright,
     without_tiff_orientation,
 )
-from tood.data.images.pillow import DECODE_ERRORS, deep_colours, picture_pixels, pillow_quiet, stored_size
+from tood.data.images.pillow import (
+    DECODE_ERRORS,
+    deep_colours,
+    picture_pixels,
+    pillow_quiet,
+    stored_size,
+    sure_tiff,
+)
 from tood.data.images.png import pixel_chunks, significant_bits_told
+from tood.data.images.whole_tiff import decode_whole_tiff, tiff_header
 from tood.errors import PictureError, ToodError, one_line
 
 ROWS_NEEDED = 0.9
@@ -241,6 +249,10 @@ def _rare_header(file: BinaryIO, told: str, limit: int) -> ImageHeader:
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except UnidentifiedImageError:
+        file.seek(0)
+        header = tiff_header(file, told) if is_tiff(file.read(8)) else None
+        if header is not None:
+            return header
         raise PictureError(told, what_it_is(_whole(file))) from None
     except DECODE_ERRORS as error:
         raise PictureError(told, f"is not a readable image ({one_line(error)[:200]})") from None
@@ -258,6 +270,8 @@ def _decode(data: bytes, header: ImageHeader, told: str, reduction: int, limit: 
         decoded = _decode_jpeg(data, header, told, reduction, limit, whole)
     elif header.kind == "png" and ends_well(data[-8:], header):
         decoded = _decode_png(data, header)
+    elif is_tiff(data):
+        decoded = _decode_tiff(data, told, limit)
     return _decode_pillow(data, told, limit) if decoded is None else decoded
 
 
@@ -308,13 +322,33 @@ def _decode_png(data: bytes, header: ImageHeader) -> DecodedImage | None:
     return from_sixteen_bits(deep, significant_bits_told(data))
 
 
+def _decode_tiff(data: bytes, told: str, limit: int) -> DecodedImage:
+    """By what surely reads its kind: Pillow or OpenCV, else tifffile."""
+    with suppress(UnidentifiedImageError), _pillow(data, told, limit) as image:
+        decoded = sure_tiff(image, told, data)
+        if decoded is not None:
+            return decoded
+    return decode_whole_tiff(data, told)
+
+
 def _decode_pillow(data: bytes, told: str, limit: int) -> DecodedImage:
+    with _pillow(data, told, limit) as image:
+        image.load()
+        return picture_pixels(image, told)
+
+
+@contextmanager
+def _pillow(data: bytes, told: str, limit: int) -> Iterator[Image.Image]:
+    """A file opened by Pillow; what goes wrong in reading it is a sentence, but of a TIFF that Pillow does not know."""
     try:
         with pillow_quiet(limit), Image.open(BytesIO(data)) as image:
-            image.load()
-            return picture_pixels(image, told, data)
+            yield image
     except ToodError:
         raise
+    except UnidentifiedImageError as error:
+        if is_tiff(data):
+            raise
+        raise PictureError(told, f"the image is truncated or broken ({one_line(error)[:200]})") from None
     except Image.DecompressionBombError:
         raise too_large(told, limit, None) from None
     except DECODE_ERRORS as error:

@@ -48,6 +48,23 @@ def significant_bits(values: NDArray[np.integer], told: int | None = None) -> in
     return bits
 
 
+def bits_told(largest: object, stored: object) -> int | None:
+    """How many of 16 bits a TIFF's tags say that it uses; None where they say nothing.
+
+    Args:
+        largest: its MaxSampleValue, of one or of all channels.
+        stored: its BitsPerSample, of one or of all channels.
+    """
+    numbers = [max(value) if isinstance(value, tuple) else value for value in (largest, stored) if value]
+    usable = [number for number in numbers if isinstance(number, int)]
+    if len(usable) < len(numbers) or not usable:
+        return None
+    if largest:
+        # 65535 is what a file says that nobody thought about.
+        return usable[0].bit_length() if usable[0] < 0xFFFF else None
+    return usable[0] if usable[0] < _CONTAINER else None
+
+
 def eight_bits(values: NDArray[np.integer], bits: int) -> NDArray[np.uint8]:
     """The highest 8 of so many bits."""
     return (values >> (bits - 8)).astype(np.uint8)

@@ -8,7 +8,8 @@ from tood.data.images.cut_tiff import require_end
 from tood.data.images.decoding import decode_image
 from tood.data.images.limit import pixel_limit
 from tood.data.images.orientation import file_orientation
-from tood.data.images.tiff_windows import LIBRARY, TiffWindows, is_tiff_file, tiff_pixels
+from tood.data.images.tiff_windows import TiffWindows, is_tiff_file, tiff_pixels
+from tood.data.images.whole_tiff import LIBRARY
 from tood.data.images.windows import ArrayWindows, TurnedWindows, Windows
 from tood.errors import PictureError, ToodError
 

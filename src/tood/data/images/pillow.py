@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 import threading
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tood.data.images.decoded import DecodedImage
-from tood.data.images.depth import from_sixteen_bits
-from tood.data.images.orientation import INVERSE, is_tiff, picture_orientation, upright
+from tood.data.images.depth import bits_told, from_sixteen_bits
+from tood.data.images.orientation import INVERSE, picture_orientation, upright
 from tood.errors import PictureError
 
 # What Pillow's many decoders raise at broken bytes.
@@ -38,19 +39,25 @@ DECODE_ERRORS = (
 )
 
 # TIFF tags.
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 256, 257, 258, 281
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _PHOTOMETRIC = 256, 257, 258, 262
+_MAX_SAMPLE_VALUE, _PLANAR_CONFIGURATION, _SAMPLE_FORMAT = 281, 284, 339
+# Of those tags.
+_WHITE_IS_ZERO, _SIGNED = 0, 2
 
 
 @dataclass
 class _Quiet:
-    """How many threads are inside Pillow, and its limit before the first of them came."""
+    """How many threads are inside Pillow, and what was before the first of them came: its limit, its log's silence."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     inside: int = 0
     limit: int | None = None
+    silent: bool = False
 
 
 _quiet = _Quiet()
+# Where it says as an error that a TIFF has more bands than it knows.
+_TIFF_LOG = logging.getLogger("PIL.TiffImagePlugin")
 # As `warnings` keeps it: what is said by Pillow's own modules.
 _IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
@@ -59,14 +66,15 @@ _IGNORED = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 def pillow_quiet(limit: int) -> Iterator[None]:
     """Pillow without its warnings, and with this limit of pixels in the place of its own; for any number of threads.
 
-    Both are settings of the whole process. The limit is as it was when the last thread has left; the filter stays, as
-    each change of Python's filters makes it forget which warnings of other modules were shown already.
+    All are settings of the whole process. The limit and the log are as they were when the last thread has left; the
+    filter stays, as each change of Python's filters makes it forget which warnings of other modules were shown already.
     """
     # It refuses what is more than twice its limit.
     half = (limit + 1) // 2
     with _quiet.lock:
         if _quiet.inside == 0:
             _quiet.limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, half
+            _quiet.silent, _TIFF_LOG.disabled = _TIFF_LOG.disabled, True
             if warnings.filters[:1] != [_IGNORED]:
                 warnings.filterwarnings("ignore", module=_IGNORED[3].pattern)
         else:
@@ -79,6 +87,7 @@ def pillow_quiet(limit: int) -> Iterator[None]:
             _quiet.inside -= 1
             if _quiet.inside == 0:
                 Image.MAX_IMAGE_PIXELS = _quiet.limit
+                _TIFF_LOG.disabled = _quiet.silent
 
 
 def decode_picture(image: Image.Image, told: str, exif: bool) -> DecodedImage:
@@ -104,27 +113,29 @@ def decode_picture(image: Image.Image, told: str, exif: bool) -> DecodedImage:
     return replace(decoded, pixels=upright(decoded.pixels, INVERSE.get(before, before)))  # turned by Pillow
 
 
-def picture_pixels(image: Image.Image, told: str, data: bytes = b"") -> DecodedImage:
+def picture_pixels(image: Image.Image, told: str) -> DecodedImage:
     """A loaded Pillow picture of any mode, as it lies, by the rules of this room.
 
     Args:
         image: the picture.
         told: what to call it in errors.
-        data: the file that it came from, if it is at hand: Pillow drops the low bits of 16-bit colours.
 
     Raises:
-        ToodError: pixels that are floating-point numbers, or whole numbers of more than 16 bits.
+        ToodError: pixels that are floating-point numbers, or whole numbers of more than 16 bits, or CIELab; a TIFF
+            that Pillow misreads.
     """
+    problem = _tiff_problem(image)
+    if problem is not None:
+        raise PictureError(told, problem)
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)  # [H, W], 16 bits
         if deep.min() < 0 or deep.max() > 0xFFFF:
             raise PictureError(told, "holds 32-bit whole numbers a pixel; save it with 8 or 16 bits")
-        return from_sixteen_bits(deep, _bits_told(image))
+        decoded = from_sixteen_bits(deep, _bits_told(image))
+        inverted = _WHITE_IS_ZERO in _numbers(image, _PHOTOMETRIC)  # of 8 bits Pillow has done it
+        return replace(decoded, pixels=255 - decoded.pixels) if inverted else decoded
     if image.mode == "F":
         raise PictureError(told, "holds floating-point pixels; save it with 8 or 16 bits a channel")
-    colours = _deep_tiff_colours(image, data)
-    if colours is not None:
-        return from_sixteen_bits(colours, _bits_told(image))
     if image.mode in ("P", "PA"):
         # By way of RGBA, as Pillow asks for: a palette may have transparent entries.
         image = image.convert("RGBA")
@@ -148,23 +159,50 @@ def _bits_told(image: Image.Image) -> int | None:
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return None
-    largest, stored = tags.get(_MAX_SAMPLE_VALUE), tags.get(_BITS_PER_SAMPLE)
-    numbers = [max(value) if isinstance(value, tuple) else value for value in (largest, stored) if value]
-    usable = [number for number in numbers if isinstance(number, int)]
-    if len(usable) < len(numbers) or not usable:
-        return None
-    if largest:
-        # 65535 is what a file says that nobody thought about.
-        return usable[0].bit_length() if usable[0] < 0xFFFF else None
-    return usable[0] if usable[0] < 16 else None
+    return bits_told(tags.get(_MAX_SAMPLE_VALUE), tags.get(_BITS_PER_SAMPLE))
 
 
-def _deep_tiff_colours(image: Image.Image, data: bytes) -> NDArray[np.uint16] | None:
-    """[H, W, 3] uint16 RGB of a TIFF with 16 bits a colour; None for every other file."""
-    stored = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE)
-    if not is_tiff(data) or not isinstance(stored, tuple) or len(stored) < 3 or set(stored) != {16}:
+def sure_tiff(image: Image.Image, told: str, data: bytes) -> DecodedImage | None:
+    """A TIFF that Pillow has opened, as stored; None of a kind that neither it nor OpenCV surely reads rightly.
+
+    Args:
+        image: the picture, not loaded yet.
+        told: what to call it in errors.
+        data: the file that it came from: of 16-bit colours Pillow drops the low bits, OpenCV does not.
+
+    Raises:
+        PictureError: as for `picture_pixels`.
+    """
+    deep = image.mode in ("RGB", "RGBA") and 16 in _numbers(image, _BITS_PER_SAMPLE)
+    # Of planes of 16 bits OpenCV gives memory that nobody has written, and some with two planes Pillow calls broken.
+    if _is_planar(image) and (deep or image.mode in ("LA", "La")):
         return None
-    return deep_colours(data, (image.height, image.width))
+    image.load()
+    if not deep:
+        return picture_pixels(image, told)
+    colours = deep_colours(data, (image.height, image.width))
+    return None if colours is None else from_sixteen_bits(colours, _bits_told(image))
+
+
+def _tiff_problem(image: Image.Image) -> str | None:
+    """Why the pixels of a Pillow picture are not what its TIFF holds, as the end of a sentence; None if they are."""
+    if image.mode == "LAB":
+        return "is of the colour space CIELAB: convert it to RGB"
+    if image.mode == "L" and _SIGNED in _numbers(image, _SAMPLE_FORMAT):
+        return "holds signed 8-bit numbers a pixel; save it with 8 or 16 bits, unsigned"
+    if image.mode in ("RGB", "RGBA") and _is_planar(image) and 16 in _numbers(image, _BITS_PER_SAMPLE):
+        return "has its colours plane by plane, 16 bits each, which Pillow misreads: give the file itself"
+    return None
+
+
+def _is_planar(image: Image.Image) -> bool:
+    return 2 in _numbers(image, _PLANAR_CONFIGURATION)
+
+
+def _numbers(image: Image.Image, tag: int) -> tuple[object, ...]:
+    """What a TIFF says of one or of all channels; nothing of another picture."""
+    value = getattr(image, "tag_v2", {}).get(tag, ())
+    return value if isinstance(value, tuple) else (value,)
 
 
 def deep_colours(data: bytes, shape: tuple[int, int]) -> NDArray[np.uint16] | None:

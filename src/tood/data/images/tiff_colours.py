@@ -19,10 +19,23 @@ _JPEG, _YCBCR_JPEG2000 = (6, 7, 34892, 33007), 33003
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 34926, 50000)
 
 
+def samples_problem(page: Any) -> str | None:
+    """Why the samples of a page of tifffile's are not read, as the end of a sentence; None if they are."""
+    if page.dtype not in (np.uint8, np.uint16):
+        return f"holds {page.dtype} values: convert it to 8 or 16 bits a channel"
+    narrow = page.bitspersample < 8 * page.dtype.itemsize
+    # 9 to 15 bits are as 16 of which the highest are 0; a palette's values are no brightness.
+    if narrow and page.dtype == np.uint8 and page.photometric.name != "PALETTE":
+        return f"holds {page.bitspersample} bits a channel: convert it to 8 or 16"
+    return None
+
+
 def colour_problem(page: Any) -> str | None:
     """Why a page of tifffile's is not read as RGB, as the end of a sentence; None if it is."""
     if page.photometric.name in ("SEPARATED", "CIELAB", "ICCLAB", "ITULAB", "CFA"):
         return f"is of the colour space {page.photometric.name}: convert it to RGB"
+    if page.photometric.name == "PALETTE" and page.dtype != np.uint8:
+        return "has a palette of more than 256 colours: convert it to RGB"
     if page.photometric.name == "YCBCR" and not _decodes_to_rgb(page):
         known = page.compression in (*_LOSSLESS, _YCBCR_JPEG2000) and page.dtype == np.uint8
         if page.is_subsampled or not known or not _is_usual(page):

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tood.data.images.cut_tiff import ends_too_early
 from tood.data.images.depth import eight_bits, significant_bits
-from tood.data.images.tiff_colours import as_rgb, colour_problem
+from tood.data.images.tiff_colours import as_rgb, colour_problem, samples_problem
+from tood.data.images.whole_tiff import LIBRARY
 from tood.data.images.windows import reduced
 from tood.errors import PictureError, first_line
 
@@ -33,9 +34,6 @@ _LARGE_PIECE = 8 << 20
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # TIFF's number for it.
 _UNCOMPRESSED = 1
-LIBRARY = "pip install 'tood[big]'"
-"""What brings tifffile and the packages that it decodes with."""
-
 _DAMAGED = "the file may be damaged: copy or download it again"
 
 
@@ -114,14 +112,15 @@ class TiffWindows:
 
     def _problem(self, page: Any) -> str | None:
         """Why a page is not read by windows, as the end of a sentence."""
-        if page.dtype not in (np.uint8, np.uint16):
-            return f"holds {page.dtype} values: convert it to 8 or 16 bits a channel"
+        problem = samples_problem(page) or colour_problem(page)
+        if problem is not None:
+            return problem
         if self._piece_bytes(page) > _LARGEST_PIECE and (page.is_tiled or not page.is_memmappable):
             return (
                 f"is compressed in pieces of {self._piece_bytes(page) / 2**20:,.0f} MiB: write it in tiles, such as by "
                 "tiffcp -t"
             )
-        return colour_problem(page)
+        return None
 
     @staticmethod
     def _piece_bytes(page: Any) -> int:

@@ -74,6 +74,10 @@ class CSPDarknetConfig:
         """The same: all of it learns anyway."""
         return self
 
+    def thawed(self) -> CSPDarknetConfig:
+        """The same: all of it learns anyway."""
+        return self
+
     def build(self) -> CSPDarknet:
         """The backbone, with freshly initialised weights."""
         return CSPDarknet(self)

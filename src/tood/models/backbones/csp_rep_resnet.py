@@ -88,6 +88,10 @@ class CSPRepResNetConfig:
         """The same: all of it learns anyway."""
         return self
 
+    def thawed(self) -> CSPRepResNetConfig:
+        """The same: all of it learns anyway."""
+        return self
+
     def build(self) -> CSPRepResNet:
         """The backbone, with freshly initialised weights."""
         return CSPRepResNet(self)

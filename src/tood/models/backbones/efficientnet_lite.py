@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
-from tood.models.backbones.staged import StagedBackbone
+from tood.models.backbones.staged import StagedBackbone, check_frozen
 from tood.models.common.published import Names, PackagedFile, count, rename
 from tood.ops import conv_norm, fused_conv, known
 from tood.ops.activation import Activation
@@ -86,6 +86,9 @@ class EfficientNetLiteConfig:
     norm_eval: bool = True
     outputs: tuple[int, ...] = (2, 4, 6)
 
+    def __post_init__(self) -> None:
+        check_frozen(self.frozen_stages, self.stages)
+
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of each output map."""
@@ -109,7 +112,11 @@ class EfficientNetLiteConfig:
 
     def from_scratch(self) -> EfficientNetLiteConfig:
         """The same, all of which learns: what is drawn at random has everything to learn."""
-        return replace(self, frozen_stages=min(self.frozen_stages, -1), norm_eval=False)
+        return replace(self, frozen_stages=-1, norm_eval=False)
+
+    def thawed(self) -> EfficientNetLiteConfig:
+        """The same with its stem alone at rest, where more of it was to be."""
+        return replace(self, frozen_stages=min(self.frozen_stages, 0))
 
     def build(self) -> EfficientNetLite:
         """The backbone with freshly initialised weights."""

@@ -65,6 +65,10 @@ class RepVGGConfig:
         """The same: all of it learns anyway."""
         return self
 
+    def thawed(self) -> RepVGGConfig:
+        """The same: all of it learns anyway."""
+        return self
+
     def build(self) -> RepVGG:
         """The backbone, with freshly initialised weights."""
         return RepVGG(self)

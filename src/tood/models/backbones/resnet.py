@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tood.models.backbones.imagenet import RESNET_FILES
-from tood.models.backbones.staged import StagedBackbone
+from tood.models.backbones.staged import StagedBackbone, check_frozen
 from tood.models.common.conv_block import NarrowProjection, known_conv
 from tood.models.common.deform_conv import DeformConv2d, fused
 from tood.models.common.published import PublishedFile
@@ -55,6 +55,9 @@ class ResNetConfig:
     norm_eval: bool = True
     outputs: tuple[int, ...] = (1, 2, 3)
     deformable_stages: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_frozen(self.frozen_stages, self.stages)
 
     @property
     def expansion(self) -> int:
@@ -101,7 +104,11 @@ class ResNetConfig:
 
     def from_scratch(self) -> ResNetConfig:
         """The same, all of which learns: what is drawn at random has everything to learn."""
-        return replace(self, frozen_stages=min(self.frozen_stages, -1), norm_eval=False)
+        return replace(self, frozen_stages=-1, norm_eval=False)
+
+    def thawed(self) -> ResNetConfig:
+        """The same with its stem alone at rest, where more of it was to be."""
+        return replace(self, frozen_stages=min(self.frozen_stages, 0))
 
     def build(self) -> ResNet:
         """The backbone with freshly initialised weights."""

@@ -5,6 +5,21 @@ from __future__ import annotations
 from torch import nn
 from typing_extensions import Self
 
+from tood.errors import SettingError
+
+
+def check_frozen(frozen_stages: int, stages: int) -> None:
+    """Refuses frozen stages that there are not.
+
+    Raises:
+        SettingError: if there are not so many stages, or the number is below -1.
+    """
+    if not -1 <= frozen_stages <= stages:
+        raise SettingError(
+            "model.backbone.frozen_stages",
+            f"is {frozen_stages}: expected -1 (nothing is frozen), 0 (the stem), or up to {stages}, all of its stages",
+        )
+
 
 class StagedBackbone(nn.Module):
     """A backbone in stages, of which the first may be frozen.

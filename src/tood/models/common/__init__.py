@@ -6,6 +6,7 @@ from tood.models.common.postprocess_config import (
     PostprocessConfig,
     ScoreVotingConfig,
     TopKConfig,
+    head_for,
 )
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "PostprocessConfig",
     "ScoreVotingConfig",
     "TopKConfig",
+    "head_for",
 ]

@@ -36,6 +36,9 @@ class BackboneConfig(Protocol):
     def from_scratch(self) -> BackboneConfig:
         """The same, all of which learns."""
 
+    def thawed(self) -> BackboneConfig:
+        """The same with its stem alone at rest, where more of it was to be."""
+
 
 class ModelConfig(Protocol):
     """What the rooms outside of `models` may ask any family's configuration."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from tood.structures import DensePredictions
 
 Ranking = Literal["score", "product", "geometric_mean"]
 """What (prior, class) pairs are ranked by, and given as their score, where a head judges its boxes apart from their
@@ -86,3 +89,9 @@ class TopKConfig:
 
 AnyPostprocessConfig: TypeAlias = PostprocessConfig | ScoreVotingConfig | TopKConfig
 """What a model's configuration chooses from by `postprocess.kind`."""
+
+
+def head_for(predictions: DensePredictions, config: AnyPostprocessConfig) -> DensePredictions:
+    """Predictions of the head that a configuration reads: without NMS of that which gives each object once, if any."""
+    one_to_one = predictions.one_to_one if isinstance(config, TopKConfig) else None
+    return predictions if one_to_one is None else one_to_one

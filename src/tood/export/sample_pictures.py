@@ -31,30 +31,34 @@ def pictures_of(source: str | DetectionDataset | None, count: int) -> list[NDArr
         count: how many at most.
 
     Raises:
-        ToodError: if there is no picture there.
+        ToodError: if there is no picture there, or one of them cannot be read.
     """
     if source is None:
         scans = load_scans("test")
         return [render_scene(scans, np.random.default_rng(number)).image for number in range(count)]
+    return [read_image(path) for path in _spread(source, count)]
+
+
+def require_pictures(source: str | DetectionDataset, count: int) -> None:
+    """Looks at each of the pictures that `pictures_of` gives, before work that would end at one that is none.
+
+    Raises:
+        ToodError: if there is no picture there, or one of them cannot be read.
+    """
+    for path in _spread(source, count):
+        read_image(path)
+
+
+def _spread(source: str | DetectionDataset, count: int) -> list[Path]:
     if isinstance(source, str):
         found = list(islice(_paths(source), 100_000))
     else:
         found = [Path(record.path) for record in source.images]
     if not found:
-        raise _no_picture(source)
+        named = source if isinstance(source, str) else source.root
+        raise ToodError(f"there is no picture in {named}: name a dataset or a folder of pictures")
     step = max(len(found) // count, 1)
-    return [read_image(path) for path in found[::step][:count]]
-
-
-def require_pictures(source: str) -> None:
-    """Raises a `ToodError` if there is no picture in a dataset or folder."""
-    if next(_paths(source), None) is None:
-        raise _no_picture(source)
-
-
-def _no_picture(source: str | DetectionDataset) -> ToodError:
-    named = source if isinstance(source, str) else source.root
-    return ToodError(f"there is no picture in {named}: name a dataset or a folder of pictures")
+    return found[::step][:count]
 
 
 def prepared_images(
