@@ -1,7 +1,7 @@
 """Time and memory of full-size models' way into the published layout and back: `python -m benchmarks.full_size IMAGE`.
 
 Prints a table a model, in Markdown, and fails where the detections change on the way; all files lie in a temporary
-folder. Weights are random, the image is scaled to fit 1333 x 800.
+folder. Weights are random, the image is scaled to fit 1333 x 800, or what --size says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,13 +50,17 @@ def build(name: str) -> AnyDetector:
     return model
 
 
-def detections(model: AnyDetector, class_names: tuple[str, ...], image: Path) -> tuple[Tensor, Tensor, Tensor]:
+def detections(
+    model: AnyDetector, class_names: tuple[str, ...], image: Path, size: Sequence[int] | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes, scores and labels of the best places, however low their scores."""
+    if size is not None:
+        model.config = replace(model.config, input=replace(model.config.input, short=size[0], long=size[1]))
     found = Detector.from_model(model, class_names, "cpu", threshold=0.0)(image, keep_image=False)
     return found.boxes, found.scores, found.labels
 
 
-def run(name: str, image: Path) -> None:
+def run(name: str, image: Path, size: Sequence[int] | None) -> None:
     """Every step once; the detections before and after must be the same bits."""
     print(f"\n{name}, {torch.get_num_threads()} threads\n")
     print("| step | seconds | CPU seconds | peak MiB so far |\n|---|---|---|---|")
@@ -64,11 +69,11 @@ def run(name: str, image: Path) -> None:
         model = measured("build", lambda: build(name))
         class_names = tuple(f"class {i}" for i in range(model.config.classes))
         measured("save", lambda: save_weights(ours, model, class_names))
-        before = measured("detect", lambda: detections(model, class_names, image))
+        before = measured("detect", lambda: detections(model, class_names, image, size))
         measured("export, original layout", lambda: export_weights(ours, published, "original"))
         measured("import", lambda: import_weights(published, again))
         loaded, names = measured("load", lambda: load_detector_file(again))
-        after = measured("detect", lambda: detections(loaded, names, image))
+        after = measured("detect", lambda: detections(loaded, names, image, size))
         size = published.stat().st_size / 2**20
     same = names == class_names and all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     print(f"\n{size:.0f} MiB a file; {len(before[1])} detections, {'identical' if same else 'not the same'} afterwards")
@@ -81,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", type=Path)
     parser.add_argument("--model", choices=MODELS)
+    parser.add_argument("--size", type=int, nargs=2, help="short and long side of the network's input")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     if arguments.model is None:
@@ -89,7 +95,7 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    run(arguments.model, arguments.image)
+    run(arguments.model, arguments.image, arguments.size)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pytest
 import torch
 from hypothesis import settings
 
 CallT = TypeVar("CallT", bound=Callable[..., Any])
+Tracer: TypeAlias = Callable[[FrameType, str, Any], Any] | None
 
 # On a server the same examples each time: a change is judged by itself. New ones are looked for everywhere else.
 settings.register_profile("tood", deadline=None, derandomize="CI" in os.environ)
@@ -37,28 +38,44 @@ def accelerate_forgets() -> Iterator[None]:
 def exporters_without_coverage() -> Iterator[None]:
     """PyTorch's exporters are Python: the measurement of what is covered, which looks at each line, doubles their time.
 
-    What they call of ours, the network's `forward`, is measured as all else is.
+    What ONNX's calls of ours, the network's `forward`, is measured as all else is. Tests that spend their time in other
+    libraries' Python, on lines of ours that others measure, are marked `no_cover`.
     """
-    tracer = sys.gettrace()
-    if tracer is None:
+    if sys.gettrace() is None:
         yield
         return
     # Here, as what is imported before the measurement begins is not measured.
     from tood.export.network import ExportNetwork
 
+    # The tracer outside of each exporter that is at work: ONNX's calls the other one. None where a test has none.
+    outside: list[Tracer] = []
+
+    def exporter(call: CallT) -> CallT:
+        @wraps(call)
+        def called(*arguments: Any, **named: Any) -> Any:
+            outside.append(sys.gettrace())
+            try:
+                return _with_tracer(lambda: None, call)(*arguments, **named)
+            finally:
+                outside.pop()
+
+        return called  # type: ignore[return-value]
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.onnx, "export", _with_tracer(None, torch.onnx.export))
-        patch.setattr(ExportNetwork, "forward", _with_tracer(tracer, ExportNetwork.forward))
+        patch.setattr(torch.onnx, "export", exporter(torch.onnx.export))
+        patch.setattr(torch.export, "export", exporter(torch.export.export))
+        measured = _with_tracer(lambda: outside[0] if outside else sys.gettrace(), ExportNetwork.forward)
+        patch.setattr(ExportNetwork, "forward", measured)
         yield
 
 
-def _with_tracer(tracer: Callable[[FrameType, str, Any], Any] | None, call: CallT) -> CallT:
+def _with_tracer(tracer: Callable[[], Tracer], call: CallT) -> CallT:
     """The same, called under another trace function, or none."""
 
     @wraps(call)
     def called(*arguments: Any, **named: Any) -> Any:
         before = sys.gettrace()
-        sys.settrace(tracer)
+        sys.settrace(tracer())
         try:
             return call(*arguments, **named)
         finally:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from benchmarks import interruptions
 
 import tood
 
@@ -30,9 +31,16 @@ def test_a_step_on_5000_boxes_in_each_of_8_images_takes_little_memory() -> None:
     assert "the assigner's extra memory" in run("dense_scene")
 
 
+@pytest.mark.no_cover  # it waits for what others do
 @pytest.mark.parametrize("options", ["--kills 1 --epochs 8", "--kills 1 --processes 2 --elastic --epochs 8"])
-def test_a_killed_run_ends_bit_for_bit_like_one_left_alone(options: str) -> None:
-    assert "the same to the last bit" in run("interruptions", "--seed", "1", *options.split())
+def test_a_killed_run_ends_bit_for_bit_like_one_left_alone(
+    options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
+    monkeypatch.setattr(sys, "argv", ["interruptions", "--seed", "1", *options.split()])
+    interruptions.main()
+    assert "the same to the last bit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("truths", [500, 999, 5000])

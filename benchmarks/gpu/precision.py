@@ -31,7 +31,8 @@ def run(bench: Bench) -> None:
         bench.check("predicts in fp32 by itself", chosen == "fp32", chosen)
     # First, as a process of `tood train` does: PyTorch looks once, at its first product, at what cuBLAS is told to do.
     runs = {"tood_tiny in bf16": tiny, "tood_tiny in fp32": replace(tiny, precision="fp32")}
-    for name, config in (runs | examples).items():
+    # A dry run tries each family's step once (`families.py`).
+    for name, config in bench.pick(runs | examples, runs).items():
         if bench.in_time(f"{name}, deterministic", LEAST_SECONDS):
             with bench.trying(f"{name}, deterministic"):
                 _deterministic(bench, name, config)

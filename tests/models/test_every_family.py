@@ -108,12 +108,14 @@ def test_weights_out_and_in(name: str, tmp_path: Path) -> None:
     save_weights(ours, model, CLASSES)
     loaded, names = load_weights(ours)
     assert (loaded.config, names) == (model.config, CLASSES)
+    wanted = model.state_dict()
     for layout in RECORDS[model.config.family].weights.layouts(model.state_dict().keys()):
         export_weights(ours, tmp_path / "published.pth", layout)
         import_weights(tmp_path / "published.pth", tmp_path / "again.safetensors")
         again, _ = load_weights(tmp_path / "again.safetensors")
         for part in (again, loaded):
-            assert all(torch.equal(tensor, part.state_dict()[key]) for key, tensor in model.state_dict().items())
+            state = part.state_dict()
+            assert all(torch.equal(tensor, state[key]) for key, tensor in wanted.items())
     published = torch.load(tmp_path / "published.pth", weights_only=True)["state_dict"]
     if not RECORDS[model.config.family].weights.matches(published):
         return  # They are called as another family's, and what the file says of itself decides.

@@ -39,9 +39,10 @@ def test_r50_has_the_published_number_of_parameters() -> None:
     assert parameters(model, learning=True) == 31_975_150
 
 
+@pytest.mark.no_cover  # its time goes into PyTorch's Python for the device `meta`
 def test_every_named_model_gives_one_box_and_all_scores_a_place() -> None:
-    for name, named in named_models().items():
-        config = named.config()
+    # Models that differ in their training alone are one network.
+    for config, name in {named.config(): name for name, named in named_models().items()}.items():
         with torch.device("meta"):
             predictions = build_model(config)(torch.zeros(2, 3, 64, 96))
         places = sum(math.ceil(64 / stride) * math.ceil(96 / stride) for stride in config.strides)

@@ -17,7 +17,7 @@ def coco_folder(root: Path, splits: tuple[str, ...] = ("train2017", "val2017"), 
         records, annotations = [], []
         for number in range(1, images + 1):
             pixels = np.full((40, 48, 3), 90, np.uint8)
-            x, y = 4 * (number % 3), 2 * number
+            x, y = 4 * (number % 3), 2 * (number % 11)
             pixels[y : y + 20, x : x + 20] = 255
             cv2.imwrite(str(root / split / f"{number:03d}.png"), pixels)
             records.append({"id": number, "file_name": f"{number:03d}.png", "width": 48, "height": 40})

@@ -19,7 +19,10 @@ from training.pictures import coco_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
 COMMANDS = [shlex.split(line) for line in PAGE.read_text().splitlines() if line.startswith("tood ")]
-NARROW = ("model.neck.width=8", "model.head.width=8", "model.head.norm_groups=2", "model.head.interactive_layers=2")
+NARROW = (
+    *("model.backbone.width=8", "model.backbone.stem_width=8", "model.neck.width=8"),
+    *("model.head.width=8", "model.head.norm_groups=2", "model.head.interactive_layers=2"),
+)
 OPTIONS = ["--model", "tood_r18_fpn", "--workers", "0", "--batch-size", "2", "--device", "cpu"]
 OPTIONS += [f"--set={setting}" for setting in (*NARROW, "accumulation=1", "trackers=[]")]
 
@@ -30,7 +33,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     config = named_model("tood_r18_fpn").config()
     head = replace(config.head, width=8, norm_groups=2, interactive_layers=2)
-    model = build_model(replace(config, neck=replace(config.neck, width=8), head=head))
+    backbone = replace(config.backbone, width=8, stem_width=8)
+    model = build_model(replace(config, backbone=backbone, neck=replace(config.neck, width=8), head=head))
     save_weights(folder / "coco.safetensors", model, COCO_CLASSES)
     coco_folder(folder / "my_pictures")
     return folder

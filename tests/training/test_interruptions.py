@@ -114,8 +114,9 @@ def test_an_error_leaves_a_checkpoint_of_the_last_good_state(tmp_path: Path, whe
     assert result.steps == 6
     assert result.best_ap == 0.5
     assert second.position.evaluations == whole.position.evaluations
+    resumed = second.learner.state_dict()["model"]
     for name, value in whole.learner.state_dict()["model"].items():
-        assert torch.equal(value, second.learner.state_dict()["model"][name]), name
+        assert torch.equal(value, resumed[name]), name
 
 
 def break_at(trainer: Trainer, method: str, count: int) -> None:

@@ -74,9 +74,10 @@ def test_the_average_is_evaluated_and_saved_in_evaluation_mode(tmp_path: Path) -
     assert trainer.learner.ema is not None
     assert seen[-1] is trainer.learner.ema.module
     saved, _ = load_weights(tmp_path / "last.safetensors")
+    state = saved.state_dict()
     for name, value in trainer.learner.ema.state_dict().items():
-        assert torch.equal(saved.state_dict()[name], value)
-    assert any(not torch.equal(value, saved.state_dict()[name]) for name, value in weights(trainer).items())
+        assert torch.equal(state[name], value)
+    assert any(not torch.equal(value, state[name]) for name, value in weights(trainer).items())
 
 
 def test_the_test_split_chooses_no_weights(tmp_path: Path) -> None:
@@ -125,10 +126,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     result = second.run()
 
     assert (result.epochs, result.steps) == (expected_result.epochs, expected_result.steps)
+    resumed, averaged = weights(second), second.learner.averaged.state_dict()
     for name, value in weights(whole).items():
-        assert torch.equal(value, weights(second)[name]), name
+        assert torch.equal(value, resumed[name]), name
     for name, value in whole.learner.averaged.state_dict().items():
-        assert torch.equal(value, second.learner.averaged.state_dict()[name]), name
+        assert torch.equal(value, averaged[name]), name
     with (tmp_path / "parts/metrics.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["loss"]]
     assert steps == list(range(1, 10))

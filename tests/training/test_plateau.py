@@ -128,10 +128,18 @@ def test_at_a_plateau_the_rate_falls_to_its_end_and_the_run_ends(tmp_path: Path)
         trainer.require_unfinished()
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of the run that nobody stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    assert tiny_trainer(plateau_run(out), by_epoch()).run().steps == 19
+    return weights(out)
+
+
 @pytest.mark.parametrize("stopped", [4, 14, 16, 18])
-def test_it_ends_so_too_when_it_was_stopped_and_goes_on(tmp_path: Path, stopped: int) -> None:
-    whole = tiny_trainer(plateau_run(tmp_path / "whole"), by_epoch())
-    assert whole.run().steps == 19
+def test_it_ends_so_too_when_it_was_stopped_and_goes_on(
+    tmp_path: Path, uninterrupted: dict[str, torch.Tensor], stopped: int
+) -> None:
     config = plateau_run(tmp_path / "run")
     first = tiny_trainer(config, by_epoch())
     normal = first._step
@@ -146,8 +154,10 @@ def test_it_ends_so_too_when_it_was_stopped_and_goes_on(tmp_path: Path, stopped:
     second = tiny_trainer(config, by_epoch(first.position.evaluations))
     second.load_state_dict(read_checkpoint(tmp_path / "run"))
     assert second.run().steps == 19
-    for name, tensor in weights(tmp_path / "whole").items():
-        assert torch.equal(tensor, weights(tmp_path / "run")[name]), name
+    resumed = weights(tmp_path / "run")
+    assert resumed.keys() == uninterrupted.keys()
+    for name, tensor in uninterrupted.items():
+        assert torch.equal(tensor, resumed[name]), name
 
 
 def by_epoch(done: int = 0):  # type: ignore[no-untyped-def]
