@@ -74,9 +74,9 @@ def run(name: str, image: Path, size: Sequence[int] | None) -> None:
         measured("import", lambda: import_weights(published, again))
         loaded, names = measured("load", lambda: load_detector_file(again))
         after = measured("detect", lambda: detections(loaded, names, image, size))
-        size = published.stat().st_size / 2**20
+        mib = published.stat().st_size / 2**20
     same = names == class_names and all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    print(f"\n{size:.0f} MiB a file; {len(before[1])} detections, {'identical' if same else 'not the same'} afterwards")
+    print(f"\n{mib:.0f} MiB a file; {len(before[1])} detections, {'identical' if same else 'not the same'} afterwards")
     if not same or not len(before[1]):
         raise SystemExit(1)
 
