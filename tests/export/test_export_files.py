@@ -22,7 +22,7 @@ from narrow_models import EXAMPLES, lively
 from tood.boxes import iou_matrix
 from tood.cli import app
 from tood.data.digits import load_scans, render_scene
-from tood.errors import ToodError
+from tood.errors import ToodError, quoted
 from tood.export import (
     BenchRow,
     ExportConfig,
@@ -510,7 +510,8 @@ def test_bench_measures_the_device_that_is_asked_for_too(folder: Path) -> None:
     assert {"PyTorch, fp32 on cuda", "ONNX Runtime, fp32 on cuda", "ONNX Runtime, fp16 on cuda"} <= gpu.keys()
     whole = {row.engine: row.command for row in rows if row.precision == "int8"}
     assert whole.keys() == {"ONNX Runtime, int8", "OpenVINO, int8"}
-    assert whole["OpenVINO, int8"].endswith(f"--to openvino --precision int8 --calibrate {calibration} --data DATASET")
+    learns = f"--to openvino --precision int8 --calibrate {quoted(calibration)} --data DATASET"
+    assert whole["OpenVINO, int8"].endswith(learns)
     assert not_timed(rows) == ""
     assert all((row.seconds is None) == bool(row.problem) for row in rows)
     assert all(row.seconds is not None for row in rows if row.device == "cpu")
