@@ -199,6 +199,11 @@ def overlapping_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of one class with IoU above the threshold: the lower and the higher index of each, [E] and [E].
 
+    Args:
+        boxes: [K, 4] finite.
+        labels: [K] from 0.
+        iou_threshold: IoU in 0..1; 0 gives all pairs that have an area in common.
+
     A sweep from left to right: an IoU above t needs more than t of both widths in common, so the partner that begins
     further right begins within the first 1 - t of the other's width. Few pairs are left to measure.
     """

@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "a.tif").write_bytes(data)
     with pytest.raises(PictureError, match=r"cannot be read at 0,0 .*copy or download it again"):
         open_windows(tmp_path / "a.tif").read(0, 0, HEIGHT, WIDTH)
-    monkeypatch.setattr("tood.data.images.tiff_windows._LARGEST_PIECE", 1000)
+    monkeypatch.setattr("tood.data.images.tiff_pieces._LARGEST_PIECE", 1000)
     tifffile.imwrite(tmp_path / "b.tif", colours(), rowsperstrip=HEIGHT, compression="zlib", photometric="rgb")
     assert tiff_pixels(tmp_path / "b.tif") == HEIGHT * WIDTH
     monkeypatch.setenv("TOOD_MAX_PIXELS", "100")

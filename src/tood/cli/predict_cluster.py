@@ -52,12 +52,14 @@ def predict_on_cluster(
     settings = _settings(asked, model, at_once)
     if plan is None:
         shards = find_shards(place, asked.sources, at_once)
+        done = set[int]()
     else:
         _require_same(plan, settings | _of_workers(asked, threads))
         place.remove_unfinished()
-        if _is_whole(plan):
-            _say_resumed(plan, plan.done(), asked.resume)
-            _tell(plan, plan.pictures, _failures(plan, plan.done()))
+        done = plan.done()
+        if len(done) == len(plan.shards):
+            _say_resumed(plan, done, asked.resume)
+            _tell(plan, plan.pictures, _failures(plan, done))
             return
     cluster = connect(workers, threads, asked.device, model)
     try:
@@ -72,7 +74,6 @@ def predict_on_cluster(
             plan = write_plan(place, asked.sources, settings, shards)
         else:
             _require_same(plan, settings)
-        done = plan.done()
         to_do = [number for number in range(len(plan.shards)) if number not in done]
         _say_resumed(plan, done, asked.resume)
         _say_start(plan, cluster, "as exported" if model.is_exported else str(precision))
@@ -107,10 +108,6 @@ def _require_same(plan: Plan, settings: dict[str, Any]) -> None:
     from tood.claimed_folder import require_same_settings
 
     require_same_settings(plan.out.uri, plan.settings, settings, otherwise="name another --out")
-
-
-def _is_whole(plan: Plan) -> bool:
-    return len(plan.done()) == len(plan.shards)
 
 
 def _failures(plan: Plan, done: set[int]) -> int:

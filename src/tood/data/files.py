@@ -22,27 +22,9 @@ IMAGE_SUFFIXES = frozenset(
 
 # Pictures, for a person, that no decoder here reads.
 _UNREAD_SUFFIXES = (
-    frozenset(
-        {
-            ".heic",
-            ".heif",
-            ".hif",
-            ".avif",
-            ".jxl",
-            ".dng",
-            ".cr2",
-            ".cr3",
-            ".nef",
-            ".arw",
-            ".orf",
-            ".rw2",
-            ".raf",
-            ".raw",
-        }
-        | {".xcf", ".svg", ".exr", ".hdr", ".dcm"}
-    )
-    - IMAGE_SUFFIXES
-)
+    {".heic", ".heif", ".hif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw"}
+    | {".xcf", ".svg", ".exr", ".hdr", ".dcm"}
+) - IMAGE_SUFFIXES
 
 # Folders that a system or a program keeps for itself, with previews or leftovers of pictures in them.
 _SYSTEM_FOLDERS = frozenset(

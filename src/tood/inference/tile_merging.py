@@ -96,12 +96,12 @@ def merge(found: TileBoxes, config: MergeConfig = MergeConfig()) -> TileBoxes:
     is_cut: NDArray[np.bool_] = np.asarray(found.cut.any(axis=1))
     whole, cut = found.chosen(~is_cut), found.chosen(is_cut)
     whole = _by_levels(whole, config)
-    cut = cut.chosen(~_first_of_any(cut, pairs_inside(cut, config.covered, _widened(whole))))
+    cut = cut.chosen(~_marked(cut, pairs_inside(cut, config.covered, _widened(whole))[0]))
     joined = _joined(cut, config.alike)
     # A half that met nothing, inside of what others became.
     joined = joined.chosen(np.argsort(-areas(joined.boxes), kind="stable"))
     inner, outer = pairs_inside(joined, config.covered)
-    joined = joined.chosen(~_first_of_any(joined, (inner[outer < inner], outer)))
+    joined = joined.chosen(~_marked(joined, inner[outer < inner]))
     joined = joined.chosen(~_overlapped(joined, whole, config.iou))
     kept = TileBoxes.together([whole, joined])
     return kept.chosen(np.argsort(-kept.scores, kind="stable"))
@@ -119,7 +119,7 @@ def _by_levels(whole: TileBoxes, config: MergeConfig) -> TileBoxes:
 
 def _overlapped(found: TileBoxes, others: TileBoxes, iou: float) -> NDArray[np.bool_]:
     """[n] whether each has more than this in common with another one of its class."""
-    return _first_of_any(found, pairs_between(found, others, iou))
+    return _marked(found, pairs_between(found, others, iou)[0])
 
 
 def areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -166,11 +166,11 @@ def pairs_inside(inner: TileBoxes, share: float, outer: TileBoxes | None = None)
     return inside[enough], around[enough]
 
 
-def _first_of_any(found: TileBoxes, pairs: Pairs) -> NDArray[np.bool_]:
-    """[n] whether each stands first in a pair."""
-    first = np.zeros(len(found), np.bool_)
-    first[pairs[0]] = True
-    return first
+def _marked(found: TileBoxes, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[n] whether each is at one of these places."""
+    marked = np.zeros(len(found), np.bool_)
+    marked[places] = True
+    return marked
 
 
 def _joined(cut: TileBoxes, alike: float) -> TileBoxes:

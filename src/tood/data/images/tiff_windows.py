@@ -19,21 +19,18 @@ from numpy.typing import NDArray
 from tood.data.images.cut_tiff import ends_too_early
 from tood.data.images.depth import eight_bits, significant_bits
 from tood.data.images.tiff_colours import as_rgb, colour_problem, samples_problem
+from tood.data.images.tiff_pieces import UNCOMPRESSED, piece_bytes, piece_problem, piece_size
 from tood.data.images.whole_tiff import LIBRARY
 from tood.data.images.windows import reduced
 from tood.errors import PictureError, first_line
 
 # Bytes of decoded pieces that are kept for the next window.
 _CACHE = 192 << 20
-# Bytes of one piece of a file, decoded; a picture in one compressed piece cannot be read by windows.
-_LARGEST_PIECE = 512 << 20
 # Of a picture that is read smaller, the pixels held at once.
 _BAND = 8 << 20
 # A piece of so many bytes is read row by row, where that can be.
 _LARGE_PIECE = 8 << 20
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# TIFF's number for it.
-_UNCOMPRESSED = 1
 _DAMAGED = "the file may be damaged: copy or download it again"
 
 
@@ -112,20 +109,7 @@ class TiffWindows:
 
     def _problem(self, page: Any) -> str | None:
         """Why a page is not read by windows, as the end of a sentence."""
-        problem = samples_problem(page) or colour_problem(page)
-        if problem is not None:
-            return problem
-        if self._piece_bytes(page) > _LARGEST_PIECE and (page.is_tiled or not page.is_memmappable):
-            return (
-                f"is compressed in pieces of {self._piece_bytes(page) / 2**20:,.0f} MiB: write it in tiles, such as by "
-                "tiffcp -t"
-            )
-        return None
-
-    @staticmethod
-    def _piece_bytes(page: Any) -> int:
-        height, width = _piece_size(page)
-        return height * width * int(page.samplesperpixel) * int(page.dtype.itemsize)
+        return samples_problem(page) or colour_problem(page) or piece_problem(page, int(page.samplesperpixel))
 
     def read(self, top: int, left: int, height: int, width: int, reduction: int = 1) -> NDArray[np.uint8]:
         """As of `Windows`; of a smaller copy in the file, where one is not too small."""
@@ -199,9 +183,11 @@ class TiffWindows:
         planes = int(page.samplesperpixel) if page.planarconfig == 2 else 1
         samples = int(page.samplesperpixel)
         result = np.zeros((height, width, samples), page.dtype)
-        high, wide = _piece_size(page)
+        high, wide = piece_size(page)
         rows, columns = -(-int(page.imagelength) // high), -(-int(page.imagewidth) // wide)
-        by_rows = not page.is_tiled and self._piece_bytes(page) > _LARGE_PIECE and page.is_memmappable
+        by_rows = (
+            not page.is_tiled and piece_bytes(page, int(page.samplesperpixel)) > _LARGE_PIECE and page.is_memmappable
+        )
         for plane in range(planes):
             channels = slice(plane, plane + 1) if planes > 1 else slice(0, samples)
             if by_rows:
@@ -243,7 +229,7 @@ class TiffWindows:
             handle.seek(place)
             data = handle.read(count)
             cut = ends_too_early(self.name, int(handle.size), place + count) if len(data) < count else None
-            if cut is not None and page.compression != _UNCOMPRESSED:
+            if cut is not None and page.compression != UNCOMPRESSED:
                 raise cut  # half a JPEG is decoded without a word
             tables = {} if page.jpegtables is None else {"jpegtables": page.jpegtables}
             try:
@@ -264,13 +250,6 @@ class TiffWindows:
 def _first_page(level: Any) -> Any:
     page = level.pages[0]
     return page if page is not None and hasattr(page, "decode") else level.keyframe
-
-
-def _piece_size(page: Any) -> tuple[int, int]:
-    """Height and width of a file's tiles or strips."""
-    if page.is_tiled:
-        return int(page.tilelength), int(page.tilewidth)
-    return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
 
 
 def _is_alike(page: Any, first: Any) -> bool:

@@ -14,12 +14,10 @@ from tood.data.images.decoded import DecodedImage
 from tood.data.images.depth import bits_told, from_sixteen_bits
 from tood.data.images.headers import ImageHeader
 from tood.data.images.tiff_colours import as_rgb, colour_problem, samples_problem
+from tood.data.images.tiff_pieces import UNCOMPRESSED, piece_problem
 from tood.errors import PictureError, first_line
 
 _MAX_SAMPLE_VALUE = 281
-_UNCOMPRESSED = 1
-# Bytes that a piece may have decoded: a small file can say that it has many more, in any number of bands.
-_LARGEST_PIECE = 512 << 20
 LIBRARY = "pip install 'tood[big]'"
 """What brings tifffile and the packages that it decodes with."""
 
@@ -57,7 +55,8 @@ def decode_whole_tiff(data: bytes, told: str) -> DecodedImage:
         raise PictureError(told, f"its kind of TIFF is read by tifffile alone: {LIBRARY}") from None
     try:
         page = tifffile.TiffFile(BytesIO(data)).pages.first
-        problem = samples_problem(page) or colour_problem(page) or _piece_problem(page)
+        bands = 1 if page.planarconfig == 2 else int(page.samplesperpixel)  # of a piece
+        problem = samples_problem(page) or colour_problem(page) or piece_problem(page, bands)
         if problem is not None:
             raise PictureError(told, problem)
         _require_pieces(page, len(data), told)
@@ -76,26 +75,13 @@ def decode_whole_tiff(data: bytes, told: str) -> DecodedImage:
     return replace(decoded, pixels=as_rgb(decoded.pixels, page))
 
 
-def _piece_problem(page: Any) -> str | None:
-    pixels = (
-        page.tilelength * page.tilewidth
-        if page.is_tiled
-        else page.imagewidth * min(page.rowsperstrip, page.imagelength)
-    )
-    planes = page.samplesperpixel if page.planarconfig == 2 else 1
-    size = pixels * page.samplesperpixel // planes * page.dtype.itemsize
-    if size > _LARGEST_PIECE and (page.is_tiled or not page.is_memmappable):
-        return f"is compressed in pieces of {size / 2**20:,.0f} MiB: write it in tiles, such as by tiffcp -t"
-    return None
-
-
 def _require_pieces(page: Any, size: int, told: str) -> None:
     """Half a JPEG, or half of the planes, is decoded without a word.
 
     Writers of uncompressed files may say more of the last piece than its rows have: of that decoding tells.
     """
     for start, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        if count and (start >= size or (start + count > size and page.compression != _UNCOMPRESSED)):
+        if count and (start >= size or (start + count > size and page.compression != UNCOMPRESSED)):
             raise ends_too_early(told, size, start + count)
 
 
