@@ -167,7 +167,7 @@ def test_a_file_beyond_the_tolerance_is_not_written(
     (("--precision", "int8"), "--calibrate"),
     (("--size", 60, 64), "multiples of 32"),
     (("--size", 64, 64, "--dynamic"), "give one of them"),
-    (("--to", "torch", "--raw"), "--to onnx"),
+    (("--to", "torch", "--precision", "int8"), "--to onnx"),
     (("--to", "torch", "--opset", 20), "--opset is of ONNX"),
     (("--to", "torch", "--target", "onnxruntime"), "--target is of ONNX"),
     (("--to", "openvino", "--target", "tensorrt"), "--target is of ONNX"),
@@ -244,24 +244,24 @@ def test_pictures_are_looked_at_before_the_exporter_begins(
 
 def test_pytorchs_own_program(folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     out = tmp_path / "model.pt2"
-    result = _run(
-        "export", folder / "model.safetensors", "--pictures", folder / "data" / "val2017", "--to", "torch", "--out", out
-    )
+    options = ("--to", "torch", "--graph", "nms", "--raw", "--pictures", folder / "data" / "val2017", "--out", out)
+    result = _run("export", folder / "model.safetensors", *options)
     assert result.exit_code == 0, result.output
     assert not recwarn.list, "PyTorch's, of its own inner things"
-    told = json.loads(certificate_files(out)[0].read_text())["pictures"]
-    assert told.endswith(f"pictures of {folder / 'data' / 'val2017'}")
+    told = json.loads(certificate_files(out)[0].read_text())
+    assert told["pictures"].endswith(f"pictures of {folder / 'data' / 'val2017'}")
+    assert told["operators"]["while_loop"] == 1
     picture = next((folder / "data" / "val2017").glob("*.png"))
     ours, theirs = (Detector(path, precision="fp32")(picture) for path in (folder / "model.safetensors", out))
-    torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-3)
+    assert len(ours) == len(theirs) > 10
+    torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino", "torch"])
 def test_a_fixed_batch_is_filled_and_what_filled_it_is_dropped(folder: Path, tmp_path: Path, to: str) -> None:
     out = tmp_path / f"model{SUFFIXES[to]}"
-    graph = () if to == "torch" else ("--graph", "nms")
     model, size = folder / "model.safetensors", ("--size", 64, 96)
-    result = _run("export", model, "--to", to, *graph, *size, "--batch", 3, "--out", out)
+    result = _run("export", model, "--to", to, "--graph", "nms", *size, "--batch", 3, "--out", out)
     assert result.exit_code == 0, result.output
     told = json.loads(certificate_files(out)[0].read_text())
     assert ({case["batch"] for case in told["cases"]}, told["description"]["batch"]) == ({3}, "3")

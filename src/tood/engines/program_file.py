@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from tood.engines.description import ExportedModel
 from tood.engines.engine import Engine, Run
@@ -25,8 +27,12 @@ def open_program(path: Path, device: torch.device) -> Engine:
         names = texts.pop(NAMES).split(",")
     except Exception as error:  # of zip files, of pickles, of graphs: it has many kinds
         raise ToodError(f"{path} is no program that `tood export` wrote: {one_line(error)}") from error
-    module = program.module().to(device)
-    return Engine(ExportedModel.from_texts(texts, path), "torch", _run(module, device, names))
+    return Engine(ExportedModel.from_texts(texts, path), "torch", _run(on_device(program, device), device, names))
+
+
+def on_device(program: ExportedProgram, device: torch.device) -> torch.nn.Module:
+    """A program as a function there: its weights, and what it makes of its own, which was on the CPU when written."""
+    return (program if device.type == "cpu" else move_to_device_pass(program, device)).module()
 
 
 def _run(module: torch.nn.Module, device: torch.device, names: list[str]) -> Run:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from tood.choices import ExportFormat, ExportGraph, ExportPrecision, ExportTarget
 from tood.errors import ToodError
+from tood.models import AnyPostprocessConfig
 
 SUFFIXES: dict[ExportFormat, str] = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+# Rows a picture where the model's own configuration has no limit.
+NO_LIMIT = 1000
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class ExportConfig:
     target: ExportTarget = "onnxruntime"
 
     def __post_init__(self) -> None:
-        if self.format == "torch" and (self.raw or self.graph != "dense" or self.precision != "fp32"):
+        if self.format == "torch" and self.precision == "int8":
             raise ToodError(
-                "PyTorch's programs are written in fp32, of prepared images, before suppression: leave out --raw, "
-                "--graph and --precision, or choose --to onnx or openvino"
+                "PyTorch's programs are written in fp32 or fp16, as it has no int8 convolutions of its own for them: "
+                "choose --to onnx or openvino"
             )
         if self.batch is not None and self.batch < 1:
             raise ToodError(f"batch is {self.batch}: give at least 1")
@@ -49,3 +52,8 @@ class ExportConfig:
     def suffix(self) -> str:
         """Ending of the file's name."""
         return SUFFIXES[self.format]
+
+
+def rows_of(config: AnyPostprocessConfig) -> int:
+    """Detections of a picture that a graph gives at most."""
+    return config.max_detections or NO_LIMIT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,19 +17,17 @@ from numpy.typing import NDArray
 
 from tood.engines import Engine, ExportedModel, FixedInput, PriorGrid, open_exported
 from tood.engines.extras import needed
-from tood.engines.program_file import METADATA, NAMES
 from tood.errors import ToodError
 from tood.evaluation import evaluate
 from tood.export.certificate import ApChange, Certificate, versions
-from tood.export.config import ExportConfig
+from tood.export.config import ExportConfig, rows_of
 from tood.export.lower_precision import FLOAT_PARTS, in_half, in_int8
-from tood.export.network import export_network
-from tood.export.onnx_graph import export_dimensions, network_graph, whole_graph, without_traces
+from tood.export.network import export_dimensions
+from tood.export.onnx_graph import network_graph, whole_graph, without_traces
 from tood.export.openvino_model import operators, quantised, save_openvino, to_openvino
 from tood.export.parity import compare
-from tood.export.quiet import quiet
 from tood.export.sample_pictures import CALIBRATING, COMPARED, pictures_of, prepared_images, require_pictures
-from tood.export.suppression import rows_of
+from tood.export.torch_program import operators_of, save_program, whole_program
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
 from tood.stop import stopped_after
@@ -260,7 +257,9 @@ class Export:
         before = self._ap(model)
         if config.format == "torch":
             self.say("PyTorch's exporter")
-            return self._certified(self._program(folder / name), (), before, {})
+            program, names = whole_program(model, self.description)
+            save_program(program, names, folder / name, self.description)
+            return self._certified([folder / name], (), before, operators_of(program))
         self.say("PyTorch's exporter to ONNX")
         network = network_graph(model, config)
         choices = FLOAT_PARTS if config.precision == "int8" else FLOAT_PARTS[:1]
@@ -305,15 +304,6 @@ class Export:
             model = quantised(model, proto, self._calibration_inputs(), float_parts)
         save_openvino(model, path, self.description)
         return [path, path.with_suffix(".bin")], operators(model)
-
-    def _program(self, path: Path) -> list[Path]:
-        network = export_network(self.origin.model, "grid_sample")
-        example, free = export_dimensions(self.origin.model, self.config)
-        texts = self.description.texts() | {NAMES: ",".join(network.names)}
-        with quiet():
-            program = torch.export.export(network, (example,), dynamic_shapes={"images": free}, strict=False)
-            torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
-        return [path]
 
     def _certified(
         self, built: list[Path], float_parts: tuple[str, ...], before: float | None, found: dict[str, int]

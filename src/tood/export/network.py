@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
+from tood.engines import ExportedModel
+from tood.export.config import ExportConfig
 from tood.models import AnyDetector, AnyPostprocessConfig
 from tood.models.common import head_for
 from tood.models.common.deform_conv import DeformConv2d
@@ -39,9 +43,18 @@ class ExportNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] normalised -> boxes [B, N, 4] in their pixels, probabilities [B, N, C], of boxes too [B, N]."""
+        return plain_outputs(self.predictions(images))
+
+    def predictions(self, images: Tensor) -> DensePredictions:
+        """Of the head that is shown."""
         found: DensePredictions = head_for(self.network(images), self.postprocess)
-        outputs = (found.boxes.float(), found.probabilities().float())
-        return outputs if found.quality is None else (*outputs, found.quality.float().sigmoid())
+        return found
+
+
+def plain_outputs(found: DensePredictions) -> tuple[Tensor, ...]:
+    """Boxes [B, N, 4], probabilities [B, N, C] and, where boxes are judged, those of that [B, N], in fp32."""
+    outputs = (found.boxes.float(), found.probabilities().float())
+    return outputs if found.quality is None else (*outputs, found.quality.float().sigmoid())
 
 
 def export_network(model: AnyDetector, form: DeformForm) -> ExportNetwork:
@@ -65,6 +78,18 @@ def export_network(model: AnyDetector, form: DeformForm) -> ExportNetwork:
             if isinstance(child, DeformConv2d):
                 setattr(parent, name, _ExportDeformConv2d(child, form))
     return ExportNetwork(network, model.config.postprocess, model.config.predicts_quality)
+
+
+def export_dimensions(model: AnyDetector, config: ExportConfig | ExportedModel) -> tuple[Tensor, dict[int, Any]]:
+    """An example of a network's input [B, 3, H, W], and which of its dimensions are free."""
+    batch = config.batch or 2
+    free: dict[int, Any] = {0: Dim("batch")} if config.batch is None else {}
+    if config.size is not None:
+        return torch.zeros(batch, 3, *config.size), free
+    divisor = model.config.input.divisor
+    # Maps of a single row or column would make another graph.
+    side = 2 * math.lcm(model.config.strides[-1], divisor)
+    return torch.zeros(batch, 3, side, side + divisor), free | {2: divisor * Dim("_height"), 3: divisor * Dim("_width")}
 
 
 def _folded(part: nn.Module) -> nn.Module:

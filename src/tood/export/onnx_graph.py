@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch.export import Dim
 
 from tood.engines import ExportedModel
 from tood.export.config import ExportConfig
-from tood.export.network import DeformForm, ExportNetwork, export_network
+from tood.export.network import DeformForm, ExportNetwork, export_dimensions, export_network
 from tood.export.onnx_nodes import OnnxNodes
-from tood.export.picture_nodes import Laid, add_pictures
+from tood.export.onnx_pictures import Laid, add_pictures
+from tood.export.onnx_suppression import Dense, add_suppression, add_top_k
 from tood.export.quiet import quiet
-from tood.export.suppression import Dense, add_suppression, add_top_k
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
 
@@ -30,18 +28,6 @@ def deform_form(config: ExportConfig) -> DeformForm:
     """How deformable convolutions stand in a file: only ONNX Runtime is known to take ONNX's own operator."""
     known = config.format == "onnx" and config.target == "onnxruntime" and config.opset >= 19
     return "deform_conv" if known else "grid_sample"
-
-
-def export_dimensions(model: AnyDetector, config: ExportConfig) -> tuple[torch.Tensor, dict[int, Any]]:
-    """An example of a network's input [B, 3, H, W], and which of its dimensions are free."""
-    batch = config.batch or 2
-    free: dict[int, Any] = {0: Dim("batch")} if config.batch is None else {}
-    if config.size is not None:
-        return torch.zeros(batch, 3, *config.size), free
-    divisor = model.config.input.divisor
-    # Maps of a single row or column would make another graph.
-    side = 2 * math.lcm(model.config.strides[-1], divisor)
-    return torch.zeros(batch, 3, side, side + divisor), free | {2: divisor * Dim("_height"), 3: divisor * Dim("_width")}
 
 
 def network_graph(model: AnyDetector, config: ExportConfig) -> ModelProto:

@@ -84,7 +84,7 @@ def _selected(predictions: DensePredictions, image: int, config: AnyPostprocessC
         scores, labels = scores.max(dim=1, keepdim=True)  # [N, 1]
     if quality is not None and isinstance(config, PostprocessConfig) and config.threshold_on == "ranked":
         probabilities = scores.float().sigmoid() if logits else scores.float()
-        scores, logits = _ranked(probabilities, quality.sigmoid()[:, None], config.ranking), False
+        scores, logits = ranked(probabilities, quality.sigmoid()[:, None], config.ranking), False
         quality = None
     # Logits are compared as logits: a sigmoid over all N x C of them would cost more than the rest.
     threshold = _logit(config.score_threshold) if logits else config.score_threshold
@@ -94,7 +94,7 @@ def _selected(predictions: DensePredictions, image: int, config: AnyPostprocessC
         values = values.sigmoid()
     if quality is not None:
         places = torch.div(pairs, scores.shape[1], rounding_mode="floor")
-        values = _ranked(values, quality[places].sigmoid(), config.ranking)
+        values = ranked(values, quality[places].sigmoid(), config.ranking)
     if labels is not None:
         pairs = pairs * predictions.scores.shape[2] + labels[pairs, 0]
     return pairs, values
@@ -109,7 +109,7 @@ def _selected_by_rank(predictions: DensePredictions, image: int, config: ScoreVo
 
     def values_of(chosen: Tensor, judged: Tensor | None) -> Tensor:
         values = chosen.sigmoid() if predictions.logits else chosen
-        return values if judged is None else _ranked(values, judged, config.ranking)
+        return values if judged is None else ranked(values, judged, config.ranking)
 
     # What ranks a prior's pairs rises with the score: its best class has its best value.
     peaks = values_of(scores.amax(dim=1), quality)  # [N]
@@ -153,8 +153,8 @@ def _best_of_classes(scores: Tensor, threshold: float, limit: int) -> Tensor:
     return (row * scores.shape[1] + label)[order[rank < limit]]
 
 
-def _ranked(scores: Tensor, quality: Tensor, ranking: Ranking) -> Tensor:
-    """Of the scores and qualities of pairs, probabilities of shapes that broadcast."""
+def ranked(scores: Tensor, quality: Tensor, ranking: Ranking) -> Tensor:
+    """What pairs are ranked by: of their scores and qualities, probabilities of shapes that broadcast."""
     if ranking == "score":
         return scores
     return scores * quality if ranking == "product" else (scores * quality).sqrt()
@@ -169,18 +169,23 @@ def _kept(candidates: Found, config: AnyPostprocessConfig) -> Found:
     groups = torch.zeros_like(labels) if agnostic else labels
     best = nms(boxes, scores, groups, config.iou_threshold)[: config.max_detections]
     found = Found(boxes[best], scores[best], labels[best])
-    return _voted(found, candidates, config) if isinstance(config, ScoreVotingConfig) else found
+    if isinstance(config, ScoreVotingConfig):
+        votes = candidates.scores * (found.labels[:, None] == candidates.labels)
+        found = found._replace(boxes=voted(found.boxes, candidates.boxes, votes, config))
+    return found
 
 
-def _voted(found: Found, candidates: Found, config: ScoreVotingConfig) -> Found:
-    """Boxes as the mean of the candidates that they overlap; memory grows with detections x candidates."""
-    overlap = iou_matrix(found.boxes, candidates.boxes)  # [K, M]
-    votes = (overlap > config.voting_iou) & (found.labels[:, None] == candidates.labels)
-    weights = (-(1 - overlap).square() / config.voting_sigma).exp() * candidates.scores * votes
-    total = weights.sum(dim=1, keepdim=True)
+def voted(boxes: Tensor, candidates: Tensor, votes: Tensor, config: ScoreVotingConfig) -> Tensor:
+    """Boxes [..., K, 4] as the mean of the candidates [..., M, 4] that they overlap.
+
+    Args:
+        votes: [..., K, M] score of each candidate for each box, 0 of another class.
+    """
+    overlap = iou_matrix(boxes, candidates)  # [..., K, M]
+    weights = (-(1 - overlap).square() / config.voting_sigma).exp() * votes * (overlap > config.voting_iou)
+    total = weights.sum(dim=-1, keepdim=True)
     # A score so small that nothing is left of its weights keeps its box.
-    boxes = torch.where(total > 0, weights @ candidates.boxes / total, found.boxes)
-    return found._replace(boxes=boxes)
+    return torch.where(total > 0, weights @ candidates / total, boxes)
 
 
 def _best_pairs(scores: Tensor, threshold: float, limit: int | None) -> Tensor:

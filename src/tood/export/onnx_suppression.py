@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tood.export.config import rows_of
 from tood.export.onnx_nodes import OnnxNodes
-from tood.models import AnyPostprocessConfig
 from tood.models.common import PostprocessConfig, ScoreVotingConfig, TopKConfig
 from tood.models.common.postprocess_config import Ranking
 
-# Rows a picture where the model's own configuration has no limit.
-NO_LIMIT = 1000
 # More pairs than a level has.
 _EVERY = 1 << 40
 _LARGEST = float(np.finfo(np.float32).max)
@@ -47,11 +45,6 @@ class _Candidates:
     values: str
     labels: str | None
     by_group: bool = False
-
-
-def rows_of(config: AnyPostprocessConfig) -> int:
-    """Detections of a picture that a graph gives at most."""
-    return config.max_detections or NO_LIMIT
 
 
 def add_top_k(g: OnnxNodes, dense: Dense, config: TopKConfig, classes: int) -> None:
