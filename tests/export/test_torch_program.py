@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -143,3 +145,17 @@ def test_operators_within_loops_are_counted() -> None:
     # The one within is that of the loop's condition.
     assert (found["while_loop"], found["aten.any.default"]) == (1, 1)
     assert found["aten.conv2d.default"] > 10
+
+
+def test_a_program_needs_nothing_of_this_package(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    engine = _engine(_model("atss-plain"), ExportConfig("torch", "nms", raw=True, size=(64, 96)), path)
+    script = """
+import sys, torch
+sys.modules["tood"] = None
+program = torch.export.load(sys.argv[1]).module()
+print([list(output.shape) for output in program(torch.zeros(1, 50, 70, 3, dtype=torch.uint8))])
+"""
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    rows = engine.description.max_detections
+    assert done.stdout.strip() == str([[1, rows, 4], [1, rows], [1, rows], [1]])
