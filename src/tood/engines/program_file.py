@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.passes import move_to_device_pass
 
 from tood.engines.description import ExportedModel
 from tood.engines.engine import Engine, Run
@@ -32,7 +31,11 @@ def open_program(path: Path, device: torch.device) -> Engine:
 
 def on_device(program: ExportedProgram, device: torch.device) -> torch.nn.Module:
     """A program as a function there: its weights, and what it makes of its own, which was on the CPU when written."""
-    return (program if device.type == "cpu" else move_to_device_pass(program, device)).module()
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass  # which the oldest PyTorch of ours lacks
+
+        program = move_to_device_pass(program, device)
+    return program.module()
 
 
 def _run(module: torch.nn.Module, device: torch.device, names: list[str]) -> Run:

@@ -1,6 +1,7 @@
 """From images to detections: `Detector` for pictures of any source, `postprocess` for dense predictions."""
 
-from tood.inference.detector import Detector, PreparedImage, check_device, parse_device
+from tood.inference.detector import Detector, PreparedImage
+from tood.inference.devices import check_device, parse_device
 from tood.inference.exported import engine_precision, engine_predictor, load_engine
 from tood.inference.postprocess import Found, postprocess
 from tood.inference.predictor import Network, Predictor, read_ahead

@@ -18,7 +18,8 @@ from tood.data.images.opening import open_windows
 from tood.data.images.windows import ArrayWindows, Windows
 from tood.data.notes import SourceNotes
 from tood.engines import Engine, is_exported
-from tood.errors import ToodError, first_line
+from tood.errors import ToodError
+from tood.inference.devices import check_device
 from tood.inference.exported import engine_precision, engine_predictor, load_engine
 from tood.inference.predictor import Predictor, read_ahead
 from tood.inference.sources import ImageSource, Source, SourceConfig, expand_all, is_many
@@ -29,13 +30,6 @@ from tood.ops.allocator import return_freed_memory
 from tood.precision import choose_precision
 from tood.structures import Detections
 from tood.weights import load_model
-
-
-def default_device() -> torch.device:
-    """The machine's accelerator if it has one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 class Detector:
@@ -326,35 +320,3 @@ class _UnreadableError(Exception):
     def __init__(self, name: str, reason: ToodError) -> None:
         super().__init__(name)
         self.name, self.reason = name, reason
-
-
-def check_device(device: torch.device | str | None) -> torch.device:
-    """The device of that name, or the default.
-
-    Raises:
-        ToodError: if this machine has no such device.
-    """
-    place = parse_device(device)
-    if device is not None:
-        try:
-            torch.zeros(1, device=place)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise _no_device(device, error) from error
-    return place
-
-
-def parse_device(device: torch.device | str | None) -> torch.device:
-    """The device of that name, or the default, without a look whether it is there.
-
-    Raises:
-        ToodError: if no device is called so.
-    """
-    try:
-        return default_device() if device is None else torch.device(device)
-    except RuntimeError as error:
-        raise _no_device(device, error) from error
-
-
-def _no_device(device: torch.device | str | None, error: Exception) -> ToodError:
-    # The first line is the reason, the rest a stack.
-    return ToodError(f"there is no device '{device}' here: {first_line(error)}")

@@ -7,8 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from tood.models.backbones.in_stages import BackboneInStages
-from tood.models.common.published import PublishedFile
+from tood.models.backbones.in_stages import BackboneInStages, WholeLearning
 from tood.models.common.yolo_blocks import (
     CSPLayer,
     PoolingBottleneck,
@@ -20,7 +19,7 @@ from tood.models.common.yolo_blocks import (
 
 
 @dataclass(frozen=True)
-class CSPDarknetConfig:
+class CSPDarknetConfig(WholeLearning):
     """Shape of the backbone; the defaults are YOLOX-L's.
 
     Attributes:
@@ -64,19 +63,6 @@ class CSPDarknetConfig:
         """A few words."""
         kind = "depthwise CSPDarknet" if self.depthwise else "CSPDarknet"
         return f"{kind} {self.width}-{'-'.join(map(str, self.blocks))}"
-
-    @property
-    def imagenet_file(self) -> PublishedFile | None:
-        """None: YOLOX is trained from scratch."""
-        return None
-
-    def from_scratch(self) -> CSPDarknetConfig:
-        """The same: all of it learns anyway."""
-        return self
-
-    def thawed(self) -> CSPDarknetConfig:
-        """The same: all of it learns anyway."""
-        return self
 
     def build(self) -> CSPDarknet:
         """The backbone, with freshly initialised weights."""

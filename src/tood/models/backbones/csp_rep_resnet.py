@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from tood.errors import SettingError
+from tood.models.backbones.in_stages import WholeLearning
 from tood.models.common.csp import CSP_KINDS, CSPStage, RepResidual, conv_norm_silu, start_csp
 from tood.models.common.fused_parts import InferenceBackbone, with_fused_parts
-from tood.models.common.published import PublishedFile
 from tood.ops import known
 
 _WIDTHS, _BLOCKS = (64, 128, 256, 512, 1024), (3, 6, 6, 3)
 
 
 @dataclass(frozen=True)
-class CSPRepResNetConfig:
+class CSPRepResNetConfig(WholeLearning):
     """Shape of the backbone; the defaults are those of PP-YOLOE-l.
 
     Attributes:
@@ -78,19 +78,6 @@ class CSPRepResNetConfig:
     def description(self) -> str:
         """A few words, such as "CSPRepResNet-512-3.6.6.3"."""
         return f"CSPRepResNet-{self.widths[-1]}-{'.'.join(map(str, self.blocks))}"
-
-    @property
-    def imagenet_file(self) -> PublishedFile | None:
-        """None: the published detectors are there to start from."""
-        return None
-
-    def from_scratch(self) -> CSPRepResNetConfig:
-        """The same: all of it learns anyway."""
-        return self
-
-    def thawed(self) -> CSPRepResNetConfig:
-        """The same: all of it learns anyway."""
-        return self
 
     def build(self) -> CSPRepResNet:
         """The backbone, with freshly initialised weights."""

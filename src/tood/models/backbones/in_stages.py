@@ -6,10 +6,29 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from tood.models.backbones.staged import StagedBackbone
 from tood.models.common.fused_parts import InferenceBackbone, with_fused_parts
+from tood.models.common.published import PublishedFile
 from tood.models.common.yolo_blocks import YOLO_KINDS
+
+
+class WholeLearning:
+    """What configurations of backbones without ImageNet's weights say of them: all of it learns in any case."""
+
+    @property
+    def imagenet_file(self) -> PublishedFile | None:
+        """None: trained from scratch, or started from a published detector."""
+        return None
+
+    def from_scratch(self) -> Self:
+        """The same."""
+        return self
+
+    def thawed(self) -> Self:
+        """The same."""
+        return self
 
 
 class BackboneInStages(StagedBackbone):

@@ -7,14 +7,13 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from tood.models.backbones.in_stages import BackboneInStages
-from tood.models.common.published import PublishedFile
+from tood.models.backbones.in_stages import BackboneInStages, WholeLearning
 from tood.models.common.rep_block import RepBlock
 from tood.models.common.yolo_blocks import PoolingBottleneck, init_convolutions, yolo_norm
 
 
 @dataclass(frozen=True)
-class RepVGGConfig:
+class RepVGGConfig(WholeLearning):
     """Shape of the backbone; the defaults are YOLOX-PAI-s's.
 
     Attributes:
@@ -55,19 +54,6 @@ class RepVGGConfig:
     def description(self) -> str:
         """A few words."""
         return f"RepVGG {self.widths[0]}-{'-'.join(map(str, self.blocks))}"
-
-    @property
-    def imagenet_file(self) -> PublishedFile | None:
-        """None: YOLOX-PAI is trained from scratch."""
-        return None
-
-    def from_scratch(self) -> RepVGGConfig:
-        """The same: all of it learns anyway."""
-        return self
-
-    def thawed(self) -> RepVGGConfig:
-        """The same: all of it learns anyway."""
-        return self
 
     def build(self) -> RepVGG:
         """The backbone, with freshly initialised weights."""
