@@ -122,6 +122,8 @@ CONFIGS: dict[str, tuple[AnyPostprocessConfig, bool]] = {
     "over all classes": (PostprocessConfig(0.2, per_level=None, class_agnostic=True), False),
     "over the best of all classes": (PostprocessConfig(0.2, per_level=3, class_agnostic=True), False),
     "as PAA": (ScoreVotingConfig(0.3, per_level=4, max_detections=8, clip=True), True),
+    "as TOOD, with votes": (PostprocessConfig(0.2, per_level=6, max_detections=6, voting_sigma=0.1), False),
+    "over all classes, with votes": (PostprocessConfig(0.2, per_level=6, class_agnostic=True, voting_sigma=0.05), True),
     "one to one": (TopKConfig(0.2, max_detections=7), False),
     "one to one, with a quality": (TopKConfig(0.2, max_detections=7), True),
 }

@@ -14,7 +14,7 @@ from golden_values import golden
 from tood.boxes import decode_distances, iou_matrix
 from tood.inference import postprocess
 from tood.inference.postprocess import _best_pairs
-from tood.models.common import PostprocessConfig, ScoreVotingConfig, TopKConfig
+from tood.models.common import AnyPostprocessConfig, PostprocessConfig, ScoreVotingConfig, TopKConfig
 from tood.models.common.postprocess_config import Ranking
 from tood.models.common.priors import grid_priors
 from tood.structures import DensePredictions, Priors
@@ -261,10 +261,19 @@ def test_without_suppression_the_one_to_one_head_speaks() -> None:
             assert torch.equal(found.scores, wanted.scores)
 
 
-@given(st.integers(0, 10_000))
-def test_voting_moves_boxes_to_the_mean_of_those_of_their_class_that_they_overlap(seed: int) -> None:
+@pytest.mark.parametrize(
+    "voting",
+    [
+        ScoreVotingConfig(score_threshold=0.3, iou_threshold=0.5),
+        PostprocessConfig(score_threshold=0.3, iou_threshold=0.5, voting_sigma=0.025),
+    ],
+    ids=["PAA", "NMS"],
+)
+@given(seed=st.integers(0, 10_000))
+def test_voting_moves_boxes_to_the_mean_of_those_of_their_class_that_they_overlap(
+    voting: AnyPostprocessConfig, seed: int
+) -> None:
     predictions = usable_predictions(seed)
-    voting = ScoreVotingConfig(score_threshold=0.3, iou_threshold=0.5)
     plain = PostprocessConfig(score_threshold=0.3, iou_threshold=0.5)
     results = zip(postprocess(predictions, None, voting), postprocess(predictions, None, plain), strict=True)
     for i, (voted, kept) in enumerate(results):

@@ -98,8 +98,9 @@ def add_suppression(
     if found.labels is not None:
         labels = g("GatherElements", found.labels, candidates, axis=1)
     of_rows = _rows(g, boxes, candidates)
-    if isinstance(config, ScoreVotingConfig):
-        of_rows = _voted(g, of_rows, labels, boxes, values, config)
+    if config.voting_sigma is not None:
+        votes = _votes(g, found, labels, values)
+        of_rows = _voted(g, of_rows, boxes, votes, config.voting_sigma, config.voting_iou)
     _outputs(g, of_rows, best, labels)
 
 
@@ -256,14 +257,21 @@ def _scattered(g: OnnxNodes, kept: str, values: str) -> str:
     return g("ScatterND", g("Mul", values, g.real(0.0)), kept, g("GatherND", values, kept))
 
 
-def _voted(g: OnnxNodes, boxes: str, labels: str, candidates: str, values: str, config: ScoreVotingConfig) -> str:
-    """Boxes [B, D, 4] as the mean of the candidates [B, M, 4] that they overlap; values [B, C, M]."""
+def _votes(g: OnnxNodes, found: _Candidates, labels: str, values: str) -> str:
+    """[B, D, M] the value of each candidate for detections of these labels [B, D], 0 of another class."""
+    if found.labels is None:
+        return g("GatherND", values, g("Unsqueeze", labels, g.integer([2])), batch_dims=1)
+    same = g("Equal", g("Unsqueeze", labels, g.integer([2])), g("Unsqueeze", found.labels, g.integer([1])))
+    return g("Where", same, values, g.real(0.0))
+
+
+def _voted(g: OnnxNodes, boxes: str, candidates: str, votes: str, sigma: float, least_iou: float) -> str:
+    """Boxes [B, D, 4] as the mean of the candidates [B, M, 4] that they overlap, of which each has a vote [B, D, M]."""
     overlap = _iou(g, boxes, candidates)  # [B, D, M]
-    votes = g("GatherND", values, g("Unsqueeze", labels, g.integer([2])), batch_dims=1)  # [B, D, M]
     far = g("Sub", g.real(1.0), overlap)
-    weights = g("Exp", g("Div", g("Neg", g("Mul", far, far)), g.real(config.voting_sigma)))
+    weights = g("Exp", g("Div", g("Neg", g("Mul", far, far)), g.real(sigma)))
     weights = g("Mul", weights, votes)
-    weights = g("Where", g("Greater", overlap, g.real(config.voting_iou)), weights, g.real(0.0))
+    weights = g("Where", g("Greater", overlap, g.real(least_iou)), weights, g.real(0.0))
     total = g("ReduceSum", weights, g.integer([2]))  # [B, D, 1]
     mean = g("Div", g("MatMul", weights, candidates), g("Max", total, g.real(float(np.finfo(np.float32).tiny))))
     return g("Where", g("Greater", total, g.real(0.0)), mean, boxes)

@@ -97,9 +97,9 @@ def suppressed(dense: Dense, config: PostprocessConfig | ScoreVotingConfig) -> R
     groups = torch.zeros_like(labels) if agnostic else labels
     kept, best = _greedy(boxes, values, groups, config.iou_threshold, rows_of(config))
     of_rows, of_labels = _taken(boxes, kept), labels.gather(1, kept)
-    if isinstance(config, ScoreVotingConfig):
-        same = of_labels[:, :, None] == labels[:, None]  # [B, D, M]
-        of_rows = voted(of_rows, boxes, values[:, None] * same, config)
+    if config.voting_sigma is not None:
+        votes = values[:, None] * (of_labels[:, :, None] == labels[:, None])  # [B, D, M]
+        of_rows = voted(of_rows, boxes, votes, config.voting_sigma, config.voting_iou)
     return _rows(of_rows, best, of_labels)
 
 

@@ -169,20 +169,23 @@ def _kept(candidates: Found, config: AnyPostprocessConfig) -> Found:
     groups = torch.zeros_like(labels) if agnostic else labels
     best = nms(boxes, scores, groups, config.iou_threshold)[: config.max_detections]
     found = Found(boxes[best], scores[best], labels[best])
-    if isinstance(config, ScoreVotingConfig):
-        votes = candidates.scores * (found.labels[:, None] == candidates.labels)
-        found = found._replace(boxes=voted(found.boxes, candidates.boxes, votes, config))
+    if config.voting_sigma is not None:
+        votes = candidates.scores * (found.labels[:, None] == candidates.labels)  # [K, M]
+        found = found._replace(
+            boxes=voted(found.boxes, candidates.boxes, votes, config.voting_sigma, config.voting_iou)
+        )
     return found
 
 
-def voted(boxes: Tensor, candidates: Tensor, votes: Tensor, config: ScoreVotingConfig) -> Tensor:
-    """Boxes [..., K, 4] as the mean of the candidates [..., M, 4] that they overlap.
+def voted(boxes: Tensor, candidates: Tensor, votes: Tensor, sigma: float, least_iou: float) -> Tensor:
+    """Boxes [..., K, 4] as the mean of the candidates [..., M, 4] that they overlap (PAA, Kim and Lee 2020, 3.4).
 
     Args:
         votes: [..., K, M] score of each candidate for each box, 0 of another class.
+        sigma, least_iou: `voting_sigma` and `voting_iou` of the configuration.
     """
     overlap = iou_matrix(boxes, candidates)  # [..., K, M]
-    weights = (-(1 - overlap).square() / config.voting_sigma).exp() * votes * (overlap > config.voting_iou)
+    weights = (-(1 - overlap).square() / sigma).exp() * votes * (overlap > least_iou)
     total = weights.sum(dim=-1, keepdim=True)
     # A score so small that nothing is left of its weights keeps its box.
     return torch.where(total > 0, weights @ candidates / total, boxes)

@@ -31,6 +31,8 @@ class PostprocessConfig:
         class_agnostic: whether boxes of other classes suppress, too.
         per_class: instead of `per_level`, at most so many of the best pairs of each class over all levels together, as
             PaddleDetection does; null for no such limit.
+        voting_sigma, voting_iou: with the first, every box left becomes the mean of the candidates of its class that it
+            overlaps, as in `ScoreVotingConfig`; null leaves boxes as they were predicted.
     """
 
     # Files from before there was a choice name no kind.
@@ -46,6 +48,8 @@ class PostprocessConfig:
     per_class: int | None = None
     threshold_on: Literal["score", "ranked"] = "score"
     best_class: bool = False
+    voting_sigma: float | None = None
+    voting_iou: float = 0.01
     kind: Literal["nms"] = "nms"
 
 
