@@ -245,9 +245,8 @@ def test_whole_pictures_are_laid_out_as_ours_are(
     config, part = laid
     pictures = np.random.default_rng(seed).integers(0, 256, (batch, height, width, 3), np.uint8)
     images, wanted = _given_and_wanted(config, part, pictures)
-    assert images.shape == wanted.shape
-    # A step of a byte at most, of which the next test says how rare it is.
-    assert np.abs(images - wanted).max() <= 1.01 / min(config.std)
+    # Divisions of numbers of 32 bits, by engines of their own.
+    np.testing.assert_allclose(images, wanted, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (427, 640), (333, 200), (60, 40)])
@@ -256,7 +255,7 @@ def test_linear_interpolation_is_opencvs(kind: Kind, height: int, width: int) ->
     config = InputConfig(448, 448, mean=(0, 0, 0), std=(1, 1, 1))
     pictures = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     images, wanted = _given_and_wanted(config, _input_part(kind, config), pictures)
-    assert (images != wanted).mean() < 0.003
+    np.testing.assert_array_equal(images, wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)

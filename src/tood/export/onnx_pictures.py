@@ -7,11 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tood.engines import FixedInput
+from tood.export.linear_scaling import FIRST_SHIFT, LAST_SHIFT, SECOND_SHIFT, WEIGHT_BITS
 from tood.export.onnx_nodes import OnnxNodes
 from tood.input import InputConfig
-
-# OpenCV's linear interpolation of bytes: weights of 11 bits, products shifted twice.
-_WEIGHT, _FIRST_SHIFT, _SECOND_SHIFT, _LAST_SHIFT = 2048.0, 16, 65536, 4
 
 
 class Laid(NamedTuple):
@@ -121,8 +119,8 @@ def _padded(g: OnnxNodes, pixels: str, rows: _Axis, columns: _Axis, ends: list[s
 
 def _linear(g: OnnxNodes, pictures: str, rows: _Axis, columns: _Axis) -> str:
     """[B, H, W, 3] uint8 -> [B, h, w, 3] float32 of whole numbers, the same as OpenCV's."""
-    top, below, of_top, of_below = _places(g, rows)
-    left, right, of_left, of_right = _places(g, columns)
+    top, below, of_top, of_below = _places(g, rows, cut_weights=False)
+    left, right, of_left, of_right = _places(g, columns, cut_weights=True)
     of_top, of_below = (g.reshape(weight, [-1, 1, 1]) for weight in (of_top, of_below))
     of_left, of_right = (g.reshape(weight, [-1, 1]) for weight in (of_left, of_right))
     sums = []
@@ -130,17 +128,23 @@ def _linear(g: OnnxNodes, pictures: str, rows: _Axis, columns: _Axis) -> str:
         line = g("Gather", pictures, place, axis=1)
         near, far = (g.cast(g("Gather", line, column, axis=2), np.int32) for column in (left, right))
         across = g("Add", g("Mul", near, of_left), g("Mul", far, of_right))
-        sums.append(_halved(g, g("Mul", _halved(g, across, _FIRST_SHIFT), weight), _SECOND_SHIFT))
-    rounded = g("Add", g("Add", *sums), g.constant(2, np.int32))
-    return g.cast(_halved(g, rounded, _LAST_SHIFT), np.float32)
+        sums.append(_shifted(g, g("Mul", _shifted(g, across, FIRST_SHIFT), weight), SECOND_SHIFT))
+    rounded = g("Add", g("Add", *sums), g.constant(1 << (LAST_SHIFT - 1), np.int32))
+    return g.cast(_shifted(g, rounded, LAST_SHIFT), np.float32)
 
 
-def _halved(g: OnnxNodes, values: str, divisor: int) -> str:
-    return g("Div", values, g.constant(divisor, np.int32))
+def _shifted(g: OnnxNodes, values: str, bits: int) -> str:
+    """Values from 0 up; ONNX's own shift takes no signed numbers."""
+    return g("Div", values, g.constant(1 << bits, np.int32))
 
 
-def _places(g: OnnxNodes, axis: _Axis) -> tuple[str, str, str, str]:
-    """For each scaled place the two of the picture that it is computed from, and their weights in 1/2048, int32."""
+def _places(g: OnnxNodes, axis: _Axis, *, cut_weights: bool) -> tuple[str, str, str, str]:
+    """For each scaled place the two of the picture that it is computed from, and their weights, int32.
+
+    Args:
+        axis: rows or columns.
+        cut_weights: whether of two places of which one is beyond the border the other has all the weight.
+    """
     count = g("Squeeze", axis.scaled)
     numbers = g.cast(g("Range", g.integer(0), count, g.integer(1)), np.float64)
     half = g.constant(0.5, np.float64)
@@ -149,14 +153,18 @@ def _places(g: OnnxNodes, axis: _Axis) -> tuple[str, str, str, str]:
     floor = g("Floor", exact)
     last = g.cast(g("Sub", axis.own, g.integer([1])), np.float32)
     share = g("Sub", exact, floor)
-    outside = g("Or", g("Less", floor, g.real(0.0)), g("GreaterOrEqual", floor, last))
-    share = g("Where", outside, g.real(0.0), share)
-    first = g("Min", g("Max", floor, g.real(0.0)), last)
-    second = g("Min", g("Add", first, g.real(1.0)), last)
-    weights = [
-        g.cast(g("Round", g("Mul", part, g.real(_WEIGHT))), np.int32) for part in (g("Sub", g.real(1.0), share), share)
-    ]
-    return g.cast(first, np.int64), g.cast(second, np.int64), weights[0], weights[1]
+    if cut_weights:
+        outside = g("Or", g("Less", floor, g.real(0.0)), g("GreaterOrEqual", floor, last))
+        share = g("Where", outside, g.real(0.0), share)
+    first, second = (
+        g.cast(g("Min", g("Max", place, g.real(0.0)), last), np.int64)
+        for place in (floor, g("Add", floor, g.real(1.0)))
+    )
+    of_first, of_second = (
+        g.cast(g("Round", g("Mul", part, g.real(1 << WEIGHT_BITS))), np.int32)
+        for part in (g("Sub", g.real(1.0), share), share)
+    )
+    return first, second, of_first, of_second
 
 
 def _cubic(g: OnnxNodes, pictures: str, rows: _Axis, columns: _Axis) -> str:

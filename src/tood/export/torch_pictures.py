@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tood.engines import FixedInput
+from tood.export.linear_scaling import FIRST_SHIFT, LAST_SHIFT, SECOND_SHIFT, WEIGHT_BITS
 from tood.input import InputConfig
-
-# OpenCV's linear interpolation of bytes: weights of 11 bits, products shifted twice.
-_WEIGHT, _FIRST_SHIFT, _SECOND_SHIFT, _LAST_SHIFT = 2048, 4, 16, 2
 
 
 class Laid(NamedTuple):
@@ -76,25 +74,32 @@ def _axes(height: int, width: int, config: InputConfig) -> tuple[_Axis, _Axis]:
     else:
         wide = torch.tensor([config.short, config.long])
         limits = torch.where(own[1] >= own[0], wide, wide.flip(0))
-    scaled = limits
-    if config.fit != "stretch":
-        # The limits and the sides are ordered alike: so the longer one meets the longer one.
-        scaled = (own * (limits / own).min() + 0.5).floor().long().clamp(min=1)
-    canvas = scaled if config.fit == "keep_ratio" else limits
-    tiles = (canvas + config.divisor - 1) // config.divisor
-    scaled_sides, canvas_sides = _lengths(scaled), _lengths(canvas)
+    # The limits and the sides are ordered alike: so the longer one meets the longer one.
+    fitted = (own * (limits / own).min() + 0.5).floor().long().clamp(min=1)
+    scaled = limits if config.fit == "stretch" else fitted
+    scaled_sides = _lengths(scaled)
     if config.fit == "keep_ratio":
-        canvas_sides = scaled_sides
-    padded_sides = [number * config.divisor for number in _lengths(tiles)]
+        canvas, canvas_sides = scaled, scaled_sides
+    else:
+        canvas, canvas_sides = limits, _lengths(limits)
     if isinstance(config, FixedInput):
         padded_sides = [config.height, config.width]
-        canvas_sides = canvas_sides if config.fit == "keep_ratio" else padded_sides
+    else:
+        padded_sides = whole_divisors(canvas, config.divisor)
     middle = config.fit == "letterbox" and config.letterbox == "middle"
     rows, columns = (
-        _Axis(*lengths, (lengths[2] - lengths[1]) // 2 if middle else 0)
-        for lengths in zip((height, width), scaled_sides, canvas_sides, padded_sides, strict=True)
+        _Axis(side, scaled, canvas, padded, (canvas - scaled) // 2 if middle else 0)
+        for side, scaled, canvas, padded in zip((height, width), scaled_sides, canvas_sides, padded_sides, strict=True)
     )
     return rows, columns
+
+
+def whole_divisors(sides: Tensor, divisor: int) -> list[int]:
+    """Height and width [2] rounded up to whole divisors, which the exporter then knows to be such and nothing more.
+
+    So a network's graph for any size has no case of its own for maps of one row.
+    """
+    return [number * divisor for number in _lengths((sides + divisor - 1) // divisor)]
 
 
 def _lengths(sides: Tensor) -> list[int]:
@@ -117,27 +122,32 @@ def _padded(pixels: Tensor, rows: _Axis, columns: _Axis, ends: list[int]) -> Ten
 
 def _linear(pictures: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """[B, H, W, 3] uint8 -> [B, h, w, 3] float32 of whole numbers, the same as OpenCV's."""
-    top, below, of_top, of_below = _places(rows)
-    left, right, of_left, of_right = (part[:, None] for part in _places(columns))
-    left, right = left[:, 0], right[:, 0]
+    top, below, of_top, of_below = _places(rows, cut_weights=False)
+    left, right, of_left, of_right = _places(columns, cut_weights=True)
     sums: list[Tensor] = []
     for place, weight in ((top, of_top), (below, of_below)):
         line = pictures[:, place]
-        across = line[:, :, left].int() * of_left + line[:, :, right].int() * of_right  # [B, h, w, 3]
-        sums.append(((across >> _FIRST_SHIFT) * weight[:, None, None]) >> _SECOND_SHIFT)
-    return ((sums[0] + sums[1] + 2) >> _LAST_SHIFT).float()
+        across = line[:, :, left].int() * of_left[:, None] + line[:, :, right].int() * of_right[:, None]
+        sums.append(((across >> FIRST_SHIFT) * weight[:, None, None]) >> SECOND_SHIFT)
+    return ((sums[0] + sums[1] + (1 << (LAST_SHIFT - 1))) >> LAST_SHIFT).float()
 
 
-def _places(axis: _Axis) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For each scaled place the two of the picture that it is computed from, and their weights in 1/2048, int32."""
+def _places(axis: _Axis, *, cut_weights: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each scaled place the two of the picture that it is computed from, and their weights, int32.
+
+    Args:
+        axis: rows or columns.
+        cut_weights: whether of two places of which one is beyond the border the other has all the weight.
+    """
     step = _number(axis.own) / _number(axis.scaled)
     exact = ((torch.arange(axis.scaled, dtype=torch.float64) + 0.5) * step - 0.5).float()
     floor, last = exact.floor(), axis.own - 1
-    outside = (floor < 0) | (floor >= last)
-    share = torch.where(outside, 0.0, exact - floor)
-    first = floor.long().clamp(min=0, max=last)
-    of_first, of_second = (((part * _WEIGHT).round()).int() for part in (1 - share, share))
-    return first, (first + 1).clamp(max=last), of_first, of_second
+    share = exact - floor
+    if cut_weights:
+        share = torch.where((floor < 0) | (floor >= last), 0.0, share)
+    first, second = (place.long().clamp(min=0, max=last) for place in (floor, floor + 1))
+    of_first, of_second = ((part * (1 << WEIGHT_BITS)).round().int() for part in (1 - share, share))
+    return first, second, of_first, of_second
 
 
 def _cubic(pictures: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
