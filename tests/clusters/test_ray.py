@@ -14,6 +14,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import RayTaskError
 
 import tood
 from cli.test_eval_predict import refused
@@ -22,7 +23,7 @@ from clusters.conftest import photographs
 from tood.cli.predict import PredictOptions
 from tood.cli.predict_cluster import _settings
 from tood.clusters import Place, Plan, ShardWorker, ShippedModel, WorkerConfig, make_plan, read_plan
-from tood.clusters.ray_engine import Beginnings, Node, Workers, require_few_deaths, share_out
+from tood.clusters.ray_engine import Beginnings, Node, Workers, _reason, require_few_deaths, share_out
 from tood.errors import ToodError
 
 PICTURES, AT_ONCE = 240, 3
@@ -172,6 +173,17 @@ def test_what_is_wrong_or_done_already_is_told_before_a_cluster_starts(
     refused(whole, f"tood: 1 picture could not be read: the column `error` says why, in their rows of {out}")
     assert "5 pictures done before" in whole.stderr
     assert f"5 pictures done. Results: {out}" in whole.stdout
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ToodError("a.jpg: cut"), "a.jpg: cut"),
+        (AssertionError("not so\nFailed to apply UDF\nTo change retry attempts, ..."), "AssertionError: not so"),
+    ],
+)
+def test_a_worker_s_failure_is_told_without_ray_s_advice(raised: Exception, told: str) -> None:
+    assert _reason(RayTaskError("worker", "a stack", raised)) == told
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,13 @@ def test_a_file_beyond_the_tolerance_is_not_written(
     assert not json.loads(certificate_files(out)[0].read_text())["within_tolerance"]
 
 
+def test_of_fp16_the_ap_may_decide_instead(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tood.export.certificate.TOLERANCES", {"fp16": Tolerance(1e-9, 1e-9)})
+    result = _run("export", folder / "model.safetensors", "--precision", "fp16", "--out", tmp_path / "model.onnx")
+    assert (result.exit_code, "with --data the AP decides" in result.output) == (2, True), result.output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("options", "said"), [
     (("--graph", "topk"), "--graph nms"),
     (("--precision", "int8"), "--calibrate"),
@@ -283,13 +290,17 @@ def _values(proto: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     return [*proto.graph.input, *proto.graph.output]
 
 
-def test_files_that_are_none(exported: Path, tmp_path: Path) -> None:
+def test_files_that_are_none(exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "broken.onnx").write_bytes(exported.read_bytes()[:1000])
     (tmp_path / "alone.xml").write_text("<net/>")
     (tmp_path / "broken.pt2").write_bytes(b"PK")
-    for name in ("broken.onnx", "alone.xml", "broken.pt2", "missing.onnx"):
-        with pytest.raises(ToodError, match=name.partition(".")[0]):
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(2),)), tmp_path / "foreign.pt2")
+    for name in ("broken.onnx", "alone.xml", "broken.pt2", "missing.onnx", "foreign.pt2"):
+        with pytest.raises(ToodError, match=name.partition(".")[0]) as told:
             Detector(tmp_path / name)
+        if name == "foreign.pt2":
+            assert "was not written by `tood export`" in str(told.value)
+    assert not [record for record in caplog.records if record.name == "torch.export"], "what its reader tries"
 
 
 def test_int8_without_a_dataset_is_not_written_unasked(folder: Path, tmp_path: Path) -> None:
@@ -491,7 +502,7 @@ def test_importing_takes_no_engine() -> None:
 def test_bench_says_which_engine_to_take(folder: Path) -> None:
     result = _run("bench", folder / "model.safetensors", "--repeats", 1)
     assert result.exit_code == 0, result.output
-    for engine in ("PyTorch, fp32", "ONNX Runtime, fp32", "OpenVINO, fp32"):
+    for engine in ("PyTorch, fp32", "ONNX Runtime, fp32", "OpenVINO, fp32", "PyTorch's program, fp32"):
         assert engine in result.output
     assert "Take " in result.output
     assert "int8 learns from pictures: it is timed with --calibrate" in " ".join(result.output.split())

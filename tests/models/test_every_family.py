@@ -153,7 +153,7 @@ def test_cost_and_copy_for_inference(name: str) -> None:
 def test_exported_network(name: str) -> None:
     model = lively(build_model(next(iter(RECORDS[name].examples().values()))))
     description = description_of(Origin(model, CLASSES), ExportConfig("torch"))
-    exported, network = whole_program(model, description)[0].module(), export_network(model, "grid_sample")
+    exported, network = whole_program(model, description).module(), export_network(model, "grid_sample")
     divisor = model.config.input.divisor
     side = 2 * math.lcm(model.config.strides[-1], divisor)
     for batch, height, width in ((2, side, side + divisor), (1, side + 2 * divisor, side)):

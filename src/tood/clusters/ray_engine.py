@@ -238,10 +238,14 @@ def run(
 
 def _reason(error: BaseException) -> str:
     """The sentence of the error that was raised on a worker, or the last line that Ray has on it."""
+    from ray.exceptions import RayError
+
     cause = getattr(error, "cause", None) or error.__cause__
     while cause is not None:
         if isinstance(cause, ToodError):
             return first_line(cause)  # Ray Data adds how it could be told to try again
         error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
+    if not isinstance(error, RayError):
+        return f"{type(error).__name__}: {first_line(error)}"  # no more than this: Ray Data adds its advice here too
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

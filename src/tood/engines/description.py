@@ -111,6 +111,13 @@ class ExportedModel:
         """Whether a second input tells where each picture lies: boxes are cut to that before others are suppressed."""
         return self.graph == "nms" and self.model.postprocess.clip and not self.raw
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the graph's outputs are called, in their order."""
+        if self.graph != "dense":
+            return "boxes", "scores", "labels", "counts"
+        return ("boxes", "scores", "quality") if self.model.predicts_quality else ("boxes", "scores")
+
     def texts(self) -> dict[str, str]:
         """The description as texts by name, as files keep metadata."""
         config = self.model

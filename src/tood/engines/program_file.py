@@ -12,21 +12,29 @@ from torch.export import ExportedProgram
 
 from tood.engines.description import ExportedModel
 from tood.engines.engine import Engine, Run
+from tood.engines.quiet import quiet
 from tood.errors import ToodError, one_line
 
-METADATA, NAMES = "tood.json", "outputs"
+METADATA = "tood.json"
 
 
 def open_program(path: Path, device: torch.device) -> Engine:
     """A file that `tood export --to torch` wrote; for errors see `open_exported`."""
     extra = {METADATA: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
-        texts = json.loads(extra[METADATA])
-        names = texts.pop(NAMES).split(",")
+        with quiet("torch.export"):
+            program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # of zip files, of pickles, of graphs: it has many kinds
-        raise ToodError(f"{path} is no program that `tood export` wrote: {one_line(error)}") from error
-    return Engine(ExportedModel.from_texts(texts, path), "torch", _run(on_device(program, device), device, names))
+        raise ToodError(
+            f"{path} cannot be read as a program of PyTorch's ({one_line(error)}): copy it again, or export the model "
+            "again from its weights"
+        ) from error
+    try:
+        texts = json.loads(extra[METADATA])
+    except ValueError:  # another program
+        texts = {}
+    description = ExportedModel.from_texts(texts, path)
+    return Engine(description, "torch", _run(on_device(program, device), device, description.outputs))
 
 
 def on_device(program: ExportedProgram, device: torch.device) -> torch.nn.Module:
@@ -38,7 +46,7 @@ def on_device(program: ExportedProgram, device: torch.device) -> torch.nn.Module
     return program.module()
 
 
-def _run(module: torch.nn.Module, device: torch.device, names: list[str]) -> Run:
+def _run(module: torch.nn.Module, device: torch.device, names: tuple[str, ...]) -> Run:
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with torch.inference_mode():
             outputs = module(*(tensor.to(device) for tensor in inputs.values()))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tood.choices import ExportPrecision
+from tood.choices import ExportFormat, ExportPrecision
 from tood.engines import open_exported
 from tood.errors import ToodError, quoted
 from tood.export.config import ExportConfig
@@ -85,10 +85,13 @@ class _Files:
         path = self.folder / f"{config.precision}{config.suffix}"
         if not path.exists():
             export = Export.of(self.origin, config, Proof(calibration=self.calibration))
-            form = deform_form(config)
-            if form not in self.graphs:
-                self.graphs[form] = network_graph(export.origin.model, config)
-            export.files(self.graphs[form], path)
+            if config.format == "torch":
+                export.program(path)
+            else:
+                form = deform_form(config)
+                if form not in self.graphs:
+                    self.graphs[form] = network_graph(export.origin.model, config)
+                export.files(self.graphs[form], path)
         return Detector.from_engine(open_exported(path, torch.device(device)))
 
 
@@ -142,8 +145,8 @@ def _candidates(files: _Files, device: torch.device) -> list[_Candidate]:
         # A detector takes the model along to its device, and the next engine wants it where it was.
         return _Candidate(row, lambda: Detector.from_model(copy.deepcopy(model), names, place, precision=precision))
 
-    def exported(format: Literal["onnx", "openvino"], place: str, precision: ExportPrecision) -> _Candidate:
-        name = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[format]
+    def exported(format: ExportFormat, place: str, precision: ExportPrecision) -> _Candidate:
+        name = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "torch": "PyTorch's program"}[format]
         command = f"tood export {quoted(files.origin.source or 'MODEL')} --to {format}"
         if precision != "fp32":
             command += f" --precision {precision}"
@@ -156,7 +159,11 @@ def _candidates(files: _Files, device: torch.device) -> list[_Candidate]:
     candidates = [pytorch("cpu", "fp32")]
     if cpu_multiplies_bf16():
         candidates.append(pytorch("cpu", "bf16"))
-    candidates += [exported("onnx", "cpu", "fp32"), exported("openvino", "cpu", "fp32")]
+    candidates += [
+        exported("onnx", "cpu", "fp32"),
+        exported("openvino", "cpu", "fp32"),
+        exported("torch", "cpu", "fp32"),
+    ]
     if files.calibration is not None:
         candidates += [exported("onnx", "cpu", "int8"), exported("openvino", "cpu", "int8")]
     if device.type != "cpu":

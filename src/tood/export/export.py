@@ -122,9 +122,10 @@ def export_model(
     with scratch_folder() as folder:
         built, certificate = work.best(folder, out.name)
         if certificate.complaints and not allow_loss:
-            raise ToodError(
-                f"{out} is not written: {'; '.join(certificate.complaints)} (--allow-loss writes it all the same)"
-            )
+            # What fp16 loses is told by the AP, too.
+            instead = "with --data the AP decides, " if config.precision == "fp16" and proof.data is None else ""
+            told = "; ".join(certificate.complaints)
+            raise ToodError(f"{out} is not written: {told} ({instead}--allow-loss writes it all the same)")
         put_in_place(built, out, (certificate.as_json(), certificate.as_page()))
     return certificate
 
@@ -257,9 +258,7 @@ class Export:
         before = self._ap(model)
         if config.format == "torch":
             self.say("PyTorch's exporter")
-            program, names = whole_program(model, self.description)
-            save_program(program, names, folder / name, self.description)
-            return self._certified([folder / name], (), before, operators_of(program))
+            return self._certified([folder / name], (), before, self.program(folder / name))
         self.say("PyTorch's exporter to ONNX")
         network = network_graph(model, config)
         choices = FLOAT_PARTS if config.precision == "int8" else FLOAT_PARTS[:1]
@@ -270,6 +269,12 @@ class Export:
             if not result[1].complaints or (config.precision == "int8" and (before is None or before <= 0)):
                 break
         return result
+
+    def program(self, path: Path) -> dict[str, int]:
+        """Writes the model as PyTorch's program: its operators."""
+        program = whole_program(self.origin.model, self.description)
+        save_program(program, path, self.description)
+        return operators_of(program)
 
     def files(
         self, network: ModelProto, path: Path, float_parts: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.engines.extras import needed
-from tood.export.quiet import quiet
+from tood.engines.quiet import quiet
 from tood.machine import processor_flags
 from tood.whole_file import scratch_folder
 

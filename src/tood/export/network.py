@@ -108,7 +108,7 @@ def _folded(part: nn.Module) -> nn.Module:
 
 
 class _ExportDeformConv2d(nn.Module):
-    """A deformable convolution in operators of ONNX."""
+    """A deformable convolution in operators that the target knows."""
 
     def __init__(self, conv: DeformConv2d, form: DeformForm) -> None:
         super().__init__()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from tood.engines import ExportedModel
+from tood.engines.quiet import quiet
 from tood.export.config import ExportConfig
 from tood.export.network import DeformForm, ExportNetwork, export_dimensions, export_network
 from tood.export.onnx_nodes import OnnxNodes
 from tood.export.onnx_pictures import Laid, add_pictures
 from tood.export.onnx_suppression import Dense, add_suppression, add_top_k
-from tood.export.quiet import quiet
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tood.engines import ExportedModel
 from tood.engines.extras import needed
 from tood.engines.openvino_file import METADATA, WHOLE
+from tood.engines.quiet import quiet
 from tood.export.lower_precision import has_vnni, left_in_float
-from tood.export.quiet import quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -18,10 +18,10 @@ from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
 from tood.engines import ExportedModel
-from tood.engines.program_file import METADATA, NAMES
+from tood.engines.program_file import METADATA
+from tood.engines.quiet import quiet
 from tood.export.network import ExportNetwork, export_dimensions, export_network, plain_outputs
-from tood.export.quiet import quiet
-from tood.export.torch_pictures import laid_pictures
+from tood.export.torch_pictures import laid_pictures, whole_divisors
 from tood.export.torch_suppression import Dense, suppressed, top_k
 from tood.models import AnyDetector
 from tood.models.common import TopKConfig
@@ -32,16 +32,11 @@ _EXAMPLE = (70, 101)
 
 
 class WholeProgram(nn.Module):
-    """A network with what stands before and behind it.
-
-    Attributes:
-        names: what its tensors are called, in their order.
-    """
+    """A network with what stands before and behind it."""
 
     def __init__(self, network: ExportNetwork, description: ExportedModel) -> None:
         super().__init__()
         self.network, self.description = network, description
-        self.names = network.names if description.graph == "dense" else ("boxes", "scores", "labels", "counts")
 
     def forward(self, images: Tensor, windows: Tensor | None = None) -> tuple[Tensor, ...]:
         """Pictures or images, as the description says, to what its graph ends with.
@@ -54,7 +49,7 @@ class WholeProgram(nn.Module):
         own = description.model.postprocess
         laid = laid_pictures(images, description.network_input) if description.raw else None
         with _HalfConvolutions() if description.precision == "fp16" else nullcontext():
-            found = self.network.predictions(images if laid is None else laid.images)
+            found = self.network.predictions(self._of_any_size(images) if laid is None else laid.images)
         boxes, scores, *quality = plain_outputs(found)
         if laid is not None:
             boxes = (boxes - laid.offset) / laid.scale
@@ -65,6 +60,16 @@ class WholeProgram(nn.Module):
         if isinstance(own, TopKConfig):
             return tuple(top_k(dense, own))
         return tuple(suppressed(dense._replace(windows=windows if own.clip else None), own))
+
+    def _of_any_size(self, images: Tensor) -> Tensor:
+        """The images [B, 3, H, W], of whose sides the exporter then knows no more than that they are whole divisors."""
+        if self.description.size is not None:
+            return images
+        sides = torch.stack([torch.scalar_tensor(side, dtype=torch.int64) for side in images.shape[2:]])
+        height, width = whole_divisors(sides, self.description.model.input.divisor)
+        for side, own in zip((height, width), images.shape[2:], strict=True):
+            torch._check(side <= own)  # type: ignore[no-untyped-call]
+        return images.narrow(2, 0, height).narrow(3, 0, width)
 
 
 class _HalfConvolutions(TorchFunctionMode):
@@ -93,8 +98,8 @@ def _halve(conv: nn.Conv2d | InferenceConv2d) -> None:
             setattr(conv, name, kept.half())
 
 
-def whole_program(model: AnyDetector, description: ExportedModel) -> tuple[ExportedProgram, tuple[str, ...]]:
-    """The program of a model that a description is of, and what its outputs are called."""
+def whole_program(model: AnyDetector, description: ExportedModel) -> ExportedProgram:
+    """The program of a model that a description is of."""
     network = export_network(model, "grid_sample")
     if description.precision == "fp16":
         for module in network.modules():
@@ -111,15 +116,13 @@ def whole_program(model: AnyDetector, description: ExportedModel) -> tuple[Expor
         inputs["windows"] = torch.zeros(len(example), 4)
         lengths["windows"] = batch
     with quiet():
-        program = torch.export.export(whole, tuple(inputs.values()), dynamic_shapes=lengths, strict=False)
-    return program, whole.names
+        return torch.export.export(whole, tuple(inputs.values()), dynamic_shapes=lengths, strict=False)
 
 
-def save_program(program: ExportedProgram, names: tuple[str, ...], path: Path, description: ExportedModel) -> None:
+def save_program(program: ExportedProgram, path: Path, description: ExportedModel) -> None:
     """Writes a program with its description."""
-    texts = description.texts() | {NAMES: ",".join(names)}
     with quiet():
-        torch.export.save(program, path, extra_files={METADATA: json.dumps(texts)})
+        torch.export.save(program, path, extra_files={METADATA: json.dumps(description.texts())})
 
 
 def operators_of(program: ExportedProgram) -> dict[str, int]:
