@@ -124,6 +124,7 @@ class RunConfig:
         _at_least("data.workers", self.data.workers or 0, 0)
         _at_least("data.smallest_side", self.data.smallest_side, 1)
         _at_least("seed", self.seed, 0)
+        _at_least("thaw_from", self.thaw_from or 0, 0)
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         positive = {
             "minutes": self.minutes,

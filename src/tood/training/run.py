@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
@@ -60,6 +61,8 @@ def train(
             one is being written to, no checkpoint to resume from, a loss that is not finite.
     """
     config.require_all_trained()
+    with torch.device("meta"):
+        build_model(config.model)  # what cannot be built is told before any picture is looked at
     with accelerated(config) as (accelerator, precision), deterministic(config.deterministic):
         heard = console if accelerator.is_main_process else None
         processes = Processes(accelerator.num_processes, accelerator.process_index)
