@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.gpu import __main__ as runs
-from benchmarks.gpu import report
+from benchmarks.gpu import report, start
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.child import Order, do
 from benchmarks.gpu.machine import DATA_SHEET, bf16_data_sheet
@@ -217,3 +218,37 @@ def test_an_environment_sees_the_packages_of_the_python_that_makes_it(tmp_path: 
     before = (tmp_path / "made" / ".installed").stat().st_mtime_ns
     environment(tmp_path / "made", shared=True, wheels=tmp_path / "wheels")
     assert (tmp_path / "made" / ".installed").stat().st_mtime_ns == before
+
+
+def test_the_script_takes_a_dry_run_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
+    """With the Python that runs it, which has everything: no environment is made, nothing is fetched."""
+    environment, out = tmp_path / "environment", tmp_path / "out"
+    command = [sys.executable, "benchmarks/gpu/start.py", "--dry-run", "--environment", str(environment)]
+    options = ["--wheels", str(tmp_path), "--parts", "machine", "--out", str(out)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = load(out / "parts" / "machine.json")
+    assert found is not None
+    assert (found.good, found.dry_run) == (True, True)
+    assert not environment.exists()
+
+
+def test_a_dry_run_fetches_no_pytorch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(start, "_answer", lambda python, script: None)  # a Python without packages
+    monkeypatch.setattr(start, "environment", lambda *arguments, **named: pytest.fail("nothing may be installed"))
+    monkeypatch.setattr(sys, "argv", ["start.py", "--dry-run"])
+    assert start.main() == 2
+    assert "has no PyTorch, and a dry run fetches none" in capsys.readouterr().err
+
+
+def test_the_script_tells_all_that_may_be_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    helps = []
+    for main in (start.main, runs.main):
+        monkeypatch.setattr(sys, "argv", ["start.py", "--help"])
+        with pytest.raises(SystemExit):
+            main()
+        helps.append(set(re.findall(r"--[a-z-]+", capsys.readouterr().out.partition("options:")[2])))
+    assert helps[0] == helps[1] | {"--environment", "--wheels"}
+    assert {"--dry-run", "--out", "--together", "--parts", "--minutes"} <= helps[0]
