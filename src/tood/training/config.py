@@ -174,7 +174,7 @@ class RunConfig:
     def length(self) -> str:
         """How long the run is, in words."""
         if self.minutes is not None:
-            return f"{self.minutes:g} minutes"
+            return f"{self.minutes:g} minute{'s' if self.minutes != 1 else ''}"
         if self.epochs is None:
             return "until a plateau"
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"

@@ -39,6 +39,7 @@ from tood.training.resuming import TrainingImages, changed_settings
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import TrainResult
 from tood.weights import recorded_figures
+from tood.weights.published import COCO_CLASSES
 
 
 def train(
@@ -97,7 +98,7 @@ def _train(
     if datasets.note:
         display.say(datasets.note)
     classes = len(training.categories)
-    if classes != config.model.classes:
+    if config.model.classes not in (classes, len(COCO_CLASSES)):  # COCO's number is nobody's choice
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
     with processes.agreed():
