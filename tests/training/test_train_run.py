@@ -64,7 +64,9 @@ def test_one_of_a_thing_is_told_as_one_and_a_number_of_classes_that_was_set(tmp_
     content = json.loads(source.read_text())
     source.write_text(json.dumps({**content, "categories": content["categories"][1:]}))
     config = run_on(tmp_path / "data", tmp_path / "run")
-    _, text = said(replace(config, model=replace(config.model, classes=5), epochs=1, batch_size=1))
+    _, text = said(
+        replace(config, model=replace(config.model, classes=5), augment=AugmentConfig((CanvasStep(128),)), epochs=1)
+    )
     assert ": 1 image, 1 box, 1 class (coco" in text
     assert "classes: 1 as in the dataset (the model's configuration said 5)" in text
 
