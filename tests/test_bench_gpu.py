@@ -175,6 +175,17 @@ def test_the_page_shows_figures_and_what_was_missed() -> None:
     assert "<summary>What holds (1)</summary>\n\n- another" in text
     golden.left_out = ["bf16", "fp16"]
     assert "Left out, the time being up: bf16; fp16." in page([golden])
+    assert "images at once" not in page([golden])
+
+
+def test_what_there_was_no_time_for_names_models_and_columns_once() -> None:
+    missed = [
+        f"{model}, {images}, {kind}" for kind in ("a, b", "c") for images in ("8 images", "1 image") for model in "xy"
+    ]
+    golden = Result("golden", False, "done", left_out=[*missed[1:], "z, compiled"])
+    text = page([golden])
+    table = "| images at once, left out, the time being up | a, b | c |\n|---|---|---|\n| y | 1, 8 | 1, 8 |\n| x | 1 | 1, 8 |\n"
+    assert text.endswith(f"Left out, the time being up: z, compiled.\n\n{table}")
 
 
 def test_operations_are_counted_as_the_cost_of_a_network_is() -> None:
