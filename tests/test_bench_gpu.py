@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -179,12 +180,12 @@ def test_the_page_shows_figures_and_what_was_missed() -> None:
 
 
 def test_what_there_was_no_time_for_names_models_and_columns_once() -> None:
-    missed = [
-        f"{model}, {images}, {kind}" for kind in ("a, b", "c") for images in ("8 images", "1 image") for model in "xy"
-    ]
+    many = itertools.product(("a, b", "c"), ("8 images", "1 image"), "xy")
+    missed = [f"{model}, {images}, {column}" for column, images, model in many]
     golden = Result("golden", False, "done", left_out=[*missed[1:], "z, compiled"])
     text = page([golden])
-    table = "| images at once, left out, the time being up | a, b | c |\n|---|---|---|\n| y | 1, 8 | 1, 8 |\n| x | 1 | 1, 8 |\n"
+    head = "| images at once, left out, the time being up | a, b | c |\n|---|---|---|\n"
+    table = f"{head}| y | 1, 8 | 1, 8 |\n| x | 1 | 1, 8 |\n"
     assert text.endswith(f"Left out, the time being up: z, compiled.\n\n{table}")
 
 
