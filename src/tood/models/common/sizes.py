@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tood.errors import SettingError
 
 # Channels of a map; ResNets and ResNeXts have up to 2,048.
-MOST_CHANNELS = 8192
+MOST_CHANNELS = 4096
 # Layers, or blocks of a stage, that follow each other; ResNet-152 has 36 in one stage.
 MOST_LAYERS = 256
 # Stages of a backbone and levels of a pyramid, each of which halves the map: strides up to 1,024.
