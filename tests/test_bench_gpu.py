@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.gpu import __main__ as runs
-from benchmarks.gpu import report
+from benchmarks.gpu import report, start
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.child import Order, do
 from benchmarks.gpu.machine import DATA_SHEET, bf16_data_sheet
@@ -174,6 +176,17 @@ def test_the_page_shows_figures_and_what_was_missed() -> None:
     assert "<summary>What holds (1)</summary>\n\n- another" in text
     golden.left_out = ["bf16", "fp16"]
     assert "Left out, the time being up: bf16; fp16." in page([golden])
+    assert "images at once" not in page([golden])
+
+
+def test_what_there_was_no_time_for_names_models_and_columns_once() -> None:
+    many = itertools.product(("a, b", "c"), ("8 images", "1 image"), "xy")
+    missed = [f"{model}, {images}, {column}" for column, images, model in many]
+    golden = Result("golden", False, "done", left_out=[*missed[1:], "z, compiled"])
+    text = page([golden])
+    head = "| images at once, left out, the time being up | a, b | c |\n|---|---|---|\n"
+    table = f"{head}| y | 1, 8 | 1, 8 |\n| x | 1 | 1, 8 |\n"
+    assert text.endswith(f"Left out, the time being up: z, compiled.\n\n{table}")
 
 
 def test_operations_are_counted_as_the_cost_of_a_network_is() -> None:
@@ -217,3 +230,37 @@ def test_an_environment_sees_the_packages_of_the_python_that_makes_it(tmp_path: 
     before = (tmp_path / "made" / ".installed").stat().st_mtime_ns
     environment(tmp_path / "made", shared=True, wheels=tmp_path / "wheels")
     assert (tmp_path / "made" / ".installed").stat().st_mtime_ns == before
+
+
+def test_the_script_takes_a_dry_run_on_a_machine_without_a_gpu(tmp_path: Path) -> None:
+    """With the Python that runs it, which has everything: no environment is made, nothing is fetched."""
+    environment, out = tmp_path / "environment", tmp_path / "out"
+    command = [sys.executable, "benchmarks/gpu/start.py", "--dry-run", "--environment", str(environment)]
+    options = ["--wheels", str(tmp_path), "--parts", "machine", "--out", str(out)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = load(out / "parts" / "machine.json")
+    assert found is not None
+    assert (found.good, found.dry_run) == (True, True)
+    assert not environment.exists()
+
+
+def test_a_dry_run_fetches_no_pytorch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(start, "_answer", lambda python, script: None)  # a Python without packages
+    monkeypatch.setattr(start, "environment", lambda *arguments, **named: pytest.fail("nothing may be installed"))
+    monkeypatch.setattr(sys, "argv", ["start.py", "--dry-run"])
+    assert start.main() == 2
+    assert "has no PyTorch, and a dry run fetches none" in capsys.readouterr().err
+
+
+def test_the_script_tells_all_that_may_be_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    helps = []
+    for main in (start.main, runs.main):
+        monkeypatch.setattr(sys, "argv", ["start.py", "--help"])
+        with pytest.raises(SystemExit):
+            main()
+        helps.append(set(re.findall(r"--[a-z-]+", capsys.readouterr().out.partition("options:")[2])))
+    assert helps[0] == helps[1] | {"--environment", "--wheels"}
+    assert {"--dry-run", "--out", "--together", "--parts", "--minutes"} <= helps[0]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tood import yaml_text
 from tood.configuration import apply_overrides, from_dict, load, save, to_dict
-from tood.errors import ToodError
+from tood.errors import SettingError, ToodError
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,33 @@ class Circle:
 class Pen:
     name: str
     width: float = 0.5
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Knows itself by a shorter key than the one that sets it."""
+
+    key: str = "lines"
+    lines: int = 1
+
+    def __post_init__(self) -> None:
+        if self.lines < 0:
+            raise SettingError(self.key, f"is {self.lines}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Page:
+    grid: Grid = field(default_factory=Grid)
+    margin: int = 0
+
+    def __post_init__(self) -> None:
+        if self.margin < 0:
+            raise SettingError("margin", f"is {self.margin}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Book:
+    page: Page = field(default_factory=Page)
 
 
 @dataclass(frozen=True)
@@ -297,3 +324,15 @@ def test_a_configuration_written_as_json_keeps_its_letters(tmp_path: Path) -> No
 def test_saved_letters_can_be_read_by_a_person(tmp_path: Path) -> None:
     save(Drawing(title="📷 犬"), tmp_path / "drawing.yaml")
     assert "title: 📷 犬" in (tmp_path / "drawing.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("key", ["lines", "grid.lines", "page.grid.lines"])
+def test_a_setting_is_told_by_its_whole_key_once(key: str) -> None:
+    """However much of it the part knows that refuses the value, and whether it is set alone or read from a file."""
+    told = "page.grid.lines is -1: expected 0 or more"
+    with pytest.raises(ToodError, match=f"^a file: {told}$"):
+        from_dict(Book, {"page": {"grid": {"key": key, "lines": -1}}}, "a file")
+    with pytest.raises(ToodError, match=f"^--set: {told}$"):
+        apply_overrides(Book(Page(Grid(key=key))), ["page.grid.lines=-1"])
+    with pytest.raises(ToodError, match=r"^option: margin is -1: expected 0 or more$"):
+        apply_overrides(Page(), ["margin=-1"], "option")

@@ -14,6 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.gpu.options import NAMES, ROOT, options
 from benchmarks.gpu.parts import PARTS, rounds
 from benchmarks.gpu.report import page
 from benchmarks.gpu.result import Result, load
@@ -21,27 +22,16 @@ from benchmarks.gpu.runner import Runner
 from tood.errors import quoted
 from tood.machine import usable_cores
 
-ROOT = Path(__file__).parents[2]
-
 
 def main() -> int:
     """The exit code: 0 if all parts did what they could and everything held."""
-    names = ", ".join(part.name for part in PARTS)
-    parser = argparse.ArgumentParser(prog="bench-gpu", description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder of the results (benchmarks/results/gpu)")
-    parser.add_argument("--parts", default="", help=f"separated by commas, all if left out: {names}")
-    parser.add_argument("--minutes", type=float, default=7.5, help="that everything may take, the environment included")
-    parser.add_argument("--again", action="store_true", help="also what has its results")
-    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU: whether every part works")
-    parser.add_argument("--together", type=Path, help="file that gets all results, written anew after each part")
-    parser.add_argument("--golden", type=Path, default=ROOT / "tests" / "golden", help="folder of the golden values")
-    parser.add_argument("--peers", type=Path, default=ROOT / ".peers", help="folder that `make bench-peers` made")
+    parser = argparse.ArgumentParser(prog="bench-gpu", description=__doc__, parents=[options()])
     parser.add_argument("--began", type=float, default=time.time(), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     wanted = [name for name in asked.parts.split(",") if name] or [part.name for part in PARTS]
     unknown = set(wanted) - {part.name for part in PARTS}
     if unknown:
-        return _refuse(f"there is no part {', '.join(sorted(unknown))}: there are {names}")
+        return _refuse(f"there is no part {', '.join(sorted(unknown))}: there are {NAMES}")
     if not 0 < asked.minutes < math.inf:
         return _refuse(f"--minutes is {asked.minutes:g}: expected a number above 0")
     out = asked.out or ROOT / "benchmarks" / "results" / ("gpu-dry-run" if asked.dry_run else "gpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from benchmarks.gpu.parts import PARTS, Part
 from benchmarks.gpu.result import Result, from_json, load
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks-gpu.md"
+# A cell of a table of rates: so many images of a model, in a column.
+_IMAGES = re.compile(r"([^,]+), (\d+) images?, (.+)")
 DRY = "**A dry run on a CPU at tiny sizes: its figures say nothing, only that they can be taken.**"
 
 
@@ -62,8 +65,29 @@ def _section(part: Part, result: Result) -> list[str]:
         lines += [f"- {check.name}{f': {check.told}' if check.told else ''}" for check in met]
         lines += ["", "</details>"]
     lines += ["", " ".join(result.notes)] if result.notes else []
-    lines += ["", f"Left out, the time being up: {'; '.join(result.left_out)}."] if result.left_out else []
+    lines += _left_out(result.left_out)
     return ["", f"## {part.title}", *lines] if lines else []
+
+
+def _left_out(whats: Sequence[str]) -> list[str]:
+    """What there was no time for: numbers of images in a table that has models and columns once, and the rest."""
+    cells: dict[str, dict[str, list[int]]] = {}
+    others = []
+    for what in whats:
+        if found := _IMAGES.fullmatch(what):
+            model, images, column = found.groups()
+            cells.setdefault(model, {}).setdefault(column, []).append(int(images))
+        else:
+            others.append(what)
+    lines = ["", f"Left out, the time being up: {'; '.join(others)}."] if others else []
+    if cells:
+        columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+        lines += ["", f"| images at once, left out, the time being up | {' | '.join(columns)} |"]
+        lines.append(f"|---|{'---|' * len(columns)}")
+        for model, row in cells.items():
+            numbers = [", ".join(map(str, sorted(row.get(column, [])))) for column in columns]
+            lines.append(f"| {model} | {' | '.join(numbers)} |")
+    return lines
 
 
 def _figure(value: float, unit: str) -> str:

@@ -1,8 +1,9 @@
 """All of `make bench-gpu` on a bare machine: an environment, then the parts, within the minutes that are given.
 
-Needs Python from 3.10 on and nothing installed: `python3 benchmarks/gpu/start.py [--out FOLDER] [--together FILE] ...`.
-Where the Python that runs this has a PyTorch that sees the GPU, that one is used and only what is missing beside it is
-installed; else PyTorch comes from PyPI, with CUDA. Without a network the missing packages come from `--wheels FOLDER`.
+Needs Python from 3.10 on and nothing installed. Where the Python that runs this has a PyTorch that sees the GPU, that
+one is used and only what is missing beside it is installed; else PyTorch comes from PyPI, with CUDA. Without a network
+the missing packages come from --wheels FOLDER. With --dry-run every part is tried on the CPU, with the PyTorch of this
+Python or of .venv (`make install`): none is fetched.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,19 +21,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+HAS_TORCH = "import torch; print(torch.__version__)"
 SEES_GPU = "import torch; assert torch.cuda.is_available(); print(torch.__version__)"
 
 
 def main() -> int:
     """The exit code of the runner, or 2 with a sentence."""
     began = time.time()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--environment", type=Path, default=ROOT / ".venv-gpu", help="folder that is made for it")
-    parser.add_argument("--wheels", type=Path, help="folder of packages, where nothing can be fetched")
-    asked, others = parser.parse_known_args()
-    there = _answer(sys.executable, SEES_GPU)
-    if there is None and not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
-        return _refuse("there is no NVIDIA GPU here; `make bench-gpu DRY=1` tries every part on the CPU")
+    # Of a script the packages' folder is on the path only now.
+    from benchmarks.gpu.options import options
+
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--environment", type=Path, default=ROOT / ".venv-gpu", help="folder that is made for it")
+    own.add_argument("--wheels", type=Path, help="folder of packages, where nothing can be fetched")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[own, options()],
+        allow_abbrev=False,
+    )
+    asked, others = parser.parse_args(), own.parse_known_args()[1]
+    if asked.dry_run and (whole := _whole_python()) is not None:
+        return _run(whole, began, others)
+    there = _answer(sys.executable, HAS_TORCH if asked.dry_run else SEES_GPU)
+    if asked.dry_run and there is None and asked.wheels is None:
+        return _refuse(
+            f"{sys.executable} has no PyTorch, and a dry run fetches none (PyPI's has gigabytes of CUDA): "
+            "`make bench-gpu DRY=1` sets up .venv, or give --wheels FOLDER"
+        )
+    if not asked.dry_run and there is None and not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+        return _refuse("there is no NVIDIA GPU here; --dry-run (`make bench-gpu DRY=1`) tries every part on the CPU")
     folder = asked.environment.absolute()
     try:
         python = environment(folder, shared=there is not None, wheels=asked.wheels)
@@ -39,6 +58,11 @@ def main() -> int:
         command = " ".join(map(str, error.cmd))
         return _refuse(f"the environment in {folder} could not be made, `{command}` ended with {error.returncode}")
     print(f"bench-gpu: environment ready after {time.time() - began:.0f} s", file=sys.stderr, flush=True)
+    return _run(python, began, others)
+
+
+def _run(python: Path, began: float, others: Sequence[str]) -> int:
+    """The exit code of the parts, done by a Python that has all they need."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     command = [str(python), "-m", "benchmarks.gpu", "--began", str(began), *others]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
@@ -92,6 +116,14 @@ def requirements(without: Sequence[str] = ()) -> list[str]:
     return [line for line in found if not any(line.startswith(f"{name}>") for name in without)]
 
 
+def _whole_python() -> Path | None:
+    """A Python that has all that tood needs, this one or that of `make install`; None if neither has."""
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in requirements()]
+    script = f"from importlib.metadata import version; import torch; print([version(name) for name in {names}])"
+    pythons = (Path(sys.executable), ROOT / ".venv" / "bin" / "python")
+    return next((one for one in pythons if one.exists() and _answer(str(one), script) is not None), None)
+
+
 def _pip(python: Path, arguments: Sequence[str]) -> None:
     options = ["--quiet", "--disable-pip-version-check", "--no-warn-script-location"]
     command = [sys.executable, "-m", "pip", "--python", str(python)]
@@ -127,4 +159,5 @@ def _refuse(sentence: str) -> int:
 if __name__ == "__main__":
     # Modules beside this file are no part of the standard library.
     sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+    sys.path.insert(0, str(ROOT))
     raise SystemExit(main())

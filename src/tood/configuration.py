@@ -139,10 +139,17 @@ class _Place:
         return _WrongValueError(f"{self.where}: {message}" if self.where else message, expected)
 
     def failed(self, error: Exception) -> ToodError:
-        """For what a dataclass's own checks say, which may name the key already."""
-        top = self.key.partition(".")[0]
-        named = not self.key or (isinstance(error, SettingError) and error.key.startswith(f"{top}."))
-        return self.error(str(error) if named else f"{self.key}: {error}")
+        """For what the own checks of the dataclass at this place say."""
+        if isinstance(error, SettingError):
+            return self.error(f"{self._whole(error.key)} {error.problem}")
+        return self.error(f"{self.key}: {error}" if self.key else str(error))
+
+    def _whole(self, key: str) -> str:
+        """A key from the top on, of one that begins with any part of this place's, or behind it."""
+        above, first = self.key.split(".") if self.key else [], key.partition(".")[0]
+        if first in above:
+            above = above[: above.index(first)]
+        return ".".join([*above, key])
 
     def unknown(self, key: str, known: Iterable[str]) -> ToodError:
         names = list(known)
@@ -375,7 +382,7 @@ def _set(kind: Any, current: Any, keys: list[str], text: str, place: _Place) -> 
     try:
         return replace(current, **{key: value})
     except (ToodError, ValueError) as error:
-        raise (place / key).failed(error) from error
+        raise (place if isinstance(error, SettingError) else place / key).failed(error) from error
 
 
 def _number_of(items: tuple[Any, ...], key: str) -> str:

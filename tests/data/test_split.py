@@ -157,7 +157,7 @@ def test_what_cannot_be_divided_is_one_sentence(tmp_path: Path) -> None:
         split_dataset(tmp_path / "all", tmp_path / "out")
     assert split_dataset(tmp_path / "all", tmp_path / "out", overwrite=True).images
     single = write_coco_folder(tmp_path / "one", coco([image_row(1)], [box_row(1, 1)], {3: "cat"})).parent.parent
-    with pytest.raises(ToodError, match="1 images cannot be divided into train and val"):
+    with pytest.raises(ToodError, match="1 image cannot be divided into train and val"):
         split_dataset(single, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
 

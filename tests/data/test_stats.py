@@ -80,8 +80,8 @@ def test_the_command_counts_every_split_and_writes_what_is_asked(tmp_path: Path)
     assert not list(tmp_path.glob("*.png"))
     one = runner.invoke(app, ["stats", str(root), "--split", "val"])
     assert "stats_val" not in one.output
-    assert one.output.count("images, ") == 1
-    assert "1 images, 0 of them without an object; 1 boxes" in one.output
+    assert one.output.count("image, ") == 1
+    assert "1 image, 0 of them without an object; 1 box" in one.output
 
 
 # --- bench ------------------------------------------------------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_whose_tensors_they_are() -> None:
     [
         (lambda c: replace(c, classes=0), "model.classes"),
         (lambda c: replace(c, neck=CSPPANConfig(widths=(8, 8))), "model.neck.widths"),
-        (lambda c: replace(c, neck=CSPPANConfig(blocks=0)), "model.neck.widths"),
+        (lambda c: replace(c, neck=CSPPANConfig(blocks=0)), "model.neck.blocks"),
         (lambda c: replace(c, backbone=CSPRepResNetConfig(widths=(8, 8))), "model.backbone.widths"),
         (lambda c: replace(c, backbone=CSPRepResNetConfig(outputs=(1, 2, 7))), "model.backbone.outputs"),
         (lambda c: replace(c, head=ETHeadConfig(bins=1)), "model.head.bins"),

@@ -187,7 +187,7 @@ def test_one_process_speaks_and_writes_and_says_what_it_shares(data: Path, tmp_p
     (main, result), (other, _) = on_processes(2, train_and_tell, replace(published(data, tmp_path / "run"), epochs=1))
     assert not isinstance(result, ToodError), result
     assert other == ""
-    assert "left out of training: 1 images without any annotation, as MMDetection does" in main
+    assert "left out of training: 1 image without any annotation, as MMDetection does" in main
     assert "batch 4 x 2 processes = 8 images a step, peak rate 0.0003\n" in main
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {

@@ -102,3 +102,15 @@ def test_until_a_plateau() -> None:
         "until 4 evaluations bring no higher AP, at most 92 epochs, then 25% longer, in which the rate falls along a "
         "cosine to 1%"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("[100]", "all batches of 100 pixels, fewer than the 448 of prediction, as scaling shows"),
+        ("[320, 416]", "batches of 320 to 416 pixels"),
+        ("[448, 448]", "all batches of 448 pixels"),
+    ],
+)
+def test_the_sides_of_batches_are_told_once(setting: str, told: str) -> None:
+    assert told in seen("tood_lite0", f"augment.steps.canvas.sides={setting}")

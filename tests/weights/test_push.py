@@ -73,7 +73,7 @@ def test_a_folder_is_a_repository_to_be(run: Path, report: Path, tmp_path: Path)
     assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [("mAP", 0.5), ("mAP@50", 0.75)]
     assert "| AP (IoU 0.50:0.95) | 50.0 |" in card
     assert "`red 'cell'`, `white/cell`, `血小板`" in card
-    assert f'Detector("{out / "model.safetensors"}")' in card
+    assert f'Detector("{out / "model.safetensors"}", threshold=0.3)' in card
     assert "# cells\n" in card
 
     again = push(run, f"file://{out}")
@@ -210,7 +210,7 @@ def test_a_hub_gets_weights_and_card_in_one_commit(run: Path, hub: ThreadingHTTP
     assert taken["create"] == {"name": "cells", "organization": "ann", "visibility": "private"}
     (tmp_path / "got.safetensors").write_bytes(taken["model.safetensors"])  # type: ignore[arg-type]
     assert recorded_figures(tmp_path / "got.safetensors")["AP"] == 0.63519
-    assert b'Detector("hf://ann/cells")' in taken["README.md"]  # type: ignore[operator]
+    assert b'Detector("hf://ann/cells", threshold=0.3)' in taken["README.md"]  # type: ignore[operator]
 
     refused = pushed("hf_wrong", hub.server_port)
     assert refused.returncode == 2

@@ -13,6 +13,7 @@ from tood.choices import DatasetFormat, ImageTransfer
 from tood.cli.data_measure import Model, Size, bench, say_boxes, split, stats
 from tood.cli.options import Data, Exif, Images, OnlySplits, Overwrite
 from tood.cli.report import write_json
+from tood.counted import counted
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -139,7 +140,8 @@ def convert(
         )
     console = Console(emoji=False)
     for name, count in report.images.items():
-        console.print(f"{name}: {count:,} images, {report.boxes[name]:,} boxes", highlight=False, markup=False)
+        told = f"{name}: {counted(count, 'image')}, {counted(report.boxes[name], 'box', 'boxes')}"
+        console.print(told, highlight=False, markup=False)
     for sentence in report.lost:
         console.print(f"note: {sentence}", highlight=False, markup=False)
     console.print(f"written: {report.out} ({report.format})", highlight=False, markup=False, soft_wrap=True)
@@ -174,7 +176,7 @@ def _show(report: CheckReport, console: Console, show_all: bool) -> None:
     if used:
         told = ", ".join(f"{name} {count:,}" for name, count in sorted(used, key=lambda item: -item[1]))
         console.print(
-            f"boxes by class ({len(used)} of {len(report.boxes_per_class)} classes): {told}",
+            f"boxes by class ({len(used)} of {counted(len(report.boxes_per_class), 'class', 'classes')}): {told}",
             markup=False,
             highlight=False,
         )

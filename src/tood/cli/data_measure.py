@@ -10,6 +10,7 @@ import typer
 from tood.choices import ImageTransfer
 from tood.cli.options import Data, Exif, Images, OnlySplits, Overwrite, optional
 from tood.cli.report import write_json
+from tood.counted import counted
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def split(
     console = Console(emoji=False)
     total = sum(report.images.values())
     for name, count in report.images.items():
-        told = f"{name}: {count:,} images ({100 * count / total:.0f} %), {report.boxes[name]:,} boxes"
+        boxes = counted(report.boxes[name], "box", "boxes")
+        told = f"{name}: {counted(count, 'image')} ({100 * count / total:.0f} %), {boxes}"
         console.print(told, highlight=False, markup=False)
     for sentence in report.notes:
         console.print(f"note: {sentence}", highlight=False, markup=False)
@@ -164,7 +166,7 @@ def bench(
         batch_size or run.batches()[0],
         images=images,
     )
-    table = Table(title=f"{dataset.root}: {dataset.split}, {report.images} images")
+    table = Table(title=f"{dataset.root}: {dataset.split}, {counted(report.images, 'image')}")
     for column in ("", "images/s", "share of a worker's time"):
         table.add_column(column, justify="right" if column else "left")
     for stage in report.stages:
@@ -201,7 +203,8 @@ def _show_stats(found: DatasetStats, console: Console) -> None:
         table.add_row(name, *(f"{value:.4g}" for value in vars(spread).values()))
     console.print(table)
     empty = int((found.boxes_an_image == 0).sum())
-    told = f"{found.images:,} images, {empty:,} of them without an object; {found.boxes:,} boxes"
+    boxes = counted(found.boxes, "box", "boxes")
+    told = f"{counted(found.images, 'image')}, {empty:,} of them without an object; {boxes}"
     if found.boxes:
         told += ": " + ", ".join(
             f"{count:,} {size} ({100 * count / found.boxes:.0f} %)" for size, count in found.by_size.items()

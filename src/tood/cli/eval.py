@@ -9,6 +9,7 @@ import typer
 
 from tood import choices
 from tood.cli.options import FILES, HOW, MODEL_HELP, BatchSize, Device, Exif, Precision, Threads, optional
+from tood.counted import counted
 from tood.progress_bar import progress_bar
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _report(
         return
     result = evaluate_detections(found, dataset)
     console.print(result_table(result))
-    console.print(f"{result.images:,} images, {result.objects:,} objects, {result.detections:,} detections")
+    objects, detections = counted(result.objects, "object"), counted(result.detections, "detection")
+    console.print(f"{counted(result.images, 'image')}, {objects}, {detections}")
     if result.ap < 0:
         why = "there is no object" if dataset.box_count == 0 else "no box but crowds (in VOC: difficult ones)"
         console.print(f"nothing can be measured: {why} in split '{dataset.split}'", markup=False, highlight=False)
@@ -141,7 +143,7 @@ def _open(data: str, split: str | None, exif: choices.Exif, *, images_required: 
 
 
 def _name(dataset: DetectionDataset) -> str:
-    return f"{dataset.root}, split {dataset.split} ({dataset.format}, {len(dataset.images):,} images)"
+    return f"{dataset.root}, split {dataset.split} ({dataset.format}, {counted(len(dataset.images), 'image')})"
 
 
 def _detect(

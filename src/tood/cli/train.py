@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
 from tood.cli.options import Threads, optional
+from tood.counted import counted
 
 if TYPE_CHECKING:
     from tood.training import RunConfig, TrainResult
@@ -294,7 +295,7 @@ def _say_result(result: TrainResult) -> None:
     from tood.errors import quoted
     from tood.training.progress import duration
 
-    length = f"{result.epochs:.3g} epochs, {result.steps} steps, {duration(result.seconds)}"
+    length = f"{result.epochs:.3g} epochs, {counted(result.steps, 'step')}, {duration(result.seconds)}"
     if result.interrupted_by is not None:
         command = f"tood train --resume --out {quoted(result.out)}"
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:

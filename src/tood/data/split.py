@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tood.choices import Exif, ImageTransfer
+from tood.counted import counted
 from tood.data.convert import write_datasets
 from tood.data.dataset import DetectionDataset
 from tood.data.formats import DatasetFolder, open_folder
@@ -87,7 +88,7 @@ def split_dataset(
     # What is one file under several names or ids goes to one part.
     files = _files(dataset)
     if int(files.max()) + 1 < len(names):
-        raise ToodError(f"{root}: {len(dataset.images)} images cannot be divided into {' and '.join(names)}")
+        raise ToodError(f"{root}: {counted(len(dataset.images), 'image')} cannot be divided into {' and '.join(names)}")
     present = _present(dataset)
     order = np.argsort(files, kind="stable")
     firsts = np.flatnonzero(np.diff(files[order], prepend=-1))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tood.choices import PredictionPrecision
+from tood.counted import counted
 from tood.data import Category, DetectionDataset, SkippedImages, WorkerDeaths, eval_loader
 from tood.engines import Engine
 from tood.errors import ToodError
@@ -202,7 +203,7 @@ def _match(classes: int, class_names: Sequence[str] | None, dataset: DetectionDa
     if class_names is None:
         if classes != len(dataset.categories):
             raise ToodError(
-                f"the model has {classes} classes and {where} has {len(dataset.categories)}: "
+                f"the model has {counted(classes, 'class', 'classes')} and {where} has {len(dataset.categories)}: "
                 "give the names of the model's classes, or another dataset"
             )
         class_names = dataset.class_names

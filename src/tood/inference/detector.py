@@ -35,7 +35,7 @@ from tood.weights import load_model
 class Detector:
     """Finds objects in images.
 
-        detector = Detector("tood_r50_fpn_1x")  # or "runs/x/best.safetensors"
+        detector = Detector("tood_r50_fpn_1x", threshold=0.3)  # or "runs/x/best.safetensors"
         result = detector("photo.jpg")
         result.boxes, result.scores, result.names
 
@@ -62,8 +62,9 @@ class Detector:
             name_or_file: a model's name (its published weights are fetched once), a file of weights, the folder of a
                 training run, hf://OWNER/NAME, or a file of `tood export` (.onnx, .xml, .pt2).
             device: such as "cpu" or "cuda:1"; None picks the accelerator if there is one.
-            threshold: only detections of a higher score are given; None takes the model's own, which is low (0.05) as
-                evaluation wants it; pictures for people want about 0.3.
+            threshold: only detections of a higher score are given; pictures for people want about 0.3. None takes the
+                model's own, which is low (0.01 for `tood_lite0`, 0.05 for TOOD as published), as AP counts uncertain
+                detections too: up to 100 an image, most of them wrong.
             precision: what the network computes in; boxes and scores always are fp32. "auto" is bf16 on a CPU that has
                 instructions for it (scores differ in the third digit, AP by less than 0.2), else fp32. An exported
                 file has its own.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tood.counted import counted
 from tood.data import DatasetStats
 from tood.data.stats import LARGE, SMALL
 from tood.drawing import PALETTE, figure_letters, figure_text, names_to_draw
@@ -33,7 +34,8 @@ def dataset_picture(stats: DatasetStats, out_png: Path | str) -> None:
     from matplotlib.figure import Figure
 
     headline = (
-        f"{stats.root}: {stats.split} ({stats.images:,} images, {stats.boxes:,} boxes, {len(stats.classes)} classes)"
+        f"{stats.root}: {stats.split} ({counted(stats.images, 'image')}, {counted(stats.boxes, 'box', 'boxes')}, "
+        f"{counted(len(stats.classes), 'class', 'classes')})"
     )
     with figure_letters([headline, *(one.name for one in stats.classes)]):
         figure = Figure(figsize=(15, 8.5), layout="constrained")

@@ -124,6 +124,7 @@ class RunConfig:
         _at_least("data.workers", self.data.workers or 0, 0)
         _at_least("data.smallest_side", self.data.smallest_side, 1)
         _at_least("seed", self.seed, 0)
+        _at_least("thaw_from", self.thaw_from or 0, 0)
         _at_least("checkpoint_minutes", self.checkpoint_minutes, 0)
         positive = {
             "minutes": self.minutes,
@@ -173,7 +174,7 @@ class RunConfig:
     def length(self) -> str:
         """How long the run is, in words."""
         if self.minutes is not None:
-            return f"{self.minutes:g} minutes"
+            return f"{self.minutes:g} minute{'s' if self.minutes != 1 else ''}"
         if self.epochs is None:
             return "until a plateau"
         return f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader
 
+from tood.counted import counted
 from tood.data import (
     Batch,
     BatchPlan,
@@ -84,8 +85,8 @@ def _why_nothing(dataset: DetectionDataset) -> str:
 def describe(dataset: DetectionDataset) -> str:
     """A split in one line, with what had to be mended while reading it."""
     text = (
-        f"{dataset.split}: {len(dataset.images):,} images, {dataset.box_count:,} boxes, "
-        f"{len(dataset.categories)} classes ({dataset.format}, {dataset.root})"
+        f"{dataset.split}: {counted(len(dataset.images), 'image')}, {counted(dataset.box_count, 'box', 'boxes')}, "
+        f"{counted(len(dataset.categories), 'class', 'classes')} ({dataset.format}, {dataset.root})"
     )
     counts = dataset.problem_counts()
     if counts:
@@ -106,7 +107,7 @@ def training_batches(
         why = ["without any annotation"] if not config.data.keep_empty else []
         why += [f"with a side under {config.data.smallest_side} pixels"] if config.data.smallest_side > 1 else []
         display.say(
-            f"left out of training: {left_out:,} images {' or '.join(why)}, as MMDetection does "
+            f"left out of training: {counted(left_out, 'image')} {' or '.join(why)}, as MMDetection does "
             "(data.keep_empty, data.smallest_side)"
         )
     return loader

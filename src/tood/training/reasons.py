@@ -157,13 +157,14 @@ def _no_mosaic(augment: AugmentConfig) -> str:
 
 
 def _sizes(augment: AugmentConfig, size: InputConfig) -> str:
-    if augment.sides:
-        return f"batches of {min(augment.sides)} to {max(augment.sides)} pixels"
-    canvas = augment.canvas
-    if canvas is None:
+    sides, canvas = augment.sides, augment.canvas
+    if len(set(sides)) > 1:
+        return f"batches of {min(sides)} to {max(sides)} pixels"
+    if canvas is None and not sides:
         return ""
-    told = f"all batches of {canvas.side} pixels"
-    if canvas.side >= size.long:
+    side = sides[0] if sides or canvas is None else canvas.side
+    told = f"all batches of {side} pixels"
+    if canvas is None or side >= size.long:
         return told
     told += f", fewer than the {size.long} of prediction"
     return f"{told}, as scaling shows objects larger than they will be" if canvas.scale[1] > 1 else told

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
@@ -38,6 +39,7 @@ from tood.training.resuming import TrainingImages, changed_settings
 from tood.training.start import initialise_model, starting_point
 from tood.training.state import TrainResult
 from tood.weights import recorded_figures
+from tood.weights.published import COCO_CLASSES
 
 
 def train(
@@ -60,6 +62,8 @@ def train(
             one is being written to, no checkpoint to resume from, a loss that is not finite.
     """
     config.require_all_trained()
+    with torch.device("meta"):
+        build_model(config.model)  # what cannot be built is told before any picture is looked at
     with accelerated(config) as (accelerator, precision), deterministic(config.deterministic):
         heard = console if accelerator.is_main_process else None
         processes = Processes(accelerator.num_processes, accelerator.process_index)
@@ -94,7 +98,7 @@ def _train(
     if datasets.note:
         display.say(datasets.note)
     classes = len(training.categories)
-    if classes != config.model.classes:
+    if config.model.classes not in (classes, len(COCO_CLASSES)):  # COCO's number is nobody's choice
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
     config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
     with processes.agreed():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tood.configuration import to_dict
+from tood.counted import counted
 from tood.errors import ToodError
 from tood.models import AnyDetector
 from tood.training.config import RunConfig
@@ -76,9 +77,10 @@ def require_same_classes(before: Sequence[str], now: Sequence[str], out: Path) -
         new = [name for name in now if name not in before]
         why = "; ".join(f"{what}: {listed(names)}" for what, names in (("lost", gone), ("new", new)) if names)
     raise ToodError(
-        f"the run in {out} learns {len(before)} classes ({listed(before)}), but the dataset now has {len(now)} "
-        f"({listed(now)}), {why or 'with a name repeated'}: give it the classes that it began with, or start another "
-        f"run from its weights, which go to the classes by name: --out ANOTHER_FOLDER --from {out / 'best.safetensors'}"
+        f"the run in {out} learns {counted(len(before), 'class', 'classes')} ({listed(before)}), but the dataset now "
+        f"has {len(now)} ({listed(now)}), {why or 'with a name repeated'}: give it the classes that it began "
+        f"with, or start another run from its weights, which go to the classes by name: --out ANOTHER_FOLDER --from "
+        f"{out / 'best.safetensors'}"
     )
 
 

@@ -69,7 +69,7 @@ def model_card(config: AnyModelConfig, class_names: Sequence[str], facts: CardFa
         "## Use",
         f"```\npip install tood\ntood predict --model {quoted(facts.address)} photo.jpg\n```",
         "```python\nfrom tood import Detector\n\n"
-        f'detector = Detector("{facts.address}")\n'
+        f'detector = Detector("{facts.address}", threshold=0.3)\n'
         'found = detector("photo.jpg")\nfound.boxes, found.scores, found.names\n```',
         f"`tood train --from {quoted(facts.address)} --data my_pictures` goes on from these weights.",
         "## Figures",

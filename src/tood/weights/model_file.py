@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tood.configuration import apply_overrides
+from tood.counted import counted
 from tood.errors import ToodError
 from tood.models import AnyDetector, AnyModelConfig, build_model
 from tood.models.common.published import FamilyWeights, Hints, named
@@ -86,7 +87,9 @@ def _detector_of(
     config = apply_overrides(config, settings)
     names = checkpoint.class_names or _usual_names(config.classes)
     if len(names) != config.classes:
-        raise ToodError(f"{path} names {len(names)} classes, but its classifier knows {config.classes}")
+        raise ToodError(
+            f"{path} names {counted(len(names), 'class', 'classes')}, but its classifier knows {config.classes}"
+        )
     try:
         model = build_model(config)
     except ToodError as error:
@@ -227,8 +230,8 @@ def initialise(model: AnyDetector, checkpoint: Checkpoint, class_names: Sequence
         return f"starts from all {len(taken)} tensors of {checkpoint.path}"
     known = len(tensors[classifier[0]])
     return (
-        f"starts from {len(taken)} tensors of {checkpoint.path}; it knows {known} classes and this model "
-        f"{model.config.classes}, so the classifier starts anew"
+        f"starts from {len(taken)} tensors of {checkpoint.path}; it knows {counted(known, 'class', 'classes')} and "
+        f"this model {model.config.classes}, so the classifier starts anew"
     )
 
 
@@ -236,7 +239,7 @@ def _matched(checkpoint: Checkpoint, wanted: tuple[str, ...], rows: int) -> tupl
     """The file's classes beside the wanted ones, and what is to be told of them, if it is not the match itself."""
     known, path = checkpoint.class_names, checkpoint.path
     if known is not None and len(known) != rows:
-        raise ToodError(f"{path} names {len(known)} classes, but its classifier knows {rows}")
+        raise ToodError(f"{path} names {counted(len(known), 'class', 'classes')}, but its classifier knows {rows}")
     if known is not None and known != _placeholders(rows):
         return match_classes(wanted, known), ""
     match = match_classes(wanted, _usual_names(rows))
@@ -261,7 +264,7 @@ def _rows_of(match: ClassMatch, tensor: Tensor, fresh: Tensor) -> Tensor:
 
 def describe_architecture(config: AnyModelConfig) -> str:
     """A few words on a network, such as "a tood with ResNet-50 and 80 classes"."""
-    classes = f"{config.classes} {'class' if config.classes == 1 else 'classes'}"
+    classes = counted(config.classes, "class", "classes")
     return f"{_article(config.family)} with {config.backbone.description} and {classes}"
 
 

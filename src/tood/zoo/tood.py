@@ -75,7 +75,8 @@ def tood_lite0() -> TOODConfig:
         head=THeadConfig(width=96, interactive_layers=3, norm_groups=8),
         input=InputConfig(short=448, long=448, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0)),
         # What learned from few pictures is less sure of what it finds, and AP counts that too; and of where that is, so
-        # that the boxes of neighbours make a box better.
+        # that the boxes of neighbours make a box better. Cut, as objects that go on beyond the picture are annotated as
+        # far as it reaches.
         postprocess=PostprocessConfig(score_threshold=0.01, clip=True, voting_sigma=0.025),
     )
 

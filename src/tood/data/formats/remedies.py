@@ -78,7 +78,8 @@ def _labels_named(found: Survey) -> str | None:
     text = "\\n".join([*lines, f"names: [{names}]"])
     write = f"printf {quoted(text + chr(92) + 'n')} > {quoted(found.root / 'data.yaml')}"
     then = f"{moved}, then " if moved else ""
-    return f"name the {classes} classes: {then}`{write}`, with their names for class0 and so on"
+    what = "class" if classes == 1 else f"{classes:,} classes"
+    return f"name the {what}: {then}`{write}`, with their names for class0 and so on"
 
 
 def _moves(found: Survey, labels: Sequence[Path]) -> list[str]:

@@ -8,9 +8,14 @@ from typing import Literal, TypeAlias
 from tood.errors import SettingError
 
 
+def _wrong(name: str, problem: str) -> SettingError:
+    """What is said of a step's field, by the key that sets it."""
+    return SettingError(f"augment.steps.{name}", problem)
+
+
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise SettingError(name, f"is {value}: give a number from 0 to 1")
+        raise _wrong(name, f"is {value}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,9 @@ class FitStep:
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
-            raise SettingError("fit.size", f"is {self.size}: give (short, long) in pixels, both at least 1")
+            raise _wrong("fit.size", f"is {self.size}: give (short, long) in pixels, both at least 1")
         if self.shortest is not None and not 1 <= self.shortest <= (self.size or (self.shortest,))[0]:
-            raise SettingError("fit.shortest", f"is {self.shortest}: give pixels, 1 to the short side of {self.size}")
+            raise _wrong("fit.shortest", f"is {self.shortest}: give pixels, 1 to the short side of {self.size}")
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,11 @@ class CanvasStep:
         _share("canvas.min_visible", self.min_visible)
         _share("canvas.until", self.until)
         if self.side < 1:
-            raise SettingError("canvas.side", f"is {self.side}: give pixels, at least 1")
+            raise _wrong("canvas.side", f"is {self.side}: give pixels, at least 1")
         if self.sides and min(self.sides) < 1:
-            raise SettingError("canvas.sides", f"is {self.sides}: give sides in pixels, each at least 1")
+            raise _wrong("canvas.sides", f"is {self.sides}: give sides in pixels, each at least 1")
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise SettingError("canvas.scale", f"is {self.scale}: give (smallest, largest), both above 0")
+            raise _wrong("canvas.scale", f"is {self.scale}: give (smallest, largest), both above 0")
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class MixUpStep:
         _share("mixup.probability", self.probability)
         _share("mixup.until", self.until)
         if not 0 < self.scale[0] <= self.scale[1]:
-            raise SettingError("mixup.scale", f"is {self.scale}: give (smallest, largest), both above 0")
+            raise _wrong("mixup.scale", f"is {self.scale}: give (smallest, largest), both above 0")
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ class PhotometricStep:
     def __post_init__(self) -> None:
         _share("photometric.until", self.until)
         if self.strength < 0:
-            raise SettingError("photometric.strength", f"is {self.strength}: give 0 for none, 1 for the usual")
+            raise _wrong("photometric.strength", f"is {self.strength}: give 0 for none, 1 for the usual")
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ class DistortStep:
         for name in ("brightness", "contrast", "saturation", "until"):
             _share(f"distort.{name}", getattr(self, name))
         if self.hue < 0:
-            raise SettingError("distort.hue", f"is {self.hue}: give degrees, 0 for none")
+            raise _wrong("distort.hue", f"is {self.hue}: give degrees, 0 for none")
 
 
 @dataclass(frozen=True)
@@ -191,9 +196,9 @@ class ExpandStep:
         _share("expand.probability", self.probability)
         _share("expand.until", self.until)
         if not 1 <= self.ratio < float("inf"):
-            raise SettingError("expand.ratio", f"is {self.ratio}: give a number of at least 1")
+            raise _wrong("expand.ratio", f"is {self.ratio}: give a number of at least 1")
         if not all(0 <= value <= 255 for value in self.fill):
-            raise SettingError("expand.fill", f"is {self.fill}: give three whole numbers from 0 to 255")
+            raise _wrong("expand.fill", f"is {self.fill}: give three whole numbers from 0 to 255")
 
 
 @dataclass(frozen=True)
@@ -218,9 +223,9 @@ class CropStep:
         for threshold in self.thresholds:
             _share("crop.thresholds", threshold)
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise SettingError("crop.scale", f"is {self.scale}: give (smallest, largest), above 0, at most 1")
+            raise _wrong("crop.scale", f"is {self.scale}: give (smallest, largest), above 0, at most 1")
         if not 0 < self.aspect[0] <= 1 <= self.aspect[1]:
-            raise SettingError("crop.aspect", f"is {self.aspect}: give (smallest, largest), around 1")
+            raise _wrong("crop.aspect", f"is {self.aspect}: give (smallest, largest), around 1")
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,7 @@ class StretchStep:
 
     def __post_init__(self) -> None:
         if min((self.side, *self.sides)) < 1:
-            raise SettingError("stretch.side", f"and sides are {self.side}, {self.sides}: give pixels, each at least 1")
+            raise _wrong("stretch.side", f"and sides are {self.side}, {self.sides}: give pixels, each at least 1")
 
 
 AugmentStep: TypeAlias = (

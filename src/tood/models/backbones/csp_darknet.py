@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from tood.models.backbones.in_stages import BackboneInStages, WholeLearning
+from tood.models.common.sizes import MOST_CHANNELS, MOST_LAYERS, MOST_STAGES, require_each, require_whole
 from tood.models.common.yolo_blocks import (
     CSPLayer,
     PoolingBottleneck,
@@ -37,6 +38,10 @@ class CSPDarknetConfig(WholeLearning):
     blocks: tuple[int, ...] = (3, 9, 9, 3)
     depthwise: bool = False
     outputs: tuple[int, ...] = (1, 2, 3)
+
+    def __post_init__(self) -> None:
+        require_whole("model.backbone.width", self.width, MOST_CHANNELS)
+        require_each("model.backbone.blocks", self.blocks, MOST_LAYERS, MOST_STAGES)
 
     @property
     def stages(self) -> int:

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tood.errors import SettingError
 from tood.models.backbones.in_stages import WholeLearning
 from tood.models.common.csp import CSP_KINDS, CSPStage, RepResidual, conv_norm_silu, start_csp
 from tood.models.common.fused_parts import InferenceBackbone, with_fused_parts
+from tood.models.common.sizes import MOST_CHANNELS, MOST_STAGES, require_each, require_stages
 from tood.ops import known
 
 _WIDTHS, _BLOCKS = (64, 128, 256, 512, 1024), (3, 6, 6, 3)
@@ -38,12 +38,8 @@ class CSPRepResNetConfig(WholeLearning):
     kind: Literal["csp_rep_resnet"] = "csp_rep_resnet"
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.blocks) + 1 or min(self.widths) < 2 or min(self.blocks, default=0) < 1:
-            raise SettingError(
-                "model.backbone.widths",
-                f"is {list(self.widths)} and blocks {list(self.blocks)}: give channels of the stem and of every stage, "
-                "at least 2 each, and at least one block a stage",
-            )
+        require_each("model.backbone.widths", self.widths, MOST_CHANNELS, 1 + MOST_STAGES, least=2)
+        require_stages(self.widths, self.blocks)
 
     @staticmethod
     def scaled(width: float, depth: float, alpha: bool = False) -> CSPRepResNetConfig:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
 from tood.models.backbones.staged import StagedBackbone, check_frozen
+from tood.models.common.parts import check_outputs
 from tood.models.common.published import Names, PackagedFile, count, rename
+from tood.models.common.sizes import require_factor
 from tood.ops import conv_norm, fused_conv, known
 from tood.ops.activation import Activation
 from tood.ops.inference import InferenceConv2d
@@ -73,7 +75,7 @@ class EfficientNetLiteConfig:
     """Shape of the backbone; the defaults are Lite0.
 
     Attributes:
-        width, depth: factors of Lite0's channels and blocks; `SIZES` has those of Lite0 to Lite4.
+        width, depth: factors of Lite0's channels and blocks, above 0 and up to 8; `SIZES` has those of Lite0 to Lite4.
         frozen_stages: the stem and so many of the seven stages do not learn; 0 freezes the stem alone, -1 nothing.
         norm_eval: BatchNorms keep their running statistics while training (their affine weights learn).
         outputs: stages whose maps are given, 0 being the first (stride 2); what follows the last of them is left out.
@@ -87,7 +89,10 @@ class EfficientNetLiteConfig:
     outputs: tuple[int, ...] = (2, 4, 6)
 
     def __post_init__(self) -> None:
+        require_factor("model.backbone.width", self.width)
+        require_factor("model.backbone.depth", self.depth)
         check_frozen(self.frozen_stages, self.stages)
+        check_outputs(self.kind, self.outputs, self.stages)
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from tood.models.backbones.in_stages import BackboneInStages, WholeLearning
 from tood.models.common.rep_block import RepBlock
+from tood.models.common.sizes import MOST_CHANNELS, MOST_STAGES, require_each, require_stages
 from tood.models.common.yolo_blocks import PoolingBottleneck, init_convolutions, yolo_norm
 
 
@@ -29,6 +30,10 @@ class RepVGGConfig(WholeLearning):
     widths: tuple[int, ...] = (32, 64, 128, 256, 512)
     blocks: tuple[int, ...] = (3, 5, 7, 3)
     outputs: tuple[int, ...] = (1, 2, 3)
+
+    def __post_init__(self) -> None:
+        require_each("model.backbone.widths", self.widths, MOST_CHANNELS, 1 + MOST_STAGES)
+        require_stages(self.widths, self.blocks)
 
     @property
     def stages(self) -> int:

@@ -10,11 +10,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from tood.errors import SettingError
 from tood.models.backbones.imagenet import RESNET_FILES
 from tood.models.backbones.staged import StagedBackbone, check_frozen
 from tood.models.common.conv_block import NarrowProjection, known_conv
 from tood.models.common.deform_conv import DeformConv2d, fused
 from tood.models.common.published import PublishedFile
+from tood.models.common.sizes import MOST_CHANNELS, MOST_LAYERS, MOST_STAGES, require_each, require_whole
 from tood.ops import CannotFuse, conv_norm, fused_conv, known, may_stand_in
 
 # What the classifiers of torchvision, timm and OpenMMLab have beyond the backbone.
@@ -57,6 +59,11 @@ class ResNetConfig:
     deformable_stages: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        require_each("model.backbone.blocks", self.blocks, MOST_LAYERS, MOST_STAGES)
+        require_whole("model.backbone.width", self.width, MOST_CHANNELS)
+        require_whole("model.backbone.stem_width", self.stem_width, MOST_CHANNELS)
+        require_whole("model.backbone.groups", self.groups, MOST_CHANNELS)
+        require_whole("model.backbone.width_per_group", self.width_per_group, MOST_CHANNELS)
         check_frozen(self.frozen_stages, self.stages)
 
     @property
@@ -228,6 +235,13 @@ class ResNet(StagedBackbone):
         self.conv1 = nn.Conv2d(3, config.stem_width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(config.stem_width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        deformable = config.deformable_stages
+        there_are = range(config.stages if config.block == "bottleneck" else 0)
+        if len(set(deformable).intersection(there_are)) != len(deformable):
+            raise SettingError(
+                "model.backbone.deformable_stages",
+                f"is {list(deformable)}: expected different stages from 0 to {config.stages - 1}, of bottlenecks alone",
+            )
         block = Bottleneck if config.block == "bottleneck" else BasicBlock
         inputs = config.stem_width
         self.stage_names = [f"layer{stage + 1}" for stage in range(len(config.blocks))]

@@ -130,7 +130,7 @@ def check_head(classes: int, width: int, norm_groups: int) -> None:
     """
     if classes < 1:
         raise ToodError(f"model.classes is {classes}: a detector needs at least one class")
-    if width % norm_groups:
+    if norm_groups < 1 or width % norm_groups:
         raise ToodError(
             f"model.head.norm_groups is {norm_groups}, which does not divide model.head.width {width}: choose a divisor"
         )

@@ -6,16 +6,19 @@ import torch
 from torch import Tensor
 
 from tood.errors import SettingError, ToodError
+from tood.models.common.sizes import MOST_BINS
 
 
 def require_bins(bins: int) -> None:
     """Refuses a head's number of bins over which nothing is distributed.
 
     Raises:
-        SettingError: if there are fewer than two.
+        SettingError: if there are fewer than two, or more than are sensible.
     """
-    if bins < 2:
-        raise SettingError("model.head.bins", f"is {bins}: a distribution needs two places or more")
+    if not 2 <= bins <= MOST_BINS:
+        raise SettingError(
+            "model.head.bins", f"is {bins}: a distribution needs two places or more, and {MOST_BINS:,} at most"
+        )
 
 
 def require_whole_bins(bins: Tensor, name: str) -> None:

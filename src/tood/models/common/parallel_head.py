@@ -14,6 +14,7 @@ from tood.models.common.deform_conv import fused
 from tood.models.common.distribution import expected_bins, side_distributions
 from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, InferenceConvNormReLU, init_normal
 from tood.models.common.priors import DELTA_STDS, grid_priors
+from tood.models.common.sizes import MOST_ANCHOR_SCALE, MOST_CHANNELS, MOST_LAYERS, require_factor, require_whole
 from tood.models.common.stacked import rows_of, stacked
 from tood.ops import known
 from tood.structures import DensePredictions, Priors
@@ -39,6 +40,12 @@ class ParallelHeadConfig:
     tower_layers: int = 4
     norm_groups: int = 32
     anchor_scale: float = 8.0
+
+    def __post_init__(self) -> None:
+        require_whole("model.head.width", self.width, MOST_CHANNELS)
+        require_whole("model.head.tower_layers", self.tower_layers, MOST_LAYERS)
+        require_whole("model.head.norm_groups", self.norm_groups, MOST_CHANNELS)
+        require_factor("model.head.anchor_scale", self.anchor_scale, MOST_ANCHOR_SCALE)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from tood.errors import SettingError, ToodError
 from tood.input import InputConfig
+from tood.models.common.sizes import MOST_CHANNELS
 
 
 class BackbonePart(Protocol):
@@ -99,7 +100,12 @@ def build_trunk(config: PartsConfig) -> tuple[nn.Module, nn.Module]:
         ToodError: if they do not go together; the message names both and the settings to change.
     """
     backbone, neck = config.backbone, config.neck
-    _check_outputs(backbone)
+    check_outputs(backbone.kind, backbone.outputs, backbone.stages)
+    if max(backbone.channels) > MOST_CHANNELS:
+        raise ToodError(
+            f"model.backbone, a {backbone.kind}, gives maps of {list(backbone.channels)} channels: make it narrower, "
+            f"{MOST_CHANNELS:,} are the most"
+        )
     strides = backbone.strides
     if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
         raise ToodError(
@@ -137,11 +143,20 @@ def one_width(config: PartsConfig) -> int:
     return widths[0]
 
 
-def _check_outputs(backbone: BackbonePart) -> None:
-    outputs = list(backbone.outputs)
-    if not outputs or outputs != sorted(set(outputs)) or not 0 <= outputs[0] <= outputs[-1] < backbone.stages:
+def check_outputs(kind: str, outputs: Sequence[int], stages: int) -> None:
+    """Refuses maps of stages that a backbone has not.
+
+    Args:
+        kind: what configurations call the backbone.
+        outputs: stages whose maps it is to give.
+        stages: how many it has.
+
+    Raises:
+        SettingError: if they are none, not in growing order, or not among its stages.
+    """
+    wanted = list(outputs)
+    if not wanted or wanted != sorted(set(wanted)) or not 0 <= wanted[0] <= wanted[-1] < stages:
         raise SettingError(
             "model.backbone.outputs",
-            f"is {outputs}: a {backbone.kind} of these blocks has the stages 0 to {backbone.stages - 1}, give some in "
-            "growing order",
+            f"is {wanted}: this {kind} has the stages 0 to {stages - 1}, give some in growing order",
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tood.models.common.layers import InferenceGroupNormReLU, on_levels
+from tood.models.common.sizes import reduced
 from tood.models.common.stacked import cells_of
 from tood.ops import CannotFuse, group_norm_relu, known
 from tood.ops.conv_gradients import is_pointwise
@@ -34,7 +35,7 @@ class TaskDecomposition(nn.Module):
         channels = width * layers
         self.attention: nn.Sequential | None = None
         if attention_reduction is not None:
-            hidden = width // attention_reduction
+            hidden = reduced("model.head.attention_reduction", width, attention_reduction)
             self.attention = nn.Sequential(
                 nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, layers, 1), nn.Sigmoid()
             )

@@ -25,6 +25,7 @@ class GFLHeadConfig(ParallelHeadConfig):
     bins: int = 17
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_bins(self.bins)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tood.errors import ToodError
 from tood.models.common.fused_parts import with_fused_parts
+from tood.models.common.sizes import MOST_CHANNELS, MOST_LAYERS, require_whole
 from tood.models.common.yolo_blocks import YOLO_KINDS, CSPLayer, conv3x3, init_convolutions, yolo_conv
 from tood.models.necks.asff import ASFF, LEVELS
 from tood.models.necks.gsconv import GSConv, GSLayer
@@ -43,6 +44,12 @@ class CSPPAFPNConfig:
     fusion_channels: int = 2
     width: int | None = None
     kind: Literal["csp_pafpn"] = "csp_pafpn"
+
+    def __post_init__(self) -> None:
+        require_whole("model.neck.blocks", self.blocks, MOST_LAYERS)
+        require_whole("model.neck.fusion_channels", self.fusion_channels, MOST_CHANNELS)
+        if self.width is not None:
+            require_whole("model.neck.width", self.width, MOST_CHANNELS)
 
     def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
         """Channels of each level, of those of the backbone's maps."""

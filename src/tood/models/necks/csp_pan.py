@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tood.errors import SettingError
 from tood.models.common.csp import CSP_KINDS, CSPStage, PyramidPooling, RepResidual, conv_norm_silu, start_csp
 from tood.models.common.fused_parts import with_fused_parts
+from tood.models.common.sizes import MOST_CHANNELS, MOST_LAYERS, MOST_LEVELS, require_each, require_whole
 from tood.ops import known
 
 _WIDTHS, _BLOCKS = (192, 384, 768), 3
@@ -36,12 +37,8 @@ class CSPPANConfig:
     kind: Literal["csp_pan"] = "csp_pan"
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 2 or self.blocks < 1:
-            raise SettingError(
-                "model.neck.widths",
-                f"is {list(self.widths)} and blocks {self.blocks}: give at least 2 channels a level and at least one "
-                "block",
-            )
+        require_each("model.neck.widths", self.widths, MOST_CHANNELS, MOST_LEVELS, least=2)
+        require_whole("model.neck.blocks", self.blocks, MOST_LAYERS)
 
     @staticmethod
     def scaled(width: float, depth: float) -> CSPPANConfig:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.errors import ToodError
+from tood.models.common.sizes import MOST_CHANNELS, MOST_LEVELS, require_whole
 from tood.ops import fused_conv, known, shared_conv
 
 
@@ -30,6 +31,10 @@ class FPNConfig:
     width: int = 256
     levels: int = 5
     kind: Literal["fpn"] = "fpn"
+
+    def __post_init__(self) -> None:
+        require_whole("model.neck.width", self.width, MOST_CHANNELS)
+        require_whole("model.neck.levels", self.levels, MOST_LEVELS)
 
     def channels(self, maps: Sequence[int]) -> tuple[int, ...]:
         """Channels of each level, whatever those of the backbone's maps."""

@@ -15,6 +15,7 @@ from tood.models.common.csp import conv_norm_silu, spatial_average
 from tood.models.common.distribution import expected_bins, require_bins, side_distributions
 from tood.models.common.fused_parts import with_fused_parts
 from tood.models.common.priors import grid_priors
+from tood.models.common.sizes import MOST_ANCHOR_SCALE, require_factor
 from tood.ops import known
 from tood.structures import DensePredictions
 
@@ -36,6 +37,7 @@ class ETHeadConfig:
 
     def __post_init__(self) -> None:
         require_bins(self.bins)
+        require_factor("model.head.anchor_scale", self.anchor_scale, MOST_ANCHOR_SCALE)
 
 
 class TaskAttention(nn.Module):

@@ -11,8 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tood.boxes import decode_deltas, decode_distances
+from tood.errors import SettingError
 from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
 from tood.models.common.priors import DELTA_STDS, grid_priors
+from tood.models.common.sizes import (
+    MOST_ANCHOR_SCALE,
+    MOST_CHANNELS,
+    MOST_LAYERS,
+    reduced,
+    require_factor,
+    require_whole,
+)
 from tood.models.common.task_decomposition import TaskDecomposition, trunks
 from tood.models.tood.one_reading import SeenInTrunk, may_read_at_once, read_at_once
 from tood.ops import sampled_at_offsets
@@ -51,6 +60,16 @@ class THeadConfig:
     score_alignment: bool = True
     box_alignment: bool = True
 
+    def __post_init__(self) -> None:
+        require_whole("model.head.width", self.width, MOST_CHANNELS)
+        require_whole("model.head.interactive_layers", self.interactive_layers, MOST_LAYERS)
+        require_whole("model.head.norm_groups", self.norm_groups, MOST_CHANNELS)
+        require_whole("model.head.attention_reduction", self.attention_reduction, MOST_CHANNELS)
+        require_whole("model.head.alignment_reduction", self.alignment_reduction, MOST_CHANNELS)
+        require_whole("model.head.deformable_layers", self.deformable_layers, MOST_LAYERS, least=0)
+        require_whole("model.head.deform_groups", self.deform_groups, MOST_CHANNELS)
+        require_factor("model.head.anchor_scale", self.anchor_scale, MOST_ANCHOR_SCALE)
+
 
 class THead(nn.Module):
     """Dense predictions from the pyramid's levels; all weights but the box scales are shared by the levels."""
@@ -59,6 +78,12 @@ class THead(nn.Module):
         super().__init__()
         self.config = config
         self.strides = tuple(strides)
+        if config.deformable_layers and (inputs % config.deform_groups or config.width % config.deform_groups):
+            raise SettingError(
+                "model.head.deform_groups",
+                f"is {config.deform_groups}: choose a divisor of model.head.width {config.width} and of the {inputs} "
+                "channels of the neck",
+            )
         trunk = config.width * config.interactive_layers
         self.interactive = nn.ModuleList(
             ConvNormReLU(
@@ -75,7 +100,7 @@ class THead(nn.Module):
         self.regression_decomposition = TaskDecomposition(*decomposition)
         self.classifier = nn.Conv2d(config.width, classes, 3, padding=1)
         self.regressor = nn.Conv2d(config.width, 4, 3, padding=1)
-        hidden = config.width // config.alignment_reduction
+        hidden = reduced("model.head.alignment_reduction", config.width, config.alignment_reduction)
         self.classification_alignment = _alignment_branch(trunk, hidden, 1) if config.score_alignment else None
         self.regression_alignment = _alignment_branch(trunk, hidden, 4 * 2) if config.box_alignment else None
         self.scales = nn.ParameterList(nn.Parameter(torch.tensor(1.0)) for _ in self.strides)

@@ -14,6 +14,7 @@ from tood.models.common.fused_parts import with_fused_parts
 from tood.models.common.layers import PRIOR_BIAS, ConvNormReLU, init_normal
 from tood.models.common.priors import grid_priors
 from tood.models.common.rep_block import RepBlock
+from tood.models.common.sizes import MOST_CHANNELS, MOST_LAYERS, require_whole
 from tood.models.common.task_decomposition import TaskDecomposition, trunks
 from tood.models.common.yolo_blocks import YOLO_KINDS, conv3x3, init_convolutions, yolo_conv, yolo_norm
 from tood.structures import DensePredictions
@@ -45,6 +46,13 @@ class YOLOXHeadConfig:
     interactive_layers: int = 0
     norm_groups: int = 32
     attention_reduction: int = 32
+
+    def __post_init__(self) -> None:
+        require_whole("model.head.width", self.width, MOST_CHANNELS)
+        require_whole("model.head.tower_layers", self.tower_layers, MOST_LAYERS, least=0)
+        require_whole("model.head.interactive_layers", self.interactive_layers, MOST_LAYERS, least=0)
+        require_whole("model.head.norm_groups", self.norm_groups, MOST_CHANNELS)
+        require_whole("model.head.attention_reduction", self.attention_reduction, MOST_CHANNELS)
 
 
 class YOLOXHead(nn.Module):
