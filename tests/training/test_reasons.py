@@ -103,7 +103,8 @@ def test_a_usual_picture_is_smaller_in_training_than_in_prediction(
 ) -> None:
     run = run_config(model, size, recipe)
     step = run.augment.canvas
-    assert step is not None and step.side == canvas
+    assert step is not None
+    assert step.side == canvas
     _, width = run.model.input.geometry(600, 800).scaled
     assert 0.8 < step.side / width <= 0.9
     assert f"fewer than the {width} " in what_it_sees(run)

@@ -94,6 +94,16 @@ def load_dataset(
     return dataset
 
 
+def count_images(root: str | Path, split: str | None = None) -> int:
+    """Number of images of a split; arguments as for `load_dataset`, which tells what is wrong with them.
+
+    Raises:
+        ToodError: no dataset, or no such split.
+    """
+    folder = open_folder(root)
+    return len(folder.read(resolve_split(folder, split), images_required=False).images)
+
+
 def load_split(
     folder: DatasetFolder, split: str, *, images_required: bool = True, exif: Exif = "auto", keep_going: bool = False
 ) -> DetectionDataset:

@@ -36,6 +36,9 @@ ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 # Longer side of the small recipe's canvas over that of a picture in prediction.
 CANVAS_SHARE = 6 / 7
 
+# The head's rate in `recipe_transfer` where the weights are a detector's.
+DETECTOR_RATE = 2e-4
+
 
 def recipe_1x(run: RunConfig) -> RunConfig:
     """The paper's "1x": 12 epochs of SGD, 16 images a step, the rate divided by 10 after epochs 8 and 11."""
@@ -207,6 +210,14 @@ def recipe_transfer(run: RunConfig) -> RunConfig:
         optimizer=AdamWConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=0.8),
         ema=EMAConfig(enabled=True, decay=0.998),
     )
+
+
+def for_a_detector(run: RunConfig) -> RunConfig:
+    """A run of `recipe_transfer` that starts from a detector instead of a backbone.
+
+    What knows boxes already wants a lower rate than a head that is drawn at random.
+    """
+    return replace(run, optimizer=replace(run.optimizer, lr=DETECTOR_RATE))
 
 
 def _smaller_canvas(size: InputConfig) -> int:

@@ -25,6 +25,7 @@ from tood.training.checkpoint import (
     parse_checkpoint,
     put_damaged_aside,
 )
+from tood.training.choice import begun_run
 from tood.training.config import RunConfig
 from tood.training.datasets import describe, open_datasets, order_of, training_batches, validation_on
 from tood.training.folder import CONFIG, Resume, RunFolder, claimed_folder, run_folders
@@ -35,13 +36,17 @@ from tood.training.loop import BEST, Trainer
 from tood.training.plan import reasons, say_plan
 from tood.training.progress import TrainingDisplay
 from tood.training.resuming import TrainingImages, changed_settings
-from tood.training.start import initialise_model, starting_point
+from tood.training.start import initialise_model, started, starting_point
 from tood.training.state import TrainResult
 from tood.weights import recorded_figures
 
 
 def train(
-    config: RunConfig, resume: Resume = False, console: Console | None = None, folder: RunFolder | None = None
+    config: RunConfig,
+    resume: Resume = False,
+    console: Console | None = None,
+    folder: RunFolder | None = None,
+    why: Sequence[str] = (),
 ) -> TrainResult:
     """Trains a detector; `best.safetensors` in the run's folder is what to use afterwards.
 
@@ -54,6 +59,7 @@ def train(
             not, so that the same call can be repeated until it is done.
         console: where progress is shown; None shows nothing.
         folder: `config.out`, where the caller has claimed it already.
+        why: what was chosen for the run before, a sentence each (`RunChoice.why`): told, and kept with its reasons.
 
     Raises:
         ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run or that
@@ -67,7 +73,7 @@ def train(
         with ExitStack() as held:
             claim = _run_folder(config, resume) if folder is None else nullcontext(folder)
             found = processes.from_main(lambda: held.enter_context(claim))
-            return _train(config, found, resume, heard, accelerator, precision)
+            return _train(config, found, resume, heard, accelerator, precision, why)
 
 
 def _train(
@@ -77,6 +83,7 @@ def _train(
     console: Console | None,
     accelerator: Accelerator,
     precision: ChosenPrecision,
+    chosen: Sequence[str],
 ) -> TrainResult:
     processes = Processes(accelerator.num_processes, accelerator.process_index)
     out, resumes = folder.path, folder.resumes
@@ -84,6 +91,8 @@ def _train(
     # Of DDP, about 1x1 convolutions in channels-last memory, whose strides mean nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     display = TrainingDisplay(console)
+    for sentence in chosen:
+        display.say(sentence)
 
     with processes.agreed():
         datasets = open_datasets(config)
@@ -96,7 +105,7 @@ def _train(
     classes = len(training.categories)
     if classes != config.model.classes:
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
-    config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
+    config = started(replace(config, out=out, model=replace(config.model, classes=classes)))
     with processes.agreed():
         boxes = box_report(training, config)
         boxes.require_any()
@@ -133,14 +142,14 @@ def _train(
     found = None  # the content of a large checkpoint is not kept for the whole run
     if resumes and measured is not None and measured.selects:
         trainer.keep_better(processes.from_main(lambda: recorded_figures(out / BEST).get("AP")))
-    processes.from_main(lambda: _save_config(config, out, why))
+    processes.from_main(lambda: _save_config(config, out, (*chosen, *why)))
     return trainer.run()
 
 
 def _changes(config: RunConfig, out: Path) -> str:
     if not (out / CONFIG).is_file():
         return ""
-    return changed_settings(configuration.load(out / CONFIG, RunConfig), config)
+    return changed_settings(begun_run(out), config)
 
 
 def _save_config(config: RunConfig, out: Path, why: Sequence[str]) -> None:
