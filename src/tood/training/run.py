@@ -111,7 +111,7 @@ def _train(
         boxes.require_any()
     frozen, config = config.model.backbone, thawed(config, boxes.found.reachable)
     thaws = config.model.backbone != frozen
-    selects = validation is not None and not datasets.validates_on_test
+    selects = validation is not None and datasets.selects
     config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 
     if resumes and (changes := processes.from_main(lambda: _changes(config, out))):

@@ -34,7 +34,7 @@ class TrainResult:
         best: weights of the highest AP (the last ones where nothing was evaluated), None if interrupted before any.
         last: weights at the end.
         ap, ap50, ap75: of the last evaluation, 0..1; None without one.
-        best_ap: of `best`: the highest, or the last where validation images are those of the test.
+        best_ap: of `best`: the highest, or the last where validation images may choose none (`Validation.selects`).
         epochs, steps, seconds: how far the run went.
         interrupted_by: number of the signal that stopped it early, None at its proper end.
     """
