@@ -186,6 +186,7 @@ def test_the_command_without_a_length_ends_at_a_plateau_and_says_so(
     monkeypatch.setattr("tood.training.length.LEAST_EPOCHS", 10)
     monkeypatch.setattr("tood.training.length.IMAGES_BETWEEN", 6)
     monkeypatch.setattr("tood.training.length.IMAGES_EACH", 0)
+    monkeypatch.setattr("tood.evaluation.evaluate_detections", lambda found, truth: FakeScores(0.3))
     data, out = coco_folder(tmp_path / "data"), tmp_path / "run"
     options = ["--model", "tood_tiny", "--size", "32", "--workers", "0", "--batch-size", "2", "--device", "cpu"]
     command = ["train", "--data", str(data), "--out", str(out), "--lr", "1e-9", *options, *SETTINGS]
@@ -198,3 +199,30 @@ def test_the_command_without_a_length_ends_at_a_plateau_and_says_so(
     saved = load(out / CONFIG, RunConfig)
     assert (saved.epochs, saved.patience, saved.cool_down) == (10, 4, 0.25)
     assert 5 <= read_checkpoint(out)["position"]["epoch"] < 10
+
+
+# --- an AP that never rises ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cool_down", [0.0, 0.25])
+@pytest.mark.parametrize("ap", [0.0, 0.0004])
+def test_a_run_whose_ap_has_never_risen_goes_on(ap: float, cool_down: float, tmp_path: Path) -> None:
+    config = replace(plateau_run(tmp_path), epochs=9, cool_down=cool_down)
+    trainer, said = tiny_trainer(config, lambda model: FakeScores(ap)), []
+    trainer.display.say = said.append  # type: ignore[method-assign]
+    result = trainer.run()
+    assert result.epochs == 9
+    assert trainer.position.plateau is None
+    told = [line for line in said if "which is no plateau" in line]
+    assert len(told) == 1
+    assert told[0].startswith("AP is 0.000 in all 3 evaluations, which is no plateau: the run goes on")
+    assert not any("ends early" in line or "from here the rate falls" in line for line in said)
+
+
+def test_once_it_has_risen_a_plateau_is_one(tmp_path: Path) -> None:
+    scores = iter([0.0, 0.0, 0.0, 0.0, 0.1, 0.1, 0.05, 0.9])
+    trainer, said = tiny_trainer(replace(plateau_run(tmp_path), cool_down=0.0), lambda _: FakeScores(next(scores))), []
+    trainer.display.say = said.append  # type: ignore[method-assign]
+    assert trainer.run().epochs == 7
+    assert sum("which is no plateau" in line for line in said) == 1
+    assert "the run ends early: 2 evaluations brought no higher AP (patience)" in said

@@ -87,6 +87,37 @@ def test_objects_are_shown_larger_only_where_scaling_does_so() -> None:
     assert "all batches of 384 pixels, fewer than the 448 of prediction; " in said
 
 
+@pytest.mark.parametrize("recipe", ["transfer", "small"])
+@pytest.mark.parametrize(
+    ("model", "size", "canvas"),
+    [
+        ("tood_lite0", None, 384),
+        ("tood_lite0", 512, 448),
+        ("tood_lite0_320", None, 288),
+        ("tood_r50_fpn_1x", None, 928),
+        ("tood_r50_fpn_1x", 640, 736),
+    ],
+)
+def test_a_usual_picture_is_smaller_in_training_than_in_prediction(
+    model: str, size: int | None, canvas: int, recipe: str
+) -> None:
+    run = run_config(model, size, recipe)
+    step = run.augment.canvas
+    assert step is not None
+    assert step.side == canvas
+    _, width = run.model.input.geometry(600, 800).scaled
+    assert 0.8 < step.side / width <= 0.9
+    assert f"fewer than the {width} " in what_it_sees(run)
+
+
+def test_what_a_picture_has_in_prediction_is_told_as_it_is() -> None:
+    square, wide = (what_it_sees(run_config(name, recipe="transfer")) for name in ("tood_lite0", "tood_r50_fpn_1x"))
+    assert "all batches of 384 pixels, fewer than the 448 of prediction" in square
+    assert "all batches of 928 pixels, fewer than the 1067 that a 4:3 picture has in prediction" in wide
+    run = apply_overrides(run_config("tood_r50_fpn_1x", 640, "transfer"), ["augment.canvas=928"])
+    assert "all batches of 928 pixels; " in what_it_sees(run), "a picture of 853 x 640 is larger so, not smaller"
+
+
 @pytest.mark.parametrize("name", ["tood_r50_fpn_1x", "yolox_s", "ppyoloe_s"])
 def test_other_recipes_are_told_too(name: str) -> None:
     said = seen(name)

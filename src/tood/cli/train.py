@@ -17,7 +17,7 @@ from tood.cli.options import Threads, optional
 from tood.counted import counted
 
 if TYPE_CHECKING:
-    from tood.training import RunConfig, TrainResult
+    from tood.training import DataConfig, RunConfig, TrainResult
 
 # What a bare --resume stands for.
 _LAST = "last"
@@ -89,7 +89,8 @@ def train(
         str | None,
         optional(
             "1x, 1.5x, 2x or 3x (the papers'), small (small models from scratch), transfer (few pictures, and a "
-            "backbone that knows ImageNet), ppyoloe, ppyoloe_plus, yolox or yolox_light. Left out, the model's own.",
+            "backbone that knows ImageNet), ppyoloe, ppyoloe_plus, yolox or yolox_light. Left out, the model's own, or "
+            "transfer to fine-tune a detector on fewer than 5,000 pictures.",
             RECIPE,
         ),
     ] = None,
@@ -196,28 +197,12 @@ def train(
 
     from tood.configuration import apply_overrides, load
     from tood.processes import leave_processes
-    from tood.training import CONFIG, Resume, RunConfig, default_model, latest_run_folder, run_config
+    from tood.training import Resume, RunConfig, begun_run, choose_run, latest_run_folder, with_settings
     from tood.training import train as run
 
-    choice = None
+    settings = settings or []
+    why: tuple[str, ...] = ()
     mode: Resume = "auto" if resume == "auto" else resume is not None
-    if mode is True:
-        folder = out or latest_run_folder()
-        base = load(folder / CONFIG, RunConfig)
-        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
-        out = folder
-    elif config is not None:
-        base = load(config, RunConfig)
-        _refuse_beside_config(model=model, recipe=recipe, size=size)
-        base = apply_overrides(base, ["out=null"])
-    else:
-        if model is None:
-            choice = default_model(start_from)
-            base = choice.run(size, recipe)
-        else:
-            base = run_config(model, size, recipe)
-        if data is None and not any(setting.startswith("data.path") for setting in settings or []):
-            _require_default_data(base)
     options = {
         "start_from": start_from,
         "data.path": data,
@@ -228,58 +213,61 @@ def train(
         "device": device,
         "precision": precision,
         "seed": seed,
-        "out": out,
     }
-    chosen = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
+    given = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
+    if mode is True:
+        out = out or latest_run_folder()
+        base = begun_run(out)
+        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
+    elif config is not None:
+        base = apply_overrides(load(config, RunConfig), ["out=null"])
+        _refuse_beside_config(model=model, recipe=recipe, size=size)
+    else:
+        dataset = _dataset(given, settings)
+        choice = choose_run(model, start_from, size, recipe, dataset)
+        base, why = choice.run, choice.why
+    if out is not None:
+        given.append(f"out={_as_yaml(out)}")
     if lr is not None:
-        chosen += [f"optimizer.lr={lr}", "optimizer.scale_lr=false"]
+        given += [f"optimizer.lr={lr}", "optimizer.scale_lr=false"]
     if epochs is not None:
-        chosen += [f"epochs={epochs}", "minutes=null"]
+        given += [f"epochs={epochs}", "minutes=null"]
     if minutes is not None:
-        chosen += [f"minutes={minutes}"]
-    base = apply_overrides(base, chosen, "option")
-    if start_from == "scratch":
-        base = base.from_scratch()
-    final = _keep_what_was_given(apply_overrides(base, settings or []), settings or [])
-    _require_one_length(final, epochs, settings or [])
-    speaks = int(os.environ.get("RANK", "0")) == 0  # of several processes one
-    if speaks and choice is not None:
-        typer.echo(f"model: {choice.name} was chosen, as {choice.why}; --model NAME takes another")
-    result = run(final, mode, Console(emoji=False))
-    if speaks:
+        given += [f"minutes={minutes}"]
+    final = with_settings(apply_overrides(base, given, "option"), settings)
+    _require_one_length(final, epochs, settings)
+    result = run(final, mode, Console(emoji=False), why=why)
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes one
         _say_result(result)
     leave_processes()
     if result.interrupted_by is not None:
         raise typer.Exit(128 + result.interrupted_by)
 
 
-def _require_default_data(base: RunConfig) -> None:
+def _dataset(given: list[str], settings: list[str]) -> DataConfig:
+    """What is to be learned from, as options and settings say it."""
+    from tood.configuration import apply_overrides
     from tood.errors import ToodError
+    from tood.training import RunConfig
 
-    if not Path(base.data.path).exists():
-        raise ToodError(f"no dataset was named and there is none in {base.data.path}: name yours with --data FOLDER")
+    keys = _keys([*given, *settings])
+    run = apply_overrides(RunConfig(), [text for text in given if text.startswith("data.")], "option")
+    data = apply_overrides(run, [text for text in settings if text.strip().startswith("data")]).data
+    if keys.isdisjoint({"data", "data.path"}) and not Path(data.path).exists():
+        raise ToodError(f"no dataset was named and there is none in {data.path}: name yours with --data FOLDER")
+    return data
 
 
-def _given(settings: list[str]) -> set[str]:
-    """The keys of `--set`."""
+def _keys(settings: list[str]) -> set[str]:
+    """The keys of such settings."""
     return {setting.partition("=")[0].strip() for setting in settings}
-
-
-def _keep_what_was_given(run: RunConfig, settings: list[str]) -> RunConfig:
-    """The run, in which no number of objects changes frozen stages that somebody has given."""
-    from dataclasses import replace
-
-    given = _given(settings)
-    if "thaw_from" in given or given.isdisjoint({"model", "model.backbone", "model.backbone.frozen_stages"}):
-        return run
-    return replace(run, thaw_from=None)
 
 
 def _require_one_length(run: RunConfig, epochs: int | None, settings: list[str]) -> None:
     """Refuses a number of epochs that was asked for and would not count."""
     from tood.errors import ToodError
 
-    asked = epochs is not None or "epochs" in _given(settings)
+    asked = epochs is not None or "epochs" in _keys(settings)
     if asked and run.epochs is not None and run.minutes is not None:
         raise ToodError(
             f"epochs are given, and minutes ({run.minutes:g}), which alone would count: give one of the two (epochs "

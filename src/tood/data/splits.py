@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from tood.choices import Exif
 from tood.data.columns import PathColumn
 from tood.data.dataset import DetectionDataset, Problem
@@ -92,6 +94,28 @@ def load_dataset(
         what = "1 picture" if len(left_out) == 1 else f"{len(left_out)} pictures, the first of which is here"
         log.warning("%s: left out of split %r (%s)", left_out[0], dataset.split, what)
     return dataset
+
+
+def count_images(root: str | Path, split: str | None = None) -> int:
+    """Number of images of a split; arguments as for `load_dataset`, which tells what is wrong with them.
+
+    Raises:
+        ToodError: no dataset, or no such split.
+    """
+    folder = open_folder(root)
+    return len(folder.read(resolve_split(folder, split), images_required=False).images)
+
+
+def shared_images(first: DetectionDataset, second: DetectionDataset) -> int:
+    """How many images of the second split are in the first, too: files of one name, through links and spellings."""
+    names = set(second.columns.paths.bases)
+    paths = first.columns.paths
+    # Files of other names are never looked at: of two usual splits that is all of them.
+    alike = np.array([at for at, base in enumerate(paths.bases) if base in names], np.int64)
+    if not len(alike):
+        return 0
+    known = {file_identity(path) for path in paths.take(alike)}
+    return sum(file_identity(path) in known for path in second.columns.paths)
 
 
 def load_split(

@@ -65,6 +65,11 @@ class InputConfig:
         red, green, blue = (round(channel) for channel in self.mean)
         return red, green, blue
 
+    @property
+    def usual_long(self) -> float:
+        """Longer side in pixels to which a picture of 4:3 is scaled: `long` where the short side allows it."""
+        return self.long if self.fit == "stretch" else min(self.long, self.short * 4 / 3)
+
     def geometry(self, height: int, width: int) -> Geometry:
         """Where an image of so many pixels comes to lie."""
         limits = (self.short, self.long) if width >= height else (self.long, self.short)

@@ -1,6 +1,7 @@
 """Training: configuration of a run, recipes, the loop."""
 
 from tood.data import DataConfig
+from tood.training.choice import RunChoice, begun_run, choose_run, with_settings
 from tood.training.config import RunConfig
 from tood.training.datasets import Datasets, open_datasets
 from tood.training.default_model import ModelChoice, chosen_run, default_model
@@ -33,13 +34,16 @@ __all__ = [
     "EMAConfig",
     "ModelChoice",
     "Resume",
+    "RunChoice",
     "RunConfig",
     "RunFolder",
     "SGDConfig",
     "StepScheduleConfig",
     "StretchedCosineScheduleConfig",
     "TrainResult",
+    "begun_run",
     "box_report",
+    "choose_run",
     "chosen_run",
     "claimed_folder",
     "default_model",
@@ -50,4 +54,5 @@ __all__ = [
     "run_config",
     "run_folders",
     "train",
+    "with_settings",
 ]

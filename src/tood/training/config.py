@@ -57,6 +57,8 @@ class RunConfig:
         thaw_from: objects to learn from, from which on the backbone's frozen stages learn all the same, but for its
             stem; null leaves them frozen however many there are. A run settles it: its own configuration has null here,
             and the frozen stages that were decided.
+        thaw_scratch: whether a backbone that starts from scratch learns all over, whatever its frozen stages and its
+            BatchNorms are set to. Such a run settles it: its own configuration has false here, and them as decided.
         evaluate_every: epochs between evaluations, in a run without a length at least; the run's end is always
             evaluated.
         evaluation_share: a run limited by `minutes` skips evaluations that would take more than this share of its time.
@@ -101,6 +103,7 @@ class RunConfig:
     not_finite: NotFinite = "stop"
     freeze: tuple[str, ...] = ()
     thaw_from: int | None = None
+    thaw_scratch: bool = True
     evaluate_every: int = 1
     evaluation_share: float = 0.05
     patience: int | None = None
@@ -140,7 +143,8 @@ class RunConfig:
 
     def from_scratch(self) -> RunConfig:
         """The same with all of the network learning, as one that nothing was learnt before wants it."""
-        return replace(self, model=replace(self.model, backbone=self.model.backbone.from_scratch()))
+        backbone = self.model.backbone.from_scratch()
+        return replace(self, model=replace(self.model, backbone=backbone), thaw_scratch=False)
 
     def batches(self, processes: int = 1) -> tuple[int, int]:
         """Images in a batch of one process, and batches of it in a step.

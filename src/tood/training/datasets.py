@@ -16,6 +16,7 @@ from tood.data import (
     load_dataset,
     pick_splits,
     require_same_categories,
+    shared_images,
     train_loader,
 )
 from tood.errors import ToodError, quoted
@@ -37,14 +38,14 @@ class Datasets:
     Attributes:
         training: what is learned from.
         validation: what AP is measured on, None if there is nothing for it.
-        validates_on_test: whether those are the images that the final test is made on: AP then is only shown and
-            chooses no weights.
+        selects: whether AP may choose the weights. It is only shown where nobody asked for these images and they are
+            those that the final test is made on, or mostly those that are learned from.
         note: what may surprise in the choice, else empty.
     """
 
     training: DetectionDataset
     validation: DetectionDataset | None
-    validates_on_test: bool
+    selects: bool
     note: str
 
 
@@ -61,16 +62,24 @@ def open_datasets(config: RunConfig) -> Datasets:
         why = _why_nothing(training)
         raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from: {why}")
     if splits.val is None:
-        return Datasets(training, None, False, f"{splits.note}: there will be no AP, and best.safetensors is the last")
+        return Datasets(training, None, True, f"{splits.note}: there will be no AP, and best.safetensors is the last")
     validation = load_dataset(config.data.path, splits.val, exif=config.data.exif, keep_going=skip)
     if validation.object_count == 0:
         note = f"nothing can be measured on split '{validation.split}': {_why_nothing(validation)}"
-        return Datasets(training, None, False, f"{note}; there will be no AP, and best.safetensors is the last")
+        return Datasets(training, None, True, f"{note}; there will be no AP, and best.safetensors is the last")
     require_same_categories(training, validation)
-    if splits.val == splits.test and config.data.val is None:
-        note = f"{splits.note}; the AP is only shown: it does not choose the weights, best.safetensors is the last"
-        return Datasets(training, validation, True, note)
-    return Datasets(training, validation, False, splits.note)
+    asked = config.data.val is not None
+    shared = shared_images(training, validation)
+    notes = [splits.note] if splits.note else []
+    if known := 2 * shared > len(validation.images):
+        notes.append(
+            f"{shared:,} of the {len(validation.images):,} images of split '{validation.split}' are trained on, too: "
+            "what is measured on them says nothing of other pictures (`tood data split` sets some aside)"
+        )
+    selects = asked or not (known or splits.val == splits.test)
+    if not selects:
+        notes.append("the AP is only shown: it does not choose the weights, best.safetensors is the last")
+    return Datasets(training, validation, selects, "; ".join(notes))
 
 
 def _why_nothing(dataset: DetectionDataset) -> str:
@@ -89,6 +98,8 @@ def describe(dataset: DetectionDataset) -> str:
         f"{counted(len(dataset.categories), 'class', 'classes')} ({dataset.format}, {dataset.root})"
     )
     counts = dataset.problem_counts()
+    if shared := counts.pop("in_two_splits", 0):
+        text += f"; {shared:,} of these images are in another split, too"
     if counts:
         found = ", ".join(f"{kind.replace('_', ' ')} ({count})" for kind, count in counts.items())
         text += f"; mended: {found} (`tood data check {quoted(dataset.root)}` lists them)"
@@ -159,4 +170,4 @@ def validation_on(
             against = None if truth is None else truth.only(skipped.readable_ids)
         return processes.from_main(lambda: evaluate_detections(found, against or validation))
 
-    return Validation(evaluate, len(validation.images), selects=not datasets.validates_on_test)
+    return Validation(evaluate, len(validation.images), selects=datasets.selects)

@@ -29,7 +29,7 @@ from tood.training.record import RunRecord
 from tood.training.resuming import TrainingImages
 from tood.training.run_state import RunState, StepUnderWay
 from tood.training.schedule import Clock, Turn, rate_factor
-from tood.training.state import Position, Scores, TrainResult, Window, result_of
+from tood.training.state import Position, Positives, Scores, TrainResult, Window, result_of
 from tood.training.validation import Validation
 from tood.weights import save_weights
 
@@ -72,6 +72,7 @@ class Trainer:
         self.position = Position()
         self.record = RunRecord(config, config.out, display)
         self.under_way: list[StepUnderWay] = []  # launched, their numbers not read
+        self.positives = Positives()
         self.better_ap: float | None = None  # of best.safetensors, where no checkpoint knows it
         self.random_states: Mapping[str, Any] | None = None
         self.last_checkpoint = time.monotonic()
@@ -187,6 +188,7 @@ class Trainer:
         """The rest of the epoch under way; whether the run goes on after it."""
         position = self.position
         self.learner.train_mode()
+        self.positives.begin(position.batch == 0)
         if position.batch == 0:
             position.epoch_share = self.processes.from_main(lambda: self.clock.progress(position.step))
         if isinstance(self.images.loader.batch_sampler, TrainBatchSampler):
@@ -207,6 +209,8 @@ class Trainer:
             return False  # the loading processes were stopped first
         self._settle()
         position.epoch, position.batch = position.epoch + 1, 0
+        if complaint := self.positives.complaint(position.epoch, self.config.model.input.short):
+            self.display.say(complaint)
         _, goes_on, _ = self._agree([])
         return goes_on
 
@@ -256,6 +260,7 @@ class Trainer:
             else:
                 self.position.skipped = 0
                 self.record.window.add(losses, first.images)
+                self.positives.add(losses)
 
     def _pass_over(self, error: NotFiniteError, before: Position) -> None:
         """Goes on after a bad step, or ends the run, which then stands before it: nothing has changed since."""
@@ -310,8 +315,7 @@ class Trainer:
 
     @property
     def _patience_is_over(self) -> bool:
-        patience, position = self.config.patience, self.position
-        return position.plateau is not None or (patience is not None and position.evaluations_since_rise >= patience)
+        return self.position.patience_is_over(self.config.patience)
 
     @property
     def _ends_early(self) -> bool:

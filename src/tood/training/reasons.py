@@ -107,7 +107,7 @@ def _rates(config: RunConfig, model: AnyDetector, rate: float, from_scratch: boo
     first = next((i for i, stage in enumerate(stages) if not _rests(stage)), 0)
     lowest = rate * decay ** (len(stages) - 1 - first)
     told = f"the head learns at {rate:.2g} and each stage before it at {decay:g} of that, down to {lowest:.2g}"
-    return told if from_scratch or decay > 1 else f"{told}, since what is nearer the picture needs less change"
+    return told if from_scratch else f"{told}, since what is nearer the picture needs less change"
 
 
 def _norms(model: AnyDetector, from_scratch: bool) -> str:
@@ -164,9 +164,10 @@ def _sizes(augment: AugmentConfig, size: InputConfig) -> str:
         return ""
     side = sides[0] if sides or canvas is None else canvas.side
     told = f"all batches of {side} pixels"
-    if canvas is None or side >= size.long:
+    if canvas is None or side >= size.usual_long:
         return told
-    told += f", fewer than the {size.long} of prediction"
+    whose = "of" if size.usual_long == size.long else "that a 4:3 picture has in"
+    told += f", fewer than the {size.usual_long:.0f} {whose} prediction"
     return f"{told}, as scaling shows objects larger than they will be" if canvas.scale[1] > 1 else told
 
 

@@ -23,6 +23,7 @@ from tood.data.transforms import (
     StretchStep,
 )
 from tood.errors import ToodError
+from tood.input import InputConfig
 from tood.models import AnyCriterionConfig, AnyModelConfig
 from tood.training.config import PUBLISHED_BATCH, RunConfig
 from tood.training.ema import EMAConfig
@@ -32,8 +33,11 @@ from tood.zoo import Recipe, named_model
 
 ModelT = TypeVar("ModelT", bound=AnyModelConfig)
 
-# Side of the small recipe's canvas over that of the model's input.
+# Longer side of the small recipe's canvas over that of a picture in prediction.
 CANVAS_SHARE = 6 / 7
+
+# The head's rate in `recipe_transfer` where the weights are a detector's.
+DETECTOR_RATE = 2e-4
 
 
 def recipe_1x(run: RunConfig) -> RunConfig:
@@ -90,8 +94,7 @@ def recipe_small(run: RunConfig) -> RunConfig:
     The canvas is smaller than the input that the model later sees: crops of a canvas show objects larger than whole
     images do, and a larger input makes up for it (Touvron et al. 2019, "FixRes"), while training stays cheap.
     """
-    size = run.model.input
-    canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor
+    canvas = _smaller_canvas(run.model.input)
     return replace(
         run,
         recipe="small",
@@ -198,8 +201,7 @@ def recipe_transfer(run: RunConfig) -> RunConfig:
 
     Pictures are scaled further up and down than in `recipe_small`, to the end of the run.
     """
-    size = run.model.input
-    canvas = max(1, round(size.long * CANVAS_SHARE / size.divisor)) * size.divisor
+    canvas = _smaller_canvas(run.model.input)
     return replace(
         recipe_small(run),
         recipe="transfer",
@@ -208,6 +210,22 @@ def recipe_transfer(run: RunConfig) -> RunConfig:
         optimizer=AdamWConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05, layer_decay=0.8),
         ema=EMAConfig(enabled=True, decay=0.998),
     )
+
+
+def for_a_detector(run: RunConfig) -> RunConfig:
+    """A run of `recipe_transfer` that starts from a detector instead of a backbone.
+
+    What knows boxes already wants a lower rate than a head that is drawn at random.
+    """
+    return replace(run, optimizer=replace(run.optimizer, lr=DETECTOR_RATE))
+
+
+def _smaller_canvas(size: InputConfig) -> int:
+    """Longer side of a canvas on which a usual picture has fewer pixels than in prediction.
+
+    Not the limit of the input's long side, which such a picture may never reach: it is 800 x 1067 in one of 800 x 1333.
+    """
+    return max(1, round(size.usual_long * CANVAS_SHARE / size.divisor)) * size.divisor
 
 
 def _by_share(criterion: AnyCriterionConfig) -> AnyCriterionConfig:

@@ -78,6 +78,13 @@ class RunRecord:
             f"epoch {row.epoch:.3g}, step {row.step}, {duration(row.seconds)}: "
             f"AP {row.AP:.3f}  AP50 {row.AP50:.3f}  AP75 {row.AP75:.3f}{remark}"
         )
+        patience = self.config.patience
+        if patience is not None and position.evaluations == patience + 1 and not position.has_risen:
+            self.display.say(
+                f"AP is 0.000 in all {position.evaluations} evaluations, which is no plateau: the run goes on until it "
+                "has risen, at most its whole length; see meanwhile whether the boxes are right (`tood data check`) "
+                "and large enough at this --size"
+            )
         if ends_early:
             self.display.say(
                 f"the run ends early: {position.evaluations_since_rise} evaluations brought no higher AP (patience)"

@@ -26,6 +26,7 @@ from tood.training.checkpoint import (
     parse_checkpoint,
     put_damaged_aside,
 )
+from tood.training.choice import begun_run
 from tood.training.config import RunConfig
 from tood.training.datasets import describe, open_datasets, order_of, training_batches, validation_on
 from tood.training.folder import CONFIG, Resume, RunFolder, claimed_folder, run_folders
@@ -36,14 +37,18 @@ from tood.training.loop import BEST, Trainer
 from tood.training.plan import reasons, say_plan
 from tood.training.progress import TrainingDisplay
 from tood.training.resuming import TrainingImages, changed_settings
-from tood.training.start import initialise_model, starting_point
+from tood.training.start import initialise_model, started, starting_point
 from tood.training.state import TrainResult
 from tood.weights import recorded_figures
 from tood.weights.published import COCO_CLASSES
 
 
 def train(
-    config: RunConfig, resume: Resume = False, console: Console | None = None, folder: RunFolder | None = None
+    config: RunConfig,
+    resume: Resume = False,
+    console: Console | None = None,
+    folder: RunFolder | None = None,
+    why: Sequence[str] = (),
 ) -> TrainResult:
     """Trains a detector; `best.safetensors` in the run's folder is what to use afterwards.
 
@@ -56,6 +61,7 @@ def train(
             not, so that the same call can be repeated until it is done.
         console: where progress is shown; None shows nothing.
         folder: `config.out`, where the caller has claimed it already.
+        why: what was chosen for the run before, a sentence each (`RunChoice.why`): told, and kept with its reasons.
 
     Raises:
         ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run or that
@@ -71,7 +77,7 @@ def train(
         with ExitStack() as held:
             claim = _run_folder(config, resume) if folder is None else nullcontext(folder)
             found = processes.from_main(lambda: held.enter_context(claim))
-            return _train(config, found, resume, heard, accelerator, precision)
+            return _train(config, found, resume, heard, accelerator, precision, why)
 
 
 def _train(
@@ -81,6 +87,7 @@ def _train(
     console: Console | None,
     accelerator: Accelerator,
     precision: ChosenPrecision,
+    chosen: Sequence[str],
 ) -> TrainResult:
     processes = Processes(accelerator.num_processes, accelerator.process_index)
     out, resumes = folder.path, folder.resumes
@@ -88,6 +95,8 @@ def _train(
     # Of DDP, about 1x1 convolutions in channels-last memory, whose strides mean nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     display = TrainingDisplay(console)
+    for sentence in chosen:
+        display.say(sentence)
 
     with processes.agreed():
         datasets = open_datasets(config)
@@ -100,13 +109,13 @@ def _train(
     classes = len(training.categories)
     if config.model.classes not in (classes, len(COCO_CLASSES)):  # COCO's number is nobody's choice
         display.say(f"classes: {classes} as in the dataset (the model's configuration said {config.model.classes})")
-    config = replace(config, out=out, model=replace(config.model, classes=classes), start_from=starting_point(config))
+    config = started(replace(config, out=out, model=replace(config.model, classes=classes)))
     with processes.agreed():
         boxes = box_report(training, config)
         boxes.require_any()
     frozen, config = config.model.backbone, thawed(config, boxes.found.reachable)
     thaws = config.model.backbone != frozen
-    selects = validation is not None and not datasets.validates_on_test
+    selects = validation is not None and datasets.selects
     config = with_length(config, len(training.images), len(validation.images) if validation and selects else None)
 
     if resumes and (changes := processes.from_main(lambda: _changes(config, out))):
@@ -137,14 +146,14 @@ def _train(
     found = None  # the content of a large checkpoint is not kept for the whole run
     if resumes and measured is not None and measured.selects:
         trainer.keep_better(processes.from_main(lambda: recorded_figures(out / BEST).get("AP")))
-    processes.from_main(lambda: _save_config(config, out, why))
+    processes.from_main(lambda: _save_config(config, out, (*chosen, *why)))
     return trainer.run()
 
 
 def _changes(config: RunConfig, out: Path) -> str:
     if not (out / CONFIG).is_file():
         return ""
-    return changed_settings(configuration.load(out / CONFIG, RunConfig), config)
+    return changed_settings(begun_run(out), config)
 
 
 def _save_config(config: RunConfig, out: Path, why: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tood.configuration import to_dict
@@ -14,6 +15,7 @@ from tood.training.config import RunConfig
 from tood.weights import imagenet_weights, initialise, load_imagenet, locate_weights, read_weights_file
 from tood.weights.class_names import listed
 from tood.weights.families import family_of
+from tood.zoo import named_models
 
 IMAGENET, SCRATCH = "imagenet", "scratch"
 
@@ -26,6 +28,25 @@ def starting_point(config: RunConfig) -> str:
     if config.start_from is not None:
         return config.start_from
     return SCRATCH if imagenet_weights(config.model.backbone) is None else IMAGENET
+
+
+def started(config: RunConfig) -> RunConfig:
+    """The run with its start decided: from scratch all of its backbone learns (`thaw_scratch`)."""
+    config = replace(config, start_from=starting_point(config))
+    return config.from_scratch() if config.start_from == SCRATCH and config.thaw_scratch else config
+
+
+def is_detector(start_from: str | None) -> bool:
+    """Whether these weights, as `RunConfig.start_from` has them, are a detector's; they are fetched if need be.
+
+    Raises:
+        ToodError: if there are no such weights, or they cannot be fetched.
+    """
+    if start_from in (None, IMAGENET, SCRATCH):
+        return False
+    if start_from in named_models():
+        return True
+    return family_of(read_weights_file(locate_weights(str(start_from)).path)) is not None
 
 
 def initialise_model(model: AnyDetector, start_from: str, class_names: Sequence[str] | None = None) -> str:

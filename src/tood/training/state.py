@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+# A lower AP is shown as 0.000.
+LOWEST_AP = 0.0005
+
 
 class Scores(Protocol):
     """What an evaluation gives, each in 0..1."""
@@ -34,7 +37,7 @@ class TrainResult:
         best: weights of the highest AP (the last ones where nothing was evaluated), None if interrupted before any.
         last: weights at the end.
         ap, ap50, ap75: of the last evaluation, 0..1; None without one.
-        best_ap: of `best`: the highest, or the last where validation images are those of the test.
+        best_ap: of `best`: the highest, or the last where validation images may choose none (`Validation.selects`).
         epochs, steps, seconds: how far the run went.
         interrupted_by: number of the signal that stopped it early, None at its proper end.
     """
@@ -87,6 +90,17 @@ class Position:
     epoch_share: float = 0.0
     plateau: tuple[int, float, int] | None = None
 
+    @property
+    def has_risen(self) -> bool:
+        """Whether AP has ever been above what is shown as 0.000."""
+        return self.highest_ap is not None and self.highest_ap >= LOWEST_AP
+
+    def patience_is_over(self, patience: int | None) -> bool:
+        """Whether so many evaluations have brought no higher AP; one that has never risen stands on no plateau yet."""
+        if self.plateau is not None:
+            return True
+        return patience is not None and self.has_risen and self.evaluations_since_rise >= patience
+
 
 def result_of(
     position: Position, out: Path, best: Path, epochs: float, seconds: float, interrupted_by: int
@@ -105,6 +119,47 @@ def result_of(
         seconds=seconds,
         interrupted_by=interrupted_by or None,
     )
+
+
+@dataclass
+class Positives:
+    """Whether any object got a positive sample, by the losses that are read anyway.
+
+    Attributes:
+        any: whether one did: else what boxes lose is 0 in each step, to the last bit.
+        whole: whether the epoch under way was seen from its start.
+        steps: of it that were seen.
+        told: whether that there were none was said.
+    """
+
+    any: bool = False
+    whole: bool = False
+    steps: int = 0
+    told: bool = False
+
+    def begin(self, whole: bool) -> None:
+        """An epoch, or what is left of it."""
+        self.whole, self.steps = whole, 0
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """A step's losses, of which every criterion has "box"."""
+        self.steps += 1
+        self.any |= losses["box"] != 0
+
+    def complaint(self, epoch: int, size: int) -> str:
+        """What to say at an epoch's end, once; empty for nothing.
+
+        Args:
+            epoch: its number, from 1.
+            size: short side of the input, in pixels.
+        """
+        if self.told or self.any or not self.whole or not self.steps:
+            return ""
+        self.told = True
+        return (
+            f"no object in epoch {epoch} got a positive sample, so that nothing was learned of any: most often they "
+            f"are too small in this input; take a larger one (--size, now {size}), or cut the pictures into tiles"
+        )
 
 
 @dataclass

@@ -18,7 +18,7 @@ class Validation:
     Attributes:
         evaluate: AP of a network on them; all processes call it at once.
         images: their number, to guess the time that takes.
-        selects: whether the AP may choose the best weights; it may not where the images are those of the test.
+        selects: whether the AP may choose the best weights; it may not where they are those of the test or of training.
     """
 
     evaluate: Callable[[AnyDetector], Scores]
