@@ -82,6 +82,7 @@ def published(data: Path, out: Path) -> RunConfig:
         optimizer=SGDConfig(lr=0.0003, lr_batch=8),
         schedule=StepScheduleConfig(warm_up_steps=10),
         ema=EMAConfig(enabled=False),
+        thaw_scratch=False,  # as with the published weights
         batch_size=None,
         epochs=13,
         evaluate_every=13,
