@@ -43,7 +43,7 @@ def test_a_setting_s_error_knows_its_key() -> None:
     # The key stands in the sentence once, whether the check names the whole of it or the part that it knows.
     for setting, sentence in (
         ("optimizer.lr=0", "--set: optimizer.lr is 0"),
-        ("model.input.divisor=0", "--set: model.input.divisor: input.divisor is 0"),
+        ("model.input.divisor=0", "--set: model.input.divisor is 0"),
     ):
         with pytest.raises(ToodError) as raised:
             apply_overrides(RunConfig(), [setting])
