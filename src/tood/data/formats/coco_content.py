@@ -174,10 +174,16 @@ def _enclosing_box(segmentation: Any) -> list[float] | None:
     # VIA writes one polygon without a list around it.
     polygons = [segmentation] if segmentation and not isinstance(segmentation[0], list) else segmentation
     values = [value for polygon in polygons if isinstance(polygon, list) for value in polygon]
-    numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in values)
-    if not values or not numbers or any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in polygons):
+    if not values or any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in polygons):
         return None
-    points = np.array(values, np.float64).reshape(-1, 2)
+    if set(map(type, values)) - {int, float}:
+        return None
+    try:
+        points = np.array(values, np.float64).reshape(-1, 2)
+    except OverflowError:  # a whole number that no float is
+        return None
+    if not (np.abs(points) < 1e300).all():
+        return None
     low, high = points.min(axis=0), points.max(axis=0)
     return [float(value) for value in (*low, *(high - low))]
 
