@@ -7,6 +7,7 @@ dataset does not count.
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import tracemalloc
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from benchmarks.large_sets import Size, write_coco, write_voc, write_yolo
 
 from tood.data import Category, ImageRecord, dataset_stats, load_dataset
 from tood.data import write_coco as write_coco_json
+from tood.errors import ToodError
 from tood.evaluation import GroundTruth
 
 IMAGES = 1000
@@ -109,3 +111,50 @@ def test_a_json_is_written_as_it_is_made(tmp_path: Path) -> None:
     _, highest = memory(lambda: write_coco_json(tmp_path / "a.json", [Category(1, "a")], (record for _ in range(1000))))
     assert (tmp_path / "a.json").stat().st_size > 2_000_000
     assert highest < 1_000_000
+
+
+def cut(text: bytes) -> bytes:
+    return text[:-100]
+
+
+def odd_last_row(text: bytes) -> bytes:
+    place = text.rindex(b'"bbox": [')
+    return text[:place] + b'"bbox": [1]' + text[text.index(b"]", place) + 1 :]
+
+
+def written_as_floats(text: bytes) -> bytes:
+    return re.sub(rb'("image_id": \d+)', rb"\1.0", text)
+
+
+def without_ids(text: bytes) -> bytes:
+    return re.sub(rb', "id": \d+\}(?=, \{"segm|\], "cat)', b"}", text)
+
+
+def misspelt(text: bytes) -> bytes:
+    return text.replace(b'"annotations"', b'"anotations"')
+
+
+def no_list(text: bytes) -> bytes:
+    """Its annotations by their numbers."""
+    head, rows = text.split(b'"annotations": [')
+    return head + b'"annotations": {' + rows.replace(b'{"segm', b'"7": {"segm').replace(b'], "cat', b'}, "cat')
+
+
+@pytest.mark.parametrize("spoil", [cut, odd_last_row, written_as_floats, without_ids, misspelt, no_list])
+def test_an_odd_coco_json_takes_no_more_than_a_usual_one(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    for name, size in (("small", COCO), ("large", grown(COCO))):
+        write_coco(tmp_path / name, size)
+        path = tmp_path / name / "annotations" / "instances_train2017.json"
+        text = spoil(path.read_bytes())
+        assert text != path.read_bytes()
+        path.write_bytes(text)
+
+    def load(name: str) -> object:
+        try:
+            return load_dataset(tmp_path / name)
+        except ToodError as error:
+            return str(error)
+
+    assert isinstance(load("large"), str) == (spoil in (cut, odd_last_row, no_list))
+    _, highest = per_image(partial(load, "small"), partial(load, "large"), COCO.images)
+    assert highest < 12 * 200 + 700  # as above; as objects its rows take several thousand bytes an image

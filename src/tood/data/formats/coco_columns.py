@@ -1,18 +1,15 @@
-"""A usual COCO json as flat arrays, read as a stream: masks, nine tenths of COCO's files, never become objects."""
+"""The rows of a COCO json as flat arrays; of usual ones masks, nine tenths of COCO's files, never become objects."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-from tood.data.formats.json_stream import JsonStream, Unusual
 
 LARGEST_ID = (1 << 63) - 1
 LARGEST_SIDE = 1 << 24
@@ -21,32 +18,23 @@ _LARGEST_NUMBER = float(1 << 63)
 
 
 class _Image(msgspec.Struct, gc=False):
-    id: int
+    id: int | float | str
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: int | float | str | None = None
+    height: int | float | str | None = None
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    id: int
-    image_id: int
-    category_id: int
+    image_id: int | float | str
+    category_id: int | float | str
     bbox: tuple[float, float, float, float]
+    id: int | float | str | None = None
     area: float | None = None
     iscrowd: int | bool | None = 0
 
 
-class _Marked(msgspec.Struct, gc=False):
-    """What says that an annotation is one of an object."""
-
-    bbox: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    segmentation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_UNMARKED = (msgspec.UNSET, msgspec.UNSET)
 _IMAGES = msgspec.json.Decoder(list[_Image])
 _ANNOTATIONS = msgspec.json.Decoder(list[_Annotation])
-_MARKED = msgspec.json.Decoder(list[_Marked])
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +44,17 @@ class CocoImages:
     ids: NDArray[np.int64]
     names: Sequence[str]
     sizes: NDArray[np.int64]
+
+    @staticmethod
+    def of(parts: list[CocoImages]) -> CocoImages:
+        """All in one; the parts are let go."""
+        whole = CocoImages(
+            np.concatenate([np.zeros(0, np.int64), *(part.ids for part in parts)]),
+            list(chain.from_iterable(part.names for part in parts)),
+            np.concatenate([np.zeros((0, 2), np.int64), *(part.sizes for part in parts)]),
+        )
+        parts.clear()
+        return whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +75,24 @@ class CocoAnnotations:
     areas: NDArray[np.float64]
     crowd: NDArray[np.bool_]
 
+    @staticmethod
+    def of(parts: list[CocoAnnotations]) -> CocoAnnotations:
+        """All in one; the parts are let go."""
+        columns: list[list[NDArray[Any]]] = [[] for _ in range(6)]
+        for part in parts:
+            own = (part.ids, part.image_ids, part.category_ids, part.boxes, part.areas, part.crowd)
+            for column, array in zip(columns, own, strict=True):
+                column.append(array)
+        parts.clear()
+        return CocoAnnotations(
+            _joined(columns[0], (0,), np.int64),
+            _joined(columns[1], (0,), np.int64),
+            _joined(columns[2], (0,), np.int64),
+            _joined(columns[3], (0, 4), np.float64),
+            _joined(columns[4], (0,), np.float64),
+            _joined(columns[5], (0,), np.bool_),
+        )
+
     def select(self, keep: NDArray[np.bool_]) -> CocoAnnotations:
         """Only some of them; `keep` is [A]."""
         return CocoAnnotations(
@@ -88,136 +105,80 @@ class CocoAnnotations:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class CocoColumns:
-    """What a json holds: the rows of its categories as they stand there; no annotations where it has no such key."""
+def usual_images(text: bytes) -> CocoImages | None:
+    """The images of a json list, None if one is not as usual, which need not be wrong.
 
-    categories: list[Any]
-    images: CocoImages
-    annotations: CocoAnnotations | None
-
-
-def stream_coco(path: Path) -> CocoColumns | None:
-    """The columns of a COCO json in which everything is as usual, at a few hundred MB a second; else None.
-
-    Usual is: `images` of objects with a whole number `id` and a `file_name`, maybe `width` and `height`; `annotations`,
-    if there are any, with whole numbers `id`, `image_id` and `category_id` and a `bbox` of four finite numbers, maybe
-    `area` and `iscrowd`; `categories` of objects whose `id` is a whole number; no key twice among these three.
+    Usual is an object with a whole number `id` and a `file_name`, maybe `width` and `height`.
     """
-    found: dict[str, Any] = {}
     try:
-        with path.open("rb") as file:
-            stream = JsonStream(file)
-            for key in stream.sections():
-                if key in found:
-                    return None
-                if key == "images":
-                    found[key] = _images(stream)
-                elif key == "annotations":
-                    found[key] = _annotations(stream)
-                elif key == "categories":
-                    found[key] = _categories(stream)
-                else:
-                    stream.skip()
-    except (Unusual, OSError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+        rows = _IMAGES.decode(text)
+        ids = _whole([row.id for row in rows])
+        sides = (_whole([row.width or 0 for row in rows]), _whole([row.height or 0 for row in rows]))
+    except (ValueError, RecursionError, OverflowError):
         return None
-    if "images" not in found or "categories" not in found:
-        return None
-    return CocoColumns(found["categories"], found["images"], found.get("annotations"))
-
-
-def holds_coco_boxes(path: Path) -> bool | None:
-    """Whether a json is a COCO dataset for detection; None where it is not usual enough to be read as a stream.
-
-    It is one with `images` and `categories`, and no annotations at all or one that has a box or a mask.
-    """
-    sections: set[str] = set()
-    annotated, marked = False, False
-    try:
-        with path.open("rb") as file:
-            stream = JsonStream(file)
-            for key in stream.sections():
-                if key in sections:
-                    return None
-                if key == "annotations" and stream.holds_objects():
-                    annotated = True
-                    for rows in stream.objects(_MARKED.decode):
-                        marked |= any((row.bbox, row.segmentation) != _UNMARKED for row in rows)
-                elif key in ("images", "categories"):
-                    if stream.holds_objects():
-                        stream.skip()
-                    elif not isinstance(stream.value(), list):
-                        return False
-                elif key == "annotations":
-                    if stream.value() not in (None, []):
-                        return None
-                else:
-                    stream.skip()
-                if key in ("images", "categories", "annotations"):
-                    sections.add(key)
-    except (Unusual, OSError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
-        return None
-    return {"images", "categories"} <= sections and (marked or not annotated)
-
-
-def _images(stream: JsonStream) -> CocoImages:
-    ids: list[NDArray[np.int64]] = []
-    sizes: list[NDArray[np.int64]] = []
-    names: list[str] = []
-    for rows in stream.objects(_IMAGES.decode):
-        ids.append(_whole([row.id for row in rows]))
-        sizes.append(np.array([(row.width or 0, row.height or 0) for row in rows], np.int64).reshape(-1, 2))
-        names.extend(row.file_name for row in rows)
-    told = _joined(sizes, (0, 2), np.int64)
-    odd = ((told < 1) | (told > LARGEST_SIDE)).any(axis=1) & told.any(axis=1)
+    sizes, names = np.stack(sides, axis=1), [row.file_name for row in rows]
+    odd = ((sizes < 1) | (sizes > LARGEST_SIDE)).any(axis=1) & sizes.any(axis=1)
     if odd.any() or not all(name.strip() and "\0" not in name for name in names):
-        raise Unusual
-    return CocoImages(_joined(ids, (0,), np.int64), names, told)
+        return None
+    return CocoImages(ids, names, sizes)
 
 
-def _annotations(stream: JsonStream) -> CocoAnnotations:
-    columns: list[list[NDArray[Any]]] = [[] for _ in range(6)]
-    for rows in stream.objects(_ANNOTATIONS.decode):
-        boxes = np.fromiter(chain.from_iterable([row.bbox for row in rows]), np.float64, 4 * len(rows))
-        # None becomes NaN.
-        areas = np.array([row.area for row in rows], np.float64)
-        if (np.abs(boxes) >= _LARGEST_NUMBER).any() or (np.abs(areas) >= _LARGEST_NUMBER).any():
-            raise Unusual
-        crowd = [row.iscrowd for row in rows]
-        if not set(crowd) <= {0, 1, None}:
-            raise Unusual
-        parts = (
-            _whole([row.id for row in rows]),
-            _whole([row.image_id for row in rows]),
-            _whole([row.category_id for row in rows]),
-            boxes.reshape(-1, 4),
-            areas,
-            np.array(crowd, np.bool_),
-        )
-        for column, part in zip(columns, parts, strict=True):
-            column.append(part)
-    ids, image_ids, category_ids, joined_boxes, joined_areas, crowds = columns
-    return CocoAnnotations(
-        _joined(ids, (0,), np.int64),
-        _joined(image_ids, (0,), np.int64),
-        _joined(category_ids, (0,), np.int64),
-        _joined(joined_boxes, (0, 4), np.float64),
-        _joined(joined_areas, (0,), np.float64),
-        _joined(crowds, (0,), np.bool_),
-    )
+def usual_annotations(text: bytes, free_ids: Callable[[int], Sequence[int]]) -> CocoAnnotations | None:
+    """The annotations of a json list, None if one is not as usual, which need not be wrong.
+
+    Usual is an object with whole numbers `image_id`, `category_id` and maybe `id`, a `bbox` of four finite numbers,
+    maybe `area` and `iscrowd`.
+
+    Args:
+        text: the json.
+        free_ids: gives so many ids to those without, or fewer if there are no more.
+    """
+    try:
+        rows = _ANNOTATIONS.decode(text)
+        image_ids, category_ids = _whole([row.image_id for row in rows]), _whole([row.category_id for row in rows])
+        given = [row.id for row in rows]
+        ids = _whole([0 if own is None else own for own in given])
+    except (ValueError, RecursionError, OverflowError):
+        return None
+    boxes = np.fromiter(chain.from_iterable([row.bbox for row in rows]), np.float64, 4 * len(rows))
+    # None becomes NaN.
+    areas = np.array([row.area for row in rows], np.float64)
+    crowd = [row.iscrowd for row in rows]
+    if not set(crowd) <= {0, 1, None}:
+        return None
+    if (np.abs(boxes) >= _LARGEST_NUMBER).any() or (np.abs(areas) >= _LARGEST_NUMBER).any():
+        return None
+    lacking = [at for at, own in enumerate(given) if own is None]
+    free = free_ids(len(lacking))
+    if len(free) < len(lacking):
+        return None
+    ids[lacking] = free
+    return CocoAnnotations(ids, image_ids, category_ids, boxes.reshape(-1, 4), areas, np.array(crowd, np.bool_))
 
 
-def _categories(stream: JsonStream) -> list[Any]:
-    rows = [row for some in stream.objects(msgspec.json.decode) for row in some]
-    if not all(type(row.get("id")) is int and abs(row["id"]) <= LARGEST_ID for row in rows):
-        raise Unusual
-    return rows
+def as_whole(value: object) -> object:
+    """7.0 and "7" as 7, all else as it is: "007" may be another's."""
+    # From 2^53 on a float stands for several whole numbers.
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    if type(value) is str and len(value) < 20 and value.isascii() and value.isdigit() and str(int(value)) == value:
+        return int(value)
+    return value
 
 
-def _whole(values: list[int]) -> NDArray[np.int64]:
+def _whole(values: list[Any]) -> NDArray[np.int64]:
+    """[A] what is meant by whole numbers, exact.
+
+    Raises:
+        ValueError, OverflowError: if one is none that can be an id.
+    """
+    if set(map(type, values)) - {int}:
+        values = list(map(as_whole, values))
+        if set(map(type, values)) - {int}:
+            raise ValueError
     found = np.array(values, np.int64)
     if (found < -LARGEST_ID).any():
-        raise Unusual
+        raise ValueError
     return found
 
 

@@ -2,113 +2,96 @@
 
 from __future__ import annotations
 
-import mmap
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
-from typing_extensions import TypedDict
 
-from tood.data.formats.coco_columns import holds_coco_boxes
-from tood.errors import ToodError
+from tood.data.formats.coco_columns import as_whole
+from tood.data.formats.json_stream import JsonStream
 
-_IDS = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
-_SIDES = ("width", "height")
-# From so many bytes on a file is looked through without being held.
-_LARGE = 1 << 25
+IDS = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id",)}
+SIDES = {"images": ("width", "height"), "annotations": (), "categories": ()}
+_BLOCK = 1 << 20
 # A larger mask is none: its runs would not fit any picture that can be decoded.
 _LARGEST_MASK = 1 << 40
 
 
-class _Annotation(TypedDict, total=False):
-    id: Any
-    image_id: Any
-    category_id: Any
-    bbox: Any
-    area: Any
-    iscrowd: Any
+class _Marked(msgspec.Struct, gc=False):
+    """What says that an annotation is one of an object."""
+
+    bbox: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    segmentation: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Image(TypedDict, total=False):
-    id: Any
-    file_name: Any
-    width: Any
-    height: Any
-
-
-class _File(TypedDict, total=False):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: Any
-
-
-# Parses only what anyone here wants: masks, nine tenths of COCO's files, never become Python objects.
-COCO_FILE = TypeAdapter(_File)
-
-
-def parse_coco(path: Path) -> dict[str, Any]:
-    """A file's object of `images`, `annotations` and `categories`, none of which is looked at.
-
-    Raises:
-        ToodError: if the file cannot be read, is no json, or something else than an object.
-    """
-    try:
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except FileNotFoundError:
-        raise ToodError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ToodError(f"{path}: cannot be read ({error.strerror})") from None
-    if not data.strip():
-        raise ToodError(f"{path}: is empty, not a COCO json")
-    try:
-        return dict(COCO_FILE.validate_json(data))
-    except ValidationError:
-        pass  # broken json, or something of a wrong type: the slow way tells which
-    try:
-        raw = from_json(data)
-    except ValueError as error:
-        raise ToodError(f"{path}: broken json: {error}") from None
-    if not isinstance(raw, dict):
-        raise ToodError(
-            f"{path}: is json, but no COCO dataset: an object with 'images', 'annotations' and 'categories'"
-        )
-    return raw
-
-
-# `annotations` with at least one of them; of large files only the beginning, the images, is searched.
-_ANNOTATIONS = re.compile(rb'"annotations"\s*:\s*\[\s*[^\]\s]')
+_UNMARKED = (msgspec.UNSET, msgspec.UNSET)
+_MARKED = msgspec.json.Decoder(list[_Marked])
 
 
 def is_annotated(path: Path) -> bool:
     """Whether a json has any annotation to measure by; one that cannot be read counts, so that reading it tells why."""
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if _ANNOTATIONS.search(content):
-                return True
-        return bool(parse_coco(path).get("annotations"))
-    except (OSError, ValueError, ToodError):
+        with path.open("rb") as file:
+            stream = JsonStream(file)
+            for key in stream.sections():
+                if key != "annotations":
+                    stream.skip()
+                elif next(stream.pieces(), None) is not None if stream.is_list() else stream.glimpse():
+                    return True
+    except (OSError, ValueError):
         return True
+    return False
 
 
 def holds_boxes(path: Path) -> bool:
-    """Whether a json is a COCO dataset for detection: not captions, panoptic segments, or a tool's own settings."""
+    """Whether a json is a COCO dataset for detection: not captions, panoptic segments, or a tool's own settings.
+
+    It is one with lists of `images` and `categories`, and no annotations at all or one that has a box or a mask.
+    """
     try:
-        if path.stat().st_size > _LARGE and (found := holds_coco_boxes(path)) is not None:
-            return found
-        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        # Parsed only if it may be one: there may be thousands of another kind, with pictures in them.
-        raw = from_json(data) if b'"images"' in data and b'"categories"' in data else None
+        with path.open("rb") as file:
+            # Read only if it may be one: there may be thousands of another kind, with pictures in them.
+            if not _names_all(file, (b'"images"', b'"categories"')):
+                return False
+            file.seek(0)
+            return _holds_boxes(JsonStream(file))
     except (OSError, ValueError):
         return False
-    if not isinstance(raw, dict) or not all(isinstance(raw.get(key), list) for key in ("images", "categories")):
-        return False
-    rows = raw.get("annotations")
-    if not isinstance(rows, list) or not rows:
-        return rows is None or rows == []
+
+
+def _names_all(file: BinaryIO, names: Sequence[bytes]) -> bool:
+    """Whether all of some short texts are in a file."""
+    kept, lacking = b"", set(names)
+    while lacking and (block := file.read(_BLOCK)):
+        text = kept + block
+        lacking = {name for name in lacking if name not in text}
+        kept = text[-max(map(len, names)) :]
+    return not lacking
+
+
+def _holds_boxes(stream: JsonStream) -> bool:
+    lists, marked = {"images": False, "categories": False}, True
+    for key in stream.sections():
+        if key in lists:
+            lists[key] = stream.is_list()
+        if key != "annotations":
+            stream.skip()
+        elif stream.is_list():
+            pieces = [_any_marked(piece, stream) for piece in stream.pieces()]
+            marked = not pieces or any(pieces)
+        else:
+            marked = stream.glimpse() is None
+    return all(lists.values()) and marked
+
+
+def _any_marked(piece: bytes, stream: JsonStream) -> bool:
+    try:
+        return any((row.bbox, row.segmentation) != _UNMARKED for row in _MARKED.decode(piece))
+    except (ValueError, RecursionError):
+        rows = stream.parse(piece)
     return any(isinstance(row, dict) and ("bbox" in row or "segmentation" in row) for row in rows)
 
 
@@ -127,13 +110,16 @@ def make_plain(content: Any, path: Path) -> int:
     """
     if not isinstance(content, dict):
         return 0
-    for section, keys in _IDS.items():
+    for section, keys in IDS.items():
         for key in keys:
-            _make_whole(content.get(section), key)
-    for key in _SIDES:
-        _make_whole(content.get("images"), key)
+            make_whole(content.get(section), key)
+    for key in SIDES["images"]:
+        make_whole(content.get("images"), key)
     number_annotations(content)
-    return _add_boxes(content.get("annotations"), path)
+    rows = content.get("annotations")
+    if not isinstance(rows, list) or not _lack_boxes(rows):
+        return 0
+    return add_boxes(rows, from_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))["annotations"])
 
 
 def number_annotations(content: Any) -> int:
@@ -143,36 +129,35 @@ def number_annotations(content: Any) -> int:
         return 0
     lacking = [row for row in rows if type(row) is dict and row.get("id") is None]
     if lacking:
-        _make_whole(rows, "id")
+        make_whole(rows, "id")
         taken = [row["id"] for row in rows if type(row) is dict and type(row.get("id")) is int]
         for number, row in enumerate(lacking, start=max([0, *taken]) + 1):
             row["id"] = number
     return len(lacking)
 
 
-def _make_whole(rows: Any, key: str) -> None:
+def make_whole(rows: Any, key: str) -> None:
+    """Change 7.0 and "7" to 7 in rows of any form."""
     if not isinstance(rows, list) or {type(row.get(key)) for row in rows if type(row) is dict} <= {int}:
         return
     for row in rows:
-        if type(row) is not dict:
-            continue
-        value = row.get(key)
-        # From 2^53 on a float stands for several whole numbers.
-        if type(value) is float and value.is_integer() and abs(value) < 2**53:
-            row[key] = int(value)
-        elif type(value) is str and len(value) < 20 and value.isascii() and value.isdigit():
-            row[key] = int(value) if str(int(value)) == value else value
+        if type(row) is dict and key in row:
+            row[key] = as_whole(row[key])
 
 
-def _add_boxes(rows: Any, path: Path) -> int:
-    if not isinstance(rows, list):
-        return 0
-    lacking = [at for at, row in enumerate(rows) if type(row) is dict and row.get("bbox") in (None, [])]
-    if not lacking:
-        return 0
-    whole = from_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))["annotations"]
+def _lack_boxes(rows: list[Any]) -> list[int]:
+    return [at for at, row in enumerate(rows) if type(row) is dict and row.get("bbox") in (None, [])]
+
+
+def add_boxes(rows: list[Any], whole: list[Any]) -> int:
+    """Give the enclosing box of its `segmentation` to each annotation without a `bbox`; returns how many got one.
+
+    Args:
+        rows: the annotations; changed in place.
+        whole: the same with their segmentations.
+    """
     added = 0
-    for at in lacking:
+    for at in _lack_boxes(rows):
         box = _enclosing_box(whole[at].get("segmentation"))
         if box is not None:
             rows[at]["bbox"] = box
@@ -189,10 +174,16 @@ def _enclosing_box(segmentation: Any) -> list[float] | None:
     # VIA writes one polygon without a list around it.
     polygons = [segmentation] if segmentation and not isinstance(segmentation[0], list) else segmentation
     values = [value for polygon in polygons if isinstance(polygon, list) for value in polygon]
-    numbers = all(type(value) in (int, float) and abs(value) < 1e300 for value in values)
-    if not values or not numbers or any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in polygons):
+    if not values or any(not isinstance(polygon, list) or len(polygon) % 2 for polygon in polygons):
         return None
-    points = np.array(values, np.float64).reshape(-1, 2)
+    if set(map(type, values)) - {int, float}:
+        return None
+    try:
+        points = np.array(values, np.float64).reshape(-1, 2)
+    except OverflowError:  # a whole number that no float is
+        return None
+    if not (np.abs(points) < 1e300).all():
+        return None
     low, high = points.min(axis=0), points.max(axis=0)
     return [float(value) for value in (*low, *(high - low))]
 

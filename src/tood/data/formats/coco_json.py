@@ -1,7 +1,7 @@
 """One COCO annotation json: read into records with every problem named.
 
-A usual file is read as a stream into flat arrays (`coco_columns`), any other whole (`coco_rows`); what is told of them
-is told here, by whole columns.
+It is read as a stream into flat arrays (`coco_rows`, which tells of single rows); what is told of them is told here, by
+whole columns.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from tood.data.columns import PathColumn
 from tood.data.dataset import Category, ImageRecords, Problem
-from tood.data.formats.coco_columns import CocoAnnotations, CocoImages, stream_coco
+from tood.data.formats.coco_columns import CocoAnnotations, CocoImages
 from tood.data.formats.coco_images import LocatedImages
-from tood.data.formats.coco_rows import CocoRows, read_categories, read_rows
+from tood.data.formats.coco_rows import read_rows
 from tood.data.formats.folder import box_areas, clean_boxes, clip_reason, drop_reason, valid_areas
 from tood.data.formats.foreign import json_kind
 from tood.data.images import image_size
@@ -60,7 +60,7 @@ def read_coco_json(path: Path, locate: Callable[[Sequence[str]], LocatedImages])
 
 
 def _read(path: Path, locate: Callable[[Sequence[str]], LocatedImages]) -> ParsedCoco:
-    rows = _rows(path)
+    rows = read_rows(path)
     problems = list(rows.image_problems)
     table = _images(rows.images, path, problems)
     table = _located(table, locate(table.names), path, problems)
@@ -70,15 +70,6 @@ def _read(path: Path, locate: Callable[[Sequence[str]], LocatedImages]) -> Parse
     del rows  # what is made of them takes their place
     boxes = _boxes(annotations, table, categories, path, problems)
     return ParsedCoco(categories, _records(table, boxes), tuple(problems), annotated)
-
-
-def _rows(path: Path) -> CocoRows:
-    found = stream_coco(path)
-    if found is None:
-        return read_rows(path)
-    problems: list[Problem] = []
-    categories = read_categories(found.categories, path, problems)
-    return CocoRows(categories, found.images, found.annotations, problems, [])
 
 
 _NO_IDS = np.zeros(0, np.int64)

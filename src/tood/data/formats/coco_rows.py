@@ -1,24 +1,47 @@
-"""A COCO json that is not as usual, read whole: into the same arrays as a usual one, with what is wrong in its rows.
+"""A COCO json read as a stream into flat arrays, with what is wrong in its single rows.
 
-The slow look at single rows happens only where a whole column is not what it should be.
+Rows come in pieces of a few thousand. Where all of a piece are as usual it becomes columns at once (`coco_columns`);
+else its rows are looked at one by one, here, and those that can be used become the same columns.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import msgspec
 import numpy as np
+from typing_extensions import Self
 
 from tood.data.dataset import Category, Problem
-from tood.data.formats.coco_columns import LARGEST_ID, LARGEST_SIDE, CocoAnnotations, CocoImages
-from tood.data.formats.coco_content import make_plain, number_annotations, parse_coco
+from tood.data.formats.coco_columns import (
+    LARGEST_ID,
+    LARGEST_SIDE,
+    CocoAnnotations,
+    CocoImages,
+    usual_annotations,
+    usual_images,
+)
+from tood.data.formats.coco_content import IDS, SIDES, add_boxes, make_whole
 from tood.data.formats.folder import told_areas
+from tood.data.formats.json_stream import BrokenJsonError, JsonStream, NoJsonObjectError
 from tood.errors import ToodError
+
+Columns = TypeVar("Columns", CocoImages, CocoAnnotations)
+_BLOCK = 1 << 20
+# No key of that name.
+_MISSING = object()
+
+
+class _Identified(msgspec.Struct, gc=False):
+    id: int | None = None
+
+
+_IDENTIFIED = msgspec.json.Decoder(list[_Identified])
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +62,73 @@ class CocoRows:
 
 
 def read_rows(path: Path) -> CocoRows:
-    """Read a file whole.
+    """Read a file, of which never more than some rows are in memory as objects.
 
     Raises:
         ToodError: if it cannot be read, is no json, or no COCO dataset at all.
     """
-    raw = parse_coco(path)
-    numbered = number_annotations(raw)
-    computed = make_plain(raw, path)
+    try:
+        with path.open("rb") as file:
+            images, annotations, categories = _sections(JsonStream(file), path)
+    except FileNotFoundError:
+        raise ToodError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ToodError(f"{path}: cannot be read ({error.strerror})") from None
+    except NoJsonObjectError:
+        raise ToodError(
+            f"{path}: is json, but no COCO dataset: an object with 'images', 'annotations' and 'categories'"
+        ) from None
+    except BrokenJsonError as error:
+        if _is_blank(path):
+            raise ToodError(f"{path}: is empty, not a COCO json") from None
+        raise ToodError(f"{path}: broken json: {error}") from None
     before: list[Problem] = []
-    if numbered:
-        message = f"{numbered} of its annotations have no id: numbered in their order"
+    if isinstance(annotations, _Annotations) and annotations.numbered:
+        message = f"{annotations.numbered} of its annotations have no id: numbered in their order"
         before.append(Problem("id_numbered", str(path), message, severity="warning"))
-    categories = read_categories(raw.get("categories"), path, before)
-    images = _images(_section(raw, "images", path, before), path, before)
-    if raw.get("annotations") is None:
-        return CocoRows(categories, images, None, before, [])
-    problems: list[Problem] = []
-    rows = _section(raw, "annotations", path, problems)
-    if computed:
-        message = f"{computed} of its annotations have no bbox: the enclosing box of their segmentation is taken"
-        problems.append(Problem("box_from_segmentation", str(path), message, severity="warning"))
-    return CocoRows(categories, images, _annotations(rows, path, problems), before, problems)
+    classes = read_categories(categories, path, before)
+    if not isinstance(images, _Images):
+        raise _no_list(path, "images", images)
+    before += images.problems()
+    joined = CocoImages.of(images.parts)
+    if annotations is None:
+        return CocoRows(classes, joined, None, before, [])
+    if not isinstance(annotations, _Annotations):
+        raise _no_list(path, "annotations", annotations)
+    return CocoRows(classes, joined, CocoAnnotations.of(annotations.parts), before, annotations.problems())
+
+
+def _sections(stream: JsonStream, path: Path) -> tuple[Any, Any, Any]:
+    """Images, annotations, categories: the rows of those that are lists, else what stands there, None for nothing."""
+    # Of a key that is there twice the last value counts.
+    images, annotations, categories = _MISSING, None, None
+    for key in stream.sections():
+        if key == "images":
+            images = _Images(path).read(stream) if stream.is_list() else stream.glimpse()
+        elif key == "annotations":
+            annotations = _Annotations(path).read(stream) if stream.is_list() else stream.glimpse()
+        elif key == "categories" and stream.is_list():
+            categories = [row for piece in stream.pieces() for row in stream.parse(piece)]
+        elif key == "categories":
+            categories = stream.glimpse()
+        else:
+            stream.skip()
+    make_whole(categories, "id")
+    return images, annotations, categories
+
+
+def _no_list(path: Path, key: str, found: object) -> ToodError:
+    what = "is missing" if found is _MISSING else f"is {_told(found)}, not a list"
+    return ToodError(f"{path}: not a COCO dataset: its {key!r} {what}")
+
+
+def _is_blank(path: Path) -> bool:
+    with path.open("rb") as file:
+        text = file.read(_BLOCK).removeprefix(b"\xef\xbb\xbf")
+        while not text.strip():
+            if not (text := file.read(_BLOCK)):
+                return True
+    return False
 
 
 def read_categories(rows: Any, path: Path, problems: list[Problem]) -> tuple[Category, ...]:
@@ -87,27 +155,154 @@ def read_categories(rows: Any, path: Path, problems: list[Problem]) -> tuple[Cat
     return tuple(found[number] for number in sorted(found))
 
 
-def _section(raw: Mapping[str, Any], key: str, path: Path, problems: list[Problem]) -> list[dict[str, Any]]:
-    """The objects of a list; anything else in it is an error."""
-    rows = raw.get(key)
-    if not isinstance(rows, list):
-        what = "is missing" if key not in raw else f"is {_told(rows)}, not a list"
-        raise ToodError(f"{path}: not a COCO dataset: its {key!r} {what}")
-    if all(type(row) is dict for row in rows):
-        return rows
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            problems.append(Problem("wrong_type", str(path), f"{key}[{number}] is {_told(row)}, not an object"))
-    return [row for row in rows if isinstance(row, dict)]
+class _Rows(ABC, Generic[Columns]):
+    """The rows of a section, as they are read."""
+
+    key: str
+
+    def __init__(self, path: Path) -> None:
+        self.parts: list[Columns] = []
+        self._path, self._strangers, self._complaints = path, list[Problem](), list[Problem]()
+        # What is passed: of all, and of the objects among them.
+        self._elements = self._objects = 0
+
+    def read(self, stream: JsonStream) -> Self:
+        """All of the list that comes next."""
+        for piece in stream.pieces():
+            part = self._usual(piece)
+            if part is not None:
+                self._elements += len(part.ids)
+                self._objects += len(part.ids)
+            else:
+                part = self._odd(self._objects_of(stream.parse(piece)))
+            self.parts.append(part)
+        return self
+
+    def problems(self) -> list[Problem]:
+        """What is wrong in the rows."""
+        return self._strangers + self._complaints
+
+    @abstractmethod
+    def _usual(self, piece: bytes) -> Columns | None:
+        """The columns of rows all of which are as usual."""
+
+    @abstractmethod
+    def _odd(self, rows: list[dict[str, Any]]) -> Columns:
+        """The columns of those rows that can be used; all others are told."""
+
+    def _objects_of(self, rows: list[Any]) -> list[dict[str, Any]]:
+        """The objects of a list; anything else in it is an error."""
+        for number, row in enumerate(rows, self._elements):
+            if not isinstance(row, dict):
+                message = f"{self.key}[{number}] is {_told(row)}, not an object"
+                self._strangers.append(Problem("wrong_type", str(self._path), message))
+        self._elements += len(rows)
+        objects = [row for row in rows if isinstance(row, dict)]
+        for key in (*IDS[self.key], *SIDES[self.key]):
+            make_whole(objects, key)
+        return objects
+
+    def _tell(self, at: int, complaint: str, image_id: Any, own: Any = None) -> None:
+        """Something is wrong with the object `at` of those at hand."""
+        message = f"{self.key}[{self._objects + at}]: {complaint}"
+        image_id, own = (value if _is_id(value) else None for value in (image_id, own))
+        self._complaints.append(Problem("wrong_type", str(self._path), message, image_id, own))
 
 
-def _images(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> CocoImages:
-    rows = _valid_rows(rows, _image_complaint, "images", path, problems, "id")
-    return CocoImages(
-        np.array([row["id"] for row in rows], np.int64).reshape(-1),
-        [row["file_name"] for row in rows],
-        np.array([(row.get("width") or 0, row.get("height") or 0) for row in rows], np.int64).reshape(-1, 2),
-    )
+class _Images(_Rows[CocoImages]):
+    key = "images"
+
+    def _usual(self, piece: bytes) -> CocoImages | None:
+        return usual_images(piece)
+
+    def _odd(self, rows: list[dict[str, Any]]) -> CocoImages:
+        kept = []
+        for at, row in enumerate(rows):
+            if (found := _image_complaint(row)) is None:
+                kept.append(row)
+            else:
+                self._tell(at, found, row.get("id"))
+        self._objects += len(rows)
+        return CocoImages(
+            np.array([row["id"] for row in kept], np.int64).reshape(-1),
+            [row["file_name"] for row in kept],
+            np.array([(row.get("width") or 0, row.get("height") or 0) for row in kept], np.int64).reshape(-1, 2),
+        )
+
+
+class _Annotations(_Rows[CocoAnnotations]):
+    """`numbered` of them have no id, and are given one."""
+
+    key = "annotations"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.numbered = self._computed = 0
+        self._largest: int | None = None
+
+    def problems(self) -> list[Problem]:
+        if not self._computed:
+            return super().problems()
+        message = f"{self._computed} of its annotations have no bbox: the enclosing box of their segmentation is taken"
+        computed = Problem("box_from_segmentation", str(self._path), message, severity="warning")
+        return [*self._strangers, computed, *self._complaints]
+
+    def _usual(self, piece: bytes) -> CocoAnnotations | None:
+        return usual_annotations(piece, self._free_ids)
+
+    def _odd(self, rows: list[dict[str, Any]]) -> CocoAnnotations:
+        lacking = [row for row in rows if row.get("id") is None]
+        for row, number in zip(lacking, self._free_ids(len(lacking), 1 << 99), strict=True):
+            row["id"] = number
+        self._computed += add_boxes(rows, rows)
+        kept = []
+        for at, row in enumerate(rows):
+            if (found := _annotation_complaint(row)) is None:
+                kept.append(row)
+            else:
+                self._tell(at, found, row.get("image_id"), row.get("id"))
+        self._objects += len(rows)
+        return CocoAnnotations(
+            np.array([row["id"] for row in kept], np.int64).reshape(-1),
+            np.array([row["image_id"] for row in kept], np.int64).reshape(-1),
+            np.array([row["category_id"] for row in kept], np.int64).reshape(-1),
+            np.array([row["bbox"] for row in kept], np.float64).reshape(-1, 4),
+            told_areas(row.get("area") for row in kept),
+            np.array([bool(row.get("iscrowd")) for row in kept], np.bool_).reshape(-1),
+        )
+
+    def _free_ids(self, count: int, largest: int = LARGEST_ID) -> range:
+        """So many ids above those of the whole file, which is read once more to know them; none if one is larger."""
+        if not count:
+            return range(0)
+        if self._largest is None:
+            self._largest = _largest_id(self._path)
+        first = self._largest + self.numbered + 1
+        if first + count > largest + 1:
+            return range(0)
+        self.numbered += count
+        return range(first, first + count)
+
+
+def _largest_id(path: Path) -> int:
+    """Of the annotations; 0 if none is above."""
+    found = 0
+    with path.open("rb") as file:
+        stream = JsonStream(file)
+        for key in stream.sections():
+            if key != "annotations" or not stream.is_list():
+                stream.skip()
+                continue
+            found = 0  # of a key that is there twice the last value counts
+            for piece in stream.pieces():
+                try:
+                    ids: list[Any] = [row.id for row in _IDENTIFIED.decode(piece)]
+                except (ValueError, RecursionError):
+                    rows = [row for row in stream.parse(piece) if isinstance(row, dict)]
+                    make_whole(rows, "id")
+                    ids = [row.get("id") for row in rows]
+                found = max([found, *(value for value in ids if type(value) is int)])
+    return found
 
 
 def _image_complaint(row: dict[str, Any]) -> str | None:
@@ -125,18 +320,6 @@ def _image_complaint(row: dict[str, Any]) -> str | None:
     return None
 
 
-def _annotations(rows: list[dict[str, Any]], path: Path, problems: list[Problem]) -> CocoAnnotations:
-    rows = _valid_rows(rows, _annotation_complaint, "annotations", path, problems, "id", "image_id")
-    return CocoAnnotations(
-        np.array([row["id"] for row in rows], np.int64).reshape(-1),
-        np.array([row["image_id"] for row in rows], np.int64).reshape(-1),
-        np.array([row["category_id"] for row in rows], np.int64).reshape(-1),
-        np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
-        told_areas(row.get("area") for row in rows),
-        np.array([bool(row.get("iscrowd")) for row in rows], np.bool_).reshape(-1),
-    )
-
-
 def _annotation_complaint(row: dict[str, Any]) -> str | None:
     for key in ("id", "image_id", "category_id"):
         if not _is_id(row.get(key)):
@@ -151,66 +334,6 @@ def _annotation_complaint(row: dict[str, Any]) -> str | None:
     if crowd is not None and crowd not in (0, 1):
         return f"its iscrowd is {_told(crowd)}, not 0 or 1"
     return None
-
-
-def _valid_rows(
-    rows: list[dict[str, Any]],
-    complaint: Callable[[dict[str, Any]], str | None],
-    section: str,
-    path: Path,
-    problems: list[Problem],
-    id_key: str,
-    image_key: str | None = None,
-) -> list[dict[str, Any]]:
-    """The rows that `complaint` says nothing about; an error for each other."""
-    if section == "annotations" and _columns_are_fine(rows):
-        return rows
-    kept = []
-    for number, row in enumerate(rows):
-        found = complaint(row)
-        if found is None:
-            kept.append(row)
-            continue
-        own = row.get(id_key)
-        image_id = row.get(image_key) if image_key else own
-        problems.append(
-            Problem(
-                "wrong_type",
-                str(path),
-                f"{section}[{number}]: {found}",
-                image_id if _is_id(image_id) else None,
-                own if image_key and _is_id(own) else None,
-            )
-        )
-    return kept
-
-
-def _columns_are_fine(rows: list[dict[str, Any]]) -> bool:
-    """Whether no annotation needs a closer look: the same as `_annotation_complaint` being silent, but by columns."""
-    try:
-        for key in ("id", "image_id", "category_id"):
-            column = [row[key] for row in rows]
-            if set(map(type, column)) - {int} or (column and max(map(abs, column)) > LARGEST_ID):
-                return False
-        boxes = [row["bbox"] for row in rows]
-    except KeyError:
-        return False
-    if set(map(type, boxes)) - {list} or set(map(len, boxes)) - {4}:
-        return False
-    values = list(chain.from_iterable(boxes))
-    areas = [row["area"] for row in rows if "area" in row]
-    if set(map(type, chain(values, areas))) - {int, float} or not all(map(_is_number, values)):
-        return False
-    crowds = {
-        value
-        for value in (row.get("iscrowd", 0) for row in rows)
-        if type(value) is not list and type(value) is not dict
-    }
-    return (
-        crowds <= {0, 1}
-        and all(type(row.get("iscrowd", 0)) in (int, bool) for row in rows)
-        and all(map(_is_number, areas))
-    )
 
 
 def _is_id(value: Any) -> bool:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from tood.data.formats.foreign_texts import Foreign, masks_among, text_told
+from tood.data.formats.json_stream import JsonStream
 from tood.data.formats.survey import Survey
 from tood.errors import quoted
 
@@ -77,12 +76,17 @@ def json_kind(path: Path) -> Foreign | None:
     try:
         if path.stat().st_size > _LARGEST_JSON:
             return None
-        raw = from_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        with path.open("rb") as file:
+            stream = JsonStream(file)
+            if not stream.is_list():
+                return _object_kind(stream)
+            pieces = stream.pieces()
+            first = next((stream.parse(piece)[0] for piece in pieces), None)
+            for piece in pieces:
+                stream.check(piece)
+            return _listed_kind(first) if isinstance(first, dict) else None
     except (OSError, ValueError):
         return None
-    if isinstance(raw, list):
-        return _listed_kind(raw[0]) if raw and isinstance(raw[0], dict) else None
-    return _object_kind(raw) if isinstance(raw, dict) else None
 
 
 def xml_kind(path: Path) -> Foreign | None:
@@ -90,13 +94,22 @@ def xml_kind(path: Path) -> Foreign | None:
     return _CVAT if _root_of(path) == b"annotations" else None
 
 
-def _object_kind(raw: dict[str, Any]) -> Foreign | None:
+def _object_kind(stream: JsonStream) -> Foreign | None:
+    # Of the values only the first one is wanted, and what kind of brackets the categories have.
+    found: dict[str, Any] = {}
+    for key in stream.sections():
+        if stream.is_object() and not found:
+            found[key] = stream.value()
+        else:
+            found[key] = {} if stream.is_object() else None
+            stream.skip()
+
     def has(*keys: str) -> bool:
-        return all(key in raw for key in keys)
+        return all(key in found for key in keys)
 
     if has("shapes", "imagePath"):
         return _LABELME
-    first = next(iter(raw.values()), None)
+    first = next(iter(found.values()), None)
     if has("_via_img_metadata") or has("_via_settings") or (isinstance(first, dict) and "regions" in first):
         return _VIA
     if has("assets", "tags") or has("asset", "regions"):
@@ -105,7 +118,7 @@ def _object_kind(raw: dict[str, Any]) -> Foreign | None:
         return _SUPERVISELY
     if has("samples"):
         return _FIFTYONE
-    if has("items") and isinstance(raw.get("categories"), dict):
+    if has("items") and isinstance(found.get("categories"), dict):
         return _DATUMARO
     return None
 

@@ -1,38 +1,45 @@
-"""A json object read key by key from its file, long lists of objects block by block: never all of it in memory.
+"""A json object read key by key from its file, long lists block by block: never all of it in memory.
 
-Only what is as it usually is gets through here. All else is `Unusual`, for a reader of whole files to take or to refuse
-with the place of the fault.
+What stands there is what pydantic's `from_json` reads, and a fault is told as it tells it of the whole file, with line
+and column. Who takes the pieces of a list may read the usual ones in some quicker way.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, TypeVar
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-
-T = TypeVar("T")
+from pydantic_core import from_json
 
 _BLOCK = 1 << 22
-# A value that is no list of objects is read whole, if it is no longer.
-_LARGEST_VALUE = 1 << 26
+# What is kept of a long value that is but to be told.
+_GLIMPSE = 1 << 12
 _BOM = b"\xef\xbb\xbf"
 _SPACE = re.compile(rb"[ \t\n\r]*")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,\]}]+")
-_QUOTE, _BACKSLASH, _COMMA, _OPEN, _CLOSE = b'"\\,{}'
+_PLACE = re.compile(r"at line (\d+) column (\d+)$")
+_QUOTE, _BACKSLASH, _LIST, _OPEN, _CLOSE = b'"\\[{}'
+_BRACKETS = {_LIST: b"[]", _OPEN: b"{}"}
+# A square bracket with this bit is a curly one.
+_CURLY = np.uint8(0x20)
+# In these bits brackets differ from each other.
+_BETWEEN = np.uint8(0x26)
 _END = -1
+# Looks at the grammar alone.
+_SOUND = msgspec.json.Decoder(msgspec.Raw)
 
 
-class Unusual(Exception):  # noqa: N818 - no error: another way of reading takes over
-    """What stands there is not read as a stream."""
+class BrokenJsonError(ValueError):
+    """A file is no json; the text says what is wrong, and at which line and column."""
 
 
-class _Nothing(msgspec.Struct, gc=False):
-    """Of any object none of its values."""
+class NoJsonObjectError(ValueError):
+    """A file is json, but no object."""
 
 
 class JsonStream:
@@ -43,86 +50,190 @@ class JsonStream:
         block: bytes that are read at once.
     """
 
-    def __init__(self, file: BinaryIO, block: int = _BLOCK) -> None:
-        self._file, self._size = file, block
+    def __init__(self, file: BinaryIO, block: int | None = None) -> None:
+        self._file, self._size = file, block or _BLOCK
         self._data, self._at, self._ended = b"", 0, False
-        self._read()
-        self._at = len(_BOM) if self._data.startswith(_BOM) else 0
+        # Where in the file and in memory that begins which a parser would have to see after `_before` to find the
+        # first fault: in `_before` stands in short all that is passed.
+        self._passed, self._anchor, self._before = 0, 0, b""
+        self._within = b""
+        self._fill(len(_BOM))
+        if self._data.startswith(_BOM):
+            self._at = self._anchor = len(_BOM)
+        self._first = self._anchor
 
     def sections(self) -> Iterator[str]:
-        """Each key in turn: before the next one its value is to be taken, by `objects`, `value` or `skip`.
+        """Each key in turn: before the next one its value is to be taken, by `pieces`, `value`, `glimpse` or `skip`.
 
         Raises:
-            Unusual: if the file is no object, ends within it or goes on behind it.
+            BrokenJsonError: if the file is no json.
+            NoJsonObjectError: if it is no object.
         """
-        self._take(b"{")
-        if self._next() != _CLOSE:
-            while True:
-                key: str = msgspec.json.decode(self._string(), type=str)
-                self._take(b":")
-                yield key
-                if self._next() == _CLOSE:
-                    break
-                self._take(b",")
-        self._at += 1
-        if self._next() != _END:
-            raise Unusual
-
-    def objects(self, decode: Callable[[bytes], T]) -> Iterator[T]:
-        """The value, a list of objects, in pieces.
-
-        Args:
-            decode: is given the json of a list of some of them.
-
-        Raises:
-            Unusual: if it is anything else.
-        """
-        self._take(b"[")
-        closed = self._next() == ord("]")
+        if self._next() != _OPEN:
+            self.skip()
+            self._finish()
+            raise NoJsonObjectError
+        self._at, self._within = self._at + 1, b'{"":'
+        closed = self._next() == _CLOSE
         while not closed:
-            text, closed = self._some_objects()
-            text.decode()  # what is not wanted of an object is no longer looked at
-            yield decode(b"[%b]" % text)
-        self._take(b"]")
+            if self._next() != _QUOTE:
+                raise self._fault()
+            key = self.value()
+            self._take(b":")
+            yield str(key)
+            closed = self._next() == _CLOSE
+            if not closed:
+                self._take(b",")
+                self._pass(self._within + b"0,")
+        self._at += 1
+        self._finish()
 
-    def value(self) -> object:
-        """The value, of whatever kind but not too large."""
-        wanted = self._size
+    def is_list(self) -> bool:
+        """Whether the value is a list."""
+        return self._next() == _LIST
+
+    def is_object(self) -> bool:
+        """Whether the value is an object."""
+        return self._next() == _OPEN
+
+    def pieces(self) -> Iterator[bytes]:
+        """The value, a list or an object, in pieces: each the json of a list (an object) of some of its elements.
+
+        All but their brackets and their encoding is unchecked until `parse` or `check` has seen them, which must be
+        done before the next piece is taken.
+
+        Raises:
+            BrokenJsonError: if it does not end, or is no text.
+        """
+        opening, closing = _BRACKETS[self._next()]
+        # What a parser has seen that expects a further element.
+        inside = self._within + (b"[0," if opening == _LIST else b'{"":0,')
+        self._at += 1
+        closed = self._next() == closing
+        while not closed:
+            end, closed = self._piece_end()
+            text, self._at = self._data[self._at : end], end
+            if not text:  # a comma, and nothing behind it
+                raise self._fault()
+            try:
+                text.decode()  # else what is skipped is not looked at
+            except UnicodeDecodeError:
+                raise self._fault() from None
+            yield b"%c%b%c" % (opening, text, closing)
+            if not closed:
+                self._take(b",")
+                self._pass(inside)
+        self._take(bytes([closing]))
+
+    def parse(self, piece: bytes) -> Any:
+        """What a piece says.
+
+        Raises:
+            BrokenJsonError: if it is broken.
+        """
+        try:
+            # As deep as in the file: how deep anything may be is limited.
+            return from_json(b"[%b]" % piece)[0] if self._within else from_json(piece)
+        except ValueError:
+            raise self._fault() from None
+
+    def check(self, piece: bytes) -> None:
+        """The same without its content."""
+        try:
+            _SOUND.decode(piece)
+        except (ValueError, RecursionError):
+            self.parse(piece)  # knows NaN
+
+    def value(self) -> Any:
+        """The value, of whatever kind; held whole.
+
+        Raises:
+            BrokenJsonError: if it is broken.
+        """
+        self._fill(self._size)
         while (end := self._value_end()) is None:
-            if self._ended or len(self._data) - self._at > _LARGEST_VALUE:
-                raise Unusual
-            wanted *= 2
-            self._fill(wanted)
+            self._more()
         text, self._at = self._data[self._at : end], end
-        value: object = msgspec.json.decode(text)
-        return value
+        return self.parse(text)
+
+    def glimpse(self) -> Any:
+        """The value; of a long one enough of its beginning to tell what it is."""
+        if self._next() not in _BRACKETS:
+            return self.value()
+        beginning = b"[]" if self.is_list() else b"{}"
+        for number, piece in enumerate(self.pieces()):
+            self.check(piece)
+            if number == 0:
+                beginning = piece
+            elif len(beginning) < _GLIMPSE:
+                beginning = b"%b,%b" % (beginning[:-1], piece[1:])
+        if len(beginning) > _GLIMPSE:
+            return from_json(beginning[:_GLIMPSE], allow_partial="trailing-strings")
+        return from_json(beginning)
 
     def skip(self) -> None:
         """Pass over the value, which must be sound all the same."""
-        if self.holds_objects():
-            for _ in self.objects(msgspec.json.Decoder(list[_Nothing]).decode):
-                pass
-        else:
+        if self._next() not in _BRACKETS:
             self.value()
+            return
+        for piece in self.pieces():
+            self.check(piece)
 
-    def holds_objects(self) -> bool:
-        """Whether the value is a list that begins with an object."""
-        if self._next() != ord("["):
-            return False
-        self._fill(self._size)
-        behind = _space_end(self._data, self._at + 1)
-        return self._data[behind : behind + 1] == b"{"
+    def _pass(self, before: bytes) -> None:
+        """Let go what is before; a parser that goes on here has seen what says as much as `before`."""
+        self._anchor, self._before = self._at, before
 
-    def _read(self) -> None:
-        """Read a block more."""
-        more = self._file.read(self._size)
-        self._ended = not more
-        self._data, self._at = self._data[self._at :] + more, 0
+    def _fault(self) -> BrokenJsonError:
+        """What is wrong first behind all that is passed."""
+        while (found := self._visible_fault()) is None:
+            if self._ended:
+                raise AssertionError("sound json is taken for broken")
+            self._fill(2 * max(len(self._data) - self._at, self._size))
+        return found
+
+    def _visible_fault(self) -> BrokenJsonError | None:
+        """The same if it is in memory already."""
+        try:
+            from_json(self._before + self._data[self._anchor :])
+        except ValueError as error:
+            if self._ended or not str(error).startswith("EOF "):
+                return BrokenJsonError(self._placed(str(error)))
+        return None
+
+    def _placed(self, told: str) -> str:
+        """A parser's sentence on what is behind the anchor, with the line and the column in the file."""
+        place = _PLACE.search(told)
+        if place is None:
+            return told
+        lines, columns, at = 0, 0, self._first
+        self._file.seek(at)
+        while at < self._passed + self._anchor:
+            text = self._file.read(min(_BLOCK, self._passed + self._anchor - at))
+            lines += text.count(b"\n")
+            newline = text.rfind(b"\n")
+            columns = columns + len(text) if newline < 0 else len(text) - newline - 1
+            at += len(text)
+        line, column = int(place[1]), int(place[2])
+        if line == 1:
+            column += columns - len(self._before)
+        return f"{told[: place.start()]}at line {lines + line} column {column}"
 
     def _fill(self, wanted: int) -> None:
-        """Have so many bytes, if the file has them."""
-        while not self._ended and len(self._data) - self._at < wanted:
-            self._read()
+        """Have so many bytes from here on, if the file has them."""
+        lacking = wanted - (len(self._data) - self._at)
+        if self._ended or lacking <= 0:
+            return
+        lacking = max(lacking, self._size)
+        more = self._file.read(lacking)
+        self._ended = len(more) < lacking
+        self._data = self._data[self._anchor :] + more
+        self._passed, self._at, self._anchor = self._passed + self._anchor, self._at - self._anchor, 0
+
+    def _more(self) -> None:
+        """Have twice as much of what does not end in memory, if there is no fault in it."""
+        if self._ended or self._visible_fault() is not None:
+            raise self._fault()
+        self._fill(2 * max(len(self._data) - self._at, self._size))
 
     def _next(self) -> int:
         """The next byte that is no space, where it then stands; `_END` behind the last one."""
@@ -132,93 +243,64 @@ class JsonStream:
                 return self._data[self._at]
             if self._ended:
                 return _END
-            self._read()
+            self._fill(self._size)
 
     def _take(self, byte: bytes) -> None:
         if self._next() != byte[0]:
-            raise Unusual
+            raise self._fault()
         self._at += 1
 
-    def _string(self) -> bytes:
-        if self._next() != _QUOTE:
-            raise Unusual
-        wanted = self._size
-        while (found := _STRING.match(self._data, self._at)) is None:
-            if self._ended or wanted > _LARGEST_VALUE:
-                raise Unusual
-            wanted *= 2
-            self._fill(wanted)
-        self._at = found.end()
-        return found[0]
+    def _finish(self) -> None:
+        if self._next() != _END:
+            raise self._fault()
 
-    def _some_objects(self) -> tuple[bytes, bool]:
-        """The text of the next whole objects of a list, with commas between, and whether the list ends behind them."""
-        wanted = self._size
+    def _piece_end(self) -> tuple[int, bool]:
+        """Where the elements end of which it is known what stands behind them, and whether the value ends there."""
+        self._fill(self._size)
         while True:
-            if self._next() != _OPEN:
-                raise Unusual
-            self._fill(wanted)
-            end, closed = self._last_end()
-            if end is not None:
-                break
-            if self._ended:
-                raise Unusual
-            wanted *= 2
-        text, self._at = self._data[self._at : end], end
-        if not closed:
-            self._take(b",")
-        return text, closed
+            if self._next() != _END and (found := self._last_end()) is not None:
+                return found
+            self._more()
 
-    def _last_end(self) -> tuple[int | None, bool]:
-        """Where the last object ends of those in memory whose successor is known, and whether the list ends there."""
-        text = np.frombuffer(self._data, np.uint8, offset=self._at)
-        ends = _object_ends(text)
-        behind = np.append(text, np.uint8(0))[ends + 1] if len(ends) and ends[-1] + 1 == len(text) else text[ends + 1]
-        last: int | None = None
-        for at in np.flatnonzero(behind != _COMMA).tolist():
-            place = _space_end(self._data, self._at + int(ends[at]) + 1)
-            follows = self._data[place : place + 1]
-            if follows == b"]":
-                return self._at + int(ends[at]) + 1, True
-            if not follows and not self._ended:
-                ends = ends[:at]
-                break
-            if follows != b",":
-                raise Unusual
-        if len(ends):
-            last = self._at + int(ends[-1]) + 1
-        return last, False
+    def _last_end(self) -> tuple[int, bool] | None:
+        places, depths = _brackets(np.frombuffer(self._data, np.uint8, offset=self._at))
+        closing = np.flatnonzero(depths < 0)
+        if len(closing):
+            return self._at + int(places[closing[0]]), True
+        for end in places[depths == 0][::-1].tolist():
+            behind = _space_end(self._data, self._at + end + 1)
+            follows = self._data[behind : behind + 1]
+            if follows == b",":
+                return behind, False
+            if follows:
+                raise self._fault()
+        return None
 
     def _value_end(self) -> int | None:
         """Where the value ends that begins here, None if it goes on behind what is in memory."""
         first = self._next()
+        if first in _BRACKETS:
+            places, depths = _brackets(np.frombuffer(self._data, np.uint8, offset=self._at))
+            ends = places[depths == 0]
+            return self._at + int(ends[0]) + 1 if len(ends) else None
         if first == _QUOTE:
             found = _STRING.match(self._data, self._at)
-        elif first in b"[{":
-            text = np.frombuffer(self._data, np.uint8, offset=self._at)
-            ends = _closings(text, b"[{", b"]}")
-            return self._at + int(ends[0]) + 1 if len(ends) else None
-        else:
-            found = _SCALAR.match(self._data, self._at)
-            if found is not None and found.end() == len(self._data) and not self._ended:
-                return None
-        return None if found is None else found.end()
+            return None if found is None else found.end()
+        found = _SCALAR.match(self._data, self._at) if first != _END else None
+        if found is None:
+            raise self._fault()
+        return found.end() if self._ended or found.end() < len(self._data) else None
 
 
-def _object_ends(text: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Where the objects end that no other object holds."""
-    return _closings(text, b"{", b"}")
-
-
-def _closings(text: NDArray[np.uint8], opening: bytes, closing: bytes) -> NDArray[np.int64]:
-    """Where brackets close that lie within no others, of a text that begins outside of a string."""
-    is_open = np.isin(text, list(opening)) if len(opening) > 1 else text == opening[0]
-    is_close = np.isin(text, list(closing)) if len(closing) > 1 else text == closing[0]
-    brackets = np.flatnonzero(is_open | is_close)
+def _brackets(text: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where brackets stand outside of strings, and how many are open behind each; the text begins outside of one."""
+    # What differs from a bracket in these bits alone is one, or a letter y or an underscore.
+    places = np.flatnonzero((text | _BETWEEN) == (_LIST | _BETWEEN))
     # Behind an odd number of quotation marks it is within a string.
-    brackets = brackets[np.searchsorted(_quotes(text), brackets) % 2 == 0]
-    steps = np.where(is_open[brackets], 1, -1)
-    return np.asarray(brackets[(np.cumsum(steps) == 0) & (steps < 0)])
+    places = places[np.searchsorted(_quotes(text), places) % 2 == 0]
+    curly = text[places] | _CURLY
+    steps = np.where(curly == _OPEN, 1, np.where(curly == _CLOSE, -1, 0))
+    return places, np.cumsum(steps)
 
 
 def _quotes(text: NDArray[np.uint8]) -> NDArray[np.int64]:
