@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ MIRROR_VARIABLE = "TOOD_WEIGHTS_MIRROR"
 
 @dataclass(frozen=True)
 class HostedFile(PublishedFile):
-    """A file of weights that programs may fetch: what a card or a backbone says of it, and how it gets here."""
+    """A file of weights that programs may fetch."""
 
     @property
     def address(self) -> str:
@@ -111,12 +111,12 @@ def detector_weights(card: ModelCard, config: FetchConfig = FetchConfig()) -> Pa
             f"{published.authors_url}, and give its path instead of the name, or make a safetensors file of it with "
             "`tood weights import FILE OUT`"
         )
-    return HostedFile(*astuple(published.hosted)).fetch(config)
+    return HostedFile(published.hosted.url, published.hosted.sha256_prefix).fetch(config)
 
 
 def imagenet_weights(backbone: BackboneConfig) -> HostedFile | InstalledFile | None:
     """The published weights that training of this backbone starts from, None if there are none."""
     published = backbone.imagenet_file
     if isinstance(published, PackagedFile):
-        return InstalledFile(*astuple(published))
-    return None if published is None else HostedFile(*astuple(published))
+        return InstalledFile(published.package, published.path, published.sha256_prefix, published.extra)
+    return None if published is None else HostedFile(published.url, published.sha256_prefix)
