@@ -121,7 +121,7 @@ def run_example(python: Path, version: str, readme: str, isolated: bool = True) 
         ReleaseError: if it fails.
     """
     example = readme_example(readme)
-    weights, photo = re.findall(r'\w+\("([^"]+)"\)', example)[:2]
+    weights, photo = re.findall(r'\w+\("([^"]+)"', example)[:2]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / weights).parent.mkdir(parents=True)
         for text in (_PREPARE.format(weights=weights, photo=photo), example + _CHECK.format(version=version)):

@@ -79,7 +79,7 @@ def test_a_signal_ends_in_a_checkpoint_and_resuming_completes_the_run(tmp_path: 
     assert f"To go on: tood train --resume --out {quoted(out)}" in text
     assert (out / "checkpoint.pt").is_file()
     assert (out / "last.safetensors").is_file()
-    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--minutes", "0.001"])
+    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--minutes", "0.00001"])
     assert result.exit_code == 2, "that time is over already"
     assert "is complete" in result.stderr
 

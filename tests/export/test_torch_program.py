@@ -165,3 +165,13 @@ print([list(output.shape) for output in program(torch.zeros(1, 50, 70, 3, dtype=
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     rows = engine.description.max_detections
     assert done.stdout.strip() == str([[1, rows, 4], [1, rows], [1, rows], [1]])
+
+
+def test_an_earlier_export_of_a_fixed_batch_leaves_the_next_one_free() -> None:
+    """Loops are compiled, and what was compiled before is looked at for whether it fits."""
+    model = _model("atss-plain")
+    for batch in (3, None):
+        config = ExportConfig("torch", "nms", size=(64, 96), batch=batch)
+        program = whole_program(model, description_of(Origin(model, CLASSES), config)).module()
+    for batch in (1, 3, 4):
+        assert len(program(torch.zeros(batch, 3, 64, 96), torch.zeros(batch, 4))[0]) == batch
