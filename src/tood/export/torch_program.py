@@ -115,7 +115,7 @@ def whole_program(model: AnyDetector, description: ExportedModel) -> ExportedPro
     if description.wants_windows:
         inputs["windows"] = torch.zeros(len(example), 4)
         lengths["windows"] = batch
-    # Of loops that were compiled for an earlier program it is asked whether they fit, which would narrow this one's sizes.
+    # Loops that were compiled for an earlier program are asked whether they fit, which would narrow this one's sizes.
     torch.compiler.reset()
     with quiet():
         return torch.export.export(whole, tuple(inputs.values()), dynamic_shapes=lengths, strict=False)
