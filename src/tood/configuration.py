@@ -111,6 +111,11 @@ def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") ->
     return config
 
 
+def setting_keys(settings: Iterable[str]) -> set[str]:
+    """The keys that such settings name."""
+    return {setting.partition("=")[0].strip() for setting in settings}
+
+
 class _WrongValueError(ToodError):
     """A value that is not of its field's type; `expected` says what would be."""
 

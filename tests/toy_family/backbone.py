@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tood.models.common.published import PublishedFile
+from tood.models.backbones.in_stages import WholeLearning
 
 
 @dataclass(frozen=True)
-class ToyBackboneConfig:
+class ToyBackboneConfig(WholeLearning):
     """Shape of the backbone.
 
     Attributes:
@@ -33,19 +33,6 @@ class ToyBackboneConfig:
     def description(self) -> str:
         """A few words."""
         return f"{len(self.widths)} halvings"
-
-    @property
-    def imagenet_file(self) -> PublishedFile | None:
-        """Nobody trained it to classify."""
-        return None
-
-    def from_scratch(self) -> ToyBackboneConfig:
-        """The same: all of it learns anyway."""
-        return self
-
-    def thawed(self) -> ToyBackboneConfig:
-        """The same: all of it learns anyway."""
-        return self
 
 
 class ToyBackbone(nn.Module):

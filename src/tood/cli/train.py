@@ -246,11 +246,11 @@ def train(
 
 def _dataset(given: list[str], settings: list[str]) -> DataConfig:
     """What is to be learned from, as options and settings say it."""
-    from tood.configuration import apply_overrides
+    from tood.configuration import apply_overrides, setting_keys
     from tood.errors import ToodError
     from tood.training import RunConfig
 
-    keys = _keys([*given, *settings])
+    keys = setting_keys([*given, *settings])
     run = apply_overrides(RunConfig(), [text for text in given if text.startswith("data.")], "option")
     data = apply_overrides(run, [text for text in settings if text.strip().startswith("data")]).data
     if keys.isdisjoint({"data", "data.path"}) and not Path(data.path).exists():
@@ -258,16 +258,12 @@ def _dataset(given: list[str], settings: list[str]) -> DataConfig:
     return data
 
 
-def _keys(settings: list[str]) -> set[str]:
-    """The keys of such settings."""
-    return {setting.partition("=")[0].strip() for setting in settings}
-
-
 def _require_one_length(run: RunConfig, epochs: int | None, settings: list[str]) -> None:
     """Refuses a number of epochs that was asked for and would not count."""
+    from tood.configuration import setting_keys
     from tood.errors import ToodError
 
-    asked = epochs is not None or "epochs" in _keys(settings)
+    asked = epochs is not None or "epochs" in setting_keys(settings)
     if asked and run.epochs is not None and run.minutes is not None:
         raise ToodError(
             f"epochs are given, and minutes ({run.minutes:g}), which alone would count: give one of the two (epochs "

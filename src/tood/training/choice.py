@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tood.configuration import apply_overrides, load
+from tood.configuration import apply_overrides, load, setting_keys
 from tood.data import DataConfig, count_images, pick_splits
 from tood.training.config import RunConfig
 from tood.training.default_model import ModelChoice, default_model
@@ -85,7 +85,7 @@ def with_settings(run: RunConfig, settings: Iterable[str]) -> RunConfig:
         ToodError: as `apply_overrides`.
     """
     settings = list(settings)
-    given = {setting.partition("=")[0].strip() for setting in settings}
+    given = setting_keys(settings)
     done = apply_overrides(run, settings)
     # Whether it starts from scratch may hang on the settings, as a backbone of another size has no weights.
     begun = started(done)
