@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import os
 import signal
 import subprocess
@@ -79,9 +81,19 @@ def test_a_signal_ends_in_a_checkpoint_and_resuming_completes_the_run(tmp_path: 
     assert f"To go on: tood train --resume --out {quoted(out)}" in text
     assert (out / "checkpoint.pt").is_file()
     assert (out / "last.safetensors").is_file()
-    result = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--minutes", "0.00001"])
-    assert result.exit_code == 2, "that time is over already"
-    assert "is complete" in result.stderr
+    # Wherever in an epoch the signal came: what is left of it, another one, and nothing after that.
+    further = str(math.ceil(reached_epochs(out)) + 1)
+    resumed = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--epochs", further])
+    assert resumed.exit_code == 0, resumed.output
+    assert reached_epochs(out) == float(further)
+    again = CliRunner().invoke(app, ["train", "--resume", "--out", str(out), "--epochs", further])
+    assert again.exit_code == 2
+    assert "is complete" in again.stderr
+
+
+def reached_epochs(run: Path) -> float:
+    with (run / "metrics.csv").open() as rows:
+        return float(list(csv.DictReader(rows))[-1]["epoch"])
 
 
 def test_the_demo_prints_its_ap_and_leaves_its_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
