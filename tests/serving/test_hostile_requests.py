@@ -63,7 +63,7 @@ def planar_tiff() -> bytes:
 def test_hostile_requests_get_4xx_and_leave_nothing(tmp_path: Path, elsewhere: str) -> None:
     home, audit = tmp_path / "home", tmp_path / "audit.txt"
     model = small_model(tmp_path / "model.safetensors")
-    limits = ("--max-seconds", "2", "--max-megabytes", "2", "--max-megapixels", "4", "--allow-url", elsewhere)
+    limits = ("--max-seconds", "5", "--max-megabytes", "2", "--max-megapixels", "4", "--allow-url", elsewhere)
     with serving([model], *limits, home=home, audit=audit) as server:
 
         def attack(number: int) -> tuple[str, int | None]:
