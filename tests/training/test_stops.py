@@ -83,9 +83,7 @@ def ignore_hang_up() -> None:
 
 def test_a_hang_up_ends_a_run_like_sigterm(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run = start(
-        coco_folder(tmp_path / "data"), out, HANG_UP_AGAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    run = start(coco_folder(tmp_path / "data"), out, HANG_UP_AGAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     run.send_signal(signal.SIGHUP)
     _, errors = run.communicate(timeout=600)
     assert run.returncode == 128 + signal.SIGHUP
