@@ -358,3 +358,21 @@ def test_one_signal_ends_what_is_waited_for_in_vain(number: int) -> None:
         assert threads >= set(threading.enumerate()), "a timer goes on"
         with pytest.raises(KeyboardInterrupt), stop.waiting(0.1):
             never.wait(60)
+
+
+def test_patience_that_is_lost_as_the_wait_ends_disturbs_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, kill = threading.Event(), signal.pthread_kill
+
+    def late(thread: int, number: int) -> None:
+        reached.set()
+        while stop._patience is not None:  # until the wait has ended
+            time.sleep(0.001)
+        kill(thread, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", late)
+    threads = set(threading.enumerate())
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        with stop.waiting(0.0):
+            assert reached.wait(60)
+    assert threads >= set(threading.enumerate()), "it comes when others listen to its signal again"
