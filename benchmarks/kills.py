@@ -12,7 +12,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.process import BaseProcess
@@ -77,18 +77,19 @@ def make_picture(path: Path, side: int) -> Path:
     return path
 
 
-def start(words: Sequence[object], told: Path) -> BaseProcess:
-    """`tood` with these words in a process of its own, which says what it says into a file."""
+def start(words: Sequence[object], told: Path, first: Callable[[], object] = int) -> BaseProcess:
+    """`tood` with these words in a process of its own, which says what it says into a file, and calls `first`."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     if hasattr(context, "set_forkserver_preload"):
         context.set_forkserver_preload(["tood.cli", "tood.inference", "tood.video.results", "av", "trackers"])
-    process = context.Process(target=_tood, args=([str(word) for word in words], told), daemon=True)
+    process = context.Process(target=_tood, args=([str(word) for word in words], told, first), daemon=True)
     process.start()
     return process
 
 
-def _tood(words: Sequence[str], told: Path) -> None:
+def _tood(words: Sequence[str], told: Path, first: Callable[[], object]) -> None:
+    first()
     with told.open("wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

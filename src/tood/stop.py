@@ -84,6 +84,8 @@ class StopSignal:
             self._patience = None
             if self._timer is not None:
                 self._timer.cancel()
+                # One that goes off just now does so in here, and not when others listen to its signal again.
+                self._timer.join()
                 self._timer = None
 
     def next_of(self, results: Iterator[T]) -> T | None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -44,10 +43,18 @@ def subprocess_run(*arguments: str, code: str | None = None) -> subprocess.Compl
     )
 
 
+def children_seconds() -> float:
+    """Of processors, that processes which have ended took: what others do on this machine does not count."""
+    took = os.times()
+    return took.children_user + took.children_system
+
+
 def test_help_names_every_command_and_answers_at_once() -> None:
-    started = time.monotonic()
+    before = children_seconds()
+    subprocess_run(code="import typer.rich_utils")
+    least = children_seconds() - before
     done = subprocess_run("--help")
-    assert time.monotonic() - started < 5
+    assert children_seconds() - before - least < 4 * least + 0.1, "PyTorch alone takes ten times as long as Typer"
     assert done.returncode == 0
     assert all(command in done.stdout for command in COMMANDS)
 

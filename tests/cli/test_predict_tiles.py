@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -197,9 +199,22 @@ def test_a_run_killed_between_a_result_and_its_tiles_leaves_nothing_for_ever(
     assert mine.read_text() == "mine"
 
 
+def hold_at(lines: int) -> None:
+    """From now on this process waits where a journal of it has so many lines."""
+    add = RunJournal.add
+
+    def held(journal: RunJournal, content: Mapping[str, Any]) -> range:
+        place = add(journal, content)
+        while journal.path.read_bytes().count(b"\n") >= lines:
+            time.sleep(1)
+        return place
+
+    RunJournal.add = held  # type: ignore[method-assign]
+
+
 def kill_after(words: tuple[object, ...], out: Path, journal: str, lines: int) -> None:
-    """Starts a command, and kills it as soon as its journal has so many lines."""
-    process = start((*words, "--out", out, "--resume"), out.with_suffix(".txt"))
+    """Starts a command, and kills it as soon as its journal has so many lines; a few later it waits for that."""
+    process = start((*words, "--out", out, "--resume"), out.with_suffix(".txt"), partial(hold_at, lines + 10))
     while process.is_alive() and sum(path.read_bytes().count(b"\n") for path in out.glob(journal)) < lines:
         process.join(0.01)
     assert process.is_alive(), out.with_suffix(".txt").read_text()

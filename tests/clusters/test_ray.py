@@ -27,6 +27,22 @@ from tood.clusters.ray_engine import Beginnings, Node, Workers, _reason, require
 from tood.errors import ToodError
 
 PICTURES, AT_ONCE = 240, 3
+# The command, whose workers wait where there are as many files as another file says: what is to be killed in the middle
+# stays there until it is, however fast the machine.
+HELD = """
+import os, time
+from pathlib import Path
+from tood.clusters import ray_engine
+class Held(ray_engine.RayWorker):
+    out, most = (Path(os.environ[name]) for name in ("TOOD_TEST_OUT", "TOOD_TEST_MOST"))
+    def __call__(self, batch):
+        while len(list(self.out.glob("part-*.parquet"))) >= int(self.most.read_text()):
+            time.sleep(0.1)
+        return super().__call__(batch)
+ray_engine.RayWorker = Held
+from tood.cli import main
+main()
+"""
 
 
 def parts(out: Path) -> list[Path]:
@@ -50,7 +66,7 @@ def workers_of(driver: psutil.Process) -> list[psutil.Process]:
 
 
 def wait_for(what: Callable[[], object], running: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 300
+    until = time.monotonic() + 900
     while not what():
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < until, "nothing happened"
@@ -67,10 +83,13 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     # On a machine with other work Ray's processes, which give way to it, start slowly.
     environment |= {"RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "120"}
     environment.pop("RAY_ADDRESS", None)
+    most = tmp_path / "most"
+    environment |= {"TOOD_TEST_OUT": str(out), "TOOD_TEST_MOST": str(most)}
 
-    def start() -> subprocess.Popen[str]:
+    def start(files: int) -> subprocess.Popen[str]:
+        most.write_text(str(files))
         return subprocess.Popen(
-            [sys.executable, "-m", "tood", *arguments],
+            [sys.executable, "-c", HELD, *arguments],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -79,7 +98,7 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
         )
 
     # The whole run dies, with its cluster.
-    running = start()
+    running = start(10)
     wait_for(lambda: len(parts(out)) >= 3, running)
     cluster = psutil.Process(running.pid).children(recursive=True)
     running.kill()
@@ -93,16 +112,18 @@ def test_killed_workers_and_runs_leave_what_an_uninterrupted_run_leaves(weights:
     assert 3 <= len(before) < PICTURES // AT_ONCE
 
     # One of two workers dies.
-    running = start()
+    running = start(len(before) + 10)
     driver = psutil.Process(running.pid)
     wait_for(lambda: len(workers_of(driver)) == 2, running)
     victim = workers_of(driver)[0]
     wait_for(lambda: len(parts(out)) >= len(before) + 2, running)
     os.kill(victim.pid, signal.SIGKILL)
-    left = PICTURES // AT_ONCE - len(parts(out))
-    told, errors = running.communicate(timeout=300)
+    assert len(parts(out)) < PICTURES // AT_ONCE
+    unheld = tmp_path / "unheld"
+    unheld.write_text(str(PICTURES))
+    unheld.replace(most)
+    told, errors = running.communicate(timeout=900)
     assert running.returncode == 2, errors
-    assert left > 0, "too late to be in the middle"
     assert f"{PICTURES} pictures done. Results: {out}" in told
     bad = len(range(3, PICTURES, 7))
     assert f"tood: {bad} pictures could not be read: the column `error` says why, in their rows of {out}" in errors

@@ -27,6 +27,7 @@ def kill(loader: object) -> None:
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     """Errors that Python printed and went on from."""
+    gc.collect()  # those of tests before are not of this one
     found: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", found.append)
     yield found

@@ -61,7 +61,7 @@ def test_reading_goes_on_while_results_are_used() -> None:
 
     results = read_ahead(range(5), read, ahead=2)
     assert next(results)() == 0
-    assert waiting.wait(10), "the second was read though nobody has asked for it"
+    assert waiting.wait(60), "the second was read though nobody has asked for it"
     assert [result() for result in results] == [1, 4, 9, 16]
 
 

@@ -86,25 +86,25 @@ class ServerProcess:
     address: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
+    told_all: threading.Event = field(default_factory=threading.Event)  # its log has ended
 
     @property
     def port(self) -> int:
         return int(self.address.rsplit(":", 1)[1])
 
     def client(self, **settings: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.address, timeout=60, trust_env=False, **settings)
+        return httpx.Client(base_url=self.address, timeout=300, trust_env=False, **settings)
 
-    def event(self, name: str, seconds: float = 30.0, after: int = 0) -> dict[str, Any]:
-        """The first event of a name, from place `after` of the log on, waited for."""
-        until = time.monotonic() + seconds
+    def event(self, name: str, seconds: float = 300.0, after: int = 0, **also: object) -> dict[str, Any]:
+        """The first event of a name, from place `after` of the log on, which says this also; waited for."""
+        wanted, until = {"event": name, **also}.items(), time.monotonic() + seconds
         while time.monotonic() < until:
+            ended = self.told_all.is_set()  # asked before its last words are looked through
             for event in self.events[after:]:
-                if event["event"] == name:
+                if wanted <= event.items():
                     return event
-            if self.process.poll() is not None:
-                time.sleep(0.2)
-                if not any(event["event"] == name for event in self.events[after:]):
-                    raise AssertionError(f"the server ended with {self.process.returncode}: {self.other}")
+            if ended:
+                raise AssertionError(f"the server ended with {self.process.wait()}: {self.other}")
             time.sleep(0.02)
         raise AssertionError(f"no event {name} in {self.events} {self.other}")
 
@@ -116,12 +116,21 @@ class ServerProcess:
                     return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no metric {name}")
 
+    def becomes(self, name: str, value: float, seconds: float = 300.0) -> bool:
+        """Whether a figure of /metrics has this value, now or soon: an answer may come before it is counted."""
+        until = time.monotonic() + seconds
+        while self.metric(name) != value:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+        return True
+
     def resident(self) -> int:
         """Bytes of memory that the process has."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def stop(self, seconds: float = 60.0) -> int:
+    def stop(self, seconds: float = 300.0) -> int:
         """The exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
@@ -162,12 +171,13 @@ def serving(
                 server.events.append(json.loads(line))
             except ValueError:
                 server.other.append(line)
+        server.told_all.set()
 
     threading.Thread(target=follow, daemon=True).start()
     try:
-        server.address = server.event("serving", 300)["address"]
+        server.address = server.event("serving")["address"]
         with server.client() as client:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 300
             while time.monotonic() < until:
                 with suppress(httpx.TransportError):
                     if client.get("/ready").status_code == 200:
@@ -179,7 +189,7 @@ def serving(
             process.wait()
 
 
-def spoken(port: int, *pieces: bytes, pause: float = 0.0, wait: float = 20.0) -> int | None:
+def spoken(port: int, *pieces: bytes, pause: float = 0.0, wait: float = 300.0) -> int | None:
     """Sends bytes as they are; the status of the answer, None where the connection ended without one."""
     with socket.create_connection(("127.0.0.1", port), timeout=wait) as connection:
         try:

@@ -17,7 +17,7 @@ from tood.errors import ToodError
 from tood.inference import SourceConfig, download
 from tood.serving.allowed_urls import AllowedUrls
 
-QUICK = SourceConfig(url_timeout=3, url_deadline=5, url_max_bytes=1000)
+QUICK = SourceConfig(url_timeout=60, url_deadline=60, url_max_bytes=1000)
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,8 @@ def test_one_deadline_is_over_all_of_a_download(kind: str) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.wfile.write(b"HTTP/1.1 200 OK\r\n" if kind == "headers" else b"HTTP/1.1 302 Found\r\n")
-            for number in range(4 if kind == "redirects" else 60):
-                if not ended.wait(0.05):
+            for number in range(1 if kind == "redirects" else 90):
+                if not ended.wait(0.4):
                     self.wfile.write(b"X-%d: a\r\n" % number)
             self.wfile.write(b"Location: %s/\r\n\r\n" % self.path.encode())
 
@@ -185,8 +185,8 @@ def test_one_deadline_is_over_all_of_a_download(kind: str) -> None:
         place = f"127.0.0.1:{server.server_port}"
         begun = time.monotonic()
         with pytest.raises(ToodError, match=r"not whole within 0\.5 seconds"):
-            download(f"http://{place}/", SourceConfig(url_timeout=3, url_deadline=0.5), AllowedUrls.of([place]).opener)
-        assert time.monotonic() - begun < 1.5
+            download(f"http://{place}/", SourceConfig(url_timeout=60, url_deadline=0.5), AllowedUrls.of([place]).opener)
+        assert time.monotonic() - begun < 18, "the headers alone take 36 seconds"
         ended.set()
         server.shutdown()
 

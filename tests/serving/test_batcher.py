@@ -30,6 +30,18 @@ class Slow(BrightRectangle):
         return super().forward(images)
 
 
+class Held(BrightRectangle):
+    """Computes when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def forward(self, images: torch.Tensor):  # type: ignore[no-untyped-def]
+        self.released.wait(60)
+        return super().forward(images)
+
+
 def detector_of(network: BrightRectangle) -> Detector:
     return Detector.from_model(network, ["small", "bright"], "cpu")
 
@@ -112,29 +124,44 @@ def test_a_detector_whose_boxes_depend_on_the_place_in_a_batch_is_refused() -> N
         warm_up(detector_of(Moving()), 4)
 
 
-def test_lanes_that_wait_for_more_do_not_keep_each_other_busy() -> None:
+def test_lanes_that_wait_for_more_do_not_keep_each_other_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     detector = detector_of(BrightRectangle())
-    batcher = Batcher(BatchConfig(lanes=2, size=4, wait=1.0))
+    batcher = Batcher(BatchConfig(lanes=2, size=4, wait=0.5))
+    turns, take = [], batcher._take_like
+
+    def counted(batch: list[Job]) -> None:
+        turns.append(len(batch))
+        take(batch)
+
+    monkeypatch.setattr(batcher, "_take_like", counted)
     jobs = [job for height in (40, 60, 90) for job in jobs_of(detector, 1, height)]
     for job in jobs:
         batcher.put(job)
-    time.sleep(0.1)
-    before = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - before < 0.2
+    wait([job.result for job in jobs], 60)
     batcher.close()
     assert all(job.result.done() for job in jobs)
+    assert len(turns) < 50, "they look when there is news, not all the time"
 
 
 def test_pictures_that_wait_are_bounded_in_bytes_even_those_that_nobody_wants() -> None:
-    detector = detector_of(Slow(0.3))
-    jobs = jobs_of(detector, 3)
+    network = Held()
+    jobs = jobs_of(detector_of(network), 3)
     batcher = Batcher(BatchConfig(), most_bytes=2 * jobs[0].size)
     jobs[1].result.cancel()
     for job in jobs[:2]:
         batcher.put(job)
-    assert not jobs[0].result.done()
-    batcher.put(jobs[2])
-    assert jobs[0].result.done(), "it was put before there was a place"
+    before: list[bool] = []
+
+    def put() -> None:
+        batcher.put(jobs[2])
+        before.append(jobs[0].result.done())
+
+    putting = threading.Thread(target=put)
+    putting.start()
+    putting.join(0.1)
+    assert not before, "there is no place yet"
+    network.released.set()
+    putting.join(60)
+    assert before == [True], "it was put before there was a place"
     batcher.close()
     assert jobs[2].result.done()

@@ -22,21 +22,21 @@ def on_processes(count: int, function: Callable[..., Any], *arguments: Any) -> l
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tood.training", "tood.evaluation", "accelerate", "torch.utils.tensorboard"])
     queue = context.Queue()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        context.Process(target=_process, args=(rank, count, port, queue, function, arguments)) for rank in range(count)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        results = dict(queue.get(timeout=PATIENCE) for _ in processes)
+    with socket.socket() as held:
+        # Bound here to the end, so that nobody else is given the port before the processes listen there.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        ours = (count, held.getsockname()[1], queue, function, arguments)
+        processes = [context.Process(target=_process, args=(rank, *ours)) for rank in range(count)]
         for process in processes:
-            process.join(PATIENCE)
-    finally:
-        for process in processes:
-            process.kill()
+            process.start()
+        try:
+            results = dict(queue.get(timeout=PATIENCE) for _ in processes)
+            for process in processes:
+                process.join(PATIENCE)
+        finally:
+            for process in processes:
+                process.kill()
     return [results[rank] for rank in range(count)]
 
 

@@ -269,7 +269,7 @@ def test_a_loader_that_dies_ends_the_run_with_a_sentence(tmp_path: Path) -> None
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     worker = next(int(child) for child in children if b"tood" in Path(f"/proc/{child}/cmdline").read_bytes())
     os.kill(worker, signal.SIGKILL)
-    _, errors = run.communicate(timeout=120)
+    _, errors = run.communicate(timeout=600)
     assert run.returncode == 2, errors
     assert "Traceback" not in errors
     assert "data.workers" in errors.splitlines()[-1]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -105,15 +105,19 @@ def test_a_clock_of_epochs_counts_steps() -> None:
     assert clock.seconds_left(0) is None
 
 
-def test_a_clock_of_minutes_counts_time_goes_on_after_a_pause_and_stops_at_one() -> None:
+def test_a_clock_of_minutes_counts_time_goes_on_after_a_pause_and_stops_at_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("tood.training.schedule.time", SimpleNamespace(monotonic=lambda: now[0]))
     clock = Clock(total_steps=40, minutes=1, seconds=30)
     assert clock.progress(99) == 0.5, "not started yet"
     clock.start()
-    time.sleep(0.05)
+    now[0] += 7.5
     clock.pause()
-    paused = clock.seconds
-    assert 30.05 <= paused < 31
-    time.sleep(0.02)
-    assert clock.seconds == paused
-    assert clock.seconds_left(0) == pytest.approx(60 - paused)
+    assert clock.seconds == 37.5
+    now[0] += 4
+    assert clock.seconds == 37.5
+    assert clock.seconds_left(0) == 22.5
+    clock.start()
+    now[0] += 1
+    assert clock.seconds == 38.5
     assert Clock(40, minutes=1, seconds=100).progress(0) == 1

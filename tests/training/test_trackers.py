@@ -44,10 +44,12 @@ def test_wandb_keeps_the_run_on_the_disk_when_offline(tmp_path: Path, monkeypatc
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "600")  # seconds for its service to start, 30 by default
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "600")
     config = replace(tiny_run(tmp_path / "run"), trackers=("wandb",), epochs=1)
     tiny_trainer(config).run()
     (written,) = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 600
     while b"loss_cls" not in written.read_bytes():  # its service writes after the run has ended
         assert time.monotonic() < patience
         time.sleep(0.1)

@@ -141,8 +141,8 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             whole = len(body)
             body = body[: served.cuts.pop(0) if served.cuts else served.always_cut]
             for piece in (body[: len(body) // 2], body[len(body) // 2 :]):
+                asked.sent += len(piece)  # first: whoever has the last byte may look at once
                 self.wfile.write(piece)
-                asked.sent += len(piece)
                 time.sleep(served.pause)
             if served.reset and len(body) < whole:
                 # Closed with a reset instead of an end.

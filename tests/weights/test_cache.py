@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import numpy as np
@@ -21,7 +23,7 @@ from tood.weights import FetchConfig, cache_folder, cache_path, fetch
 from weights.file_server import FileServer, Served
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
-QUICK = FetchConfig(timeout=5, attempts=3, pause=0.01)
+QUICK = FetchConfig(timeout=300, attempts=3, pause=0.01)
 
 
 def file_of(server: FileServer, served: Served) -> tuple[str, str]:
@@ -165,19 +167,21 @@ def test_a_connection_that_is_cut_again_and_again_is_given_up(server: FileServer
 
 
 def test_a_server_that_falls_silent_is_given_up(server: FileServer) -> None:
-    url, prefix = file_of(server, Served(CONTENT, pause=30))
+    url, prefix = file_of(server, Served(CONTENT, pause=600))
     started = time.monotonic()
     refused(lambda: fetch(url, prefix, FetchConfig(timeout=0.2, attempts=1)), url, "no answer within 0.2 seconds")
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 300
 
 
-def test_without_a_network_the_sentence_says_where_to_put_the_file(cache: Path) -> None:
+def test_without_a_network_the_sentence_says_where_to_put_the_file(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound but not listening: nobody answers there
         url = f"http://127.0.0.1:{closed.getsockname()[1]}/net-0123.pth"
-        started = time.monotonic()
+        waits = SimpleNamespace(sleep=lambda _: pytest.fail("it waits for a network that is not there"))
+        monkeypatch.setattr("tood.weights.cache.time", waits)
         refused(lambda: fetch(url, "0123abcd"), url, "Connection refused", f"put at {cache / 'net-0123.pth'}")
-        assert time.monotonic() - started < 10, "it does not wait for a network that is not there"
 
 
 def test_a_file_put_there_by_hand_is_checked_and_used(server: FileServer, cache: Path) -> None:
@@ -262,7 +266,7 @@ url, prefix = sys.argv[1:3]
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    print(fetch(url, prefix, FetchConfig(timeout=20, attempts=3, pause=0.01)))
+    print(fetch(url, prefix, FetchConfig(timeout=300, attempts=3, pause=0.01)))
 except ToodError as error:
     print(error)
     sys.exit(2)
@@ -295,7 +299,10 @@ def test_a_terminal_sees_a_bar(server: FileServer) -> None:
     process = start(url, prefix, stderr=theirs)
     process.communicate("go\n", timeout=600)
     os.close(theirs)
-    shown = os.read(ours, 100_000).decode()
+    shown = ""
+    with contextlib.suppress(OSError):  # at its end; a read gives a part of what is there
+        while block := os.read(ours, 100_000):
+            shown += block.decode(errors="replace")
     os.close(ours)
     assert process.returncode == 0
     assert "net-0123.pth" in shown
@@ -318,7 +325,7 @@ def test_of_two_processes_one_fetches_and_both_have_the_file(server: FileServer,
 
 
 def test_what_a_killed_process_leaves_is_gone_on_with(server: FileServer, cache: Path) -> None:
-    served = Served(CONTENT, pause=30)
+    served = Served(CONTENT, pause=600)
     url, prefix = file_of(server, served)
     process = start(url, prefix)
     assert process.stdin is not None
@@ -326,9 +333,8 @@ def test_what_a_killed_process_leaves_is_gone_on_with(server: FileServer, cache:
     process.stdin.flush()
     part = cache / "net-0123.pth.part"
     deadline = time.monotonic() + 600
-    while not (server.asked and part.exists() and server.asked[0].sent) and time.monotonic() < deadline:
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.1)
     process.kill()
     process.wait()
     served.pause = 0
