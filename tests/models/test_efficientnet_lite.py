@@ -147,9 +147,9 @@ def test_tensors_show_the_backbone(size: tuple[float, float]) -> None:
     assert infer_backbone(state, model.backbone.channels) == replace(model.backbone, frozen_stages=-1)
 
 
-def test_the_larger_sibling_has_five_million_weights() -> None:
+def test_the_larger_sibling_has_up_to_six_million_weights() -> None:
     larger = named_model("tood_lite2").config()
-    assert 4.5e6 < measure(larger).parameters < 5.5e6
+    assert 5e6 < measure(larger).parameters < 6e6
     assert larger.input.short == 512
     assert imagenet_weights(larger.backbone) is not None
 
