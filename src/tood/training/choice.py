@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def choose_run(
     size: int | None = None,
     recipe: str | None = None,
     data: DataConfig | None = None,
+    judge: Callable[[RunConfig], object] | None = None,
 ) -> RunChoice:
     """The run that `tood train` does.
 
@@ -57,12 +58,16 @@ def choose_run(
             for few.
         data: what is learned from: its objects decide on the model, and its pictures on the recipe; None where that is
             not known and decides nothing.
+        judge: is given the run as far as it is known before the data are read, which may take long, so that it can
+            refuse it.
 
     Raises:
         ToodError: if there is no such model, recipe, size or file of weights, or as `open_datasets`.
     """
     datasets, objects = None, None
     if model is None and data is not None and start_from in (None, IMAGENET):
+        if judge is not None:
+            judge(default_model(start_from).run(size, recipe))
         datasets = open_datasets(data)
         objects = datasets.training.object_count
     choice = default_model(start_from, objects) if model is None else ModelChoice(model, "", model)
@@ -71,6 +76,8 @@ def choose_run(
     own = named_model(choice.card).recipe
     if recipe in (None, FOR_FEW) and own not in _OWN_FOR_FEW and is_detector(start_from):
         if recipe is None and data is not None:
+            if judge is not None:
+                judge(run)
             datasets = open_datasets(data)
             recipe, told = _recipe_for(len(datasets.training.images), own)
             run = choice.run(size, recipe)
