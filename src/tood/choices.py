@@ -37,10 +37,13 @@ ExportPrecision = Literal["fp32", "fp16", "int8"]
 ExportTarget = Literal["onnxruntime", "tensorrt"]
 """What an ONNX file is to run on: operators differ in which of them knows them."""
 
-PRETRAINED_MODEL, PLAIN_MODEL = "tood_lite0", "tood_tiny"
-"""What `tood train` takes where no model is named: the first where its backbone's ImageNet weights are on this machine,
-the second for all else.
+PRETRAINED_MODEL, LARGER_MODEL, PLAIN_MODEL = "tood_lite0", "tood_lite2", "tood_tiny"
+"""What `tood train` takes where no model is named: one of the first two where their backbones' ImageNet weights are on
+this machine, the larger one from `MANY_OBJECTS` on; the third for all else.
 """
+
+MANY_OBJECTS = 1_000
+"""Objects to learn from, from which on a small pretrained model may be the larger one, and more of it may learn."""
 
 
 class ImageTransfer(str, Enum):

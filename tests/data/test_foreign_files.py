@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,9 @@ import pytest
 from bright_square import BrightRectangle
 from dataset_files import box_row, coco, write_coco_folder, write_image, write_voc_folder, write_yolo_folder
 from tood.cli.predict_local import _images
-from tood.data import check_dataset, image_size, load_dataset, read_image
+from tood.data import DataConfig, check_dataset, image_size, load_dataset, read_image
 from tood.errors import ToodError
 from tood.inference import Detector, expand
-from tood.training.config import RunConfig
 from tood.training.run import open_datasets
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
@@ -108,8 +106,7 @@ def test_skip_covers_pictures_that_cannot_be_measured(
         assert str(caught.value).count(str(path)) == 1
         assert sum(p.kind == "image_unreadable" for p in check_dataset(root, part).problems) == 1
     caplog.clear()
-    config = RunConfig()
-    found = open_datasets(replace(config, data=replace(config.data, path=str(root), unreadable="skip")))
+    found = open_datasets(DataConfig(path=str(root), unreadable="skip"))
     assert [len(found.training.images), len(found.validation.images)] == [2, 2]  # type: ignore[union-attr]
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [("left out of split" in text, "1 picture" in text) for text in told] == [(True, True)] * 2

@@ -54,18 +54,29 @@ def test_a_block_of_stride_two_pads_as_tensorflow(height: int, width: int, kerne
     torch.testing.assert_close(found, wanted.detach())
 
 
-def test_photographs_are_named_rightly(real_data: Path) -> None:
-    """Through the backbone and the classifier that its ImageNet weights were learned with."""
-    published = imagenet_weights(EfficientNetLiteConfig())
+ZEBRAS = (("000000000034", 340), ("000000000154", 340))
+PIZZA = ("000000000194", 963)  # Lite1 finds a squash in it as readily
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "photographs"),
+    [(SIZES[0], 224, (*ZEBRAS, PIZZA)), (SIZES[1], 240, ZEBRAS), (SIZES[2], 260, (*ZEBRAS, PIZZA))],
+)
+def test_photographs_are_named_rightly(
+    size: tuple[float, float], side: int, photographs: tuple[tuple[str, int], ...], real_data: Path
+) -> None:
+    """Through the backbone and the classifier that its ImageNet weights were learned with, on pictures of that side."""
+    config = EfficientNetLiteConfig(width=size[0], depth=size[1])
+    published = imagenet_weights(config)
     assert published is not None
     checkpoint = read_weights_file(published.fetch())
-    backbone = EfficientNetLite(EfficientNetLiteConfig())
+    backbone = EfficientNetLite(config)
     load_imagenet(backbone, checkpoint)
-    for name, label in (("000000000034", 340), ("000000000154", 340), ("000000000194", 963)):  # zebras and a pizza
+    for name, label in photographs:
         image = cv2.cvtColor(cv2.imread(str(real_data / f"coco128/train2017/{name}.jpg")), cv2.COLOR_BGR2RGB)
-        side = min(image.shape[:2])
-        top, left = ((length - side) // 2 for length in image.shape[:2])
-        image = cv2.resize(image[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
+        short = min(image.shape[:2])
+        top, left = ((length - short) // 2 for length in image.shape[:2])
+        image = cv2.resize(image[top : top + short, left : left + short], (side, side), interpolation=cv2.INTER_AREA)
         x = (torch.from_numpy(image).permute(2, 0, 1)[None].float() - 127) / 128
         with torch.no_grad():
             features = backbone.eval()(x)[-1]
@@ -90,8 +101,11 @@ def test_a_backbone_that_ends_early_takes_its_part_of_the_weights() -> None:
     assert len(backbone.blocks) == 11
 
 
-def test_only_lite0_has_weights() -> None:
-    assert imagenet_weights(EfficientNetLiteConfig(width=1.0, depth=1.1)) is None
+def test_the_largest_ones_have_no_weights() -> None:
+    assert [imagenet_weights(EfficientNetLiteConfig(width=w, depth=d)) is not None for w, d in SIZES] == [
+        *(True, True, True),
+        *(False, False),
+    ]
 
 
 def test_without_the_package_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +145,13 @@ def test_tensors_show_the_backbone(size: tuple[float, float]) -> None:
     with torch.device("meta"):
         state = build_model(model).state_dict()
     assert infer_backbone(state, model.backbone.channels) == replace(model.backbone, frozen_stages=-1)
+
+
+def test_the_larger_sibling_has_up_to_six_million_weights() -> None:
+    larger = named_model("tood_lite2").config()
+    assert 5e6 < measure(larger).parameters < 6e6
+    assert larger.input.short == 512
+    assert imagenet_weights(larger.backbone) is not None
 
 
 def test_the_smaller_sibling_has_two_to_three_million_weights_and_starts_from_the_same_file() -> None:

@@ -38,3 +38,16 @@ def coco_folder(root: Path, splits: tuple[str, ...] = ("train2017", "val2017"), 
         }
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return root
+
+
+def with_objects(root: Path, objects: int) -> Path:
+    """Two pictures, on which so many boxes of 16 pixels lie, and beside them what is never learned."""
+    coco_folder(root, images=2)
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    one = content["annotations"][0] | {"bbox": [4, 4, 16, 16], "area": 256}
+    crowd, speck = one | {"iscrowd": 1}, one | {"bbox": [4, 4, 0.5, 0.5], "area": 0.25}
+    boxes = [one] * objects + [crowd] * 5 + [speck] * 7
+    content["annotations"] = [box | {"id": i + 1, "image_id": 1 + i % 2} for i, box in enumerate(boxes)]
+    file.write_text(json.dumps(content))
+    return root

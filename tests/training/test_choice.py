@@ -73,6 +73,8 @@ def test_many_pictures_are_learned_by_its_own_recipe(data: DataConfig, monkeypat
     monkeypatch.setattr("tood.training.choice.FEW_PICTURES", PICTURES)
     choice = choose_run("tood_r50_fpn_1x", "tood_r50_fpn_1x", data=data)
     assert choice.run == replace(run_config("tood_r50_fpn_1x"), start_from="tood_r50_fpn_1x")
+    assert choice.datasets is not None
+    assert len(choice.datasets.training.images) == PICTURES, "read once, for the run too"
     (told,) = choice.why
     assert "6 training pictures are not few (6 or more); --recipe transfer takes the one for few" in told
 
@@ -113,7 +115,7 @@ def test_what_is_not_there_is_told(data: DataConfig) -> None:
 # --- what is frozen from scratch -------------------------------------------------------------------------------------
 
 # Nobody publishes weights of such a backbone.
-ANOTHER = "model.backbone.depth=1.1"
+ANOTHER = "model.backbone.depth=1.4"
 
 
 def frozen(run: RunConfig) -> tuple[int, bool]:

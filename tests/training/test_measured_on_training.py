@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from dataset_files import voc_xml, write_voc_folder
 from tood.cli import app
 from tood.data import load_dataset, shared_images
-from tood.training import DataConfig, RunConfig
+from tood.training import DataConfig, Datasets
 from tood.training.datasets import describe, open_datasets
 from tood.weights import load_weights
 from training.pictures import coco_folder
@@ -26,8 +26,8 @@ from training.pictures import coco_folder
 SAYS_NOTHING, ONLY_SHOWN = "says nothing of other pictures", "the AP is only shown: it does not choose the weights"
 
 
-def run_on(data: Path, **settings: str) -> RunConfig:
-    return RunConfig(data=replace(DataConfig(path=str(data)), **settings))  # type: ignore[arg-type]
+def read_of(data: Path, **settings: str) -> Datasets:
+    return open_datasets(replace(DataConfig(path=str(data)), **settings))  # type: ignore[arg-type]
 
 
 def yolo(root: Path, yaml: str, pictures: int = 6) -> Path:
@@ -88,7 +88,7 @@ def voc_lists(root: Path) -> Path:
     ],
 )
 def test_training_images_choose_no_weights(make: Callable[[Path], Path], count: str, tmp_path: Path) -> None:
-    found = open_datasets(run_on(make(tmp_path / "set")))
+    found = read_of(make(tmp_path / "set"))
     assert not found.selects
     assert found.note.startswith(f"{count} images of split 'val' are trained on, too: ")
     assert SAYS_NOTHING in found.note
@@ -96,7 +96,7 @@ def test_training_images_choose_no_weights(make: Callable[[Path], Path], count: 
 
 
 def test_who_asks_for_them_gets_them_and_is_told(tmp_path: Path) -> None:
-    found = open_datasets(run_on(in_one_folder(tmp_path / "set"), train="train", val="train"))
+    found = read_of(in_one_folder(tmp_path / "set"), train="train", val="train")
     assert found.selects
     assert SAYS_NOTHING in found.note
     assert ONLY_SHOWN not in found.note
@@ -104,11 +104,11 @@ def test_who_asks_for_them_gets_them_and_is_told(tmp_path: Path) -> None:
 
 def test_others_do(tmp_path: Path) -> None:
     data = coco_folder(tmp_path / "data")  # of the same names in two folders
-    found = open_datasets(run_on(data))
+    found = read_of(data)
     assert (found.selects, found.note) == (True, "")
     (data / "val2017" / "001.png").unlink()
     os.link(data / "train2017" / "001.png", data / "val2017" / "001.png")
-    assert open_datasets(run_on(data)).selects, "one of six"
+    assert read_of(data).selects, "one of six"
     assert shared_images(*(load_dataset(data, split) for split in ("train", "val"))) == 1
 
 

@@ -94,6 +94,7 @@ def test_objects_are_shown_larger_only_where_scaling_does_so() -> None:
         ("tood_lite0", None, 384),
         ("tood_lite0", 512, 448),
         ("tood_lite0_320", None, 288),
+        ("tood_lite2", None, 448),
         ("tood_r50_fpn_1x", None, 928),
         ("tood_r50_fpn_1x", 640, 736),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,22 +12,9 @@ from tood.cli import app
 from tood.models.backbones import EfficientNetLiteConfig, ResNetConfig
 from tood.training import RunConfig, run_config
 from tood.training.freeze import thawed
-from training.pictures import coco_folder
+from training.pictures import with_objects
 
 ENOUGH = 1_000
-
-
-def with_objects(root: Path, objects: int) -> Path:
-    """Two pictures, on which so many boxes of 16 pixels lie, and beside them what is never learned."""
-    coco_folder(root, images=2)
-    file = root / "annotations" / "instances_train2017.json"
-    content = json.loads(file.read_text())
-    one = content["annotations"][0] | {"bbox": [4, 4, 16, 16], "area": 256}
-    crowd, speck = one | {"iscrowd": 1}, one | {"bbox": [4, 4, 0.5, 0.5], "area": 0.25}
-    boxes = [one] * objects + [crowd] * 5 + [speck] * 7
-    content["annotations"] = [box | {"id": i + 1, "image_id": 1 + i % 2} for i, box in enumerate(boxes)]
-    file.write_text(json.dumps(content))
-    return root
 
 
 def trained(data: Path, out: Path, *settings: str) -> tuple[RunConfig, str]:
@@ -79,6 +65,7 @@ def test_frozen_stages_that_were_given_stay(settings: list[str], wanted: int, tm
 def test_which_models_have_such_a_number() -> None:
     assert run_config("tood_lite0").thaw_from == ENOUGH
     assert run_config("tood_lite0_320").thaw_from == ENOUGH
+    assert run_config("tood_lite2").thaw_from == ENOUGH
     assert run_config("tood_tiny").thaw_from is None
     assert run_config("tood_r50_fpn_1x").thaw_from is None
 

@@ -93,7 +93,7 @@ def check(
     from tood.errors import ToodError
     from tood.training import chosen_run
 
-    run = chosen_run(model, size)
+    chosen_run(model, size)  # what cannot be is told before anything is read
     names = [split] if split is not None else _splits_to_check(data)
     console = Console(emoji=False)
     reports = []
@@ -103,7 +103,7 @@ def check(
         _show(report, console, show_all)
         if report.annotated:
             with suppress(ToodError):  # its errors are told above
-                say_boxes(load_dataset(data, name, images_required=False), run, console)
+                say_boxes(load_dataset(data, name, images_required=False), model, size, console)
         reports.append(report)
     if json_file is not None:
         write_json(json_file, [report.to_dict() for report in reports])

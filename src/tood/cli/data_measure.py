@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tood.data import DatasetStats, DetectionDataset
-    from tood.training import RunConfig
 
 Model = Annotated[
     str | None,
@@ -59,7 +58,7 @@ def stats(
     from tood.training import chosen_run
 
     console, reports = Console(emoji=False), []
-    run = chosen_run(model, size)
+    chosen_run(model, size)  # what cannot be is told before anything is read
     splits = available_splits(data)
     for name in split or list(splits):
         dataset = load_dataset(data, name, images_required=False, exif=exif)
@@ -67,7 +66,7 @@ def stats(
         reports.append(found)
         _show_stats(found, console)
         if dataset.annotated:
-            say_boxes(dataset, run, console)
+            say_boxes(dataset, model, size, console)
         if out is not None:
             from tood.plots import dataset_picture
 
@@ -156,8 +155,9 @@ def bench(
     from tood.data import bench_loading, load_dataset
     from tood.training import chosen_run
 
-    run = chosen_run(model, size, recipe)
+    chosen_run(model, size, recipe)  # what cannot be is told before anything is read
     dataset = load_dataset(data, split)
+    run = chosen_run(model, size, recipe, dataset.object_count)
     report = bench_loading(
         dataset,
         replace(run.data, workers=workers),
@@ -182,10 +182,14 @@ def bench(
         console.print(f"figures: {json_file}", highlight=False, markup=False, soft_wrap=True)
 
 
-def say_boxes(dataset: DetectionDataset, run: RunConfig, console: Console) -> None:
-    """How many of a split's boxes would reach a training, which are left out and why."""
-    from tood.training import box_report
+def say_boxes(dataset: DetectionDataset, model: str | None, size: int | None, console: Console) -> None:
+    """How many of a split's boxes would reach a training on it, which are left out and why.
 
+    Without a model that is one of the model that the training would take.
+    """
+    from tood.training import box_report, chosen_run
+
+    run = chosen_run(model, size, objects=dataset.object_count)
     told = box_report(dataset, run).told or "all boxes are large enough"
     shown = run.model.input
     where = f"in a training of {run.name} ({run.recipe} recipe), input {shown.short} x {shown.long}"

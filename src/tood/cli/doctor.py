@@ -230,23 +230,21 @@ def _trackers() -> Finding:
 
 
 def _pretrained() -> Finding:
-    """What the small models' backbone knows of photographs."""
-    from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
-    from tood.weights import imagenet_weights
-    from tood.weights.published import InstalledFile
-    from tood.zoo import named_model
+    """What the small models' backbones know of photographs."""
+    from tood.choices import LARGER_MODEL, MANY_OBJECTS, PLAIN_MODEL, PRETRAINED_MODEL
+    from tood.training import missing_weights
 
-    published = imagenet_weights(named_model(PRETRAINED_MODEL).config().backbone)
-    if isinstance(published, InstalledFile) and published.find() is None:
-        return Finding(
-            "ImageNet weights",
-            "missing",
-            f"not installed: `tood train` takes {PLAIN_MODEL}, which starts from scratch",
-            published.remedy,
-        )
-    return Finding(
-        "ImageNet weights", "ok", f"installed: `tood train` takes {PRETRAINED_MODEL}, which starts from them"
+    if missing := missing_weights(PRETRAINED_MODEL):
+        told = f"not installed: `tood train` takes {PLAIN_MODEL}, which starts from scratch"
+        return Finding("ImageNet weights", "missing", told, missing)
+    if missing := missing_weights(LARGER_MODEL):
+        told = f"{PRETRAINED_MODEL}'s are installed, {LARGER_MODEL}'s are not: `tood train` never takes that one"
+        return Finding("ImageNet weights", "missing", told, missing)
+    told = (
+        f"installed: `tood train` takes {PRETRAINED_MODEL}, and for {MANY_OBJECTS:,} objects or more {LARGER_MODEL}, "
+        "which start from them"
     )
+    return Finding("ImageNet weights", "ok", told)
 
 
 # --- what computes -------------------------------------------------------------------------------------------------

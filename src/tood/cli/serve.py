@@ -94,7 +94,7 @@ def serve(
 
     Examples:
 
-    tood serve runs/tood_lite0-1/best.safetensors
+    tood serve runs/first/best.safetensors
 
     tood serve small=runs/a big=runs/b --host 0.0.0.0 --keys keys.txt
 

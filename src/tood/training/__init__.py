@@ -4,7 +4,7 @@ from tood.data import DataConfig
 from tood.training.choice import RunChoice, begun_run, choose_run, with_settings
 from tood.training.config import RunConfig
 from tood.training.datasets import Datasets, open_datasets
-from tood.training.default_model import ModelChoice, chosen_run, default_model
+from tood.training.default_model import ModelChoice, chosen_run, default_model, missing_weights
 from tood.training.ema import EMA, EMAConfig
 from tood.training.folder import (
     CONFIG,
@@ -48,6 +48,7 @@ __all__ = [
     "claimed_folder",
     "default_model",
     "latest_run_folder",
+    "missing_weights",
     "next_run_folder",
     "open_datasets",
     "rate_factor",

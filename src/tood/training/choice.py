@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tood.configuration import apply_overrides, load, setting_keys
-from tood.data import DataConfig, count_images, pick_splits
+from tood.data import DataConfig
 from tood.training.config import RunConfig
+from tood.training.datasets import Datasets, open_datasets
 from tood.training.default_model import ModelChoice, default_model
 from tood.training.folder import CONFIG
 from tood.training.recipes import DETECTOR_RATE, for_a_detector
-from tood.training.start import SCRATCH, is_detector, started
+from tood.training.start import IMAGENET, SCRATCH, is_detector, started
 from tood.zoo import Recipe, named_model
 
 # A detector is fine-tuned on fewer training pictures than these by the recipe for few, on more by its model's own.
@@ -32,10 +33,12 @@ class RunChoice:
     Attributes:
         run: that it is.
         why: a sentence for each thing that was chosen, to be told.
+        datasets: what it learns from, where that had to be read for the choice; None where it was not.
     """
 
     run: RunConfig
     why: tuple[str, ...] = ()
+    datasets: Datasets | None = None
 
 
 def choose_run(
@@ -44,6 +47,7 @@ def choose_run(
     size: int | None = None,
     recipe: str | None = None,
     data: DataConfig | None = None,
+    judge: Callable[[RunConfig], object] | None = None,
 ) -> RunChoice:
     """The run that `tood train` does.
 
@@ -52,18 +56,30 @@ def choose_run(
         start_from: as `RunConfig.start_from` has it; a detector's weights are fetched if need be.
         size, recipe: as for `run_config`. Without a recipe few pictures to fine-tune a detector on decide for the one
             for few.
-        data: what is learned from; None where that is not known and decides nothing.
+        data: what is learned from: its objects decide on the model, and its pictures on the recipe; None where that is
+            not known and decides nothing.
+        judge: is given the run as far as it is known before the data are read, which may take long, so that it can
+            refuse it.
 
     Raises:
-        ToodError: if there is no such model, recipe, size, dataset or file of weights.
+        ToodError: if there is no such model, recipe, size or file of weights, or as `open_datasets`.
     """
-    choice = default_model(start_from) if model is None else ModelChoice(model, "", model)
+    datasets, objects = None, None
+    if model is None and data is not None and start_from in (None, IMAGENET):
+        if judge is not None:
+            judge(default_model(start_from).run(size, recipe))
+        datasets = open_datasets(data)
+        objects = datasets.training.object_count
+    choice = default_model(start_from, objects) if model is None else ModelChoice(model, "", model)
     why = [] if model is not None else [f"model: {choice.name} was chosen, as {choice.why}; --model NAME takes another"]
     run = choice.run(size, recipe)
     own = named_model(choice.card).recipe
     if recipe in (None, FOR_FEW) and own not in _OWN_FOR_FEW and is_detector(start_from):
         if recipe is None and data is not None:
-            recipe, told = _recipe_for(data, own)
+            if judge is not None:
+                judge(run)
+            datasets = open_datasets(data)
+            recipe, told = _recipe_for(len(datasets.training.images), own)
             run = choice.run(size, recipe)
             why.append(told)
         if recipe == FOR_FEW:
@@ -72,7 +88,7 @@ def choose_run(
                 f"rate: unless --lr gives one, {DETECTOR_RATE:g} instead of the {rate:g} that {FOR_FEW} has for heads "
                 "drawn at random, as a detector's weights need less change"
             )
-    return RunChoice(replace(run, start_from=start_from or run.start_from), tuple(why))
+    return RunChoice(replace(run, start_from=start_from or run.start_from), tuple(why), datasets)
 
 
 def with_settings(run: RunConfig, settings: Iterable[str]) -> RunConfig:
@@ -106,10 +122,8 @@ def begun_run(folder: Path) -> RunConfig:
     return replace(run, thaw_scratch=run.thaw_scratch and run.start_from != SCRATCH)
 
 
-def _recipe_for(data: DataConfig, own: Recipe) -> tuple[Recipe, str]:
-    """The recipe to fine-tune a detector by, and why."""
-    split = pick_splits(data.path, train=data.train, val=data.val).train
-    pictures = count_images(data.path, split)
+def _recipe_for(pictures: int, own: Recipe) -> tuple[Recipe, str]:
+    """The recipe to fine-tune a detector by on so many, and why."""
     if pictures < FEW_PICTURES:
         return FOR_FEW, (
             f"recipe: {FOR_FEW} was chosen, as the weights are a detector's and {pictures:,} training pictures are few "

@@ -10,6 +10,7 @@ from tood.counted import counted
 from tood.data import (
     Batch,
     BatchPlan,
+    DataConfig,
     DetectionDataset,
     SkippedImages,
     TrainBatchSampler,
@@ -49,26 +50,26 @@ class Datasets:
     note: str
 
 
-def open_datasets(config: RunConfig) -> Datasets:
+def open_datasets(data: DataConfig) -> Datasets:
     """The training split and, if there is one, the validation split.
 
     Raises:
         ToodError: if a split cannot be read, has no boxes to learn from, or the two differ in their classes.
     """
-    splits = pick_splits(config.data.path, train=config.data.train, val=config.data.val)
-    skip = config.data.unreadable == "skip"
-    training = load_dataset(config.data.path, splits.train, exif=config.data.exif, keep_going=skip)
+    splits = pick_splits(data.path, train=data.train, val=data.val)
+    skip = data.unreadable == "skip"
+    training = load_dataset(data.path, splits.train, exif=data.exif, keep_going=skip)
     if training.object_count == 0:
         why = _why_nothing(training)
         raise ToodError(f"{training.root}, split '{training.split}': there is no box to learn from: {why}")
     if splits.val is None:
         return Datasets(training, None, True, f"{splits.note}: there will be no AP, and best.safetensors is the last")
-    validation = load_dataset(config.data.path, splits.val, exif=config.data.exif, keep_going=skip)
+    validation = load_dataset(data.path, splits.val, exif=data.exif, keep_going=skip)
     if validation.object_count == 0:
         note = f"nothing can be measured on split '{validation.split}': {_why_nothing(validation)}"
         return Datasets(training, None, True, f"{note}; there will be no AP, and best.safetensors is the last")
     require_same_categories(training, validation)
-    asked = config.data.val is not None
+    asked = data.val is not None
     shared = shared_images(training, validation)
     notes = [splits.note] if splits.note else []
     if known := 2 * shared > len(validation.images):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tood.choices import PLAIN_MODEL, PRETRAINED_MODEL
+from tood.choices import LARGER_MODEL, MANY_OBJECTS, PLAIN_MODEL, PRETRAINED_MODEL
 from tood.errors import ToodError
 from tood.models import AnyModelConfig
 from tood.training.config import RunConfig
@@ -36,12 +36,13 @@ class ModelChoice:
         return replace(run_config(self.card, size, recipe, self.config), name=self.name)
 
 
-def default_model(start_from: str | None = None) -> ModelChoice:
+def default_model(start_from: str | None = None, objects: int | None = None) -> ModelChoice:
     """The model for a run that names none.
 
     Args:
         start_from: what training is to start from, as `RunConfig.start_from` has it; a detector's weights decide, and
             are fetched if need be.
+        objects: that it is to learn from, None where nobody knows: then they are taken for few.
 
     Raises:
         ToodError: if there are no such weights, they are no detector's, or ImageNet's are wanted and not installed.
@@ -52,21 +53,35 @@ def default_model(start_from: str | None = None) -> ModelChoice:
         return _named(PLAIN_MODEL, "the smallest one learns soonest from scratch")
     if start_from not in (None, IMAGENET):
         return _model_of(str(start_from))
-    published = imagenet_weights(named_model(PRETRAINED_MODEL).config().backbone)
-    if isinstance(published, InstalledFile) and published.find() is None:
+    if missing := missing_weights(PRETRAINED_MODEL):
+        told = f"what {PRETRAINED_MODEL} knows of photographs is not installed"
         if start_from == IMAGENET:
-            raise ToodError(
-                f"--from imagenet: what {PRETRAINED_MODEL} knows of photographs is not installed: {published.remedy}, "
-                "or name another model with --model"
-            )
-        why = f"what {PRETRAINED_MODEL} knows of photographs is not installed ({published.remedy})"
-        return _named(PLAIN_MODEL, why)
-    return _named(PRETRAINED_MODEL, "its backbone knows ImageNet's photographs")
+            raise ToodError(f"--from imagenet: {told}: {missing}, or name another model with --model")
+        return _named(PLAIN_MODEL, f"{told} ({missing})")
+    why = "its backbone knows ImageNet's photographs"
+    if objects is None or objects < MANY_OBJECTS:
+        return _named(PRETRAINED_MODEL, why)
+    if missing := missing_weights(LARGER_MODEL):
+        return _named(PRETRAINED_MODEL, f"{why} and {LARGER_MODEL}'s weights are not installed ({missing})")
+    return _named(LARGER_MODEL, f"{why}, and {objects:,} objects are enough for more of it than {PRETRAINED_MODEL} has")
 
 
-def chosen_run(model: str | None, size: int | None = None, recipe: str | None = None) -> RunConfig:
-    """The run that `tood train` would do of a named model, or of the one that it would take; as `run_config`."""
-    return default_model().run(size, recipe) if model is None else run_config(model, size, recipe)
+def chosen_run(
+    model: str | None, size: int | None = None, recipe: str | None = None, objects: int | None = None
+) -> RunConfig:
+    """The run that `tood train` would do of a named model, or of the one that it would take; as `run_config`.
+
+    Without a name the objects that it would learn from decide, too.
+    """
+    if model is None:
+        return default_model(objects=objects).run(size, recipe)
+    return run_config(model, size, recipe)
+
+
+def missing_weights(model: str) -> str:
+    """The command that installs what a named model's backbone knows of photographs; empty where that is there."""
+    published = imagenet_weights(named_model(model).config().backbone)
+    return published.remedy if isinstance(published, InstalledFile) and published.find() is None else ""
 
 
 def _named(name: str, why: str) -> ModelChoice:

