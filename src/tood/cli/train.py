@@ -215,11 +215,7 @@ def train(
         "precision": precision,
         "seed": seed,
     }
-    if mode is True:
-        out = out or latest_run_folder()
     given = [f"{key}={_as_yaml(value)}" for key, value in options.items() if value is not None]
-    if out is not None:
-        given.append(f"out={_as_yaml(out)}")
     if lr is not None:
         given += [f"optimizer.lr={lr}", "optimizer.scale_lr=false"]
     if epochs is not None:
@@ -233,7 +229,7 @@ def train(
         return done
 
     if mode is True:
-        assert out is not None
+        out = out or latest_run_folder()
         base = begun_run(out)
         _refuse_on_resume(config=config, model=model, recipe=recipe, size=size, data=data, **{"from": start_from})
     elif config is not None:
@@ -243,6 +239,8 @@ def train(
         dataset = _dataset(given, settings)
         choice = choose_run(model, start_from, size, recipe, dataset, judge=as_given)
         base, why, datasets = choice.run, choice.why, choice.datasets
+    if out is not None:
+        given.append(f"out={_as_yaml(out)}")
     result = run(as_given(base), mode, Console(emoji=False), why=why, datasets=datasets)
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes one
         _say_result(result)

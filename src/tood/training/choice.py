@@ -66,9 +66,7 @@ def choose_run(
     """
     datasets, objects = None, None
     if model is None and data is not None and start_from in (None, IMAGENET):
-        if judge is not None:
-            judge(default_model(start_from).run(size, recipe))
-        datasets = open_datasets(data)
+        datasets = _judged_and_read(default_model(start_from).run(size, recipe), judge, data)
         objects = datasets.training.object_count
     choice = default_model(start_from, objects) if model is None else ModelChoice(model, "", model)
     why = [] if model is not None else [f"model: {choice.name} was chosen, as {choice.why}; --model NAME takes another"]
@@ -76,9 +74,7 @@ def choose_run(
     own = named_model(choice.card).recipe
     if recipe in (None, FOR_FEW) and own not in _OWN_FOR_FEW and is_detector(start_from):
         if recipe is None and data is not None:
-            if judge is not None:
-                judge(run)
-            datasets = open_datasets(data)
+            datasets = _judged_and_read(run, judge, data)
             recipe, told = _recipe_for(len(datasets.training.images), own)
             run = choice.run(size, recipe)
             why.append(told)
@@ -120,6 +116,13 @@ def begun_run(folder: Path) -> RunConfig:
     run = load(folder / CONFIG, RunConfig)
     # Its network is what it is: files from before `thaw_scratch` do not say so.
     return replace(run, thaw_scratch=run.thaw_scratch and run.start_from != SCRATCH)
+
+
+def _judged_and_read(run: RunConfig, judge: Callable[[RunConfig], object] | None, data: DataConfig) -> Datasets:
+    """What is learned from, which is read only where the run as far as it is known is not refused."""
+    if judge is not None:
+        judge(run)
+    return open_datasets(data)
 
 
 def _recipe_for(pictures: int, own: Recipe) -> tuple[Recipe, str]:
