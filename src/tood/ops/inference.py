@@ -14,24 +14,20 @@ from tood.ops.arithmetic import fuses_convolutions
 from tood.ops.conv_geometry import is_misread
 from tood.ops.guard import is_untouched
 from tood.ops.same_conv import SameConv2d, same_zeros
+from tood.ops.weight_orders import OrderedWeights
 from tood.ops.winograd import Winograd, is_wide
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 # Weights that take little memory in whatever form.
 NARROW = 128 * 128 * 9
-# Of the maps that weights are reordered for.
-TYPICAL_SIDE = 64
-# Cells of the output up to which oneDNN may want fp32 weights in another order: from that of larger maps it comes to it
-# at every call, in 5 ms for 96 x 96 channels that take 0.1 ms.
-SMALL_MAP = 81
 
 
 class InferenceConv2d(nn.Module):
     """A convolution, its bias, whatever is added to its output, and an activation.
 
-    On a CPU with oneDNN bias, sum and activation are written with the output, and the weights of kernels beyond 1x1 are
-    reordered once rather than at every call. 3x3 convolutions of many channels in fp32 take Winograd's way.
+    On a CPU with oneDNN bias, sum and activation are written with the output, and the weights lie in the order that it
+    wants. 3x3 convolutions of many channels in fp32 take Winograd's way.
 
     Args:
         weight: [O, C / groups, k, k], with a norm's scale folded in.
@@ -64,8 +60,7 @@ class InferenceConv2d(nn.Module):
         self.columns = weight.shape[3]
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self.weight: Tensor | None = None
-        self.packed: Tensor | None = None
-        self.packed_for_small: Tensor | None = None  # made when such a map comes: most convolutions see none
+        self.ordered: OrderedWeights | None = None
         self.winograd: Winograd | None = None
         on_cpu = weight.device.type == "cpu" and fuses_convolutions(dtype)
         if on_cpu and dtype == torch.float32 and (stride, padding, groups) == (1, 1, 1) and is_wide(weight):
@@ -73,11 +68,8 @@ class InferenceConv2d(nn.Module):
             size = 4 if sees_all_levels or weight.numel() <= NARROW else 2
             self.winograd = Winograd.of(weight.detach().double(), size)
         elif on_cpu:
-            self.packed = weight.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
-            # The order that a 1x1 kernel wants depends on the map's size: from another one oneDNN comes to it slowly,
-            # 30 ms a call for 2048 x 512 weights, from the plain order in 1 ms.
-            if self.kernel > 1:
-                self.packed = self._reordered(self.packed, [1, weight.shape[1] * groups, TYPICAL_SIDE, TYPICAL_SIDE])
+            plain = weight.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
+            self.ordered = OrderedWeights(plain, stride, groups)
         else:
             self.weight = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
 
@@ -86,42 +78,30 @@ class InferenceConv2d(nn.Module):
 
         `added`, of the output's shape, is overwritten; `reused`, too, may be, and given back.
         """
-        if self.packed is None:
-            return self._unpacked(x, added, reused)
+        if self.ordered is None:
+            return self._without_library(x, added, reused)
         zeros = self._zeros(x.shape)
-        geometry = (zeros, (self.stride,) * 2, (1, 1), self.groups)
-        operators, packed = torch.ops.mkldnn, self._packed_for(self.packed, x)
-        if is_misread(x, self.columns, self.stride, zeros[1]):
+        misread = is_misread(x, self.columns, self.stride, zeros[1])
+        if misread:
             x = F.pad(x, (0, self.stride))
+        weight = self.ordered.wanted_for(x, zeros)
+        geometry = (zeros, (self.stride,) * 2, (1, 1), self.groups)
+        operators = torch.ops.mkldnn
+        if misread:
             none = FUSED["none"]
-            out: Tensor = operators._convolution_pointwise(x, packed, self.bias, *geometry, *none, None)[..., :1]
+            out: Tensor = operators._convolution_pointwise(x, weight, self.bias, *geometry, *none, None)[..., :1]
             out = out.contiguous(memory_format=torch.channels_last) if added is None else added.add_(out)
             return activated(out, self.activation, inplace=True)
         if added is None:
             fused = FUSED[self.activation]
-            return operators._convolution_pointwise(x, packed, self.bias, *geometry, *fused, None)  # type: ignore[no-any-return]
+            return operators._convolution_pointwise(x, weight, self.bias, *geometry, *fused, None)  # type: ignore[no-any-return]
         after = "relu" if self.activation == "relu" else None  # oneDNN has no sum with the others
         out = operators._convolution_pointwise_.binary(
-            added, x, packed, self.bias, *geometry, "add", 1.0, after, [], None
+            added, x, weight, self.bias, *geometry, "add", 1.0, after, [], None
         )
         return out if after else activated(out, self.activation, inplace=True)
 
-    def _packed_for(self, packed: Tensor, x: Tensor) -> Tensor:
-        """The weights in the order that a map [B, C, H, W] wants."""
-        height, width = x.shape[2:]
-        small = height * width <= SMALL_MAP * self.stride**2
-        if not small or self.kernel == 1 or self.groups > 1 or x.dtype != torch.float32:
-            return packed
-        if self.packed_for_small is None:
-            self.packed_for_small = self._reordered(packed.to_dense(), [1, *x.shape[1:]])
-        return self.packed_for_small
-
-    def _reordered(self, weight: Tensor, shape: list[int]) -> Tensor:
-        """Weights as oneDNN wants them for maps of this shape."""
-        geometry = (self._zeros(shape), [self.stride] * 2, [1, 1], self.groups)
-        return torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, shape)  # type: ignore[no-any-return]
-
-    def _unpacked(self, x: Tensor, added: Tensor | None, reused: Tensor | None) -> Tensor:
+    def _without_library(self, x: Tensor, added: Tensor | None, reused: Tensor | None) -> Tensor:
         if self.winograd is not None:
             at_once = self.activation == "relu" and added is None
             (out,) = self.winograd([x], self.bias, relu=at_once, reused=[reused])

@@ -1,0 +1,98 @@
+"""Weights of a convolution in the order of memory that oneDNN wants, which depends on the map that comes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+# Strides of a layout, then sizes of its blocks and the dimensions that they are of.
+Order: TypeAlias = tuple[int, ...]
+
+# Of oneDNN's `dnnl_memory_desc`, in bytes: how many dimensions, the dimensions, their strides, how many inner blocks,
+# the blocks' sizes, and of which dimensions they are.
+_RANK, _DIMENSIONS, _STRIDES, _BLOCKS, _BLOCK_SIZES, _BLOCK_DIMENSIONS = 4, 8, 320, 416, 424, 520
+_MOST = 12  # dimensions, and blocks
+_END = _BLOCK_DIMENSIONS + 8 * _MOST
+# Maps that differ, of all convolutions, of which it is remembered what they want.
+_REMEMBERED = 1 << 14
+
+
+class OrderedWeights:
+    """A convolution's weights in each order that the maps which came wanted: in one, hardly ever in three.
+
+    oneDNN comes from a wrong order to the right one at every call, and slowly: in 3.5 ms for 96 x 96 channels in bf16,
+    on maps on which the convolution takes 0.03.
+
+    Args:
+        weight: [O, C / groups, k, k], in contiguous memory of its own; gradients are none of it.
+        stride, groups: of the convolution.
+    """
+
+    def __init__(self, weight: Tensor, stride: int, groups: int) -> None:
+        self._shape = tuple(weight.shape)
+        self._dtype = weight.dtype
+        self._stride = (stride, stride)
+        self._groups = groups
+        # None: the plain order, in which they lie until the first map comes.
+        self._weights: dict[Order | None, Tensor] = {None: weight}
+
+    def wanted_for(self, x: Tensor, zeros: tuple[int, int]) -> Tensor:
+        """The weights for maps x, [B, C, H, W], with so many rows and columns of zeros on each side.
+
+        Plain ones where this PyTorch does not tell what oneDNN wants; they are brought in order at a call, but fast.
+        """
+        geometry = (zeros, self._stride, (1, 1), self._groups)
+        order = _wanted_order(self._shape, self._dtype, geometry, tuple(x.shape), torch.get_num_threads())
+        weights = self._weights
+        if order not in weights:
+            plain = weights[None] if None in weights else next(iter(weights.values())).to_dense()
+            ordered = {order: _reordered(plain, geometry, x.shape)}
+            ordered |= {kept: weight for kept, weight in weights.items() if kept is not None}
+            # In one step: other threads may be looking.
+            self._weights = weights = ordered
+        return weights[order]
+
+
+_Geometry: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
+
+
+@lru_cache(_REMEMBERED)
+def _wanted_order(
+    weight: tuple[int, ...], dtype: torch.dtype, geometry: _Geometry, maps: tuple[int, ...], threads: int
+) -> Order | None:
+    """The order that weights of that shape should have for such maps and threads; None if it is not told."""
+    describe = getattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md", None)
+    if describe is None:
+        return None
+    return _order(describe(_reordered(torch.empty(weight, dtype=dtype), geometry, maps)).numpy().tobytes(), weight)
+
+
+def _reordered(weight: Tensor, geometry: _Geometry, maps: Sequence[int]) -> Tensor:
+    return torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(maps))  # type: ignore[no-any-return]
+
+
+def _order(description: bytes, weight: tuple[int, ...]) -> Order | None:
+    """The order that a `dnnl_memory_desc` of weights of that shape describes; None if it is laid out in another way.
+
+    What it holds beyond its rank and its number of blocks nobody wrote.
+    """
+    if len(description) < _END:
+        return None
+    (rank,) = struct.unpack_from("i", description, _RANK)
+    (blocks,) = struct.unpack_from("i", description, _BLOCKS)
+    if not (rank in (4, 5) and 0 <= blocks <= _MOST):
+        return None
+    dimensions = struct.unpack_from(f"{rank}q", description, _DIMENSIONS)
+    # With groups there is one dimension more: [groups, O / groups, C / groups, k, k].
+    if dimensions[-3:] != weight[1:] or torch.Size(dimensions).numel() != torch.Size(weight).numel():
+        return None
+    return (
+        *struct.unpack_from(f"{rank}q", description, _STRIDES),
+        *struct.unpack_from(f"{blocks}q", description, _BLOCK_SIZES),
+        *struct.unpack_from(f"{blocks}q", description, _BLOCK_DIMENSIONS),
+    )
