@@ -97,18 +97,36 @@ def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") ->
     Values are written as in YAML, but text is taken as it stands, `#` and all, unless it is in quotes. Setting the
     discriminator of a union (`optimizer.kind`) changes to that member, whose fields keep the old values where names
     are shared and valid, and take their defaults elsewhere; a part of another class (an assigner, a head) is not kept,
-    though its keys may have the same names.
+    though its keys may have the same names. Settings that only hold together may come in any order: what is refused is
+    tried again after the others.
 
     Raises:
         ToodError: if a setting has no `=`, its key is unknown, or its value not of the field's type.
     """
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        keys = key.strip().split(".")
-        if not equals or not all(keys):
-            raise ToodError(f"{where} '{setting}': expected key=value, as in optimizer.lr=0.01")
-        config = _set(type(config), config, keys, text.strip(), _Place(where))
+    waiting = list(settings)
+    while waiting:
+        refused: list[tuple[str, ToodError]] = []
+        for number, setting in enumerate(waiting):
+            try:
+                config = _overridden(config, setting, where)
+            except ToodError as error:
+                # Of two settings of a key the later one has the last word.
+                if setting_keys([setting]) <= setting_keys(waiting[number + 1 :]):
+                    raise
+                refused.append((setting, error))
+        if len(refused) == len(waiting):
+            raise refused[0][1]
+        waiting = [setting for setting, _ in refused]
     return config
+
+
+def _overridden(config: T, setting: str, where: str) -> T:
+    key, equals, text = setting.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ToodError(f"{where} '{setting}': expected key=value, as in optimizer.lr=0.01")
+    changed: T = _set(type(config), config, keys, text.strip(), _Place(where))
+    return changed
 
 
 def setting_keys(settings: Iterable[str]) -> set[str]:

@@ -157,6 +157,21 @@ def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
         configuration.apply_overrides(RunConfig(), [setting])
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_settings_that_only_hold_together_come_in_any_order(order: int) -> None:
+    run = run_config("tood_lite2")
+    sizes, kinds = ["model.input.short=576", "model.input.long=576"], ["optimizer.kind=sgd", "optimizer.momentum=0.8"]
+    larger = configuration.apply_overrides(run, sizes[::order])
+    assert (larger.model.input.short, larger.model.input.long) == (576, 576)
+    optimizer = configuration.apply_overrides(run, kinds[::order]).optimizer
+    assert isinstance(optimizer, SGDConfig)
+    assert (optimizer.lr, optimizer.momentum) == (run.optimizer.lr, 0.8)
+    with pytest.raises(ToodError, match=r"input\.short and input\.long are 576 and 512"):
+        configuration.apply_overrides(run, ["model.input.short=576", "epochs=2"][::order])
+    with pytest.raises(ToodError, match="epochs is 0"):
+        configuration.apply_overrides(run, ["epochs=0", "epochs=2"])
+
+
 @pytest.mark.parametrize("model", list(named_models()))
 def test_the_run_of_every_named_model_survives_its_file(tmp_path: Path, model: str) -> None:
     run = replace(run_config(model), out=tmp_path / "x", minutes=1.5)
