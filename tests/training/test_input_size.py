@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dataset_files import box_row, coco, image_row, write_coco_folder
 from tood.cli.data import app
-from tood.data import AugmentConfig, Category, DetectionDataset, ImageRecord, load_dataset
+from tood.data import AugmentConfig, Category, DetectionDataset, ImageRecord, load_dataset, training_boxes
 from tood.data.training_boxes import ObjectSizes
 from tood.data.transforms import CanvasStep, Circumstances, FitStep, FlipStep, Sample, build_transforms, canvas_shape
 from tood.errors import ToodError
@@ -77,6 +77,19 @@ def test_the_count_is_what_the_transforms_leave(
     # A side that is scaled to whole pixels loses less than half a one.
     elif found.mean_small == 0 and min(side) > 2.5 / scale[0] * max(width / 32, height / 32):
         assert left.all()
+
+
+@pytest.mark.parametrize("step", [CanvasStep(96, (64, 96, 128), scale=(0.3, 1.5)), FitStep(shortest=24)])
+def test_objects_are_judged_the_same_in_blocks_of_any_size(
+    step: CanvasStep | FitStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    boxes = [[(0.0, 0.0, *rng.uniform(0.5, 12, 2)) for _ in range(number)] for number in (5, 0, 9, 3)]
+    objects = ObjectSizes.of(dataset_of([(100, 50), (64, 64), (60, 90), (300, 20)], boxes))
+    at_once = objects.too_small(AugmentConfig((step,)), InputConfig())
+    assert 0 < at_once.sum() < 17
+    monkeypatch.setattr(training_boxes, "_BLOCK", 4)
+    assert np.array_equal(objects.too_small(AugmentConfig((step,)), InputConfig()), at_once)
 
 
 def test_the_mean_is_that_of_many_draws() -> None:

@@ -17,6 +17,8 @@ from tood.input import Fit, InputConfig
 
 # A box smaller than a pixel of the input shows nothing to learn.
 _PIXEL = 1.0
+# Objects at once: of all of 25 million each array of numbers would take 400 MB.
+_BLOCK = 1 << 20
 _LARGEST_SIDE = np.iinfo(np.int32).max
 
 
@@ -115,21 +117,24 @@ class ObjectSizes:
 
     def too_small(self, augment: AugmentConfig, input: InputConfig) -> NDArray[np.float64]:
         """[G] in what share of the draws each object is too small: 1 at every scale; arguments as for `in_training`."""
-        limit, mean = smallest_box(augment), np.zeros(len(self.at))
+        limit, in_logarithms = smallest_box(augment), augment.canvas is not None
+        found = np.zeros(len(self.at))
         ranges = list(self._scales(augment, input))
-        needed = limit / self.sides
         for smallest, largest in ranges:
-            small_at_most = self._small(largest, limit)
-            low, high = smallest[self.at], largest[self.at]
-            if augment.canvas is not None:  # drawn evenly in logarithms
-                wanted, low, high = np.log(needed), np.log(low), np.log(high)
-            else:
-                wanted = needed
-            # One draw scales both axes: an object is too small as long as one of them is.
-            share = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0, 1).max(axis=1)
-            share = np.where(small_at_most, 1.0, np.where(self._small(smallest, limit), share, 0.0))
-            mean += share
-        return mean / len(ranges)
+            smallest_whole, largest_whole = self._whole(smallest), self._whole(largest)
+            for start in range(0, len(self.at), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                at, sides = self.at[block], self.sides[block]
+                wanted, low, high = limit / sides, smallest[at], largest[at]
+                if in_logarithms:  # scales are drawn evenly in them
+                    wanted, low, high = np.log(wanted), np.log(low), np.log(high)
+                # One draw scales both axes: an object is too small as long as one of them is.
+                share = np.clip((wanted - low) / np.maximum(high - low, 1e-12), 0, 1).max(axis=1)
+                share[~(sides * smallest_whole[at] < limit).any(axis=1)] = 0
+                share[(sides * largest_whole[at] < limit).any(axis=1)] = 1
+                found[block] += share
+        found /= len(ranges)
+        return found
 
     def _scales(
         self, augment: AugmentConfig, input: InputConfig
@@ -160,11 +165,9 @@ class ObjectSizes:
         limits = long / self.sizes.max(axis=1, initial=1)
         return _alike(np.minimum(limits, short / self.sizes.min(axis=1, initial=np.inf)))
 
-    def _small(self, scales: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
-        """[G] which objects have a side under the limit in pictures scaled by these factors, to whole pixels."""
-        scaled = np.maximum(np.floor(self.sizes * scales + 0.5), 1)
-        sides = self.sides * (scaled / self.sizes)[self.at]
-        return np.asarray((sides < limit).any(axis=1))
+    def _whole(self, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[I, 2] the factors of pictures that are scaled by such factors, but to whole pixels."""
+        return np.asarray(np.maximum(np.floor(self.sizes * scales + 0.5), 1) / self.sizes)
 
 
 def _alike(scales: NDArray[np.float64]) -> NDArray[np.float64]:
