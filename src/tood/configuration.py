@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
@@ -97,27 +97,34 @@ def apply_overrides(config: T, settings: Iterable[str], where: str = "--set") ->
     Values are written as in YAML, but text is taken as it stands, `#` and all, unless it is in quotes. Setting the
     discriminator of a union (`optimizer.kind`) changes to that member, whose fields keep the old values where names
     are shared and valid, and take their defaults elsewhere; a part of another class (an assigner, a head) is not kept,
-    though its keys may have the same names. Settings that only hold together may come in any order: what is refused is
-    tried again after the others.
+    though its keys may have the same names. A value that does not go with the others of its part (a short side above
+    the long one) is tried again after the settings behind it.
 
     Raises:
         ToodError: if a setting has no `=`, its key is unknown, or its value not of the field's type.
     """
     waiting = list(settings)
     while waiting:
-        refused: list[tuple[str, ToodError]] = []
+        refused: list[tuple[str, _RefusedError]] = []
         for number, setting in enumerate(waiting):
             try:
                 config = _overridden(config, setting, where)
-            except ToodError as error:
-                # Of two settings of a key the later one has the last word.
-                if setting_keys([setting]) <= setting_keys(waiting[number + 1 :]):
+            except _RefusedError as error:
+                if _decides(setting, waiting[number + 1 :]):
                     raise
                 refused.append((setting, error))
         if len(refused) == len(waiting):
             raise refused[0][1]
         waiting = [setting for setting, _ in refused]
     return config
+
+
+def _decides(setting: str, behind: Sequence[str]) -> bool:
+    """Whether settings behind it mean another thing if it comes after them: they set the same, or a part's kind."""
+    (key,) = setting_keys([setting])
+    return key.split(".")[-1] in ("kind", "family") or any(
+        key == later or key.startswith(f"{later}.") for later in setting_keys(behind)
+    )
 
 
 def _overridden(config: T, setting: str, where: str) -> T:
@@ -142,6 +149,10 @@ class _WrongValueError(ToodError):
         self.expected = expected
 
 
+class _RefusedError(ToodError):
+    """A value that the own checks of its dataclass refuse, maybe for those of other fields."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where in a configuration a value stands, for messages."""
@@ -161,11 +172,11 @@ class _Place:
         message = f"{self.key or 'the configuration'} is {shown}: expected {expected}"
         return _WrongValueError(f"{self.where}: {message}" if self.where else message, expected)
 
-    def failed(self, error: Exception) -> ToodError:
+    def failed(self, error: Exception) -> _RefusedError:
         """For what the own checks of the dataclass at this place say."""
         if isinstance(error, SettingError):
-            return self.error(f"{self._whole(error.key)} {error.problem}")
-        return self.error(f"{self.key}: {error}" if self.key else str(error))
+            return _RefusedError(str(self.error(f"{self._whole(error.key)} {error.problem}")))
+        return _RefusedError(str(self.error(f"{self.key}: {error}" if self.key else str(error))))
 
     def _whole(self, key: str) -> str:
         """A key from the top on, of one that begins with any part of this place's, or behind it."""

@@ -15,6 +15,7 @@ from tood.ops.weight_orders import OrderedWeights
 
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if fuses_convolutions(dtype)]
 pytestmark = pytest.mark.skipif(not DTYPES, reason="no oneDNN here")
+TELLS = hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md")
 ZEROS = (1, 1)
 # Outputs whose weights oneDNN wants in different orders for many widths, on many CPUs.
 SIZES = ((40, 40), (7, 7), (1, 1), (9, 9), (10, 9), (5, 16), (13, 13), (3, 60), (40, 40), (2, 3))
@@ -33,7 +34,7 @@ def order(weights: Tensor) -> weight_orders.Order | None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
-@pytest.mark.parametrize(("channels", "kernel", "groups"), [(96, 3, 1), (192, 3, 1), (192, 1, 1), (96, 5, 96)])
+@pytest.mark.parametrize(("channels", "kernel", "groups"), [(96, 3, 1), (192, 3, 2), (1152, 1, 1), (96, 5, 96)])
 def test_maps_of_all_sizes_in_turn_give_the_plain_convolution(
     dtype: torch.dtype, stride: int, activation: Activation, channels: int, kernel: int, groups: int
 ) -> None:
@@ -54,43 +55,91 @@ def test_maps_of_all_sizes_in_turn_give_the_plain_convolution(
             torch.testing.assert_close(conv(x, added.clone()).float(), expected + added.float(), **error)
 
 
+@pytest.mark.skipif(not TELLS, reason="this PyTorch does not tell the order")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("channels", [64, 96, 192])
-def test_weights_lie_as_the_library_wants_them(dtype: torch.dtype, channels: int) -> None:
-    plain = torch.randn(channels, channels, 3, 3).to(dtype)
-    weights = OrderedWeights(plain, 1, 1)
-    for height, width in SIZES:
-        x = maps(channels, height, width, dtype)
-        geometry = (ZEROS, (1, 1), (1, 1), 1)
-        wanted = torch.ops.mkldnn._reorder_convolution_weight(plain, *geometry, list(x.shape))
-        given = weights.wanted_for(x, ZEROS)
-        assert order(given) is not None
-        assert order(given) == order(wanted)
-        assert torch.equal(given.to_dense(), plain)
+@pytest.mark.parametrize(("channels", "kernel", "stride"), [(96, 3, 1), (96, 3, 2), (192, 5, 1), (256, 1, 1)])
+def test_the_library_brings_fewer_weights_in_order_at_a_call(
+    dtype: torch.dtype,
+    channels: int,
+    kernel: int,
+    stride: int,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weight = torch.randn(channels, channels, kernel, kernel) / 30
+    conv = InferenceConv2d(weight, torch.zeros(channels), stride, kernel // 2, 1, "relu6", dtype)
+
+    def reorders(x: Tensor) -> int:
+        conv(x)
+        capfd.readouterr()
+        with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+            conv(x)
+        told = capfd.readouterr().out
+        assert ",convolution," in told
+        return told.count(",reorder,")
+
+    sizes = [maps(channels, height * stride, width * stride, dtype) for height, width in SIZES]
+    ordered = [reorders(x) for x in sizes]
+    monkeypatch.setattr(OrderedWeights, "wanted_for", lambda self, x, zeros: weight.to(dtype))
+    plain = [reorders(x) for x in sizes]
+    assert sum(ordered) < sum(plain)
+    assert all(ours <= theirs for ours, theirs in zip(ordered, plain, strict=True))
 
 
+@pytest.mark.skipif(not TELLS, reason="this PyTorch does not tell the order")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_order_is_kept_once_and_the_plain_one_not(dtype: torch.dtype) -> None:
     weights = OrderedWeights(torch.randn(96, 96, 3, 3).to(dtype), 1, 1)
     given = [weights.wanted_for(maps(96, *size, dtype), ZEROS) for size in SIZES]
     different = {id(weight) for weight in given}
     assert len(different) == len({order(weight) for weight in given}) <= 3
-    assert {id(weight) for weight in weights._weights.values()} == different
+    assert {id(weight) for weight in weights._ordered.values()} == different
+    assert weights._plain is None
 
 
-def test_a_pytorch_that_does_not_tell_the_order_has_plain_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    weight_orders._wanted_order.cache_clear()
-    monkeypatch.setattr(weight_orders, "_order", lambda description, weight: None)
-    weight = torch.randn(96, 96, 3, 3) / 30
+def test_orders_beyond_all_reason_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_orders, "_wanted_order", lambda *of: (of[3][2],))
+    plain = torch.randn(96, 96, 3, 3)
+    weights = OrderedWeights(plain, 1, 1)
+    for side in range(1, 9):
+        assert torch.equal(weights.wanted_for(maps(96, side, 5), ZEROS).to_dense(), plain)
+    assert list(weights._ordered) == [(5,), (6,), (7,), (8,)]
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("told_first", [True, False])
+def test_a_pytorch_that_does_not_tell_the_order_has_right_numbers(
+    kernel: int, told_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(96, 96, kernel, kernel) / 30
+    conv = InferenceConv2d(weight, None, 1, kernel // 2, 1, "none", torch.float32)
+    if told_first:
+        conv(maps(96, 8, 8))
+    with monkeypatch.context() as patch:
+        patch.setattr(weight_orders, "_wanted_order", lambda *of: None)
+        for size in SIZES:
+            x = maps(96, *size)
+            torch.testing.assert_close(conv(x), F.conv2d(x, weight, None, 1, kernel // 2), atol=1e-4, rtol=1e-4)
+    x = maps(96, 7, 7)
+    torch.testing.assert_close(conv(x), F.conv2d(x, weight, None, 1, kernel // 2), atol=1e-4, rtol=1e-4)
+
+
+def test_no_order_is_told_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    asked = weight_orders._wanted_order.__wrapped__
+    assert asked((96, 96, 3, 3), torch.float32, (ZEROS, (1, 1), (1, 1), 1), (1, 96, 7, 7), 1) is None
+
+
+def test_another_default_device_is_no_matter() -> None:
+    weight = torch.randn(40, 40, 3, 3)
     conv = InferenceConv2d(weight, None, 1, 1, 1, "none", torch.float32)
-    for size in SIZES:
-        x = maps(96, *size)
-        torch.testing.assert_close(conv(x), F.conv2d(x, weight, None, 1, 1), atol=1e-4, rtol=1e-4)
-    assert conv.ordered is not None
-    assert not conv.ordered.wanted_for(x, ZEROS).is_mkldnn
-    weight_orders._wanted_order.cache_clear()
+    x = maps(40, 11, 6)
+    with torch.device("meta"):
+        out = conv(x)
+    torch.testing.assert_close(out, F.conv2d(x, weight, None, 1, 1), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.skipif(not TELLS, reason="this PyTorch does not tell the order")
 def test_a_description_laid_out_in_another_way_tells_nothing() -> None:
     weights = torch.ops.mkldnn._reorder_convolution_weight(
         torch.randn(96, 96, 3, 3), ZEROS, (1, 1), (1, 1), 1, [1, 96, 7, 7]

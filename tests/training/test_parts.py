@@ -157,19 +157,38 @@ def test_a_wrong_setting_is_named(setting: str, message: str) -> None:
         configuration.apply_overrides(RunConfig(), [setting])
 
 
+SHORT = "model.input.short=576"
+
+
 @pytest.mark.parametrize("order", [1, -1])
-def test_settings_that_only_hold_together_come_in_any_order(order: int) -> None:
-    run = run_config("tood_lite2")
-    sizes, kinds = ["model.input.short=576", "model.input.long=576"], ["optimizer.kind=sgd", "optimizer.momentum=0.8"]
-    larger = configuration.apply_overrides(run, sizes[::order])
-    assert (larger.model.input.short, larger.model.input.long) == (576, 576)
-    optimizer = configuration.apply_overrides(run, kinds[::order]).optimizer
-    assert isinstance(optimizer, SGDConfig)
-    assert (optimizer.lr, optimizer.momentum) == (run.optimizer.lr, 0.8)
-    with pytest.raises(ToodError, match=r"input\.short and input\.long are 576 and 512"):
-        configuration.apply_overrides(run, ["model.input.short=576", "epochs=2"][::order])
-    with pytest.raises(ToodError, match="epochs is 0"):
-        configuration.apply_overrides(run, ["epochs=0", "epochs=2"])
+def test_sizes_that_only_hold_together_come_in_any_order(order: int) -> None:
+    larger = configuration.apply_overrides(
+        run_config("tood_lite2"), [SHORT, "epochs=2", "model.input.long=576"][::order]
+    )
+    assert (larger.model.input.short, larger.model.input.long, larger.epochs) == (576, 576, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ([SHORT, "epochs=2"], r"input\.short and input\.long are 576 and 512"),
+        ([SHORT, "model.input.lnog=576"], r"no key 'model\.input\.lnog'"),
+        ([SHORT, "model.input.long=57x"], r"model\.input\.long is '57x'"),
+        (["epochs=0", "epochs=2"], "epochs is 0"),
+        (["model.input.short=576", "model.input={short: 320, long: 320}"], "are 576 and 512"),
+        (["optimizer.momentum=0.8", "optimizer={kind: sgd, lr: 0.1}"], r"no key 'optimizer\.momentum'"),
+        (["model.backbone.kind=resnet", "model.backbone.depth=20"], r"model\.backbone\."),
+    ],
+)
+def test_a_setting_that_others_behind_it_do_not_mend_is_refused(settings: list[str], message: str) -> None:
+    with pytest.raises(ToodError, match=message):
+        configuration.apply_overrides(run_config("tood_lite2"), settings)
+
+
+def test_a_refused_kind_is_not_switched_to_behind_the_settings_meant_for_it() -> None:
+    settings = ["model.backbone.kind=efficientnet_lite", "model.backbone.stem_width=8", "model.backbone.width=1"]
+    with pytest.raises(ToodError, match=r"model\.backbone\.width is 32"):
+        configuration.apply_overrides(run_config("tood_tiny"), settings)
 
 
 @pytest.mark.parametrize("model", list(named_models()))

@@ -121,7 +121,7 @@ class ObjectSizes:
         found = np.zeros(len(self.at))
         ranges = list(self._scales(augment, input))
         for smallest, largest in ranges:
-            smallest_whole, largest_whole = self._whole(smallest), self._whole(largest)
+            smallest_whole, largest_whole = self._to_whole_pixels(smallest), self._to_whole_pixels(largest)
             for start in range(0, len(self.at), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 at, sides = self.at[block], self.sides[block]
@@ -165,7 +165,7 @@ class ObjectSizes:
         limits = long / self.sizes.max(axis=1, initial=1)
         return _alike(np.minimum(limits, short / self.sizes.min(axis=1, initial=np.inf)))
 
-    def _whole(self, scales: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _to_whole_pixels(self, scales: NDArray[np.float64]) -> NDArray[np.float64]:
         """[I, 2] the factors of pictures that are scaled by such factors, but to whole pixels."""
         return np.asarray(np.maximum(np.floor(self.sizes * scales + 0.5), 1) / self.sizes)
 

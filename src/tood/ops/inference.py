@@ -79,7 +79,7 @@ class InferenceConv2d(nn.Module):
         `added`, of the output's shape, is overwritten; `reused`, too, may be, and given back.
         """
         if self.ordered is None:
-            return self._without_library(x, added, reused)
+            return self._by_winograd_or_pytorch(x, added, reused)
         zeros = self._zeros(x.shape)
         misread = is_misread(x, self.columns, self.stride, zeros[1])
         if misread:
@@ -101,7 +101,7 @@ class InferenceConv2d(nn.Module):
         )
         return out if after else activated(out, self.activation, inplace=True)
 
-    def _without_library(self, x: Tensor, added: Tensor | None, reused: Tensor | None) -> Tensor:
+    def _by_winograd_or_pytorch(self, x: Tensor, added: Tensor | None, reused: Tensor | None) -> Tensor:
         if self.winograd is not None:
             at_once = self.activation == "relu" and added is None
             (out,) = self.winograd([x], self.bias, relu=at_once, reused=[reused])

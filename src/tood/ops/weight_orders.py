@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import TypeAlias
 
 import torch
@@ -12,24 +13,30 @@ from torch import Tensor
 
 # Strides of a layout, then sizes of its blocks and the dimensions that they are of.
 Order: TypeAlias = tuple[int, ...]
+# Zeros on each side of a map, stride, dilation (each down and across), groups.
+_Geometry: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
 # Of oneDNN's `dnnl_memory_desc`, in bytes: how many dimensions, the dimensions, their strides, how many inner blocks,
 # the blocks' sizes, and of which dimensions they are.
 _RANK, _DIMENSIONS, _STRIDES, _BLOCKS, _BLOCK_SIZES, _BLOCK_DIMENSIONS = 4, 8, 320, 416, 424, 520
 _MOST = 12  # dimensions, and blocks
 _END = _BLOCK_DIMENSIONS + 8 * _MOST
-# Maps that differ, of all convolutions, of which it is remembered what they want.
+# Maps that differ, of all convolutions, of which it is remembered what they want: 4 MiB.
 _REMEMBERED = 1 << 14
+# Orders in which the same weights are kept; three is the most that was seen.
+_KEPT = 4
+# Of the maps whose order is taken where the wanted one is not told.
+_TYPICAL_SIDE = 64
 
 
 class OrderedWeights:
-    """A convolution's weights in each order that the maps which came wanted: in one, hardly ever in three.
+    """A convolution's weights in each order that the maps which came wanted: mostly one, at most four.
 
     oneDNN comes from a wrong order to the right one at every call, and slowly: in 3.5 ms for 96 x 96 channels in bf16,
     on maps on which the convolution takes 0.03.
 
     Args:
-        weight: [O, C / groups, k, k], in contiguous memory of its own; gradients are none of it.
+        weight: [O, C / groups, k, k] on the CPU, in contiguous memory of its own, without gradients.
         stride, groups: of the convolution.
     """
 
@@ -38,27 +45,29 @@ class OrderedWeights:
         self._dtype = weight.dtype
         self._stride = (stride, stride)
         self._groups = groups
-        # None: the plain order, in which they lie until the first map comes.
-        self._weights: dict[Order | None, Tensor] = {None: weight}
+        self._plain: Tensor | None = weight  # until the first map comes
+        self._ordered: dict[Order | None, Tensor] = {}
 
     def wanted_for(self, x: Tensor, zeros: tuple[int, int]) -> Tensor:
         """The weights for maps x, [B, C, H, W], with so many rows and columns of zeros on each side.
 
-        Plain ones where this PyTorch does not tell what oneDNN wants; they are brought in order at a call, but fast.
+        Where this PyTorch does not tell what oneDNN wants, kernels of 1x1 are plain and others as typical maps want
+        them: right, but maybe brought into another order at each call.
         """
         geometry = (zeros, self._stride, (1, 1), self._groups)
         order = _wanted_order(self._shape, self._dtype, geometry, tuple(x.shape), torch.get_num_threads())
-        weights = self._weights
-        if order not in weights:
-            plain = weights[None] if None in weights else next(iter(weights.values())).to_dense()
-            ordered = {order: _reordered(plain, geometry, x.shape)}
-            ordered |= {kept: weight for kept, weight in weights.items() if kept is not None}
-            # In one step: other threads may be looking.
-            self._weights = weights = ordered
-        return weights[order]
-
-
-_Geometry: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
+        # Other threads may be looking: what is read first is written last.
+        plain, ordered = self._plain, self._ordered
+        if order not in ordered:
+            weight = next(iter(ordered.values())).to_dense() if plain is None else plain
+            if order is not None:
+                weight = _reordered(weight, geometry, x.shape)
+            elif self._shape[-1] > 1:
+                weight = _reordered(weight, geometry, (1, x.shape[1], _TYPICAL_SIDE, _TYPICAL_SIDE))
+            ordered = dict(islice(ordered.items(), max(len(ordered) + 1 - _KEPT, 0), None)) | {order: weight}
+            self._ordered = ordered
+            self._plain = None
+        return ordered[order]
 
 
 @lru_cache(_REMEMBERED)
@@ -69,7 +78,8 @@ def _wanted_order(
     describe = getattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md", None)
     if describe is None:
         return None
-    return _order(describe(_reordered(torch.empty(weight, dtype=dtype), geometry, maps)).numpy().tobytes(), weight)
+    anything = torch.empty(weight, dtype=dtype, device="cpu")
+    return _order(describe(_reordered(anything, geometry, maps)).numpy().tobytes(), weight)
 
 
 def _reordered(weight: Tensor, geometry: _Geometry, maps: Sequence[int]) -> Tensor:
@@ -79,7 +89,7 @@ def _reordered(weight: Tensor, geometry: _Geometry, maps: Sequence[int]) -> Tens
 def _order(description: bytes, weight: tuple[int, ...]) -> Order | None:
     """The order that a `dnnl_memory_desc` of weights of that shape describes; None if it is laid out in another way.
 
-    What it holds beyond its rank and its number of blocks nobody wrote.
+    Descriptions cannot be compared as bytes: entries beyond the rank and the number of blocks are not initialised.
     """
     if len(description) < _END:
         return None
