@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -236,3 +237,16 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(tood.zoo, "named_models", fail)
     assert isinstance(run("models").exception, ValueError)
+
+
+def test_of_processes_that_meet_a_mistake_one_says_it_and_the_others_leave_it_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    for rank, said in (("0", True), ("1", False)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        result = CliRunner().invoke(app, ["data", "stats", str(tmp_path / "nowhere")])
+        assert result.exit_code == 2
+        assert ("nowhere" in result.output) == said
+        assert len(waits) == (not said)

@@ -10,6 +10,7 @@ import gc
 import io
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,8 @@ from tood.stop import StoppedError, stopped_at_once
 # Exit code of everything that the person can mend, wrong options included.
 USER_ERROR = 2
 INTERRUPTED = 130
+# Seconds that the process of several that says a mistake has for it, before the others that met it end.
+_HEAD_START = 5
 
 
 class Commands(TyperGroup):
@@ -52,6 +55,9 @@ class Commands(TyperGroup):
         except ToodError as error:
             if _speaks(error):
                 typer.echo(f"tood: {error}", err=True)
+            else:
+                # torchrun ends all processes when the first one ends: the one that says it is to be that.
+                time.sleep(_HEAD_START)
             raise typer.Exit(USER_ERROR) from error
         except StoppedError as error:
             with suppress(OSError):  # where the terminal is gone
