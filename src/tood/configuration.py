@@ -164,19 +164,22 @@ class _Place:
         return _Place(self.where, f"{self.key}.{key}" if self.key else key)
 
     def error(self, message: str) -> ToodError:
-        return ToodError(f"{self.where}: {message}" if self.where else message)
+        return ToodError(self._located(message))
 
     def wrong(self, value: Any, expected: str) -> _WrongValueError:
         shown = repr(value)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         message = f"{self.key or 'the configuration'} is {shown}: expected {expected}"
-        return _WrongValueError(f"{self.where}: {message}" if self.where else message, expected)
+        return _WrongValueError(self._located(message), expected)
 
     def failed(self, error: Exception) -> _RefusedError:
         """For what the own checks of the dataclass at this place say."""
         if isinstance(error, SettingError):
-            return _RefusedError(str(self.error(f"{self._whole(error.key)} {error.problem}")))
-        return _RefusedError(str(self.error(f"{self.key}: {error}" if self.key else str(error))))
+            return _RefusedError(self._located(f"{self._whole(error.key)} {error.problem}"))
+        return _RefusedError(self._located(f"{self.key}: {error}" if self.key else str(error)))
+
+    def _located(self, message: str) -> str:
+        return f"{self.where}: {message}" if self.where else message
 
     def _whole(self, key: str) -> str:
         """A key from the top on, of one that begins with any part of this place's, or behind it."""

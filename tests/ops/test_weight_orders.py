@@ -16,7 +16,7 @@ from tood.ops.weight_orders import OrderedWeights
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if fuses_convolutions(dtype)]
 pytestmark = pytest.mark.skipif(not DTYPES, reason="no oneDNN here")
 TELLS = hasattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md")
-ZEROS = (1, 1)
+GEOMETRY = ((1, 1), (1, 1), (1, 1), 1)
 # Outputs whose weights oneDNN wants in different orders for many widths, on many CPUs.
 SIZES = ((40, 40), (7, 7), (1, 1), (9, 9), (10, 9), (5, 16), (13, 13), (3, 60), (40, 40), (2, 3))
 
@@ -80,7 +80,7 @@ def test_the_library_brings_fewer_weights_in_order_at_a_call(
 
     sizes = [maps(channels, height * stride, width * stride, dtype) for height, width in SIZES]
     ordered = [reorders(x) for x in sizes]
-    monkeypatch.setattr(OrderedWeights, "wanted_for", lambda self, x, zeros: weight.to(dtype))
+    monkeypatch.setattr(OrderedWeights, "wanted_for", lambda self, x, geometry: weight.to(dtype))
     plain = [reorders(x) for x in sizes]
     assert sum(ordered) < sum(plain)
     assert all(ours <= theirs for ours, theirs in zip(ordered, plain, strict=True))
@@ -89,8 +89,8 @@ def test_the_library_brings_fewer_weights_in_order_at_a_call(
 @pytest.mark.skipif(not TELLS, reason="this PyTorch does not tell the order")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_each_order_is_kept_once_and_the_plain_one_not(dtype: torch.dtype) -> None:
-    weights = OrderedWeights(torch.randn(96, 96, 3, 3).to(dtype), 1, 1)
-    given = [weights.wanted_for(maps(96, *size, dtype), ZEROS) for size in SIZES]
+    weights = OrderedWeights(torch.randn(96, 96, 3, 3).to(dtype))
+    given = [weights.wanted_for(maps(96, *size, dtype), GEOMETRY) for size in SIZES]
     different = {id(weight) for weight in given}
     assert len(different) == len({order(weight) for weight in given}) <= 3
     assert {id(weight) for weight in weights._ordered.values()} == different
@@ -100,9 +100,9 @@ def test_each_order_is_kept_once_and_the_plain_one_not(dtype: torch.dtype) -> No
 def test_orders_beyond_all_reason_are_not_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_orders, "_wanted_order", lambda *of: (of[3][2],))
     plain = torch.randn(96, 96, 3, 3)
-    weights = OrderedWeights(plain, 1, 1)
+    weights = OrderedWeights(plain)
     for side in range(1, 9):
-        assert torch.equal(weights.wanted_for(maps(96, side, 5), ZEROS).to_dense(), plain)
+        assert torch.equal(weights.wanted_for(maps(96, side, 5), GEOMETRY).to_dense(), plain)
     assert list(weights._ordered) == [(5,), (6,), (7,), (8,)]
 
 
@@ -127,7 +127,7 @@ def test_a_pytorch_that_does_not_tell_the_order_has_right_numbers(
 def test_no_order_is_told_without_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     asked = weight_orders._wanted_order.__wrapped__
-    assert asked((96, 96, 3, 3), torch.float32, (ZEROS, (1, 1), (1, 1), 1), (1, 96, 7, 7), 1) is None
+    assert asked((96, 96, 3, 3), torch.float32, GEOMETRY, (1, 96, 7, 7), 1) is None
 
 
 def test_another_default_device_is_no_matter() -> None:
@@ -141,9 +141,7 @@ def test_another_default_device_is_no_matter() -> None:
 
 @pytest.mark.skipif(not TELLS, reason="this PyTorch does not tell the order")
 def test_a_description_laid_out_in_another_way_tells_nothing() -> None:
-    weights = torch.ops.mkldnn._reorder_convolution_weight(
-        torch.randn(96, 96, 3, 3), ZEROS, (1, 1), (1, 1), 1, [1, 96, 7, 7]
-    )
+    weights = torch.ops.mkldnn._reorder_convolution_weight(torch.randn(96, 96, 3, 3), *GEOMETRY, [1, 96, 7, 7])
     description = torch.ops.mkldnn._get_mkldnn_serialized_md(weights).numpy().tobytes()
     assert weight_orders._order(description, (96, 96, 3, 3)) is not None
     assert weight_orders._order(description, (96, 96, 5, 5)) is None

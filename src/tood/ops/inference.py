@@ -69,7 +69,7 @@ class InferenceConv2d(nn.Module):
             self.winograd = Winograd.of(weight.detach().double(), size)
         elif on_cpu:
             plain = weight.detach().to(dtype, memory_format=torch.contiguous_format, copy=True)
-            self.ordered = OrderedWeights(plain, stride, groups)
+            self.ordered = OrderedWeights(plain)
         else:
             self.weight = weight.detach().to(dtype, memory_format=torch.channels_last, copy=True)
 
@@ -81,17 +81,15 @@ class InferenceConv2d(nn.Module):
         if self.ordered is None:
             return self._by_winograd_or_pytorch(x, added, reused)
         zeros = self._zeros(x.shape)
-        misread = is_misread(x, self.columns, self.stride, zeros[1])
-        if misread:
-            x = F.pad(x, (0, self.stride))
-        weight = self.ordered.wanted_for(x, zeros)
-        geometry = (zeros, (self.stride,) * 2, (1, 1), self.groups)
+        geometry = (zeros, (self.stride, self.stride), (1, 1), self.groups)
         operators = torch.ops.mkldnn
-        if misread:
-            none = FUSED["none"]
+        if is_misread(x, self.columns, self.stride, zeros[1]):
+            x = F.pad(x, (0, self.stride))
+            weight, none = self.ordered.wanted_for(x, geometry), FUSED["none"]
             out: Tensor = operators._convolution_pointwise(x, weight, self.bias, *geometry, *none, None)[..., :1]
             out = out.contiguous(memory_format=torch.channels_last) if added is None else added.add_(out)
             return activated(out, self.activation, inplace=True)
+        weight = self.ordered.wanted_for(x, geometry)
         if added is None:
             fused = FUSED[self.activation]
             return operators._convolution_pointwise(x, weight, self.bias, *geometry, *fused, None)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from torch import Tensor
 # Strides of a layout, then sizes of its blocks and the dimensions that they are of.
 Order: TypeAlias = tuple[int, ...]
 # Zeros on each side of a map, stride, dilation (each down and across), groups.
-_Geometry: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
+Geometry: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]
 
 # Of oneDNN's `dnnl_memory_desc`, in bytes: how many dimensions, the dimensions, their strides, how many inner blocks,
 # the blocks' sizes, and of which dimensions they are.
@@ -37,24 +37,20 @@ class OrderedWeights:
 
     Args:
         weight: [O, C / groups, k, k] on the CPU, in contiguous memory of its own, without gradients.
-        stride, groups: of the convolution.
     """
 
-    def __init__(self, weight: Tensor, stride: int, groups: int) -> None:
+    def __init__(self, weight: Tensor) -> None:
         self._shape = tuple(weight.shape)
         self._dtype = weight.dtype
-        self._stride = (stride, stride)
-        self._groups = groups
         self._plain: Tensor | None = weight  # until the first map comes
         self._ordered: dict[Order | None, Tensor] = {}
 
-    def wanted_for(self, x: Tensor, zeros: tuple[int, int]) -> Tensor:
-        """The weights for maps x, [B, C, H, W], with so many rows and columns of zeros on each side.
+    def wanted_for(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """The weights for maps x, [B, C, H, W], and a convolution of that geometry.
 
         Where this PyTorch does not tell what oneDNN wants, kernels of 1x1 are plain and others as typical maps want
         them: right, but maybe brought into another order at each call.
         """
-        geometry = (zeros, self._stride, (1, 1), self._groups)
         order = _wanted_order(self._shape, self._dtype, geometry, tuple(x.shape), torch.get_num_threads())
         # Other threads may be looking: what is read first is written last.
         plain, ordered = self._plain, self._ordered
@@ -72,7 +68,7 @@ class OrderedWeights:
 
 @lru_cache(_REMEMBERED)
 def _wanted_order(
-    weight: tuple[int, ...], dtype: torch.dtype, geometry: _Geometry, maps: tuple[int, ...], threads: int
+    weight: tuple[int, ...], dtype: torch.dtype, geometry: Geometry, maps: tuple[int, ...], threads: int
 ) -> Order | None:
     """The order that weights of that shape should have for such maps and threads; None if it is not told."""
     describe = getattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md", None)
@@ -82,7 +78,7 @@ def _wanted_order(
     return _order(describe(_reordered(anything, geometry, maps)).numpy().tobytes(), weight)
 
 
-def _reordered(weight: Tensor, geometry: _Geometry, maps: Sequence[int]) -> Tensor:
+def _reordered(weight: Tensor, geometry: Geometry, maps: Sequence[int]) -> Tensor:
     return torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(maps))  # type: ignore[no-any-return]
 
 
